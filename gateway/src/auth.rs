@@ -1,0 +1,343 @@
+//! Who is this: a claim and its evidence in, proof or the exact reason against out.
+//!
+//! `verify` is the only place that builds a `VerifiedIdentity`, and `verify_service` the only one that builds a
+//! `VerifiedService`; whatever acts for a device or an operator asks for one of them, never for a bare id.
+//! No I/O happens here: the registry is looked up once, in memory, and the time is an argument.
+//! The peer hears one answer whatever the reason (threats T320); the operator hears the reason.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use portcullis_registry::credential::SymmetricKey;
+use portcullis_registry::entry::Entry;
+use portcullis_registry::id::{DeviceId, GenerationId, IdentityId};
+use portcullis_registry::identity::{Authentication, Identity, Status};
+use portcullis_registry::policy::{Policies, Policy, Rights};
+use portcullis_registry::sas::{SasError, SasToken};
+use portcullis_registry::store::Registry;
+
+pub mod hosts;
+mod proof;
+
+pub use hosts::HostNames;
+pub use proof::Proof;
+
+/// A device or module that has proven who it is. Only `verify` makes one.
+#[derive(Clone, Debug)]
+pub struct VerifiedIdentity {
+    entry: Arc<Entry>,
+    /// A module's device: a module goes when its device does.
+    parent: Option<Arc<Entry>>,
+    id: IdentityId,
+    generation: GenerationId,
+    proof: Proof,
+    expires: Option<Timestamp>,
+}
+
+impl VerifiedIdentity {
+    pub fn entry(&self) -> &Arc<Entry> {
+        &self.entry
+    }
+
+    pub fn id(&self) -> &IdentityId {
+        &self.id
+    }
+
+    pub fn generation(&self) -> GenerationId {
+        self.generation
+    }
+
+    /// What the connection rests on; it ends when this no longer holds.
+    pub fn proof(&self) -> &Proof {
+        &self.proof
+    }
+
+    /// When the token ends, if the proof was a token.
+    pub fn expires(&self) -> Option<Timestamp> {
+        self.expires
+    }
+
+    /// Whether the identity as it now stands in the registry would still admit this connection.
+    pub fn still_holds(&self, policies: &Policies) -> Result<(), Revoked> {
+        for entry in std::iter::once(&self.entry).chain(&self.parent) {
+            if entry.is_deleted() {
+                return Err(Revoked::Deleted);
+            }
+            if entry.identity().status == Status::Disabled {
+                return Err(Revoked::Disabled);
+            }
+        }
+        let identity = self.entry.identity();
+        if self.proof.holds(&identity, policies) { Ok(()) } else { Err(Revoked::CredentialChanged) }
+    }
+}
+
+/// Why a live connection must go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Revoked {
+    Deleted,
+    Disabled,
+    CredentialChanged,
+}
+
+/// An operator or back-end service that has proven to hold a policy's key. Only `verify_service` makes one.
+#[derive(Clone, Debug)]
+pub struct VerifiedService {
+    policy: String,
+    rights: Rights,
+    key: SymmetricKey,
+    expires: Timestamp,
+}
+
+impl VerifiedService {
+    pub fn policy(&self) -> &str {
+        &self.policy
+    }
+
+    /// When the token ends.
+    pub fn expires(&self) -> Timestamp {
+        self.expires
+    }
+
+    /// Whether the policy grants every one of these rights.
+    pub fn check(&self, wanted: Rights) -> Result<(), AuthError> {
+        if self.rights.contains(wanted) {
+            Ok(())
+        } else {
+            Err(AuthError::RightMissing { policy: self.policy.clone(), wanted })
+        }
+    }
+
+    /// Whether the policy still has the key this was proven with, and the rights.
+    pub fn still_holds(&self, policies: &Policies) -> bool {
+        policies.find(&self.policy).is_some_and(|policy| proof::is_of(&self.key, &policy.keys) && policy.rights.contains(self.rights))
+    }
+}
+
+/// The exact reason why a connection or call was refused: for the operator's eyes.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AuthError {
+    #[error("no identity {0} in the registry")]
+    UnknownIdentity(IdentityId),
+    #[error("identity {0} is disabled")]
+    Disabled(IdentityId),
+    #[error("device {0} of this module is disabled")]
+    ParentDisabled(DeviceId),
+    #[error("no credential was presented; identity {0} authenticates by SAS token, so the password must hold one")]
+    NoCredential(IdentityId),
+    #[error("identity {id} authenticates by {registered}, not by SAS token")]
+    WrongMethod { id: IdentityId, registered: &'static str },
+    #[error("token: {0}")]
+    Token(SasError),
+    #[error("token is for host {presented:?}; this hub is {expected}")]
+    WrongHost { presented: String, expected: String },
+    #[error("token covers {presented:?}, which is not {wanted:?}")]
+    WrongResource { presented: String, wanted: String },
+    #[error("no shared access policy {0:?}")]
+    UnknownPolicy(String),
+    #[error("token names no shared access policy (skn)")]
+    PolicyMissing,
+    #[error("user name says policy {claimed:?}, token says {presented:?}")]
+    PolicyMismatch { claimed: String, presented: String },
+    #[error("policy {policy:?} lacks the right {wanted}")]
+    RightMissing { policy: String, wanted: Rights },
+}
+
+impl AuthError {
+    /// The metric label: a public, fixed set of words.
+    pub fn outcome(&self) -> &'static str {
+        match self {
+            AuthError::UnknownIdentity(_) => "unknown_device",
+            AuthError::Disabled(_) | AuthError::ParentDisabled(_) => "disabled",
+            AuthError::NoCredential(_) => "no_credential",
+            AuthError::WrongMethod { .. } => "wrong_auth_method",
+            AuthError::Token(SasError::Expired { .. }) => "sas_expired",
+            AuthError::Token(SasError::SignatureMismatch) => "sas_bad_signature",
+            AuthError::Token(_) => "sas_malformed",
+            AuthError::WrongHost { .. } => "hub_unknown",
+            AuthError::WrongResource { .. } => "sas_wrong_audience",
+            AuthError::UnknownPolicy(_) | AuthError::PolicyMissing | AuthError::PolicyMismatch { .. } => "unknown_policy",
+            AuthError::RightMissing { .. } => "right_missing",
+        }
+    }
+}
+
+/// Everything a verdict rests on besides the claim.
+pub struct Authority<'a> {
+    pub registry: &'a Registry,
+    pub policies: &'a Policies,
+    pub hosts: &'a HostNames,
+    /// A key of nobody's, so that refusing an unknown name costs what refusing a wrong key costs.
+    pub decoy: &'a SymmetricKey,
+    /// How long after its `se` a token still counts.
+    pub leeway: Duration,
+}
+
+impl Authority<'_> {
+    /// Decides whether the peer that claims to be `id` is. `password` is the SAS token of CONNECT, if any.
+    ///
+    /// Source: IoT Hub, "Control access to IoT Hub by using shared access signatures".
+    pub fn verify(&self, id: &IdentityId, password: Option<&str>, now: Timestamp) -> Result<VerifiedIdentity, AuthError> {
+        let found = self.registry.entry(id);
+        let Some(password) = password.filter(|text| !text.is_empty()) else {
+            return Err(match found {
+                None => AuthError::UnknownIdentity(id.clone()),
+                Some(_) => AuthError::NoCredential(id.clone()),
+            });
+        };
+        let token = SasToken::parse(password).map_err(AuthError::Token)?;
+        let Some(entry) = found else {
+            // The same work as for a known id, so that the time of the answer tells nothing (threats T320).
+            let _ = token.is_signed_by(self.decoy);
+            return Err(AuthError::UnknownIdentity(id.clone()));
+        };
+        let identity = entry.identity();
+        let proof = match token.policy() {
+            Some(policy) => self.policy_proof(&token, policy, id)?,
+            None => self.own_proof(&token, &identity)?,
+        };
+        token.check_expiry(now, self.leeway).map_err(AuthError::Token)?;
+        let parent = self.enabled_parent(&identity)?;
+        Ok(VerifiedIdentity {
+            parent,
+            id: identity.id.clone(),
+            generation: identity.generation,
+            entry,
+            proof,
+            expires: Timestamp::from_second(token.expiry()).ok(),
+        })
+    }
+
+    /// Decides whether the bearer of `token` holds a policy of this hub. `claimed` is the policy a user name states.
+    pub fn verify_service(&self, token: &str, claimed: Option<&str>, now: Timestamp) -> Result<VerifiedService, AuthError> {
+        let token = SasToken::parse(token).map_err(AuthError::Token)?;
+        let name = token.policy().ok_or(AuthError::PolicyMissing)?;
+        if let Some(claimed) = claimed.filter(|claimed| *claimed != name) {
+            return Err(AuthError::PolicyMismatch { claimed: claimed.to_owned(), presented: name.to_owned() });
+        }
+        let (policy, key) = self.signing_policy(&token, name)?;
+        let segments = self.segments_after_host(&token)?;
+        if !segments.is_empty() {
+            return Err(AuthError::WrongResource { presented: token.resource().to_owned(), wanted: self.hosts.primary().to_owned() });
+        }
+        token.check_expiry(now, self.leeway).map_err(AuthError::Token)?;
+        Ok(VerifiedService {
+            policy: policy.name.clone(),
+            rights: policy.rights,
+            key: key.clone(),
+            expires: Timestamp::from_second(token.expiry()).unwrap_or(Timestamp::MAX),
+        })
+    }
+
+    /// A token without `skn` is checked with the keys of the identity itself, and must name exactly it.
+    fn own_proof(&self, token: &SasToken<'_>, identity: &Identity) -> Result<Proof, AuthError> {
+        let id = &identity.id;
+        let keys = match &identity.authentication {
+            Authentication::Sas(keys) => keys,
+            Authentication::SelfSigned(_) => return Err(AuthError::WrongMethod { id: id.clone(), registered: "X.509 thumbprint" }),
+            Authentication::CertificateAuthority => return Err(AuthError::WrongMethod { id: id.clone(), registered: "X.509 CA" }),
+            Authentication::None => return Err(AuthError::WrongMethod { id: id.clone(), registered: "nothing (type none)" }),
+        };
+        let segments = self.segments_after_host(token)?;
+        if !names_exactly(without_api_version(&segments), id) {
+            return Err(wrong_resource(token, id));
+        }
+        let key = signing_key(token, &keys.primary, &keys.secondary)?;
+        Ok(Proof::own_key(key))
+    }
+
+    /// A token with `skn` is checked with the policy's keys and may cover more than one identity.
+    fn policy_proof(&self, token: &SasToken<'_>, name: &str, id: &IdentityId) -> Result<Proof, AuthError> {
+        let (policy, key) = self.signing_policy(token, name)?;
+        if !policy.rights.contains(Rights::DEVICE_CONNECT) {
+            return Err(AuthError::RightMissing { policy: name.to_owned(), wanted: Rights::DEVICE_CONNECT });
+        }
+        let segments = self.segments_after_host(token)?;
+        if !covers(without_api_version(&segments), id) {
+            return Err(wrong_resource(token, id));
+        }
+        Ok(Proof::policy_key(name, key))
+    }
+
+    fn signing_policy<'s>(&'s self, token: &SasToken<'_>, name: &str) -> Result<(&'s Policy, &'s SymmetricKey), AuthError> {
+        let Some(policy) = self.policies.find(name) else {
+            let _ = token.is_signed_by(self.decoy);
+            return Err(AuthError::UnknownPolicy(name.to_owned()));
+        };
+        let key = signing_key(token, &policy.keys.primary, &policy.keys.secondary)?;
+        Ok((policy, key))
+    }
+
+    fn segments_after_host<'t>(&self, token: &'t SasToken<'_>) -> Result<Vec<&'t str>, AuthError> {
+        let mut segments = token.resource().split('/');
+        let host = segments.next().unwrap_or_default();
+        if !self.hosts.contains(host) {
+            return Err(AuthError::WrongHost { presented: host.to_owned(), expected: self.hosts.primary().to_owned() });
+        }
+        Ok(segments.collect())
+    }
+
+    /// The device of a module, once both are found enabled.
+    fn enabled_parent(&self, identity: &Identity) -> Result<Option<Arc<Entry>>, AuthError> {
+        if identity.status == Status::Disabled {
+            return Err(AuthError::Disabled(identity.id.clone()));
+        }
+        if identity.id.module.is_none() {
+            return Ok(None);
+        }
+        // IoT Hub: a module cannot be disabled; disabling its device stops it.
+        let device = identity.id.device.clone();
+        match self.registry.entry(&IdentityId::device(device.clone())) {
+            Some(parent) if parent.identity().status == Status::Enabled => Ok(Some(parent)),
+            _ => Err(AuthError::ParentDisabled(device)),
+        }
+    }
+}
+
+/// Both keys are always tried, so that the time taken does not tell which one was nearly right.
+fn signing_key<'k>(token: &SasToken<'_>, primary: &'k SymmetricKey, secondary: &'k SymmetricKey) -> Result<&'k SymmetricKey, AuthError> {
+    let by_primary = token.is_signed_by(primary);
+    let by_secondary = token.is_signed_by(secondary);
+    match (by_primary, by_secondary) {
+        (true, _) => Ok(primary),
+        (false, true) => Ok(secondary),
+        (false, false) => Err(AuthError::Token(SasError::SignatureMismatch)),
+    }
+}
+
+/// Old clients leave one trailing `api-version=…` segment of the user name in the token's resource.
+fn without_api_version<'a, 's>(segments: &'a [&'s str]) -> &'a [&'s str] {
+    match segments {
+        [rest @ .., last] if last.starts_with("api-version=") => rest,
+        all => all,
+    }
+}
+
+fn names_exactly(segments: &[&str], id: &IdentityId) -> bool {
+    match (segments, &id.module) {
+        (["devices", device], None) => *device == id.device.as_str(),
+        (["devices", device, "modules", module], Some(own)) => *device == id.device.as_str() && *module == own.as_str(),
+        _ => false,
+    }
+}
+
+/// Whole segments only: `devices/d1` covers `d1` and its modules, never `d10`.
+fn covers(segments: &[&str], id: &IdentityId) -> bool {
+    match segments {
+        [] | ["devices"] => true,
+        ["devices", device] => *device == id.device.as_str(),
+        _ => names_exactly(segments, id),
+    }
+}
+
+fn wrong_resource(token: &SasToken<'_>, id: &IdentityId) -> AuthError {
+    let wanted = match &id.module {
+        None => format!("devices/{}", id.device),
+        Some(module) => format!("devices/{}/modules/{module}", id.device),
+    };
+    AuthError::WrongResource { presented: token.resource().to_owned(), wanted }
+}
+
+#[cfg(test)]
+mod tests;

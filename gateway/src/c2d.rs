@@ -1,0 +1,29 @@
+//! Cloud to device: the one door to a device's queue. REST comes through it, and so will every other face.
+
+use std::sync::Arc;
+
+use portcullis_registry::error::SendError;
+use portcullis_registry::id::IdentityId;
+use portcullis_registry::message::{C2dMessage, NewC2d};
+use portcullis_registry::policy::Rights;
+
+use crate::auth::{AuthError, VerifiedService};
+use crate::hub::Hub;
+
+/// Why a message was not accepted.
+#[derive(Debug, thiserror::Error)]
+pub enum C2dError {
+    #[error(transparent)]
+    Forbidden(#[from] AuthError),
+    #[error(transparent)]
+    Send(#[from] SendError),
+}
+
+/// Puts a message into the queue of `to`. When this returns `Ok` it is on stable storage (threats P3).
+pub async fn send(hub: &Hub, caller: &VerifiedService, to: &IdentityId, message: NewC2d) -> Result<Arc<C2dMessage>, C2dError> {
+    caller.check(Rights::SERVICE_CONNECT)?;
+    let message = hub.registry.send(to, message, hub.clock.wall()).await?;
+    hub.metrics.c2d_enqueued.inc();
+    tracing::debug!(identity = %to, number = message.number, "cloud-to-device message accepted");
+    Ok(message)
+}

@@ -1,0 +1,33 @@
+//! The hub's one clock. Rules take a `Moment` as an argument; only the drivers around them read this.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Instant;
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::session::core::Moment;
+
+/// Wall clock and monotonic clock, read together. Tests may shift the wall clock.
+#[derive(Debug, Default)]
+pub struct Clock {
+    shift_seconds: AtomicI64,
+}
+
+impl Clock {
+    /// Moves the wall clock by whole seconds from the real one; the monotonic clock is not touched.
+    #[cfg(feature = "testing")]
+    pub fn shift(&self, seconds: i64) {
+        self.shift_seconds.store(seconds, Ordering::Relaxed);
+    }
+
+    /// The wall clock, UTC.
+    pub fn wall(&self) -> Timestamp {
+        let shift = SignedDuration::from_secs(self.shift_seconds.load(Ordering::Relaxed));
+        Timestamp::now().saturating_add(shift).unwrap_or(Timestamp::MAX)
+    }
+
+    /// Both clocks at once.
+    pub fn now(&self) -> Moment {
+        Moment { monotonic: Instant::now(), wall: self.wall() }
+    }
+}

@@ -1,0 +1,248 @@
+//! The life of one device connection: four states, each made from the one before, so that no step can be skipped.
+//!
+//! accepted → TLS established (possession of any certificate proven) → authenticated (the first packet was CONNECT and
+//! its claim is proven) → session open (CONNACK sent) → conversation. Each step has its own time limit; a refusal is
+//! answered and told to the operator here.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::net::TcpStream;
+use tokio::time::{sleep_until, timeout_at};
+use tokio_rustls::server::TlsStream;
+use tracing::Instrument;
+
+use crate::auth::{AuthError, VerifiedIdentity, VerifiedService};
+use crate::doors::Place;
+use crate::hub::Hub;
+use crate::listener::Accepted;
+use crate::mqtt::codec::{DecodeError, PacketLimits, Side};
+use crate::mqtt::connect::{self, Claim, ClaimError};
+use crate::mqtt::packet::{Connect, ConnectReturnCode, Packet};
+use crate::session::{self, core::CloseReason};
+use crate::wire::{Wire, WireError};
+
+/// The stream a device session runs on.
+pub type DeviceStream = TlsStream<TcpStream>;
+
+/// TLS is up; the peer holds the key of any certificate it showed; nothing else is known.
+struct TlsEstablished {
+    wire: Wire<DeviceStream>,
+    peer: SocketAddr,
+    accepted_at: Instant,
+    place: Place,
+}
+
+/// The peer has proven what its CONNECT claims.
+struct Authenticated {
+    wire: Wire<DeviceStream>,
+    who: Who,
+    connect: Box<Connect>,
+}
+
+/// On whose behalf a connection acts.
+#[derive(Debug)]
+pub enum Who {
+    Device(VerifiedIdentity),
+    Service(VerifiedService),
+}
+
+/// Why a connection ended before it had a session.
+#[derive(Debug, thiserror::Error)]
+enum ConnectionError {
+    #[error("no TLS session within the time allowed")]
+    HandshakeTimeout,
+    #[error("TLS handshake failed: {0}")]
+    Handshake(#[source] std::io::Error),
+    #[error("no CONNECT within the time allowed")]
+    ConnectTimeout,
+    #[error("{0}")]
+    Wire(#[from] WireError),
+    #[error("the first packet was not CONNECT")]
+    NotConnect,
+    #[error("refused: {0}")]
+    Refused(String),
+    #[error("the hub is stopping")]
+    Stopping,
+}
+
+/// Serves one device connection from accept to goodbye.
+pub async fn serve(hub: Arc<Hub>, accepted: Accepted) {
+    let span = tracing::info_span!("conn", peer = %accepted.peer, identity = tracing::field::Empty);
+    async {
+        if let Err(error) = converse(&hub, accepted).await {
+            hub.metrics.ended_before_session(error.label());
+            tracing::debug!(%error, "connection ended before it had a session");
+        }
+    }
+    .instrument(span)
+    .await;
+}
+
+async fn converse(hub: &Arc<Hub>, accepted: Accepted) -> Result<(), ConnectionError> {
+    let secured = accepted.handshake(hub).await?;
+    let known = secured.authenticate(hub).await?;
+    session::run(hub, known.wire, known.who, known.connect).await;
+    Ok(())
+}
+
+impl Accepted {
+    async fn handshake(self, hub: &Hub) -> Result<TlsEstablished, ConnectionError> {
+        let accepted_at = Instant::now();
+        let deadline = accepted_at + hub.config.limits.handshake_time_max;
+        let handshake = hub.tls.mqtt_acceptor().accept(self.stream);
+        let stream = tokio::select! {
+            () = hub.stopping.cancelled() => return Err(ConnectionError::Stopping),
+            outcome = timeout_at(deadline.into(), handshake) => outcome
+                .map_err(|_| ConnectionError::HandshakeTimeout)?
+                .map_err(ConnectionError::Handshake)?,
+        };
+        hub.metrics.tls_handshake_duration.observe(accepted_at.elapsed().as_secs_f64());
+        let limits = PacketLimits::before_connect(hub.config.limits.connect_packet_bytes_max);
+        let wire = Wire::new(stream, limits, Side::Client);
+        Ok(TlsEstablished { wire, peer: self.peer, accepted_at, place: self.place })
+    }
+}
+
+impl TlsEstablished {
+    async fn authenticate(mut self, hub: &Hub) -> Result<Authenticated, ConnectionError> {
+        let deadline = self.accepted_at + hub.config.limits.connect_time_max;
+        let first = tokio::select! {
+            () = hub.stopping.cancelled() => return Err(ConnectionError::Stopping),
+            () = sleep_until(deadline.into()) => return Err(ConnectionError::ConnectTimeout),
+            packet = self.wire.read() => packet,
+        };
+        let connect = match first {
+            Ok(Packet::Connect(connect)) => connect,
+            Ok(_) => return Err(ConnectionError::NotConnect),
+            Err(WireError::Malformed(error)) => {
+                self.answer_malformed(&error).await;
+                return Err(WireError::Malformed(error).into());
+            }
+            Err(error) => return Err(error.into()),
+        };
+        match self.verdict(hub, &connect) {
+            Ok(who) => {
+                // Known now: the place at the door is free for the next.
+                drop(self.place);
+                self.wire.set_limits(hub.packet_limits());
+                Ok(Authenticated { wire: self.wire, who, connect })
+            }
+            Err(refusal) => {
+                self.wire.send(&Packet::ConnAck { session_present: false, code: refusal.code });
+                self.say_goodbye().await;
+                Err(ConnectionError::Refused(refusal.reason))
+            }
+        }
+    }
+
+    /// The claim of CONNECT, proven or refused. The reason of a refusal goes to the operator, never to the peer.
+    fn verdict(&self, hub: &Hub, connect: &Connect) -> Result<Who, Refused> {
+        let started = Instant::now();
+        let user_name = connect.username.as_deref().unwrap_or_default();
+        let claim = connect::parse_claim(&connect.client_id, user_name).map_err(|error| self.refuse_claim(hub, &error))?;
+        let password = connect.password.as_ref().map(|password| password.as_str());
+        let verdict = match &claim {
+            Claim::Device { host, id, .. } => self.device_verdict(hub, host, id, password),
+            Claim::Service { host, policy, .. } => self.service_verdict(hub, host, policy, password),
+        };
+        hub.metrics.auth_duration.observe(started.elapsed().as_secs_f64());
+        let who = verdict.map_err(|error| self.refuse(hub, &claim, &error))?;
+        if let Some(will) = &connect.will
+            && let Err(reason) = session::check_will(&who, will)
+        {
+            return Err(self.refuse_with(hub, &claim, "will_refused", reason));
+        }
+        Ok(who)
+    }
+
+    fn device_verdict(
+        &self,
+        hub: &Hub,
+        host: &str,
+        id: &portcullis_registry::id::IdentityId,
+        password: Option<&str>,
+    ) -> Result<Who, AuthError> {
+        tracing::Span::current().record("identity", tracing::field::display(id));
+        hub.check_host(host)?;
+        let policies = hub.policies();
+        hub.authority(&policies).verify(id, password, hub.clock.wall()).map(Who::Device)
+    }
+
+    fn service_verdict(&self, hub: &Hub, host: &str, policy: &str, password: Option<&str>) -> Result<Who, AuthError> {
+        hub.check_host(host)?;
+        let policies = hub.policies();
+        let service = hub.authority(&policies).verify_service(password.unwrap_or_default(), Some(policy), hub.clock.wall())?;
+        service.check(portcullis_registry::policy::Rights::SERVICE_CONNECT)?;
+        Ok(Who::Service(service))
+    }
+
+    fn refuse(&self, hub: &Hub, claim: &Claim, error: &AuthError) -> Refused {
+        self.refuse_with(hub, claim, error.outcome(), error.to_string())
+    }
+
+    fn refuse_with(&self, hub: &Hub, claim: &Claim, outcome: &'static str, reason: String) -> Refused {
+        hub.metrics.connection_attempt(outcome);
+        match claim {
+            Claim::Device { id, .. } => {
+                tracing::debug!(identity = %id, outcome, %reason, "connection refused");
+                hub.refusals.note(id, hub.clock.wall(), self.peer.ip(), outcome, reason.clone());
+            }
+            Claim::Service { policy, .. } => tracing::debug!(policy = policy.as_str(), outcome, %reason, "service connection refused"),
+        }
+        Refused { code: ConnectReturnCode::NotAuthorized, reason }
+    }
+
+    fn refuse_claim(&self, hub: &Hub, error: &ClaimError) -> Refused {
+        hub.metrics.connection_attempt(error.outcome());
+        tracing::debug!(outcome = error.outcome(), reason = %error, "connection refused");
+        if let Some(id) = error.identity() {
+            hub.refusals.note(id, hub.clock.wall(), self.peer.ip(), error.outcome(), error.to_string());
+        }
+        Refused { code: ConnectReturnCode::NotAuthorized, reason: error.to_string() }
+    }
+
+    /// Some malformed CONNECTs have an answer of their own: an unknown protocol level, a missing client id.
+    async fn answer_malformed(&mut self, error: &DecodeError) {
+        if let Some(answer) = error.answer() {
+            self.wire.send_raw(answer);
+            self.say_goodbye().await;
+        }
+    }
+
+    /// Sends what is gathered and closes, within the time the peer has left to become known.
+    async fn say_goodbye(&mut self) {
+        let deadline = Instant::now() + GOODBYE_TIME_MAX;
+        let _ = timeout_at(deadline.into(), async {
+            self.wire.flush().await?;
+            self.wire.shutdown().await
+        })
+        .await;
+    }
+}
+
+/// What a refused peer hears, and what the operator hears.
+struct Refused {
+    code: ConnectReturnCode,
+    reason: String,
+}
+
+impl ConnectionError {
+    /// The metric label.
+    fn label(&self) -> &'static str {
+        match self {
+            ConnectionError::HandshakeTimeout => "handshake_timeout",
+            ConnectionError::Handshake(_) => "handshake_failed",
+            ConnectionError::ConnectTimeout => "connect_timeout",
+            ConnectionError::Wire(WireError::Malformed(_)) => "bad_protocol",
+            ConnectionError::Wire(_) => "lost",
+            ConnectionError::NotConnect => "bad_protocol",
+            ConnectionError::Refused(_) => "refused",
+            ConnectionError::Stopping => CloseReason::Shutdown.label(),
+        }
+    }
+}
+
+/// How long a refused peer may take to read its refusal.
+const GOODBYE_TIME_MAX: std::time::Duration = std::time::Duration::from_secs(1);

@@ -1,0 +1,70 @@
+//! Device to cloud: the one door through which telemetry enters. Stamps the verified sender on each message and puts
+//! it on the bus; the PUBACK is the session's, after this returned.
+
+use bytes::Bytes;
+use jiff::Timestamp;
+
+use crate::auth::VerifiedIdentity;
+use crate::bus::{BusStopped, Telemetry};
+use crate::hub::Hub;
+use crate::mqtt::bag::{BagError, PropertyBag};
+
+/// What a device published, as far as the session has read it.
+#[derive(Clone, Debug)]
+pub struct Incoming<'a> {
+    /// The last topic segment, percent-encoded as received.
+    pub bag: &'a str,
+    pub payload: Bytes,
+    pub retain: bool,
+    /// Whether this is the last will of a connection that vanished.
+    pub will: bool,
+}
+
+/// Why a message was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum IngestError {
+    #[error("property bag: {0}")]
+    Bag(#[from] BagError),
+    #[error(transparent)]
+    Bus(#[from] BusStopped),
+}
+
+/// Takes one message of `sender`. When this returns `Ok` the bus has it (threats P5); it waits while the bus is full.
+///
+/// Source: IoT Hub, "Create and read IoT Hub messages" for the names of the stamp.
+pub async fn accept(hub: &Hub, sender: &VerifiedIdentity, incoming: Incoming<'_>) -> Result<(), IngestError> {
+    let properties = PropertyBag::parse(incoming.bag)?;
+    let mut bag = stamp(sender, hub.clock.wall());
+    if incoming.will {
+        bag.push("iothub-MessageType", "Will");
+    }
+    if incoming.retain {
+        // IoT Hub: RETAIN is never kept; it is passed on as a property.
+        bag.push("mqtt-retain", "true");
+    }
+    bag.append(properties);
+    let id = sender.id();
+    hub.metrics.received(incoming.payload.len());
+    hub.bus
+        .publish(Telemetry {
+            device: id.device.as_str().to_owned(),
+            module: id.module.as_ref().map(|module| module.as_str().to_owned()),
+            bag: bag.encode(),
+            payload: incoming.payload,
+        })
+        .await?;
+    Ok(())
+}
+
+/// The properties only the hub sets; a sender's own of these names were dropped when its bag was parsed.
+fn stamp(sender: &VerifiedIdentity, now: Timestamp) -> PropertyBag {
+    let mut bag = PropertyBag::default();
+    bag.push("iothub-connection-device-id", sender.id().device.as_str());
+    if let Some(module) = &sender.id().module {
+        bag.push("iothub-connection-module-id", module.as_str());
+    }
+    bag.push("iothub-connection-auth-method", sender.proof().auth_method());
+    bag.push("iothub-connection-auth-generation-id", &sender.generation().to_string());
+    bag.push("iothub-enqueuedtime", &now.to_string());
+    bag
+}

@@ -1,0 +1,124 @@
+//! How many peers may stand at the door: connections that have not yet proven who they are, in all and by address.
+//!
+//! A place is a guard: whoever drops it, in whichever of the many ways a connection ends, gives the place back.
+
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use dashmap::DashMap;
+
+/// Counts anonymous connections against two bounds.
+#[derive(Debug)]
+pub struct Doors {
+    anonymous_max: usize,
+    per_address_max: usize,
+    anonymous: AtomicUsize,
+    per_address: DashMap<IpAddr, usize>,
+}
+
+/// One anonymous connection's place; dropped once the peer is known or gone.
+#[derive(Debug)]
+pub struct Place {
+    doors: Arc<Doors>,
+    address: IpAddr,
+}
+
+/// Why a peer was turned away before a byte was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Crowded {
+    #[error("too many anonymous connections in all")]
+    InAll,
+    #[error("too many anonymous connections from this address")]
+    FromAddress,
+}
+
+impl Doors {
+    pub fn new(anonymous_max: usize, per_address_max: usize) -> Arc<Self> {
+        Arc::new(Self { anonymous_max, per_address_max, anonymous: AtomicUsize::new(0), per_address: DashMap::new() })
+    }
+
+    /// A place for one more anonymous connection, or which bound is reached.
+    pub fn admit(self: &Arc<Self>, address: IpAddr) -> Result<Place, Crowded> {
+        let address = counted_address(address);
+        if self.anonymous.fetch_add(1, Ordering::AcqRel) >= self.anonymous_max {
+            self.anonymous.fetch_sub(1, Ordering::AcqRel);
+            return Err(Crowded::InAll);
+        }
+        let mut here = self.per_address.entry(address).or_insert(0);
+        if *here >= self.per_address_max {
+            drop(here);
+            self.anonymous.fetch_sub(1, Ordering::AcqRel);
+            return Err(Crowded::FromAddress);
+        }
+        *here += 1;
+        drop(here);
+        Ok(Place { doors: Arc::clone(self), address })
+    }
+
+    /// Anonymous connections now.
+    pub fn anonymous(&self) -> usize {
+        self.anonymous.load(Ordering::Acquire)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.doors.anonymous.fetch_sub(1, Ordering::AcqRel);
+        if let Some(mut here) = self.doors.per_address.get_mut(&self.address) {
+            *here -= 1;
+        }
+        self.doors.per_address.remove_if(&self.address, |_, count| *count == 0);
+    }
+}
+
+/// An IPv6 host owns its whole /64, so that is what is counted; a mapped IPv4 address is the IPv4 address.
+fn counted_address(address: IpAddr) -> IpAddr {
+    let IpAddr::V6(six) = address.to_canonical() else { return address.to_canonical() };
+    IpAddr::V6(Ipv6Addr::from_bits(six.to_bits() & !u128::from(u64::MAX)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn t102_the_bound_per_address_holds_and_a_place_comes_back() {
+        let doors = Doors::new(10, 2);
+        let first = doors.admit(at("10.0.0.1")).unwrap();
+        let _second = doors.admit(at("10.0.0.1")).unwrap();
+        assert_eq!(doors.admit(at("10.0.0.1")).unwrap_err(), Crowded::FromAddress);
+        assert!(doors.admit(at("10.0.0.2")).is_ok());
+        drop(first);
+        assert!(doors.admit(at("10.0.0.1")).is_ok());
+    }
+
+    #[test]
+    fn t102_the_bound_in_all_holds_and_nothing_leaks() {
+        let doors = Doors::new(3, 3);
+        let places: Vec<_> = (1..=3).map(|n| doors.admit(at(&format!("10.0.0.{n}"))).unwrap()).collect();
+        assert_eq!(doors.admit(at("10.0.0.9")).unwrap_err(), Crowded::InAll);
+        drop(places);
+        assert_eq!(doors.anonymous(), 0);
+        assert!(doors.per_address.is_empty());
+    }
+
+    #[test]
+    fn an_ipv6_network_counts_as_one_address() {
+        let doors = Doors::new(10, 1);
+        let _place = doors.admit(at("2001:db8::1")).unwrap();
+        assert_eq!(doors.admit(at("2001:db8::2")).unwrap_err(), Crowded::FromAddress);
+        assert!(doors.admit(at("2001:db8:0:1::1")).is_ok());
+    }
+
+    #[test]
+    fn a_mapped_address_is_its_ipv4_address() {
+        let doors = Doors::new(10, 1);
+        let _place = doors.admit(at("::ffff:10.0.0.1")).unwrap();
+        assert_eq!(doors.admit(at("10.0.0.1")).unwrap_err(), Crowded::FromAddress);
+    }
+}

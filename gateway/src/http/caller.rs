@@ -1,0 +1,94 @@
+//! Who calls: the verified policy behind a request, and the api-version every IoT Hub request must carry.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::http::header::AUTHORIZATION;
+use axum::http::request::Parts;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use crate::auth::VerifiedService;
+use crate::http::problem::Problem;
+use crate::hub::Hub;
+
+/// The verified caller of a request; a request without one is answered 401 before its body is read.
+pub(super) struct Caller(pub(super) VerifiedService);
+
+impl FromRequestParts<Arc<Hub>> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, hub: &Arc<Hub>) -> Result<Self, Problem> {
+        verify(parts, hub).map(Caller).inspect_err(|problem| {
+            hub.metrics.requests_refused.inc();
+            tracing::debug!(reason = problem.for_operator(), path = parts.uri.path(), "request refused");
+        })
+    }
+}
+
+/// A whole request body, read within the time and size a request may take.
+pub(super) struct Body(pub(super) Bytes);
+
+impl FromRequest<Arc<Hub>> for Body {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, hub: &Arc<Hub>) -> Result<Self, Problem> {
+        let time_max: Duration = hub.config.limits.request_time_max;
+        let read = tokio::time::timeout(time_max, Bytes::from_request(request, &()));
+        match read.await {
+            Ok(Ok(bytes)) => Ok(Self(bytes)),
+            Ok(Err(rejection)) if rejection.status() == 413 => Err(Problem::body_too_large()),
+            Ok(Err(rejection)) => Err(Problem::argument_invalid(rejection.to_string())),
+            Err(_) => Err(Problem::request_timeout()),
+        }
+    }
+}
+
+/// Every IoT Hub route takes exactly one well-formed `api-version`; which one makes no difference.
+pub(super) async fn require_api_version(request: Request, next: Next) -> Response {
+    let query = request.uri().query().unwrap_or_default();
+    let mut versions = query.split('&').filter_map(|pair| pair.strip_prefix("api-version="));
+    match (versions.next(), versions.next()) {
+        (Some(version), None) if is_api_version(version) => next.run(request).await,
+        (None, _) => Problem::argument_null("the query parameter api-version is missing").into_response(),
+        _ => Problem::invalid_api_version().into_response(),
+    }
+}
+
+/// `YYYY-MM-DD` with an optional `-preview`.
+fn is_api_version(text: &str) -> bool {
+    let date = text.strip_suffix("-preview").unwrap_or(text);
+    date.len() == 10
+        && date.bytes().enumerate().all(|(place, byte)| match place {
+            4 | 7 => byte == b'-',
+            _ => byte.is_ascii_digit(),
+        })
+}
+
+fn verify(parts: &Parts, hub: &Hub) -> Result<VerifiedService, Problem> {
+    let mut headers = parts.headers.get_all(AUTHORIZATION).iter();
+    let (Some(header), None) = (headers.next(), headers.next()) else {
+        return Err(Problem::unauthorized("exactly one Authorization header is needed"));
+    };
+    let token = header.to_str().map_err(|_| Problem::unauthorized("the Authorization header is not ASCII"))?;
+    let policies = hub.policies();
+    let verdict = hub.authority(&policies).verify_service(token, None, hub.clock.wall());
+    verdict.map_err(|error| Problem::unauthorized(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_api_version;
+
+    #[test]
+    fn t702_only_a_date_is_an_api_version() {
+        for good in ["2021-04-12", "2016-11-14", "2020-10-01-preview"] {
+            assert!(is_api_version(good), "{good}");
+        }
+        for bad in ["", "2021", "2021-4-12", "2021-04-12-draft", "20210412", "latest", "2021-04-12-preview-preview"] {
+            assert!(!is_api_version(bad), "{bad}");
+        }
+    }
+}

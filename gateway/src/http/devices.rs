@@ -1,0 +1,87 @@
+//! `/devices`: create, replace, retrieve, delete and list device identities.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, RawQuery, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use portcullis_registry::entry::Entry;
+use portcullis_registry::id::{DeviceId, IdentityId, Precondition};
+
+use crate::http::caller::{Body, Caller};
+use crate::http::problem::Problem;
+use crate::http::wire::{DeviceOut, IdentityIn, Live};
+use crate::hub::Hub;
+use crate::identities;
+
+/// `PUT /devices/{id}`: without `If-Match` creates, with it replaces.
+pub(super) async fn put(
+    State(hub): State<Arc<Hub>>,
+    Caller(caller): Caller,
+    Path(device): Path<String>,
+    headers: HeaderMap,
+    Body(body): Body,
+) -> Result<Response, Problem> {
+    let id = IdentityId::device(DeviceId::parse(&device)?);
+    let spec = IdentityIn::parse(&body)?.into_spec(id.clone())?;
+    identities::put(&hub, &caller, spec, precondition(&headers)?).await?;
+    let entry = hub.registry.entry(&id).ok_or_else(|| Problem::not_found(device))?;
+    Ok(answer(&hub, &entry))
+}
+
+/// `GET /devices/{id}`.
+pub(super) async fn show(State(hub): State<Arc<Hub>>, Caller(caller): Caller, Path(device): Path<String>) -> Result<Response, Problem> {
+    let id = IdentityId::device(DeviceId::parse(&device)?);
+    Ok(answer(&hub, &identities::retrieve(&hub, &caller, &id)?))
+}
+
+/// `DELETE /devices/{id}`.
+pub(super) async fn delete(
+    State(hub): State<Arc<Hub>>,
+    Caller(caller): Caller,
+    Path(device): Path<String>,
+    headers: HeaderMap,
+) -> Result<StatusCode, Problem> {
+    let id = IdentityId::device(DeviceId::parse(&device)?);
+    identities::delete(&hub, &caller, &id, precondition(&headers)?).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `GET /devices?top=N`: at most 1,000; a `top` outside 1 to 1,000 counts as 1,000.
+pub(super) async fn list(
+    State(hub): State<Arc<Hub>>,
+    Caller(caller): Caller,
+    RawQuery(query): RawQuery,
+) -> Result<Json<Vec<DeviceOut>>, Problem> {
+    let query = query.unwrap_or_default();
+    let top = query.split('&').find_map(|pair| pair.strip_prefix("top=")).and_then(|text| text.parse().ok());
+    let top = top.filter(|top| (1..=LIST_MAX).contains(top)).unwrap_or(LIST_MAX);
+    let devices = identities::list(&hub, &caller, top)?;
+    Ok(Json(devices.iter().map(|entry| DeviceOut::new(&entry.identity(), live(&hub, entry))).collect()))
+}
+
+/// The precondition a request states. Whatever cannot be read is refused rather than taken for "none".
+pub(super) fn precondition(headers: &HeaderMap) -> Result<Precondition, Problem> {
+    let mut values = headers.get_all(header::IF_MATCH).iter();
+    let first = values.next().map(|value| value.to_str()).transpose();
+    let first = first.map_err(|_| Problem::argument_invalid("If-Match is not ASCII"))?;
+    if values.next().is_some() {
+        return Err(Problem::argument_invalid("If-Match is given twice"));
+    }
+    Precondition::parse_if_match(first).map_err(|error| Problem::argument_invalid(format!("If-Match: {error}")))
+}
+
+/// What the hub knows of the identity besides its record.
+pub(super) fn live(hub: &Hub, entry: &Entry) -> Live {
+    Live { connected: hub.sessions.session(&entry.identity().id).is_some(), queued: entry.queued() }
+}
+
+fn answer(hub: &Hub, entry: &Entry) -> Response {
+    let identity = entry.identity();
+    let etag = [(header::ETAG, identity.etag().quoted())];
+    (etag, Json(DeviceOut::new(&identity, live(hub, entry)))).into_response()
+}
+
+/// IoT Hub lists at most this many identities at once.
+const LIST_MAX: usize = 1000;

@@ -1,0 +1,116 @@
+//! `POST …/messages/deviceBound`: sends a cloud-to-device message. The body is the message, the headers its properties.
+//!
+//! Application properties come as `iothub-app-{name}` headers, as IoT Hub has them, or all together in
+//! `iothub-properties: k=v&k2=v2`, percent-encoded: HTTP header names have no letter case, property names do.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, HeaderName, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use jiff::Timestamp;
+use portcullis_registry::id::{DeviceId, IdentityId, ModuleId};
+use portcullis_registry::message::{Ack, NewC2d};
+
+use crate::auth::VerifiedService;
+use crate::c2d;
+use crate::http::caller::{Body, Caller};
+use crate::http::problem::Problem;
+use crate::hub::Hub;
+use crate::mqtt::bag::PropertyBag;
+
+/// To a device.
+pub(super) async fn send_to_device(
+    State(hub): State<Arc<Hub>>,
+    Caller(caller): Caller,
+    Path((device, bound)): Path<(String, String)>,
+    headers: HeaderMap,
+    Body(body): Body,
+) -> Result<Response, Problem> {
+    let to = IdentityId::device(DeviceId::parse(&device)?);
+    send(&hub, &caller, &to, &bound, &headers, body).await
+}
+
+/// To a module.
+pub(super) async fn send_to_module(
+    State(hub): State<Arc<Hub>>,
+    Caller(caller): Caller,
+    Path((device, module, bound)): Path<(String, String, String)>,
+    headers: HeaderMap,
+    Body(body): Body,
+) -> Result<Response, Problem> {
+    let to = IdentityId::module(DeviceId::parse(&device)?, ModuleId::parse(&module)?);
+    send(&hub, &caller, &to, &bound, &headers, body).await
+}
+
+async fn send(
+    hub: &Hub,
+    caller: &VerifiedService,
+    to: &IdentityId,
+    bound: &str,
+    headers: &HeaderMap,
+    body: axum::body::Bytes,
+) -> Result<Response, Problem> {
+    // IoT Hub: both `deviceBound` and `devicebound` are in use.
+    if !bound.eq_ignore_ascii_case("devicebound") {
+        return Err(Problem::not_found("there is nothing at this path"));
+    }
+    let accepted = c2d::send(hub, caller, to, parse_message(headers, body)?).await?;
+    Ok((StatusCode::NO_CONTENT, [("iothub-messageid", accepted.message_id.clone())]).into_response())
+}
+
+fn parse_message(headers: &HeaderMap, body: axum::body::Bytes) -> Result<NewC2d, Problem> {
+    let text = |name: &'static str| text(headers, HeaderName::from_static(name));
+    Ok(NewC2d {
+        message_id: text("iothub-messageid")?,
+        correlation_id: text("iothub-correlationid")?,
+        user_id: text("iothub-userid")?,
+        content_type: text("iothub-contenttype")?,
+        content_encoding: match text("iothub-contentencoding")? {
+            None => self::text(headers, header::CONTENT_ENCODING)?,
+            given => given,
+        },
+        to: text("iothub-to")?,
+        ack: parse_ack(text("iothub-ack")?.as_deref())?,
+        expiry: text("iothub-expiry")?.as_deref().map(parse_expiry).transpose()?,
+        properties: properties(headers)?,
+        body,
+    })
+}
+
+/// A header's text; absent and empty are the same.
+fn text(headers: &HeaderMap, name: HeaderName) -> Result<Option<String>, Problem> {
+    let Some(value) = headers.get(&name) else { return Ok(None) };
+    let text = std::str::from_utf8(value.as_bytes()).map_err(|_| Problem::argument_invalid(format!("header {name} is not UTF-8")))?;
+    Ok(Some(text.trim().to_owned()).filter(|text| !text.is_empty()))
+}
+
+fn parse_ack(text: Option<&str>) -> Result<Ack, Problem> {
+    match text.map(str::to_ascii_lowercase).as_deref() {
+        None | Some("none") => Ok(Ack::None),
+        Some("positive") => Ok(Ack::Positive),
+        Some("negative") => Ok(Ack::Negative),
+        Some("full") => Ok(Ack::Full),
+        Some(other) => Err(Problem::argument_invalid(format!("ack {other:?} is none of none, positive, negative, full"))),
+    }
+}
+
+fn parse_expiry(text: &str) -> Result<Timestamp, Problem> {
+    text.parse().map_err(|_| Problem::argument_invalid(format!("expiry {text:?} is not an ISO 8601 time with a zone")))
+}
+
+fn properties(headers: &HeaderMap) -> Result<Vec<(String, String)>, Problem> {
+    let mut properties = Vec::new();
+    for (name, value) in headers {
+        if let Some(own) = name.as_str().strip_prefix("iothub-app-") {
+            let value = std::str::from_utf8(value.as_bytes());
+            let value = value.map_err(|_| Problem::argument_invalid(format!("header {name} is not UTF-8")))?;
+            properties.push((own.to_owned(), value.to_owned()));
+        }
+    }
+    if let Some(bag) = text(headers, HeaderName::from_static("iothub-properties"))? {
+        let bag = PropertyBag::parse(&bag).map_err(|error| Problem::argument_invalid(format!("iothub-properties: {error}")))?;
+        properties.extend(bag.into_application());
+    }
+    Ok(properties)
+}

@@ -1,0 +1,136 @@
+//! Errors on their way out: the one place that chooses HTTP statuses and IoT Hub error codes.
+//!
+//! The body is IoT Hub's: `{"Message":"ErrorCode:Name;text","ExceptionMessage":"Tracking ID:…-TimeStamp:…"}` with the
+//! same name in the header `iothub-errorcode`. What only the operator may know is kept apart and never sent.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use jiff::Timestamp;
+use portcullis_registry::backend::StoreError;
+use portcullis_registry::error::{RegistryError, SendError};
+use portcullis_registry::id::InvalidId;
+
+use crate::auth::AuthError;
+use crate::c2d::C2dError;
+use crate::identities::IdentityError;
+
+/// An error as a caller sees it, and the reason only the operator sees.
+#[derive(Debug)]
+pub(super) struct Problem {
+    status: StatusCode,
+    name: &'static str,
+    text: String,
+    for_operator: Option<String>,
+}
+
+impl Problem {
+    fn new(status: StatusCode, name: &'static str, text: impl Into<String>) -> Self {
+        Self { status, name, text: text.into(), for_operator: None }
+    }
+
+    /// 401; which check failed is for the operator alone.
+    pub(super) fn unauthorized(reason: impl Into<String>) -> Self {
+        let problem = Self::new(StatusCode::UNAUTHORIZED, "IotHubUnauthorizedAccess", "Unauthorized");
+        Self { for_operator: Some(reason.into()), ..problem }
+    }
+
+    pub(super) fn argument_invalid(text: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "ArgumentInvalid", text)
+    }
+
+    pub(super) fn argument_null(text: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "ArgumentNull", text)
+    }
+
+    pub(super) fn invalid_api_version() -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "InvalidProtocolVersion", "api-version must be given once, as YYYY-MM-DD")
+    }
+
+    pub(super) fn deserialization(text: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "DeserializationError", text)
+    }
+
+    pub(super) fn body_too_large() -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "MessageTooLarge", "the request body is too large")
+    }
+
+    pub(super) fn request_timeout() -> Self {
+        Self::new(StatusCode::REQUEST_TIMEOUT, "RequestTimedOut", "the request body did not arrive in time")
+    }
+
+    pub(super) fn not_found(text: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "GenericNotFound", text)
+    }
+
+    /// The reason in the operator's words.
+    pub(super) fn for_operator(&self) -> &str {
+        self.for_operator.as_deref().unwrap_or(&self.text)
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let tracking = tracking_id();
+        let body = serde_json::json!({
+            "Message": format!("ErrorCode:{};{}", self.name, self.text),
+            "ExceptionMessage": format!("Tracking ID:{tracking}-TimeStamp:{}", Timestamp::now().strftime("%m/%d/%Y %H:%M:%S")),
+        });
+        let mut response = (self.status, body.to_string()).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
+        headers.insert("iothub-errorcode", HeaderValue::from_static(self.name));
+        if let Ok(tracking) = HeaderValue::from_str(&tracking) {
+            headers.insert("x-ms-request-id", tracking);
+        }
+        response
+    }
+}
+
+impl From<InvalidId> for Problem {
+    fn from(error: InvalidId) -> Self {
+        Self::argument_invalid(error.to_string())
+    }
+}
+
+impl From<AuthError> for Problem {
+    fn from(error: AuthError) -> Self {
+        Self::unauthorized(error.to_string())
+    }
+}
+
+impl From<IdentityError> for Problem {
+    fn from(error: IdentityError) -> Self {
+        match error {
+            IdentityError::Forbidden(error) => error.into(),
+            IdentityError::Registry(error) => error.into(),
+        }
+    }
+}
+
+impl From<C2dError> for Problem {
+    fn from(error: C2dError) -> Self {
+        match error {
+            C2dError::Forbidden(error) => error.into(),
+            C2dError::Send(error) => error.into(),
+        }
+    }
+}
+
+/// No such path.
+pub(super) async fn no_such_route() -> Problem {
+    Problem::not_found("there is nothing at this path")
+}
+
+/// The path exists, the method does not; the `Allow` header tells which do.
+pub(super) async fn method_not_allowed() -> Problem {
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "GenericBadRequest", "this path does not take this method")
+}
+
+/// A random id by which caller and operator can speak of the same failure.
+fn tracking_id() -> String {
+    uuid_like(portcullis_registry::random_bytes())
+}
+
+fn uuid_like(bytes: [u8; 16]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

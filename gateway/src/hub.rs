@@ -1,0 +1,149 @@
+//! The shared handle: the registry and everything around it that connections and requests need.
+//!
+//! Orders go down through it by function call. News comes up: a change of the registry is held against the live
+//! connections that rest on what changed, before the change is answered.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use portcullis_registry::credential::SymmetricKey;
+use portcullis_registry::policy::Policies;
+use portcullis_registry::store::{Changed, Registry};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::auth::{AuthError, Authority, HostNames};
+use crate::bus::Bus;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::doors::Doors;
+use crate::metrics::Metrics;
+use crate::mqtt::codec::PacketLimits;
+use crate::refusals::RefusalLog;
+use crate::session::core::{CloseReason, SessionLimits};
+use crate::session::table::{Seated, SessionTable};
+use crate::tls::ServerTls;
+
+/// One hub.
+#[derive(Debug)]
+pub struct Hub {
+    pub config: Config,
+    pub clock: Clock,
+    pub hosts: HostNames,
+    pub tls: ServerTls,
+    pub registry: Arc<Registry>,
+    pub sessions: Arc<SessionTable>,
+    pub bus: Bus,
+    pub doors: Arc<Doors>,
+    pub refusals: RefusalLog,
+    pub metrics: Metrics,
+    /// Cancelled once: stop accepting, tell every session.
+    pub stopping: CancellationToken,
+    /// Every connection's task; a stop waits for them.
+    pub tasks: TaskTracker,
+    policies: RwLock<Arc<Policies>>,
+    decoy: SymmetricKey,
+}
+
+impl Hub {
+    /// A hub that serves nobody yet. `hosts` are the names it answers to.
+    pub fn new(config: Config, hosts: HostNames, tls: ServerTls, registry: Arc<Registry>, policies: Policies) -> std::io::Result<Arc<Self>> {
+        let limits = &config.limits;
+        let hub = Arc::new(Self {
+            doors: Doors::new(limits.anonymous_connections_max, limits.anonymous_per_address_max),
+            clock: Clock::default(),
+            hosts,
+            tls,
+            registry,
+            sessions: Arc::default(),
+            bus: Bus::start()?,
+            refusals: RefusalLog::new(REFUSED_IDS_MAX),
+            metrics: Metrics::new(),
+            stopping: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            policies: RwLock::new(Arc::new(policies)),
+            decoy: SymmetricKey::generate(),
+            config,
+        });
+        let watcher = Arc::downgrade(&hub);
+        hub.registry.observe(Box::new(move |changed| {
+            if let Some(hub) = watcher.upgrade() {
+                hub.on_changed(changed);
+            }
+        }));
+        Ok(hub)
+    }
+
+    /// The shared access policies as they are now.
+    pub fn policies(&self) -> Arc<Policies> {
+        Arc::clone(&self.policies.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What verdicts rest on.
+    pub fn authority<'a>(&'a self, policies: &'a Policies) -> Authority<'a> {
+        Authority {
+            registry: &self.registry,
+            policies,
+            hosts: &self.hosts,
+            decoy: &self.decoy,
+            leeway: self.config.limits.sas_expiry_leeway,
+        }
+    }
+
+    /// Whether a user name's host is this hub.
+    pub fn check_host(&self, host: &str) -> Result<(), AuthError> {
+        if self.hosts.contains(host) {
+            return Ok(());
+        }
+        Err(AuthError::WrongHost { presented: host.to_owned(), expected: self.hosts.primary().to_owned() })
+    }
+
+    /// What a peer may send once it is known.
+    pub fn packet_limits(&self) -> PacketLimits {
+        let limits = &self.config.limits;
+        PacketLimits::after_connect(limits.packet_bytes_max, limits.telemetry_payload_bytes_max)
+    }
+
+    pub fn session_limits(&self) -> SessionLimits {
+        let limits = &self.config.limits;
+        SessionLimits {
+            in_flight_max: limits.c2d_in_flight_max,
+            filters_per_connection_max: limits.filters_per_connection_max,
+            keep_alive_max: limits.keep_alive_max,
+        }
+    }
+
+    /// Stops: no new connections, every session told, every task awaited, the store flushed.
+    pub async fn stop(&self) {
+        self.stopping.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(DRAIN_TIME_MAX, self.tasks.wait()).await.is_err() {
+            tracing::warn!(connections = self.tasks.len(), "some connections did not end in time and are cut");
+        }
+        self.registry.shutdown().await;
+    }
+
+    /// Holds a change of the registry against the sessions that rest on the identity: called after the registry
+    /// shows the change and before the change is answered (threats P6).
+    fn on_changed(&self, changed: &Changed) {
+        if let Some(session) = self.sessions.session(&changed.id) {
+            self.recheck(&session);
+        }
+        if changed.id.module.is_none() && !changed.is_created() {
+            // A module rests on its device too.
+            for module in self.sessions.modules_of(&changed.id.device) {
+                self.recheck(&module);
+            }
+        }
+    }
+
+    fn recheck(&self, session: &Seated) {
+        if let Err(revoked) = session.who().still_holds(&self.policies()) {
+            session.leave().order(CloseReason::from(revoked));
+        }
+    }
+}
+
+/// Ids whose last refusal is remembered.
+const REFUSED_IDS_MAX: usize = 10_000;
+/// How long a stop waits for connections to end.
+const DRAIN_TIME_MAX: std::time::Duration = std::time::Duration::from_secs(10);

@@ -1,0 +1,31 @@
+//! The Portcullis gateway: everything that touches the network, and the command line.
+//!
+//! The data path, in reading order: `listener` (accept) → `connection` (TLS, CONNECT) → `auth` (decide) →
+//! `session` and `session/core` (converse) → `d2c` (telemetry up) and `c2d` (messages down).
+//! Operators come in through `http`; the command line (`cli`) is a client of REST and MQTT.
+//!
+//! Deliberately absent: a general broker. A device has a fixed set of topics, its own; nothing a device
+//! sends ever reaches another device, and no wildcard is matched between devices.
+
+pub mod auth;
+pub mod bus;
+pub mod c2d;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod connection;
+pub mod d2c;
+pub mod doors;
+pub mod http;
+pub mod hub;
+pub mod identities;
+pub mod listener;
+pub mod metrics;
+pub mod mqtt;
+pub mod refusals;
+pub mod serve;
+pub mod session;
+#[cfg(feature = "testing")]
+pub mod testing;
+pub mod tls;
+pub mod wire;

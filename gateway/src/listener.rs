@@ -1,0 +1,87 @@
+//! The doors: binds addresses, accepts connections, and hands each to a task of its own.
+//!
+//! Nothing is awaited here but the next connection: no peer, however slow, holds up another.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::doors::Place;
+use crate::hub::Hub;
+
+/// A connection at the door: nothing is known of the peer but its address.
+#[derive(Debug)]
+pub struct Accepted {
+    pub stream: TcpStream,
+    pub peer: SocketAddr,
+    pub place: Place,
+}
+
+/// Binds `address`; an IPv6 one takes IPv6 only, so that both families can be bound side by side.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Accepts until the hub stops, and starts `serve` for each connection that finds a place.
+pub async fn run<F, S>(hub: Arc<Hub>, listener: TcpListener, serve: S)
+where
+    S: Fn(Arc<Hub>, Accepted) -> F,
+    F: Future<Output = ()> + Send + 'static,
+{
+    loop {
+        let accepted = tokio::select! {
+            () = hub.stopping.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => admit(&hub, stream, peer, &serve),
+            Err(error) => {
+                tracing::debug!(%error, "a connection could not be accepted");
+                pause_if_exhausted(&error).await;
+            }
+        }
+    }
+}
+
+fn admit<F, S>(hub: &Arc<Hub>, stream: TcpStream, peer: SocketAddr, serve: &S)
+where
+    S: Fn(Arc<Hub>, Accepted) -> F,
+    F: Future<Output = ()> + Send + 'static,
+{
+    match hub.doors.admit(peer.ip()) {
+        Ok(place) => {
+            let _ = stream.set_nodelay(true);
+            hub.tasks.spawn(serve(Arc::clone(hub), Accepted { stream, peer, place }));
+        }
+        Err(crowded) => {
+            hub.metrics.turned_away.inc();
+            tracing::debug!(%peer, reason = %crowded, "connection turned away");
+            // A reset instead of a goodbye keeps no state for the peer in the kernel.
+            let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+        }
+    }
+}
+
+/// Out of file handles: waits a moment instead of spinning on an accept that fails at once (threats T1003).
+async fn pause_if_exhausted(error: &io::Error) {
+    const EMFILE: i32 = 24;
+    const ENFILE: i32 = 23;
+    if matches!(error.raw_os_error(), Some(EMFILE | ENFILE)) {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Connections the kernel may hold for us between two accepts.
+const BACKLOG: i32 = 4096;

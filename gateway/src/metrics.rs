@@ -1,0 +1,125 @@
+//! Every metric of the hub, declared once, with its help text. Names are a public contract; ids are never labels.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+
+/// The hub's metrics.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    pub connections: Gauge,
+    pub turned_away: Counter,
+    pub takeovers: Counter,
+    pub tls_handshake_duration: Histogram,
+    pub auth_duration: Histogram,
+    pub c2d_enqueued: Counter,
+    pub c2d_delivered: Counter,
+    pub c2d_completed: Counter,
+    pub requests_refused: Counter,
+    attempts: Family<Outcome, Counter>,
+    early_ends: Family<Reason, Counter>,
+    disconnects: Family<Reason, Counter>,
+    messages_received: Counter,
+    message_bytes_received: Counter,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Outcome {
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Reason {
+    reason: &'static str,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    pub fn new() -> Self {
+        let seconds = || Histogram::new(exponential_buckets(0.000_01, 4.0, 10));
+        let mut metrics = Self {
+            registry: Registry::with_prefix("portcullis"),
+            connections: Gauge::default(),
+            turned_away: Counter::default(),
+            takeovers: Counter::default(),
+            tls_handshake_duration: seconds(),
+            auth_duration: seconds(),
+            c2d_enqueued: Counter::default(),
+            c2d_delivered: Counter::default(),
+            c2d_completed: Counter::default(),
+            requests_refused: Counter::default(),
+            attempts: Family::default(),
+            early_ends: Family::default(),
+            disconnects: Family::default(),
+            messages_received: Counter::default(),
+            message_bytes_received: Counter::default(),
+        };
+        metrics.declare();
+        metrics
+    }
+
+    fn declare(&mut self) {
+        let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        let to = &mut self.registry;
+        to.register("build", "The running version", version);
+        to.register("connections", "MQTT sessions now open", self.connections.clone());
+        to.register("connection_attempts", "CONNECTs by outcome", self.attempts.clone());
+        to.register("connections_turned_away", "Connections closed on accept because too many anonymous ones stood at the door", self.turned_away.clone());
+        to.register("connections_ended_early", "Connections that ended before they had a session, by reason", self.early_ends.clone());
+        to.register("disconnects", "Sessions ended, by reason", self.disconnects.clone());
+        to.register("takeovers", "Sessions that ended because their identity connected again", self.takeovers.clone());
+        to.register("tls_handshake_duration_seconds", "From accept to an established TLS session", self.tls_handshake_duration.clone());
+        to.register("auth_duration_seconds", "From a whole CONNECT to the verdict", self.auth_duration.clone());
+        to.register("messages_received", "Telemetry messages taken", self.messages_received.clone());
+        to.register("message_bytes_received", "Payload bytes of the telemetry taken", self.message_bytes_received.clone());
+        to.register("c2d_enqueued", "Cloud-to-device messages accepted", self.c2d_enqueued.clone());
+        to.register("c2d_delivered", "Cloud-to-device messages handed to a connection, repeats included", self.c2d_delivered.clone());
+        to.register("c2d_completed", "Cloud-to-device messages completed by their device", self.c2d_completed.clone());
+        to.register("requests_refused", "REST requests without valid credentials or rights", self.requests_refused.clone());
+    }
+
+    /// Counts a CONNECT by its outcome.
+    pub fn connection_attempt(&self, outcome: &'static str) {
+        self.attempts.get_or_create(&Outcome { outcome }).inc();
+    }
+
+    /// Counts a connection that never had a session.
+    pub fn ended_before_session(&self, reason: &'static str) {
+        self.early_ends.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// Counts the end of a session.
+    pub fn disconnected(&self, reason: &'static str) {
+        self.disconnects.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// Counts one telemetry message.
+    pub fn received(&self, payload_bytes: usize) {
+        self.messages_received.inc();
+        self.message_bytes_received.inc_by(payload_bytes as u64);
+    }
+
+    /// How many CONNECTs had this outcome.
+    pub fn attempts(&self, outcome: &'static str) -> u64 {
+        self.attempts.get_or_create(&Outcome { outcome }).get()
+    }
+
+    /// All of it in the OpenMetrics text format.
+    pub fn to_text(&self) -> String {
+        let mut text = String::new();
+        // Writing to a String cannot fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+}

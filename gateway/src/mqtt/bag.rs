@@ -1,0 +1,275 @@
+//! The property bag: `key=value` pairs joined with `&`, percent-encoded, the last segment of a topic.
+//!
+//! Reads what devices write and writes what devices and services read (IoT Hub: "Communicate with IoT Hub using
+//! MQTT"). Which properties the hub sets itself is known here, so that nobody else can; their values are not.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+
+/// The properties of one message, in order; no name twice. Those whose names begin with `$.` are the system's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PropertyBag {
+    system: Vec<(String, String)>,
+    application: Vec<(String, String)>,
+}
+
+/// Why a text is no property bag.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BagError {
+    #[error("{bytes} bytes long, allowed are {BAG_BYTES_MAX}")]
+    TooLong { bytes: usize },
+    #[error("a percent sign is not followed by two hexadecimal digits")]
+    BadEscape,
+    #[error("a name or value is not UTF-8 once decoded")]
+    NotUtf8,
+    #[error("a name or value has a NUL")]
+    Nul,
+    #[error("a property has no name")]
+    NoName,
+    #[error("the property {0:?} is there more than once")]
+    Repeated(String),
+}
+
+impl PropertyBag {
+    /// Reads a bag; an empty text is an empty bag. A name without `=` has an empty value. Names only the hub sets
+    /// are left out (threats T507).
+    pub fn parse(text: &str) -> Result<Self, BagError> {
+        let mut bag = Self::default();
+        if text.is_empty() {
+            return Ok(bag);
+        }
+        if text.len() > BAG_BYTES_MAX {
+            return Err(BagError::TooLong { bytes: text.len() });
+        }
+        let mut names = HashSet::new();
+        for pair in text.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let (name, value) = (decode(name)?, decode(value)?);
+            if name.is_empty() {
+                return Err(BagError::NoName);
+            }
+            if !is_set_by_hub(&name) {
+                bag.push(&name, &value);
+            }
+            if let Some(repeated) = names.replace(name) {
+                return Err(BagError::Repeated(repeated.into_owned()));
+            }
+        }
+        Ok(bag)
+    }
+
+    /// Adds a property at the end of its kind. The caller sees to it that the name is new.
+    pub fn push(&mut self, name: &str, value: &str) {
+        let kind = if is_system(name) { &mut self.system } else { &mut self.application };
+        kind.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Adds all properties of another bag behind those of this one.
+    pub fn append(&mut self, other: PropertyBag) {
+        self.system.extend(other.system);
+        self.application.extend(other.application);
+    }
+
+    /// The percent-encoded text: system properties first, since some SDKs look for them there and nowhere else.
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        for (name, value) in self.system.iter().chain(&self.application) {
+            write_pair(&mut text, name, value);
+        }
+        text
+    }
+
+    /// The value of a property, decoded.
+    pub fn find(&self, name: &str) -> Option<&str> {
+        let kind = if is_system(name) { &self.system } else { &self.application };
+        kind.iter().find(|(own, _)| own == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Names begin with `$.`.
+    pub fn system(&self) -> &[(String, String)] {
+        &self.system
+    }
+
+    pub fn application(&self) -> &[(String, String)] {
+        &self.application
+    }
+
+    /// Gives up the system properties.
+    pub fn into_application(self) -> Vec<(String, String)> {
+        self.application
+    }
+}
+
+/// Adds `name=value` to a bag being written, percent-encoded so that it is safe in every SDK's splitting.
+pub(crate) fn write_pair(text: &mut String, name: &str, value: &str) {
+    if !text.is_empty() {
+        text.push('&');
+    }
+    text.extend(utf8_percent_encode(name, ENCODED));
+    text.push('=');
+    text.extend(utf8_percent_encode(value, ENCODED));
+}
+
+fn decode(text: &str) -> Result<Cow<'_, str>, BagError> {
+    check_escapes(text)?;
+    let decoded = percent_decode_str(text).decode_utf8().map_err(|_| BagError::NotUtf8)?;
+    if decoded.contains('\0') { Err(BagError::Nul) } else { Ok(decoded) }
+}
+
+/// A percent sign begins an escape, always: lenient readers and strict ones would disagree about the rest.
+fn check_escapes(text: &str) -> Result<(), BagError> {
+    let mut parts = text.as_bytes().split(|byte| *byte == b'%');
+    parts.next();
+    match parts.all(|part| part.len() >= 2 && part[..2].iter().all(u8::is_ascii_hexdigit)) {
+        true => Ok(()),
+        false => Err(BagError::BadEscape),
+    }
+}
+
+fn is_system(name: &str) -> bool {
+    name.starts_with("$.")
+}
+
+/// Whether a property tells what the hub alone knows: the sender, how it proved itself, when it came, and how.
+fn is_set_by_hub(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    SET_BY_HUB.contains(&name.as_str()) || SET_BY_HUB_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// In lower case. Source: IoT Hub, "Create and read IoT Hub messages", system properties.
+const SET_BY_HUB: [&str; 6] =
+    ["$.cdid", "$.cmid", "iothub-enqueuedtime", "iothub-message-source", "iothub-messagetype", "mqtt-retain"];
+
+/// In lower case.
+const SET_BY_HUB_PREFIXES: [&str; 2] = ["iothub-connection-", "portcullis-"];
+
+/// Everything but the characters no URI ever gives a meaning (RFC 3986, 2.3).
+pub(crate) const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// A bag as it stands in a topic.
+pub const BAG_BYTES_MAX: usize = 8 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn pairs(pairs: &[(String, String)]) -> Vec<(&str, &str)> {
+        pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
+    }
+
+    #[test]
+    fn system_and_application_properties_are_told_apart() {
+        let bag = PropertyBag::parse("%24.mid=1&colour=red&$.ct=text%2Fplain&null&empty=&a%3Db=c=d&p=1+1").unwrap();
+        assert_eq!(pairs(bag.system()), [("$.mid", "1"), ("$.ct", "text/plain")]);
+        assert_eq!(
+            pairs(bag.application()),
+            [("colour", "red"), ("null", ""), ("empty", ""), ("a=b", "c=d"), ("p", "1+1")]
+        );
+        assert_eq!((bag.find("$.ct"), bag.find("colour"), bag.find("none")), (Some("text/plain"), Some("red"), None));
+    }
+
+    #[test]
+    fn an_encoded_bag_has_its_system_properties_first() {
+        let bag = PropertyBag::parse("colour=light red&$.ct=text/plain; charset=UTF-8").unwrap();
+        assert_eq!(bag.encode(), "%24.ct=text%2Fplain%3B%20charset%3DUTF-8&colour=light%20red");
+    }
+
+    #[test]
+    fn an_empty_bag_is_an_empty_text() {
+        assert_eq!(PropertyBag::parse("").unwrap(), PropertyBag::default());
+        assert_eq!(PropertyBag::parse("&").unwrap(), PropertyBag::default());
+        assert_eq!(PropertyBag::default().encode(), "");
+    }
+
+    #[test]
+    fn one_bag_is_appended_to_another_kind_by_kind() {
+        let mut bag = PropertyBag::parse("a=1&$.mid=m").unwrap();
+        bag.append(PropertyBag::parse("$.cid=c&b=2").unwrap());
+        assert_eq!(bag.encode(), "%24.mid=m&%24.cid=c&a=1&b=2");
+    }
+
+    #[test]
+    fn t507_bad_escapes_are_refused() {
+        for text in ["%", "a=%", "a=%4", "a=%zz", "%zz=a", "a=%%20", "a=1&b=%2", "a=%+1", "a=%é"] {
+            assert_eq!(PropertyBag::parse(text), Err(BagError::BadEscape), "{text}");
+        }
+        for text in ["a=%00", "%00", "a%00b=c", "a=\0"] {
+            assert_eq!(PropertyBag::parse(text), Err(BagError::Nul), "{text}");
+        }
+        for text in ["a=%ff", "%c0%af=a", "a=%ed%a0%80", "%e4"] {
+            assert_eq!(PropertyBag::parse(text), Err(BagError::NotUtf8), "{text}");
+        }
+    }
+
+    #[test]
+    fn t507_repeated_and_nameless_properties_are_refused() {
+        for text in ["a=1&a=2", "a=1&%61=1", "a&b&a", "$.mid=1&%24.mid=2", "$.cdid=1&$.cdid=1"] {
+            assert!(matches!(PropertyBag::parse(text), Err(BagError::Repeated(_))), "{text}");
+        }
+        for text in ["=", "=a", "a=1&=2"] {
+            assert_eq!(PropertyBag::parse(text), Err(BagError::NoName), "{text}");
+        }
+        assert!(PropertyBag::parse("a=1&A=2").is_ok());
+    }
+
+    #[test]
+    fn t507_ten_thousand_pairs_are_too_many() {
+        let text: Vec<String> = (0..10_000).map(|number| format!("k{number}=v")).collect();
+        assert!(matches!(PropertyBag::parse(&text.join("&")), Err(BagError::TooLong { .. })));
+    }
+
+    #[test]
+    fn t507_a_bag_at_the_limit_is_read_and_one_byte_more_is_not() {
+        let text = format!("a={}", "x".repeat(BAG_BYTES_MAX - 2));
+        assert_eq!(PropertyBag::parse(&text).unwrap().application().len(), 1);
+        assert!(PropertyBag::parse(&format!("{text}x")).is_err());
+        let many: Vec<String> = (0..1500).map(|number| number.to_string()).collect();
+        assert_eq!(PropertyBag::parse(&many.join("&")).unwrap().application().len(), 1500);
+    }
+
+    #[test]
+    fn t507_names_only_the_hub_sets_are_left_out() {
+        let reserved = [
+            "iothub-connection-device-id=d9",
+            "iothub-connection-module-id=m",
+            "iothub-connection-auth-method=x",
+            "IoTHub-Connection-Auth-Generation-Id=1",
+            "iothub-enqueuedtime=2024",
+            "iothub-message-source=Telemetry",
+            "iothub-MessageType=Will",
+            "mqtt-retain=true",
+            "portcullis-lost=1",
+            "%24.cdid=d9",
+            "$.cmid=m",
+            "iothub%2Dconnection-device-id=d9",
+        ];
+        for text in reserved {
+            let bag = PropertyBag::parse(&format!("a=1&{text}")).unwrap();
+            assert_eq!(bag.encode(), "a=1", "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn t508_any_property_survives_encoding(name in "[^\0]{1,20}", value in "[^\0]{0,40}") {
+            prop_assume!(!is_set_by_hub(&name));
+            let mut bag = PropertyBag::default();
+            bag.push(&name, &value);
+            let text = bag.encode();
+            prop_assert!(text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~%=".contains(&byte)));
+            prop_assert_eq!(PropertyBag::parse(&text).unwrap(), bag);
+        }
+
+        #[test]
+        fn no_text_makes_the_parser_panic(text in "\\PC{0,80}", escapes in "[%&=a0-9$.]{0,40}") {
+            let _ = PropertyBag::parse(&text);
+            if let Ok(bag) = PropertyBag::parse(&escapes) {
+                prop_assert_eq!(PropertyBag::parse(&bag.encode()).unwrap(), bag);
+            }
+        }
+    }
+}

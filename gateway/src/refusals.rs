@@ -1,0 +1,86 @@
+//! The last refusal of each id that was refused, so that an operator can ask why a device does not get in.
+//!
+//! Bounded: the oldest is forgotten first. Ids that nobody registered count too; that is often the answer.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+use std::sync::Mutex;
+
+use jiff::Timestamp;
+use portcullis_registry::id::IdentityId;
+
+/// One refused connection attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    pub time: Timestamp,
+    pub peer: IpAddr,
+    /// The metric label.
+    pub outcome: &'static str,
+    /// The exact reason, in words, without secrets.
+    pub reason: String,
+    /// Attempts refused since the hub started or the record was last forgotten, this one included.
+    pub count: u64,
+}
+
+/// The last refusal by id, for at most a fixed number of ids.
+#[derive(Debug)]
+pub struct RefusalLog {
+    ids_max: usize,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    last: HashMap<IdentityId, Refusal>,
+    order: VecDeque<IdentityId>,
+}
+
+impl RefusalLog {
+    pub fn new(ids_max: usize) -> Self {
+        Self { ids_max: ids_max.max(1), inner: Mutex::default() }
+    }
+
+    /// Notes a refusal of `id`.
+    pub fn note(&self, id: &IdentityId, time: Timestamp, peer: IpAddr, outcome: &'static str, reason: String) {
+        let mut inner = self.inner.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if let Some(last) = inner.last.get_mut(id) {
+            *last = Refusal { time, peer, outcome, reason, count: last.count + 1 };
+            return;
+        }
+        if inner.order.len() >= self.ids_max
+            && let Some(oldest) = inner.order.pop_front()
+        {
+            inner.last.remove(&oldest);
+        }
+        inner.order.push_back(id.clone());
+        inner.last.insert(id.clone(), Refusal { time, peer, outcome, reason, count: 1 });
+    }
+
+    /// The last refusal of `id`, if it is remembered.
+    pub fn last(&self, id: &IdentityId) -> Option<Refusal> {
+        let inner = self.inner.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        inner.last.get(id).cloned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use portcullis_registry::id::DeviceId;
+
+    fn id(name: &str) -> IdentityId {
+        IdentityId::device(DeviceId::parse(name).unwrap())
+    }
+
+    #[test]
+    fn the_oldest_id_is_forgotten_and_repeats_are_counted() {
+        let log = RefusalLog::new(2);
+        let peer = "127.0.0.1".parse().unwrap();
+        for name in ["a", "b", "b", "c"] {
+            log.note(&id(name), Timestamp::UNIX_EPOCH, peer, "unknown_device", "no such identity".into());
+        }
+        assert_eq!(log.last(&id("a")), None);
+        assert_eq!(log.last(&id("b")).unwrap().count, 2);
+        assert_eq!(log.last(&id("c")).unwrap().count, 1);
+    }
+}

@@ -1,0 +1,231 @@
+//! `portcullis serve`: brings a hub up from its data directory, serves until told to stop, and goes down in order.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+use anyhow::Context;
+use portcullis_registry::backend::sqlite::SqliteBackend;
+use portcullis_registry::policy::Policies;
+use portcullis_registry::store::{Registry, RegistryLimits};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::auth::HostNames;
+use crate::cli::local::LocalAccess;
+use crate::config::{Config, Listen};
+use crate::hub::Hub;
+use crate::tls::ServerTls;
+use crate::{connection, http, listener};
+
+/// A hub with its listeners bound and not yet accepting.
+#[derive(Debug)]
+pub struct Bound {
+    pub hub: Arc<Hub>,
+    mqtt: Vec<TcpListener>,
+    https: Vec<TcpListener>,
+    ops: Vec<TcpListener>,
+    /// Whether the default HTTPS port could not be had and the fallback was taken.
+    https_fell_back: bool,
+}
+
+/// Serves until SIGTERM or Ctrl-C. Prints what a first user needs to know.
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    let bound = bind(config).await?;
+    let hub = Arc::clone(&bound.hub);
+    let local = bound.local_access();
+    local.write(&hub.config.data_dir).context("the access file for this machine cannot be written")?;
+    bound.print_welcome();
+    let mut terminate = signal(SignalKind::terminate()).context("no signal handler")?;
+    bound.accept();
+    let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
+    eprintln!("ready");
+    tokio::select! {
+        outcome = tokio::signal::ctrl_c() => outcome.context("no signal handler")?,
+        _ = terminate.recv() => {}
+    }
+    let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Stopping]);
+    eprintln!("stopping: telling {} connected devices", hub.sessions.len());
+    hub.stop().await;
+    eprintln!("stopped");
+    Ok(())
+}
+
+/// Loads everything and binds every address; nothing is accepted yet.
+pub async fn bind(config: Config) -> anyhow::Result<Bound> {
+    let mqtt = bind_all(&config.mqtt_listen, "MQTT")?.0;
+    let (https, https_fell_back) = bind_all(&config.https_listen, "HTTPS")?;
+    let ops = bind_all(&config.ops_listen, "operations")?.0;
+    let tls = ServerTls::open_or_create(&config).context("the server certificate")?;
+    let registry = open_registry(&config).await?;
+    let policies = open_policies(&registry, &config).await?;
+    let hosts = HostNames::new(config.host_names(), ports(mqtt.iter().chain(&https)));
+    let hub = Hub::new(config, hosts, tls, registry, policies).context("the telemetry bus")?;
+    Ok(Bound { hub, mqtt, https, ops, https_fell_back })
+}
+
+impl Bound {
+    /// Starts accepting on every listener.
+    pub fn accept(self) {
+        let hub = self.hub;
+        for listener in self.mqtt {
+            hub.tasks.spawn(listener::run(Arc::clone(&hub), listener, connection::serve));
+        }
+        for listener in self.https {
+            hub.tasks.spawn(listener::run(Arc::clone(&hub), listener, http::serve));
+        }
+        for listener in self.ops {
+            hub.tasks.spawn(listener::run(Arc::clone(&hub), listener, http::serve_ops));
+        }
+    }
+
+    /// The first MQTT address.
+    pub fn mqtt_address(&self) -> Option<SocketAddr> {
+        self.mqtt.first().and_then(|listener| listener.local_addr().ok())
+    }
+
+    /// The first HTTPS address.
+    pub fn https_address(&self) -> Option<SocketAddr> {
+        self.https.first().and_then(|listener| listener.local_addr().ok())
+    }
+
+    /// The first operations address.
+    pub fn ops_address(&self) -> Option<SocketAddr> {
+        self.ops.first().and_then(|listener| listener.local_addr().ok())
+    }
+
+    /// How programs on this machine reach the hub as its owner.
+    pub fn local_access(&self) -> LocalAccess {
+        let hub = &self.hub;
+        let host = hub.hosts.primary();
+        let policies = hub.policies();
+        let key = policies.find(OWNER).map(|owner| owner.keys.primary.to_base64().as_str().to_owned()).unwrap_or_default();
+        LocalAccess {
+            hostname: host.to_owned(),
+            mqtt_port: self.mqtt_address().map_or(0, |address| address.port()),
+            https_port: self.https_address().map_or(0, |address| address.port()),
+            connect_address: self.https_address().map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |address| reachable(address.ip())).to_string(),
+            owner: format!("HostName={host};SharedAccessKeyName={OWNER};SharedAccessKey={key}"),
+        }
+    }
+
+    fn print_welcome(&self) {
+        let hub = &self.hub;
+        let data_dir = hub.config.data_dir.display();
+        let show = |listeners: &[TcpListener]| {
+            let addresses = listeners.iter().filter_map(|listener| listener.local_addr().ok());
+            addresses.map(|address| address.to_string()).collect::<Vec<_>>().join(", ")
+        };
+        let here = match hub.config.data_dir.as_path() == std::path::Path::new(crate::config::DATA_DIR_DEFAULT) {
+            true => String::new(),
+            false => format!(" --data-dir {data_dir}"),
+        };
+        println!("Portcullis {} for {}", env!("CARGO_PKG_VERSION"), hub.hosts.primary());
+        println!("  devices (MQTT over TLS)  {}", show(&self.mqtt));
+        println!("  service (HTTPS)          {}", show(&self.https));
+        if self.https_fell_back {
+            println!("    port 443 could not be bound; the service SDKs expect it (see --https-listen)");
+        }
+        println!("  metrics and health       {}", show(&self.ops));
+        println!("  data                     {data_dir}  ({} devices)", hub.registry.counts().devices);
+        println!("  clients must trust       {}", hub.config.data_dir.join("ca.pem").display());
+        println!("Owner connection string:");
+        println!("  portcullis connection-string show{here}");
+        println!("Create a first device, then see its connection string:");
+        println!("  portcullis device-identity create --device-id my-device{here}");
+        println!("  portcullis connection-string show --device-id my-device{here}");
+    }
+}
+
+async fn open_registry(config: &Config) -> anyhow::Result<Arc<Registry>> {
+    let directory = config.data_dir.join("store");
+    let limits = &config.limits;
+    let limits = RegistryLimits {
+        modules_per_device_max: limits.modules_per_device_max,
+        queue_messages_max: limits.queue_messages_max,
+        c2d_bytes_max: limits.c2d_bytes_max,
+        c2d_ttl_default: limits.c2d_ttl_default,
+        c2d_ttl_max: limits.c2d_ttl_max,
+        queued_bytes_max: limits.queued_bytes_max,
+    };
+    let opened = tokio::task::spawn_blocking(move || -> Result<_, portcullis_registry::backend::StoreError> {
+        Registry::open(Box::new(SqliteBackend::open(&directory)?), limits)
+    });
+    opened.await.context("the store's thread")?.context("the store")
+}
+
+/// The stored policies, or on the first start five new ones with random keys. A key given in the configuration wins.
+async fn open_policies(registry: &Registry, config: &Config) -> anyhow::Result<Policies> {
+    let mut policies = match registry.meta(POLICIES) {
+        Some(bytes) => Policies::decode(&bytes).context("the stored shared access policies")?,
+        None => {
+            let policies = Policies::generate();
+            registry.put_meta(POLICIES, policies.encode()).await.context("the shared access policies cannot be stored")?;
+            policies
+        }
+    };
+    for (name, keys) in &config.policy_keys {
+        policies.override_keys(name, keys.primary.clone(), keys.secondary.clone()).with_context(|| format!("policies.{name}"))?;
+    }
+    Ok(policies)
+}
+
+/// Binds every address of a listener, or where the default port may not be had its fallback port.
+fn bind_all(listen: &Listen, name: &str) -> anyhow::Result<(Vec<TcpListener>, bool)> {
+    match bind_addresses(&listen.addrs, listen.defaulted) {
+        Ok(listeners) => Ok((listeners, false)),
+        Err((_, error)) if listen.fallback_port.is_some() && is_refused(&error) => {
+            let port = listen.fallback_port.unwrap_or_default();
+            let addresses: Vec<_> = listen.addrs.iter().map(|address| SocketAddr::new(address.ip(), port)).collect();
+            let bound = bind_addresses(&addresses, listen.defaulted);
+            bound.map(|listeners| (listeners, true)).map_err(|(address, error)| cannot_bind(name, address, error))
+        }
+        Err((address, error)) => Err(cannot_bind(name, address, error)),
+    }
+}
+
+fn bind_addresses(addresses: &[SocketAddr], defaulted: bool) -> Result<Vec<TcpListener>, (SocketAddr, io::Error)> {
+    let mut listeners = Vec::new();
+    for address in addresses {
+        match listener::bind(*address) {
+            Ok(listener) => listeners.push(listener),
+            // A machine without IPv6 is no mistake when nobody asked for IPv6.
+            Err(error) if defaulted && address.is_ipv6() && !listeners.is_empty() => {
+                tracing::debug!(%address, %error, "IPv6 is not available");
+            }
+            Err(error) => return Err((*address, error)),
+        }
+    }
+    Ok(listeners)
+}
+
+fn is_refused(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::AddrInUse)
+}
+
+fn cannot_bind(name: &str, address: SocketAddr, error: io::Error) -> anyhow::Error {
+    let hint = match error.kind() {
+        io::ErrorKind::AddrInUse => "; another program listens there",
+        io::ErrorKind::PermissionDenied => "; ports below 1024 need a privilege (CAP_NET_BIND_SERVICE)",
+        _ => "",
+    };
+    anyhow::Error::new(error).context(format!("the {name} listener cannot be bound to {address}{hint}"))
+}
+
+/// An address that reaches a listener from this machine.
+fn reachable(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(four) if four.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(six) if six.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        address => address,
+    }
+}
+
+fn ports<'a>(listeners: impl Iterator<Item = &'a TcpListener>) -> Vec<u16> {
+    listeners.filter_map(|listener| listener.local_addr().ok()).map(|address| address.port()).collect()
+}
+
+/// The policy with every right.
+const OWNER: &str = "iothubowner";
+/// Under which key the store keeps the policies.
+const POLICIES: &str = "policies";

@@ -1,0 +1,362 @@
+//! The conversation with one authenticated peer: the only loop of a connection, around the rules of `core`.
+//!
+//! One `select!` over the order to leave, the next packet, the next message for the peer and the next deadline; it
+//! performs what the core asks and decides nothing itself. Whatever it waits for, it also waits for the order to
+//! leave, so that a revoked connection goes at once, whether its peer reads or not.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use portcullis_registry::queue::Consumer;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{sleep_until, timeout};
+
+use crate::auth::{Revoked, VerifiedIdentity, VerifiedService};
+use crate::bus::{Event, Subscription};
+use crate::connection::Who;
+use crate::d2c::{self, Incoming};
+use crate::hub::Hub;
+use crate::mqtt::packet::{Connect, ConnectReturnCode, Packet, Will};
+use crate::mqtt::topic::{self, PublishTopic, Role};
+use crate::wire::{Wire, WireError};
+use core::{Action, CloseReason, Opening, SessionCore};
+use table::{Leave, Seat};
+
+pub mod core;
+pub mod table;
+
+/// Opens the session of an authenticated peer and converses until either side ends it.
+pub async fn run<S>(hub: &Arc<Hub>, wire: Wire<S>, who: Who, connect: Box<Connect>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    match who {
+        Who::Device(identity) => run_device(hub, wire, identity, connect).await,
+        Who::Service(service) => run_service(hub, wire, service, connect).await,
+    }
+}
+
+/// Whether a will of this peer may be kept: devices may leave one on their own telemetry topic, nobody any other.
+pub fn check_will(who: &Who, will: &Will) -> Result<(), String> {
+    let Who::Device(identity) = who else { return Err("service connections have no will".into()) };
+    match topic::parse_publish(&Role::Device(identity.id().clone()), &will.topic) {
+        Ok(PublishTopic::Telemetry { .. }) => Ok(()),
+        Ok(_) => Err("a will may only be telemetry".into()),
+        Err(error) => Err(format!("will: {error}")),
+    }
+}
+
+async fn run_device<S>(hub: &Arc<Hub>, mut wire: Wire<S>, who: VerifiedIdentity, connect: Box<Connect>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let (seat, took_over) = hub.sessions.take(who.clone()).await;
+    if took_over {
+        hub.metrics.takeovers.inc();
+    }
+    // The identity may have changed between the verdict and the seat; from now on news reaches the seat.
+    if let Err(revoked) = who.still_holds(&hub.policies()) {
+        hub.metrics.connection_attempt(CloseReason::from(revoked).label());
+        wire.send(&Packet::ConnAck { session_present: false, code: ConnectReturnCode::NotAuthorized });
+        let _ = timeout(hub.config.limits.write_time_max, wire.flush()).await;
+        return;
+    }
+    let Ok(restored) = restore(hub, &who, connect.clean_session).await else {
+        hub.metrics.connection_attempt("internal");
+        wire.send(&Packet::ConnAck { session_present: false, code: ConnectReturnCode::ServerUnavailable });
+        let _ = timeout(hub.config.limits.write_time_max, wire.flush()).await;
+        return;
+    };
+    let opening = Opening {
+        role: Role::Device(who.id().clone()),
+        clean_session: connect.clean_session,
+        keep_alive: connect.keep_alive,
+        restored,
+        expires: who.expires().and_then(|end| end.checked_add(hub.config.limits.sas_expiry_leeway).ok()),
+        will: connect.will.is_some(),
+    };
+    let consumer = hub.registry.attach(who.entry());
+    let feed = Feed::Queue(consumer);
+    let mut session = Session::open(hub, wire, opening, feed, Some(seat));
+    session.will = connect.will;
+    tracing::info!(identity = %who.id(), session_present = session.core.session_present(), "connected");
+    let reason = session.converse(Some(&who)).await;
+    tracing::info!(identity = %who.id(), reason = reason.label(), "disconnected");
+}
+
+async fn run_service<S>(hub: &Arc<Hub>, wire: Wire<S>, who: VerifiedService, connect: Box<Connect>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let opening = Opening {
+        role: Role::Service,
+        // A service's subscriptions are never kept: it has no identity they could belong to.
+        clean_session: true,
+        keep_alive: connect.keep_alive,
+        restored: None,
+        expires: who.expires().checked_add(hub.config.limits.sas_expiry_leeway).ok(),
+        will: false,
+    };
+    let feed = Feed::Telemetry(hub.bus.subscribe());
+    let mut session = Session::open(hub, wire, opening, feed, None);
+    tracing::info!(policy = who.policy(), "service connected");
+    let reason = session.converse(None).await;
+    tracing::info!(policy = who.policy(), reason = reason.label(), "service disconnected");
+}
+
+/// The subscriptions to begin with: the stored ones, or none for a clean session, which also ends the stored one
+/// for good ([MQTT-3.1.2-6]).
+async fn restore(
+    hub: &Hub,
+    who: &VerifiedIdentity,
+    clean: bool,
+) -> Result<Option<Vec<u8>>, portcullis_registry::error::RegistryError> {
+    if !clean {
+        return Ok(who.entry().session().map(|stored| stored.to_vec()));
+    }
+    hub.registry.save_session(who.id(), who.generation(), None).await?;
+    Ok(None)
+}
+
+/// One open session and everything it holds; dropping it gives all of it back.
+struct Session<'h, S> {
+    hub: &'h Arc<Hub>,
+    wire: Wire<S>,
+    core: SessionCore,
+    feed: Feed,
+    seat: Option<Seat>,
+    will: Option<Will>,
+}
+
+/// Where messages for the peer come from.
+enum Feed {
+    /// A device's own queue.
+    Queue(Consumer),
+    /// The telemetry bus, for a service.
+    Telemetry(Subscription),
+}
+
+/// What a feed has.
+enum Fed {
+    MessagesWait,
+    Event(Arc<Event>),
+    BusStopped,
+}
+
+impl Feed {
+    /// Waits for something to hand on. Cancel-safe.
+    async fn next(&mut self) -> Fed {
+        match self {
+            Feed::Queue(consumer) => {
+                consumer.ready().await;
+                Fed::MessagesWait
+            }
+            Feed::Telemetry(subscription) => subscription.events.recv().await.map_or(Fed::BusStopped, Fed::Event),
+        }
+    }
+}
+
+impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
+    /// The session with its CONNACK on the way.
+    fn open(hub: &'h Arc<Hub>, mut wire: Wire<S>, opening: Opening, feed: Feed, seat: Option<Seat>) -> Self {
+        let core = SessionCore::new(opening, hub.session_limits(), hub.clock.now());
+        hub.metrics.connection_attempt("succeeded");
+        hub.metrics.connections.inc();
+        wire.send(&Packet::ConnAck { session_present: core.session_present(), code: ConnectReturnCode::Accepted });
+        Self { hub, wire, core, feed, seat, will: None }
+    }
+
+    /// Converses to the end; the reason is why it ended. `who` is the sender of telemetry, for a device.
+    async fn converse(&mut self, who: Option<&VerifiedIdentity>) -> CloseReason {
+        loop {
+            while let Some(action) = self.core.next_action() {
+                if let ControlFlow::Break(reason) = self.perform(who, action).await {
+                    return reason;
+                }
+            }
+            if let Err(reason) = self.flush().await {
+                self.core.close(reason);
+                continue;
+            }
+            self.wait().await;
+        }
+    }
+
+    /// Waits for the next thing to happen and tells the core. No arm is favoured, so none starves.
+    async fn wait(&mut self) {
+        let hub = self.hub;
+        let feeds = self.core.wants_message() || self.core.wants_event();
+        tokio::select! {
+            reason = ordered(self.seat.as_ref(), hub) => self.core.close(reason),
+            packet = self.wire.read() => self.on_read(packet),
+            fed = self.feed.next(), if feeds => self.on_fed(fed),
+            () = sleep_until(self.core.deadline().into()) => self.core.on_timeout(hub.clock.now()),
+        }
+    }
+
+    fn on_read(&mut self, read: Result<Packet, WireError>) {
+        let outcome = match read {
+            Ok(packet) => self.core.on_packet(packet, self.hub.clock.now()).map_err(CloseReason::from),
+            Err(WireError::Malformed(error)) => Err(CloseReason::ProtocolViolation(error.to_string())),
+            Err(WireError::Closed | WireError::Io(_)) => Err(CloseReason::ConnectionLost),
+        };
+        if let Err(reason) = outcome {
+            self.core.close(reason);
+        }
+    }
+
+    fn on_fed(&mut self, fed: Fed) {
+        let now = self.hub.clock.now();
+        match fed {
+            Fed::MessagesWait => {
+                let Feed::Queue(consumer) = &mut self.feed else { return };
+                while self.core.wants_message()
+                    && let Some(lease) = consumer.lease(now.wall)
+                {
+                    self.hub.metrics.c2d_delivered.inc();
+                    self.core.on_message(&lease, now);
+                }
+            }
+            Fed::Event(event) => self.core.on_event(event_topic(&event), event.telemetry.payload.clone(), now),
+            Fed::BusStopped => self.core.close(CloseReason::Shutdown),
+        }
+    }
+
+    /// Does one thing the core asks for.
+    async fn perform(&mut self, who: Option<&VerifiedIdentity>, action: Action) -> ControlFlow<CloseReason> {
+        match action {
+            Action::Send(packet) => {
+                self.wire.send(&packet);
+                if self.wire.unsent() > self.hub.config.limits.output_bytes_max
+                    && let Err(reason) = self.flush().await
+                {
+                    self.core.close(reason);
+                }
+            }
+            Action::Ingest { packet_id, bag, payload, retain } => {
+                let incoming = Incoming { bag: &bag, payload, retain, will: false };
+                self.ingest(who, packet_id, incoming).await;
+            }
+            Action::SaveSubscriptions(bytes) => self.save_subscriptions(who, bytes).await,
+            Action::Complete(number) => self.complete(number).await,
+            Action::Close { reason, send_will } => {
+                self.end(who, &reason, send_will).await;
+                return ControlFlow::Break(reason);
+            }
+        }
+        if let Feed::Telemetry(subscription) = &self.feed {
+            subscription.set_filters(self.core.event_filters());
+        }
+        ControlFlow::Continue(())
+    }
+
+    async fn ingest(&mut self, who: Option<&VerifiedIdentity>, packet_id: Option<u16>, incoming: Incoming<'_>) {
+        let Some(who) = who else { return };
+        let outcome = tokio::select! {
+            biased;
+            reason = ordered(self.seat.as_ref(), self.hub) => Err(reason),
+            taken = d2c::accept(self.hub, who, incoming) => taken.map_err(|error| match error {
+                d2c::IngestError::Bag(error) => CloseReason::ProtocolViolation(error.to_string()),
+                d2c::IngestError::Bus(_) => CloseReason::Shutdown,
+            }),
+        };
+        match outcome {
+            Ok(()) => self.core.ingested(packet_id),
+            Err(reason) => self.core.close(reason),
+        }
+    }
+
+    async fn save_subscriptions(&mut self, who: Option<&VerifiedIdentity>, bytes: Option<Vec<u8>>) {
+        let Some(who) = who else { return self.core.subscriptions_saved() };
+        match self.hub.registry.save_session(who.id(), who.generation(), bytes).await {
+            Ok(()) => self.core.subscriptions_saved(),
+            // Not stored means not granted: the peer must not believe in a subscription that a restart forgets.
+            Err(_) => self.core.close(CloseReason::StoreUnavailable),
+        }
+    }
+
+    async fn complete(&mut self, number: u64) {
+        let Feed::Queue(consumer) = &mut self.feed else { return };
+        match consumer.complete(number).await {
+            Ok(_) => self.hub.metrics.c2d_completed.inc(),
+            Err(_) => self.core.close(CloseReason::StoreUnavailable),
+        };
+    }
+
+    /// Sends what is gathered. A peer that does not read has a limited time, and none once it must leave.
+    async fn flush(&mut self) -> Result<(), CloseReason> {
+        if self.wire.unsent() == 0 {
+            return Ok(());
+        }
+        tokio::select! {
+            reason = ordered(self.seat.as_ref(), self.hub) => Err(reason),
+            sent = timeout(self.hub.config.limits.write_time_max, self.wire.flush()) => match sent {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(_)) => Err(CloseReason::ConnectionLost),
+                Err(_) => Err(CloseReason::SlowReader),
+            },
+        }
+    }
+
+    /// The end: the will if it is due and its owner still stands, a goodbye if the peer takes it at once.
+    async fn end(&mut self, who: Option<&VerifiedIdentity>, reason: &CloseReason, send_will: bool) {
+        self.hub.metrics.disconnected(reason.label());
+        if let (true, Some(who), Some(will)) = (send_will, who, self.will.take())
+            && who.still_holds(&self.hub.policies()).is_ok()
+            && let Ok(PublishTopic::Telemetry { bag }) = topic::parse_publish(&Role::Device(who.id().clone()), &will.topic)
+        {
+            let incoming = Incoming { bag, payload: will.payload.clone(), retain: will.retain, will: true };
+            if let Err(error) = d2c::accept(self.hub, who, incoming).await {
+                tracing::debug!(%error, "the will was not taken");
+            }
+        }
+        // Only a hub that stops says goodbye; anybody else is gone, or must go at once.
+        if matches!(reason, CloseReason::Shutdown | CloseReason::ClientDisconnected) {
+            let _ = timeout(GOODBYE_TIME_MAX, self.wire.shutdown()).await;
+        }
+    }
+}
+
+impl<S> Drop for Session<'_, S> {
+    fn drop(&mut self) {
+        self.hub.metrics.connections.dec();
+    }
+}
+
+impl From<Revoked> for CloseReason {
+    fn from(revoked: Revoked) -> Self {
+        match revoked {
+            Revoked::Deleted => CloseReason::Deleted,
+            Revoked::Disabled => CloseReason::Disabled,
+            Revoked::CredentialChanged => CloseReason::CredentialChanged,
+        }
+    }
+}
+
+/// The order to leave, whether given to this session or to all.
+async fn ordered(seat: Option<&Seat>, hub: &Hub) -> CloseReason {
+    let own = async {
+        match seat.map(Seat::leave) {
+            Some(leave) => Leave::ordered(leave).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        biased;
+        reason = own => reason,
+        () = hub.stopping.cancelled() => CloseReason::Shutdown,
+    }
+}
+
+/// The topic a service subscriber sees, with the number of messages it lost before this one, if any.
+fn event_topic(event: &Event) -> String {
+    let Event { telemetry, lost_before } = event;
+    let bag = match lost_before {
+        0 => telemetry.bag.clone(),
+        lost => format!("{}&portcullis-lost={lost}", telemetry.bag),
+    };
+    topic::events_topic(&telemetry.device, telemetry.module.as_deref(), &bag)
+}
+
+/// How long a goodbye may take.
+const GOODBYE_TIME_MAX: std::time::Duration = std::time::Duration::from_secs(1);

@@ -1,0 +1,136 @@
+//! Who is connected: one session per identity, the newest wins.
+//!
+//! A session takes its seat before it is admitted, and the seat is a guard: however the session ends, the seat goes,
+//! and a late goodbye never removes a newcomer. News of a change reaches a session through its seat.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry as Slot;
+use portcullis_registry::id::{DeviceId, IdentityId};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::auth::VerifiedIdentity;
+use crate::session::core::CloseReason;
+
+/// The sessions of this hub, by identity.
+#[derive(Debug, Default)]
+pub struct SessionTable {
+    seats: DashMap<IdentityId, Arc<Seated>>,
+    next: AtomicU64,
+}
+
+/// What the table knows of one session.
+#[derive(Debug)]
+pub struct Seated {
+    connection: u64,
+    who: VerifiedIdentity,
+    leave: Leave,
+    gone: CancellationToken,
+}
+
+/// A session's place in the table; dropping it frees the place and tells whoever waits for it.
+#[derive(Debug)]
+pub struct Seat {
+    table: Arc<SessionTable>,
+    seated: Arc<Seated>,
+}
+
+/// The order to leave: given at most once, heard whenever it is asked for.
+#[derive(Debug, Default)]
+pub struct Leave {
+    reason: OnceLock<CloseReason>,
+    given: Notify,
+}
+
+impl Leave {
+    /// Orders the session to close. The first order stands.
+    pub fn order(&self, reason: CloseReason) {
+        if self.reason.set(reason).is_ok() {
+            self.given.notify_one();
+        }
+    }
+
+    /// Waits for the order. Cancel-safe; one waiter at a time.
+    pub async fn ordered(&self) -> CloseReason {
+        loop {
+            if let Some(reason) = self.reason.get() {
+                self.given.notify_one();
+                return reason.clone();
+            }
+            self.given.notified().await;
+        }
+    }
+}
+
+impl SessionTable {
+    /// Takes the seat of `who`, telling any session that has it to leave, and waits until that one is gone
+    /// (threats P8: the old connection is closed before the new one is answered). The second value tells whether there was one.
+    pub async fn take(self: &Arc<Self>, who: VerifiedIdentity) -> (Seat, bool) {
+        let seated = Arc::new(Seated {
+            connection: self.next.fetch_add(1, Ordering::Relaxed),
+            who,
+            leave: Leave::default(),
+            gone: CancellationToken::new(),
+        });
+        let before = self.seats.insert(seated.who.id().clone(), Arc::clone(&seated));
+        let seat = Seat { table: Arc::clone(self), seated };
+        let Some(before) = before else { return (seat, false) };
+        before.leave.order(CloseReason::TakenOver);
+        before.gone.cancelled().await;
+        (seat, true)
+    }
+
+    /// The session of `id`, if one is connected.
+    pub fn session(&self, id: &IdentityId) -> Option<Arc<Seated>> {
+        self.seats.get(id).map(|seated| Arc::clone(&seated))
+    }
+
+    /// The sessions of a device's modules. Walks the whole table: for rare changes of a device only.
+    pub fn modules_of(&self, device: &DeviceId) -> Vec<Arc<Seated>> {
+        let is_module = |id: &IdentityId| id.module.is_some() && id.device == *device;
+        self.seats.iter().filter(|seat| is_module(seat.key())).map(|seat| Arc::clone(&seat)).collect()
+    }
+
+    /// Every session now connected.
+    pub fn all(&self) -> Vec<Arc<Seated>> {
+        self.seats.iter().map(|seat| Arc::clone(&seat)).collect()
+    }
+
+    pub fn len(&self) -> usize {
+        self.seats.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.seats.is_empty()
+    }
+}
+
+impl Seated {
+    pub fn who(&self) -> &VerifiedIdentity {
+        &self.who
+    }
+
+    pub fn leave(&self) -> &Leave {
+        &self.leave
+    }
+}
+
+impl Seat {
+    pub fn leave(&self) -> &Leave {
+        &self.seated.leave
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        if let Slot::Occupied(slot) = self.table.seats.entry(self.seated.who.id().clone())
+            && slot.get().connection == self.seated.connection
+        {
+            slot.remove();
+        }
+        self.seated.gone.cancel();
+    }
+}

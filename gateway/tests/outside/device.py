@@ -1,0 +1,72 @@
+"""A device on the official Azure IoT SDK for Python, for tests/python_sdk.rs.
+
+Connects, sends one telemetry message, waits for one cloud-to-device message, disconnects. Tells what happened as one
+JSON object a line on standard output. Exits 0 after the whole conversation, 2 when the hub refused the credential.
+
+The connection string is in PORTCULLIS_TEST_CONNECTION_STRING, the file of the hub's CA in PORTCULLIS_TEST_CA.
+"""
+
+import json
+import os
+import queue
+import sys
+
+from azure.iot.device import IoTHubDeviceClient, Message
+from azure.iot.device.exceptions import CredentialError
+
+WAIT_MAX_SECONDS = 60
+
+
+def tell(event, **details):
+    print(json.dumps({"event": event, **details}), flush=True)
+
+
+def text(value):
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def converse(client):
+    client.connect()
+    tell("connected")
+
+    received = queue.Queue()
+    client.on_message_received = received.put  # subscribes, and returns after the SUBACK
+    tell("subscribed")
+
+    message = Message("21.5 degrees")
+    message.message_id = "reading 1/é"
+    message.content_type = "text/plain"
+    message.content_encoding = "utf-8"
+    message.custom_properties["room"] = "kitchen & hall=100%"
+    message.custom_properties["größe"] = "a/b+c"
+    client.send_message(message)  # returns after the PUBACK
+    tell("sent")
+
+    message = received.get(timeout=WAIT_MAX_SECONDS)
+    tell(
+        "received",
+        data=text(message.data),
+        messageId=message.message_id,
+        correlationId=message.correlation_id,
+        contentType=message.content_type,
+        properties=message.custom_properties,
+    )
+
+
+def main():
+    with open(os.environ["PORTCULLIS_TEST_CA"], encoding="ascii") as file:
+        ca = file.read()
+    client = IoTHubDeviceClient.create_from_connection_string(
+        os.environ["PORTCULLIS_TEST_CONNECTION_STRING"], server_verification_cert=ca, connection_retry=False
+    )
+    try:
+        converse(client)
+    except CredentialError:
+        tell("refused")
+        return 2
+    finally:
+        client.shutdown()
+    return 0
+
+
+sys.exit(main())

@@ -1,0 +1,78 @@
+//! One identity in memory: its current state, its session, its queue, and the modules under it.
+
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::id::ModuleId;
+use crate::identity::Identity;
+use crate::queue::DeviceQueue;
+
+/// An identity's place in the registry. It outlives connections and updates, and ends with its generation.
+#[derive(Debug)]
+pub struct Entry {
+    identity: RwLock<Arc<Identity>>,
+    session: Mutex<Option<Arc<[u8]>>>,
+    modules: Mutex<Vec<ModuleId>>,
+    deleted: AtomicBool,
+    pub(crate) queue: DeviceQueue,
+}
+
+impl Entry {
+    pub(crate) fn new(identity: Identity) -> Self {
+        Self {
+            identity: RwLock::new(Arc::new(identity)),
+            session: Mutex::default(),
+            modules: Mutex::default(),
+            deleted: AtomicBool::new(false),
+            queue: DeviceQueue::default(),
+        }
+    }
+
+    /// The identity as it is now.
+    pub fn identity(&self) -> Arc<Identity> {
+        Arc::clone(&self.identity.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The kept session, in the words of whoever kept it.
+    pub fn session(&self) -> Option<Arc<[u8]>> {
+        self.session.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How many cloud-to-device messages wait or are on their way.
+    pub fn queued(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Whether this generation of the identity is gone.
+    pub fn is_deleted(&self) -> bool {
+        self.deleted.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_identity(&self, identity: Identity) {
+        *self.identity.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(identity);
+    }
+
+    pub(crate) fn set_session(&self, session: Option<Vec<u8>>) {
+        *self.session.lock().unwrap_or_else(PoisonError::into_inner) = session.map(Into::into);
+    }
+
+    pub(crate) fn set_deleted(&self) {
+        self.deleted.store(true, Ordering::Release);
+    }
+
+    /// The ids of a device's modules.
+    pub(crate) fn modules(&self) -> Vec<ModuleId> {
+        self.modules.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn add_module(&self, module: ModuleId) {
+        let mut modules = self.modules.lock().unwrap_or_else(PoisonError::into_inner);
+        if !modules.contains(&module) {
+            modules.push(module);
+        }
+    }
+
+    pub(crate) fn remove_module(&self, module: &ModuleId) {
+        self.modules.lock().unwrap_or_else(PoisonError::into_inner).retain(|own| own != module);
+    }
+}

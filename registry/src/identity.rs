@@ -1,0 +1,125 @@
+//! The domain value of a device or module identity; its JSON and its record are others' business.
+
+use jiff::Timestamp;
+
+use crate::credential::{KeyPair, SymmetricKey, ThumbprintPair};
+use crate::id::{ETag, GenerationId, IdentityId, Revision};
+
+/// One state of an identity.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    pub id: IdentityId,
+    pub generation: GenerationId,
+    pub revision: Revision,
+    pub status: Status,
+    /// At most 128 characters.
+    pub status_reason: Option<String>,
+    /// When `status` last changed; none if it never did.
+    pub status_updated: Option<Timestamp>,
+    pub authentication: Authentication,
+    pub iot_edge: bool,
+    /// Who looks after a module; free text.
+    pub managed_by: Option<String>,
+}
+
+/// Whether an identity may connect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    Enabled,
+    Disabled,
+}
+
+/// How an identity proves itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Authentication {
+    /// SAS tokens signed with either key.
+    Sas(KeyPair),
+    /// A client certificate with one of these thumbprints.
+    SelfSigned(ThumbprintPair),
+    /// A client certificate of an enrolled CA that names the identity.
+    CertificateAuthority,
+    /// Never.
+    None,
+}
+
+/// What a caller asks for when creating or replacing an identity.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdentitySpec {
+    pub id: IdentityId,
+    pub status: Status,
+    pub status_reason: Option<String>,
+    pub authentication: AuthenticationSpec,
+    pub iot_edge: bool,
+    pub managed_by: Option<String>,
+}
+
+/// How a wished-for identity is to prove itself. An absent key is generated on create and kept on replace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AuthenticationSpec {
+    Sas { primary: Option<SymmetricKey>, secondary: Option<SymmetricKey> },
+    SelfSigned(ThumbprintPair),
+    CertificateAuthority,
+    None,
+}
+
+impl Identity {
+    /// Names this state of the identity.
+    pub fn etag(&self) -> ETag {
+        self.revision.etag()
+    }
+}
+
+impl IdentitySpec {
+    /// A device with generated keys.
+    pub fn sas_device(id: IdentityId) -> Self {
+        Self {
+            id,
+            status: Status::Enabled,
+            status_reason: None,
+            authentication: AuthenticationSpec::Sas { primary: None, secondary: None },
+            iot_edge: false,
+            managed_by: None,
+        }
+    }
+
+    /// The identity this makes, from nothing or in place of `stored`. Its generation is the stored one's or `generation`.
+    pub(crate) fn build(self, stored: Option<&Identity>, generation: GenerationId, revision: Revision, now: Timestamp) -> Identity {
+        let status_updated = match stored {
+            Some(stored) if stored.status != self.status => Some(now),
+            Some(stored) => stored.status_updated,
+            None => None,
+        };
+        Identity {
+            id: self.id,
+            generation: stored.map_or(generation, |stored| stored.generation),
+            revision,
+            status: self.status,
+            status_reason: self.status_reason,
+            status_updated,
+            authentication: self.authentication.build(stored.map(|stored| &stored.authentication)),
+            iot_edge: self.iot_edge,
+            managed_by: self.managed_by,
+        }
+    }
+}
+
+impl AuthenticationSpec {
+    fn build(self, stored: Option<&Authentication>) -> Authentication {
+        match self {
+            AuthenticationSpec::Sas { primary, secondary } => {
+                let kept = match stored {
+                    Some(Authentication::Sas(keys)) => Some(keys.clone()),
+                    _ => None,
+                };
+                let KeyPair { primary: kept_primary, secondary: kept_secondary } = kept.unwrap_or_else(KeyPair::generate);
+                Authentication::Sas(KeyPair {
+                    primary: primary.unwrap_or(kept_primary),
+                    secondary: secondary.unwrap_or(kept_secondary),
+                })
+            }
+            AuthenticationSpec::SelfSigned(thumbprints) => Authentication::SelfSigned(thumbprints),
+            AuthenticationSpec::CertificateAuthority => Authentication::CertificateAuthority,
+            AuthenticationSpec::None => Authentication::None,
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! Who may connect to Portcullis, and what waits for them: identities, credentials, SAS tokens, queues, the store.
+//!
+//! The registry is a map in memory over a durable backend: reads touch the map only, a write answers after it is on
+//! stable storage. Time is an argument everywhere.
+//!
+//! Deliberately absent: sockets, MQTT, HTTP and their wire formats; X.509 beyond a registered thumbprint; any clock.
+//! Domain types do not derive `Serialize`: what is written down is a promise kept in `record`, what is inside is not.
+
+pub mod backend;
+pub mod credential;
+pub mod entry;
+pub mod error;
+pub mod id;
+pub mod identity;
+pub mod message;
+pub mod policy;
+pub mod queue;
+mod record;
+pub mod sas;
+pub mod store;
+
+/// Bytes nobody can guess, from the operating system.
+///
+/// # Panics
+/// When the operating system has no randomness to give: nothing secret can be made then.
+pub fn random_bytes<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).expect("the operating system gives random bytes");
+    bytes
+}

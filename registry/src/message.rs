@@ -1,0 +1,108 @@
+//! A cloud-to-device message: what its sender gives, and what is kept of it.
+
+use bytes::Bytes;
+use jiff::Timestamp;
+
+use crate::id::GenerationId;
+
+/// Which outcomes the sender wants to hear of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ack {
+    #[default]
+    None,
+    Positive,
+    Negative,
+    Full,
+}
+
+/// A message as its sender gives it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NewC2d {
+    /// Made up when absent.
+    pub message_id: Option<String>,
+    pub correlation_id: Option<String>,
+    pub user_id: Option<String>,
+    pub content_type: Option<String>,
+    pub content_encoding: Option<String>,
+    /// `/devices/{id}/messages/devicebound` when absent.
+    pub to: Option<String>,
+    pub ack: Ack,
+    /// The hub's default time to live when absent.
+    pub expiry: Option<Timestamp>,
+    pub properties: Vec<(String, String)>,
+    pub body: Bytes,
+}
+
+/// A message in a queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct C2dMessage {
+    /// Its number in its queue, from 1; later messages have greater ones.
+    pub number: u64,
+    /// The generation it was addressed to; no other ever gets it.
+    pub generation: GenerationId,
+    pub enqueued: Timestamp,
+    pub expiry: Timestamp,
+    pub message_id: String,
+    pub correlation_id: Option<String>,
+    pub user_id: Option<String>,
+    pub content_type: Option<String>,
+    pub content_encoding: Option<String>,
+    pub to: Option<String>,
+    pub ack: Ack,
+    pub properties: Vec<(String, String)>,
+    pub body: Bytes,
+}
+
+impl Ack {
+    /// The word in `iothub-ack`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Ack::None => "none",
+            Ack::Positive => "positive",
+            Ack::Negative => "negative",
+            Ack::Full => "full",
+        }
+    }
+}
+
+impl NewC2d {
+    /// Body and properties together, in bytes: what IoT Hub's 64 KiB bound counts.
+    pub fn size(&self) -> usize {
+        let system = [&self.message_id, &self.correlation_id, &self.user_id, &self.content_type, &self.content_encoding, &self.to];
+        let system: usize = system.into_iter().flatten().map(String::len).sum();
+        let application: usize = self.properties.iter().map(|(name, value)| name.len() + value.len()).sum();
+        self.body.len() + system + application
+    }
+}
+
+impl C2dMessage {
+    pub(crate) fn new(message: NewC2d, number: u64, generation: GenerationId, enqueued: Timestamp, expiry: Timestamp) -> Self {
+        Self {
+            number,
+            generation,
+            enqueued,
+            expiry,
+            message_id: message.message_id.unwrap_or_else(random_message_id),
+            correlation_id: message.correlation_id,
+            user_id: message.user_id,
+            content_type: message.content_type,
+            content_encoding: message.content_encoding,
+            to: message.to,
+            ack: message.ack,
+            properties: message.properties,
+            body: message.body,
+        }
+    }
+
+    /// What the message costs in memory, roughly, in bytes.
+    pub(crate) fn memory(&self) -> usize {
+        let properties: usize = self.properties.iter().map(|(name, value)| name.len() + value.len()).sum();
+        self.body.len() + properties + size_of::<Self>()
+    }
+}
+
+/// A random id in the form of a GUID.
+fn random_message_id() -> String {
+    let hex: String = crate::random_bytes::<16>().iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+}

@@ -1,0 +1,171 @@
+//! What is written down: versioned records of identities and messages, apart from the domain values on purpose.
+//!
+//! To change a record: add a version to its enum, write that one, and keep reading the old ones.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::backend::StoreError;
+use crate::credential::{KeyPair, SymmetricKey, Thumbprint, ThumbprintPair};
+use crate::id::{GenerationId, IdentityId, Revision};
+use crate::identity::{Authentication, Identity, Status};
+use crate::message::{Ack, C2dMessage};
+
+#[derive(Serialize, Deserialize)]
+enum IdentityRecord {
+    V1(IdentityV1),
+}
+
+#[derive(Serialize, Deserialize)]
+struct IdentityV1 {
+    disabled: bool,
+    status_reason: Option<String>,
+    status_updated_ns: Option<i128>,
+    authentication: AuthenticationV1,
+    iot_edge: bool,
+    managed_by: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+enum AuthenticationV1 {
+    Sas { primary: Vec<u8>, secondary: Vec<u8> },
+    SelfSigned { primary: Option<String>, secondary: Option<String> },
+    CertificateAuthority,
+    None,
+}
+
+#[derive(Serialize, Deserialize)]
+enum MessageRecord {
+    V1(MessageV1),
+}
+
+#[derive(Serialize, Deserialize)]
+struct MessageV1 {
+    enqueued_ns: i128,
+    expiry_ns: i128,
+    message_id: String,
+    correlation_id: Option<String>,
+    user_id: Option<String>,
+    content_type: Option<String>,
+    content_encoding: Option<String>,
+    to: Option<String>,
+    ack: u8,
+    properties: Vec<(String, String)>,
+    body: bytes::Bytes,
+}
+
+/// An identity as it is stored; id, generation and revision stand beside it.
+pub(crate) fn encode_identity(identity: &Identity) -> Vec<u8> {
+    let record = IdentityRecord::V1(IdentityV1 {
+        disabled: identity.status == Status::Disabled,
+        status_reason: identity.status_reason.clone(),
+        status_updated_ns: identity.status_updated.map(Timestamp::as_nanosecond),
+        authentication: match &identity.authentication {
+            Authentication::Sas(keys) => AuthenticationV1::Sas {
+                primary: keys.primary.as_bytes().to_vec(),
+                secondary: keys.secondary.as_bytes().to_vec(),
+            },
+            Authentication::SelfSigned(pair) => AuthenticationV1::SelfSigned {
+                primary: pair.primary.as_ref().map(ToString::to_string),
+                secondary: pair.secondary.as_ref().map(ToString::to_string),
+            },
+            Authentication::CertificateAuthority => AuthenticationV1::CertificateAuthority,
+            Authentication::None => AuthenticationV1::None,
+        },
+        iot_edge: identity.iot_edge,
+        managed_by: identity.managed_by.clone(),
+    });
+    postcard::to_stdvec(&record).expect("writing to memory cannot fail")
+}
+
+/// The identity a record holds.
+pub(crate) fn decode_identity(
+    id: &IdentityId,
+    generation: GenerationId,
+    revision: Revision,
+    record: &[u8],
+) -> Result<Identity, StoreError> {
+    let unreadable = || StoreError::Fatal(format!("the record of identity {id} cannot be read"));
+    let IdentityRecord::V1(v1) = postcard::from_bytes(record).map_err(|_| unreadable())?;
+    Ok(Identity {
+        id: id.clone(),
+        generation,
+        revision,
+        status: if v1.disabled { Status::Disabled } else { Status::Enabled },
+        status_reason: v1.status_reason,
+        status_updated: v1.status_updated_ns.map(Timestamp::from_nanosecond).transpose().map_err(|_| unreadable())?,
+        authentication: decode_authentication(v1.authentication).ok_or_else(unreadable)?,
+        iot_edge: v1.iot_edge,
+        managed_by: v1.managed_by,
+    })
+}
+
+fn decode_authentication(stored: AuthenticationV1) -> Option<Authentication> {
+    let thumbprint = |text: Option<String>| text.map(|text| Thumbprint::parse(&text)).transpose().ok();
+    Some(match stored {
+        AuthenticationV1::Sas { primary, secondary } => Authentication::Sas(KeyPair {
+            primary: SymmetricKey::from_bytes(primary).ok()?,
+            secondary: SymmetricKey::from_bytes(secondary).ok()?,
+        }),
+        AuthenticationV1::SelfSigned { primary, secondary } => {
+            Authentication::SelfSigned(ThumbprintPair { primary: thumbprint(primary)?, secondary: thumbprint(secondary)? })
+        }
+        AuthenticationV1::CertificateAuthority => Authentication::CertificateAuthority,
+        AuthenticationV1::None => Authentication::None,
+    })
+}
+
+/// A message as it is stored; its number and generation stand beside it.
+pub(crate) fn encode_message(message: &C2dMessage) -> Vec<u8> {
+    let record = MessageRecord::V1(MessageV1 {
+        enqueued_ns: message.enqueued.as_nanosecond(),
+        expiry_ns: message.expiry.as_nanosecond(),
+        message_id: message.message_id.clone(),
+        correlation_id: message.correlation_id.clone(),
+        user_id: message.user_id.clone(),
+        content_type: message.content_type.clone(),
+        content_encoding: message.content_encoding.clone(),
+        to: message.to.clone(),
+        ack: match message.ack {
+            Ack::None => 0,
+            Ack::Positive => 1,
+            Ack::Negative => 2,
+            Ack::Full => 3,
+        },
+        properties: message.properties.clone(),
+        body: message.body.clone(),
+    });
+    postcard::to_stdvec(&record).expect("writing to memory cannot fail")
+}
+
+/// The message a record holds.
+pub(crate) fn decode_message(
+    to: &IdentityId,
+    number: u64,
+    generation: GenerationId,
+    record: &[u8],
+) -> Result<C2dMessage, StoreError> {
+    let unreadable = || StoreError::Fatal(format!("the record of message {number} to {to} cannot be read"));
+    let MessageRecord::V1(v1) = postcard::from_bytes(record).map_err(|_| unreadable())?;
+    Ok(C2dMessage {
+        number,
+        generation,
+        enqueued: Timestamp::from_nanosecond(v1.enqueued_ns).map_err(|_| unreadable())?,
+        expiry: Timestamp::from_nanosecond(v1.expiry_ns).map_err(|_| unreadable())?,
+        message_id: v1.message_id,
+        correlation_id: v1.correlation_id,
+        user_id: v1.user_id,
+        content_type: v1.content_type,
+        content_encoding: v1.content_encoding,
+        to: v1.to,
+        ack: match v1.ack {
+            0 => Ack::None,
+            1 => Ack::Positive,
+            2 => Ack::Negative,
+            3 => Ack::Full,
+            _ => return Err(unreadable()),
+        },
+        properties: v1.properties,
+        body: v1.body,
+    })
+}

@@ -1,0 +1,453 @@
+//! The registry: a map in memory over a durable backend.
+//!
+//! Reads touch the map only. A write goes to the backend, which decides its precondition; the backend's feed changes
+//! the map, and the write is answered after that. Lock order: a guard of the map is never held while any other lock
+//! is taken or anything is awaited; the `Arc<Entry>` is copied out first.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::time::Duration;
+
+use dashmap::DashMap;
+use jiff::Timestamp;
+
+use crate::backend::{Backend, Change, Expect, Mutation, StoreError, Written};
+use crate::entry::Entry;
+use crate::error::{RegistryError, SendError};
+use crate::id::{DeviceId, GenerationId, IdentityId, Precondition, Revision};
+use crate::identity::{Identity, IdentitySpec, Status};
+use crate::message::{C2dMessage, NewC2d};
+use crate::queue::Consumer;
+use crate::record;
+
+/// The bounds of a registry.
+#[derive(Clone, Copy, Debug)]
+pub struct RegistryLimits {
+    pub modules_per_device_max: usize,
+    pub queue_messages_max: usize,
+    /// Body and properties of one message, in bytes.
+    pub c2d_bytes_max: usize,
+    pub c2d_ttl_default: Duration,
+    pub c2d_ttl_max: Duration,
+    /// Memory of all waiting messages together, in bytes.
+    pub queued_bytes_max: usize,
+}
+
+/// The identities of one hub.
+#[derive(Debug)]
+pub struct Registry {
+    limits: RegistryLimits,
+    backend: Box<dyn Backend>,
+    state: Arc<State>,
+    next_consumer: AtomicU64,
+}
+
+/// What happened to an identity. Told after the map shows it and before the write is answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Changed {
+    pub id: IdentityId,
+    pub kind: ChangeKind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChangeKind {
+    Created,
+    Updated,
+    Deleted,
+}
+
+/// How many of what there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub devices: usize,
+    pub modules: usize,
+}
+
+type Observer = Box<dyn Fn(&Changed) + Send + Sync>;
+
+/// What the backend's feed changes.
+#[derive(Default)]
+struct State {
+    entries: DashMap<IdentityId, Arc<Entry>>,
+    meta: Mutex<HashMap<String, Vec<u8>>>,
+    devices: AtomicUsize,
+    modules: AtomicUsize,
+    queued_bytes: AtomicUsize,
+    last_generation: AtomicU64,
+    observer: OnceLock<Observer>,
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("State").field("devices", &self.devices).field("modules", &self.modules).finish_non_exhaustive()
+    }
+}
+
+impl Registry {
+    /// Loads everything the backend keeps, and starts to take writes. Blocks while it reads.
+    pub fn open(backend: Box<dyn Backend>, limits: RegistryLimits) -> Result<Arc<Self>, StoreError> {
+        let state = Arc::new(State::default());
+        backend.load(&mut |change| state.apply(change))?;
+        if let Some(stored) = state.meta(LAST_GENERATION) {
+            let bytes = stored.try_into().map_err(|_| StoreError::Fatal("the generation counter cannot be read".into()))?;
+            state.last_generation.fetch_max(u64::from_be_bytes(bytes), Ordering::AcqRel);
+        }
+        let feed: Weak<State> = Arc::downgrade(&state);
+        backend.start(Box::new(move |change| {
+            let Some(state) = feed.upgrade() else { return };
+            if let Err(error) = state.apply(change) {
+                tracing::error!(%error, "a change cannot be shown");
+            }
+        }))?;
+        Ok(Arc::new(Self { limits, backend, state, next_consumer: AtomicU64::new(0) }))
+    }
+
+    /// Sets who hears of changes; once, before serving. The observer must not block and must not call back.
+    pub fn observe(&self, observer: Observer) {
+        if self.state.observer.set(observer).is_err() {
+            tracing::error!("a registry has one observer");
+        }
+    }
+
+    /// The entry of an identity.
+    pub fn entry(&self, id: &IdentityId) -> Option<Arc<Entry>> {
+        self.state.entry(id)
+    }
+
+    /// At most `top` devices, in no promised order.
+    pub fn devices(&self, top: usize) -> Vec<Arc<Entry>> {
+        let devices = self.state.entries.iter().filter(|entry| entry.key().module.is_none());
+        devices.take(top).map(|entry| Arc::clone(&entry)).collect()
+    }
+
+    /// The modules of a device, in order of their ids; none when there is no such device.
+    pub fn modules(&self, device: &DeviceId) -> Option<Vec<Arc<Entry>>> {
+        let mut ids = self.entry(&IdentityId::device(device.clone()))?.modules();
+        ids.sort();
+        let ids = ids.into_iter().map(|module| IdentityId::module(device.clone(), module));
+        Some(ids.filter_map(|id| self.entry(&id)).collect())
+    }
+
+    pub fn counts(&self) -> Counts {
+        Counts {
+            devices: self.state.devices.load(Ordering::Relaxed),
+            modules: self.state.modules.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Registers a new identity, with a generation and a queue of its own.
+    pub async fn create(&self, spec: IdentitySpec, now: Timestamp) -> Result<Arc<Identity>, RegistryError> {
+        let id = spec.id.clone();
+        self.check_parent(&id)?;
+        let identity = spec.build(None, self.next_generation(now), Revision::new(0), now);
+        self.put(identity, Expect::Absent).await.map_err(|error| match error {
+            StoreError::Conflict => RegistryError::AlreadyExists(id.clone()),
+            StoreError::NotFound => RegistryError::NotFound(IdentityId::device(id.device.clone())),
+            other => self.store_error(&id, other),
+        })
+    }
+
+    /// Replaces an identity as a whole; absent keys stay as they are. The precondition is judged on what is stored.
+    pub async fn replace(&self, spec: IdentitySpec, precondition: Precondition, now: Timestamp) -> Result<Arc<Identity>, RegistryError> {
+        let id = spec.id.clone();
+        loop {
+            let stored = self.entry(&id).ok_or_else(|| RegistryError::NotFound(id.clone()))?.identity();
+            if !precondition.admits(stored.revision) {
+                return Err(RegistryError::PreconditionFailed(id));
+            }
+            let identity = spec.clone().build(Some(&stored), stored.generation, stored.revision, now);
+            match self.put(identity, Expect::Is(stored.revision)).await {
+                Ok(identity) => return Ok(identity),
+                // Somebody was faster. What they wrote is in the map by now: judge again on that.
+                Err(StoreError::Conflict | StoreError::NotFound) => {}
+                Err(other) => return Err(self.store_error(&id, other)),
+            }
+        }
+    }
+
+    /// Deletes an identity with its queue and session; a device with its modules.
+    pub async fn delete(&self, id: &IdentityId, precondition: Precondition) -> Result<(), RegistryError> {
+        loop {
+            let stored = self.entry(id).ok_or_else(|| RegistryError::NotFound(id.clone()))?.identity();
+            if !precondition.admits(stored.revision) {
+                return Err(RegistryError::PreconditionFailed(id.clone()));
+            }
+            let expect = match precondition {
+                Precondition::Absent | Precondition::AnyVersion => Expect::Exists,
+                Precondition::Version(_) => Expect::Is(stored.revision),
+            };
+            // The highest generation must outlive the identity that had it, or a clock that steps back could repeat it.
+            let last_generation = self.state.last_generation.load(Ordering::Acquire).to_be_bytes().to_vec();
+            let mutations = vec![
+                Mutation::DeleteIdentity { id: id.clone(), expect },
+                Mutation::PutMeta { key: LAST_GENERATION.into(), value: last_generation },
+            ];
+            match self.backend.submit(mutations).await {
+                Ok(_) => return Ok(()),
+                Err(StoreError::Conflict | StoreError::NotFound) => {}
+                Err(other) => return Err(self.store_error(id, other)),
+            }
+        }
+    }
+
+    /// Puts a message into an identity's queue. `Ok` means on stable storage.
+    ///
+    /// Source: IoT Hub, "Send cloud-to-device messages", for limits and defaults.
+    pub async fn send(&self, to: &IdentityId, message: NewC2d, now: Timestamp) -> Result<Arc<C2dMessage>, SendError> {
+        let expiry = self.check_message(&message, now)?;
+        let entry = self.entry(to).ok_or_else(|| SendError::NotFound(to.clone()))?;
+        let identity = entry.identity();
+        if identity.status == Status::Disabled {
+            return Err(SendError::Disabled(to.clone()));
+        }
+        // Its number is the backend's to give; the record does not hold it.
+        let message = C2dMessage::new(message, 0, identity.generation, now, expiry);
+        if self.state.queued_bytes.load(Ordering::Relaxed) + message.memory() > self.limits.queued_bytes_max {
+            return Err(SendError::HubFull);
+        }
+        // Expired messages give their places to living ones.
+        let expired = entry.queue.expired(now).into_iter().map(|number| Mutation::Dequeue { id: to.clone(), number });
+        let enqueue = Mutation::Enqueue {
+            id: to.clone(),
+            generation: identity.generation,
+            queue_max: self.limits.queue_messages_max,
+            record: record::encode_message(&message),
+        };
+        let written = self.backend.submit(expired.chain([enqueue]).collect()).await.map_err(|error| match error {
+            StoreError::QueueFull(limit) => SendError::QueueFull { to: to.clone(), limit },
+            StoreError::NotFound | StoreError::Conflict => SendError::NotFound(to.clone()),
+            other => SendError::Store(other),
+        })?;
+        match written.last() {
+            Some(Written::Number(number)) => Ok(Arc::new(C2dMessage { number: *number, ..message })),
+            _ => Err(SendError::Store(StoreError::Fatal("the store did not number a message".into()))),
+        }
+    }
+
+    /// Removes every message from an identity's queue; how many there were.
+    pub async fn purge(&self, id: &IdentityId) -> Result<u64, RegistryError> {
+        let written = self.backend.submit(vec![Mutation::Purge { id: id.clone() }]).await;
+        match written.map_err(|error| self.store_error(id, error))?.first() {
+            Some(Written::Removed(count)) => Ok(*count),
+            _ => Ok(0),
+        }
+    }
+
+    /// Attaches a consumer to an identity's queue.
+    pub fn attach(self: &Arc<Self>, entry: &Arc<Entry>) -> Consumer {
+        let number = self.next_consumer.fetch_add(1, Ordering::Relaxed);
+        Consumer::attach(Arc::clone(self), Arc::clone(entry), number)
+    }
+
+    /// Keeps the session of an identity, or forgets it. The bytes are the caller's; a re-created id inherits nothing.
+    pub async fn save_session(&self, id: &IdentityId, generation: GenerationId, session: Option<Vec<u8>>) -> Result<(), RegistryError> {
+        let stale = || RegistryError::StaleGeneration(id.clone());
+        let entry = self.entry(id).ok_or_else(stale)?;
+        if entry.session().as_deref() == session.as_deref() {
+            return Ok(());
+        }
+        let put = Mutation::PutSession { id: id.clone(), generation, session };
+        match self.backend.submit(vec![put]).await {
+            Ok(_) => Ok(()),
+            Err(StoreError::Conflict | StoreError::NotFound) => Err(stale()),
+            Err(other) => Err(RegistryError::Store(other)),
+        }
+    }
+
+    /// A hub-level record.
+    pub fn meta(&self, key: &str) -> Option<Vec<u8>> {
+        self.state.meta(key)
+    }
+
+    /// Keeps a hub-level record.
+    pub async fn put_meta(&self, key: &str, value: Vec<u8>) -> Result<(), StoreError> {
+        self.backend.submit(vec![Mutation::PutMeta { key: key.to_owned(), value }]).await.map(|_| ())
+    }
+
+    /// Resolves when nothing can be stored any more.
+    pub async fn store_lost(&self) {
+        self.backend.lost().await;
+    }
+
+    /// Finishes what was submitted and closes the store; every later write is refused. Blocks.
+    pub fn close(&self) {
+        self.backend.close();
+    }
+
+    pub(crate) async fn dequeue(&self, entry: &Entry, number: u64) -> Result<(), StoreError> {
+        let id = entry.identity().id.clone();
+        self.backend.submit(vec![Mutation::Dequeue { id, number }]).await.map(|_| ())
+    }
+
+    /// Has the expired messages of a queue removed; nobody waits for it, they are delivered to nobody meanwhile.
+    pub(crate) fn drop_expired(&self, entry: &Entry, now: Timestamp) {
+        let expired = entry.queue.expired(now);
+        if expired.is_empty() || entry.is_deleted() {
+            return;
+        }
+        let id = entry.identity().id.clone();
+        self.backend.post(expired.into_iter().map(|number| Mutation::Dequeue { id: id.clone(), number }).collect());
+    }
+
+    async fn put(&self, identity: Identity, expect: Expect) -> Result<Arc<Identity>, StoreError> {
+        let put = Mutation::PutIdentity {
+            id: identity.id.clone(),
+            generation: identity.generation,
+            expect,
+            modules_max: self.limits.modules_per_device_max,
+            record: record::encode_identity(&identity),
+        };
+        match self.backend.submit(vec![put]).await?.first() {
+            Some(Written::Revision(revision)) => Ok(Arc::new(Identity { revision: *revision, ..identity })),
+            _ => Err(StoreError::Fatal("the store did not give a revision".into())),
+        }
+    }
+
+    fn check_parent(&self, id: &IdentityId) -> Result<(), RegistryError> {
+        let device = IdentityId::device(id.device.clone());
+        if id.module.is_some() && self.entry(&device).is_none() {
+            return Err(RegistryError::NotFound(device));
+        }
+        Ok(())
+    }
+
+    fn check_message(&self, message: &NewC2d, now: Timestamp) -> Result<Timestamp, SendError> {
+        let size = message.size();
+        if size > self.limits.c2d_bytes_max {
+            return Err(SendError::TooLarge { size, limit: self.limits.c2d_bytes_max });
+        }
+        if message.message_id.as_ref().is_some_and(|id| id.chars().count() > MESSAGE_ID_CHARS_MAX) {
+            return Err(SendError::LongMessageId { limit: MESSAGE_ID_CHARS_MAX });
+        }
+        let system = [&message.message_id, &message.correlation_id, &message.user_id, &message.content_type, &message.content_encoding, &message.to];
+        let application = message.properties.iter().flat_map(|(name, value)| [name, value]);
+        if system.into_iter().flatten().chain(application).any(|text| text.contains('\0')) {
+            return Err(SendError::BadProperty);
+        }
+        let bad_expiry = SendError::BadExpiry { max_seconds: self.limits.c2d_ttl_max.as_secs() };
+        let Some(expiry) = message.expiry else { return now.checked_add(self.limits.c2d_ttl_default).map_err(|_| bad_expiry) };
+        let latest = now.checked_add(self.limits.c2d_ttl_max).unwrap_or(Timestamp::MAX);
+        if expiry <= now || expiry > latest { Err(bad_expiry) } else { Ok(expiry) }
+    }
+
+    /// Greater than every generation this registry ever had, whatever the clock does; close to .NET's ticks.
+    fn next_generation(&self, now: Timestamp) -> GenerationId {
+        let ticks = u64::try_from(now.as_nanosecond() / 100).unwrap_or(0) + TICKS_AT_1970;
+        let last = &self.state.last_generation;
+        let next = last.fetch_update(Ordering::AcqRel, Ordering::Acquire, |last| Some(ticks.max(last + 1)));
+        GenerationId::new(ticks.max(next.unwrap_or_default() + 1))
+    }
+
+    fn store_error(&self, id: &IdentityId, error: StoreError) -> RegistryError {
+        match error {
+            StoreError::TooManyModules(limit) => {
+                RegistryError::TooManyModules { device: IdentityId::device(id.device.clone()), limit }
+            }
+            other => RegistryError::Store(other),
+        }
+    }
+}
+
+impl State {
+    fn entry(&self, id: &IdentityId) -> Option<Arc<Entry>> {
+        self.entries.get(id).map(|entry| Arc::clone(&entry))
+    }
+
+    fn meta(&self, key: &str) -> Option<Vec<u8>> {
+        self.meta.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+    }
+
+    /// Shows one stable change in the map, then tells the observer.
+    fn apply(&self, change: Change) -> Result<(), StoreError> {
+        match change {
+            Change::IdentityPut { id, generation, revision, record } => {
+                let identity = record::decode_identity(&id, generation, revision, &record)?;
+                self.put(id, identity);
+            }
+            Change::IdentityDeleted { id } => self.delete(&id),
+            Change::SessionPut { id, session } => {
+                if let Some(entry) = self.entry(&id) {
+                    entry.set_session(session);
+                }
+            }
+            Change::MessagePut { id, number, generation, record } => {
+                let message = record::decode_message(&id, number, generation, &record)?;
+                if let Some(entry) = self.entry(&id).filter(|entry| entry.identity().generation == generation) {
+                    self.queued_bytes.fetch_add(message.memory(), Ordering::Relaxed);
+                    entry.queue.push(message);
+                }
+            }
+            Change::MessageGone { id, number } => {
+                if let Some(memory) = self.entry(&id).and_then(|entry| entry.queue.remove(number)) {
+                    self.queued_bytes.fetch_sub(memory, Ordering::Relaxed);
+                }
+            }
+            Change::Purged { id } => {
+                if let Some(entry) = self.entry(&id) {
+                    self.queued_bytes.fetch_sub(entry.queue.clear(), Ordering::Relaxed);
+                }
+            }
+            Change::MetaPut { key, value } => {
+                self.meta.lock().unwrap_or_else(PoisonError::into_inner).insert(key, value);
+            }
+        }
+        Ok(())
+    }
+
+    fn put(&self, id: IdentityId, identity: Identity) {
+        self.last_generation.fetch_max(identity.generation.number(), Ordering::AcqRel);
+        let kind = match self.entry(&id) {
+            Some(entry) => {
+                entry.set_identity(identity);
+                ChangeKind::Updated
+            }
+            None => {
+                self.insert(&id, Arc::new(Entry::new(identity)));
+                ChangeKind::Created
+            }
+        };
+        self.tell(id, kind);
+    }
+
+    fn insert(&self, id: &IdentityId, entry: Arc<Entry>) {
+        match &id.module {
+            None => self.devices.fetch_add(1, Ordering::Relaxed),
+            Some(module) => {
+                if let Some(device) = self.entry(&IdentityId::device(id.device.clone())) {
+                    device.add_module(module.clone());
+                }
+                self.modules.fetch_add(1, Ordering::Relaxed)
+            }
+        };
+        self.entries.insert(id.clone(), entry);
+    }
+
+    fn delete(&self, id: &IdentityId) {
+        let Some((_, entry)) = self.entries.remove(id) else { return };
+        entry.set_deleted();
+        self.queued_bytes.fetch_sub(entry.queue.clear(), Ordering::Relaxed);
+        match &id.module {
+            None => self.devices.fetch_sub(1, Ordering::Relaxed),
+            Some(module) => {
+                if let Some(device) = self.entry(&IdentityId::device(id.device.clone())) {
+                    device.remove_module(module);
+                }
+                self.modules.fetch_sub(1, Ordering::Relaxed)
+            }
+        };
+        self.tell(id.clone(), ChangeKind::Deleted);
+    }
+
+    fn tell(&self, id: IdentityId, kind: ChangeKind) {
+        if let Some(observer) = self.observer.get() {
+            observer(&Changed { id, kind });
+        }
+    }
+}
+
+/// Under which key the highest generation is kept.
+const LAST_GENERATION: &str = "last_generation";
+/// .NET counts 100 ns ticks from the year 1; 1970 began at this one.
+const TICKS_AT_1970: u64 = 621_355_968_000_000_000;
+const MESSAGE_ID_CHARS_MAX: usize = 128;
