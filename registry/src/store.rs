@@ -451,3 +451,6 @@ const LAST_GENERATION: &str = "last_generation";
 /// .NET counts 100 ns ticks from the year 1; 1970 began at this one.
 const TICKS_AT_1970: u64 = 621_355_968_000_000_000;
 const MESSAGE_ID_CHARS_MAX: usize = 128;
+
+#[cfg(test)]
+mod tests;
