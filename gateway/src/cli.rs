@@ -1,0 +1,233 @@
+//! The command line: the verbs, what each takes, and how each ends.
+//!
+//! Without a verb it serves. Every other verb is a client like any other, of REST and MQTT; nouns, verbs and flags are
+//! az's, so that scripts port. Standard output carries data, standard error messages.
+//!
+//! To add a verb: a variant below, its arguments and its `run` in the file of its noun.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::cli::c2d::C2dVerb;
+use crate::cli::credential::{ConnectionStringVerb, TOKEN_EXAMPLES, TokenArgs};
+use crate::cli::events::MonitorArgs;
+use crate::cli::exit::{Exit, Failure};
+use crate::cli::identity::{DeviceVerb, ModuleVerb};
+use crate::config::{self, Config, ServeFlags};
+
+mod c2d;
+mod credential;
+mod events;
+mod exit;
+mod identity;
+pub mod local;
+mod log;
+mod login;
+mod output;
+mod rest;
+
+/// Runs the program with the arguments it was called with, its own name first.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let line = match CommandLine::try_parse_from(arguments) {
+        Ok(line) => line,
+        Err(error) => {
+            // Help and version come here too, for standard output and exit code 0.
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() };
+        }
+    };
+    match line.run() {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            eprintln!("{failure}");
+            failure.exit().into()
+        }
+    }
+}
+
+/// A device gateway you run yourself that speaks Azure IoT Hub's language.
+#[derive(Parser)]
+#[command(name = "portcullis", bin_name = "portcullis", version, args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
+struct CommandLine {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+    #[command(flatten)]
+    serve: ServeFlags,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Run the hub (also without a verb)
+    Serve(ServeFlags),
+    /// The hub's settings
+    #[command(subcommand)]
+    Config(ConfigVerb),
+    /// Devices in the registry
+    #[command(subcommand)]
+    DeviceIdentity(DeviceVerb),
+    /// Modules of devices in the registry
+    #[command(subcommand)]
+    ModuleIdentity(ModuleVerb),
+    /// Connection strings of policies, devices and modules
+    #[command(subcommand)]
+    ConnectionString(ConnectionStringVerb),
+    /// Print a token that signs in as a device, module or policy
+    #[command(after_help = TOKEN_EXAMPLES)]
+    GenerateSasToken(TokenArgs),
+    /// Messages to devices
+    #[command(subcommand)]
+    C2dMessage(C2dVerb),
+    /// Print what devices send, as it arrives
+    #[command(after_help = MONITOR_EXAMPLES)]
+    MonitorEvents(MonitorArgs),
+}
+
+#[derive(Subcommand)]
+enum ConfigVerb {
+    /// Say whether the settings can be served
+    Check(ConfigArgs),
+    /// Print every setting with its value
+    Print(ConfigArgs),
+}
+
+#[derive(Args)]
+struct ConfigArgs {
+    #[command(flatten)]
+    serve: ServeFlags,
+}
+
+impl CommandLine {
+    fn run(self) -> Result<Exit, Failure> {
+        let done = |outcome: Result<(), Failure>| outcome.map(|()| Exit::Done);
+        match self.verb.unwrap_or(Verb::Serve(self.serve)) {
+            Verb::Serve(flags) => done(serve(&flags)),
+            Verb::Config(verb) => done(verb.run()),
+            Verb::DeviceIdentity(verb) => done(wait_for(verb.run())?),
+            Verb::ModuleIdentity(verb) => done(wait_for(verb.run())?),
+            Verb::ConnectionString(verb) => done(wait_for(verb.run())?),
+            Verb::GenerateSasToken(arguments) => done(wait_for(arguments.run())?),
+            Verb::C2dMessage(verb) => done(wait_for(verb.run())?),
+            Verb::MonitorEvents(arguments) => wait_for(arguments.run())?,
+        }
+    }
+}
+
+impl ConfigVerb {
+    fn run(self) -> Result<(), Failure> {
+        match self {
+            ConfigVerb::Check(arguments) => load(&arguments.serve).map(drop),
+            ConfigVerb::Print(arguments) => output::answer(&load(&arguments.serve)?.to_toml()),
+        }
+    }
+}
+
+fn serve(flags: &ServeFlags) -> Result<(), Failure> {
+    let config = load(flags)?;
+    log::start(&config)?;
+    let runtime = tokio::runtime::Runtime::new().map_err(|error| Failure::error(error.to_string()))?;
+    runtime.block_on(crate::serve::run(config)).map_err(|error| Failure::error(format!("{error:#}")))
+}
+
+fn load(flags: &ServeFlags) -> Result<Config, Failure> {
+    Config::load(flags, config::environment()).map_err(|error| Failure::usage(error.to_string()))
+}
+
+/// Runs a client verb: one thread is plenty.
+fn wait_for<T>(verb: impl Future<Output = T>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map(|runtime| runtime.block_on(verb)).map_err(|error| Failure::error(error.to_string()))
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  portcullis                                                 # serve; data in ./portcullis-data
+  portcullis --hostname hub.example.com --data-dir /var/lib/portcullis
+  portcullis device-identity create --device-id pump-7
+  portcullis connection-string show --device-id pump-7       # what the device is configured with
+  portcullis monitor-events --output json
+  portcullis c2d-message send --device-id pump-7 --data 'open valve'
+
+The client verbs find the hub on this machine by its data directory. For another hub:
+  portcullis device-identity list --login 'HostName=hub.example.com;SharedAccessKeyName=…' --ca ca.pem
+or set PORTCULLIS_CONNECTION_STRING and PORTCULLIS_CA.
+
+Exit codes: 0 done, 1 error, 2 usage, 3 not found, 4 conflict, 5 unauthorized, 6 throttled or timeout, 130 Ctrl-C.";
+const MONITOR_EXAMPLES: &str = "\
+Examples:
+  portcullis monitor-events                                  # for eyes
+  portcullis monitor-events --output json | jq .body         # one JSON object a line
+  portcullis monitor-events --device-id pump-7 --output json --count 1";
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<CommandLine, clap::Error> {
+        CommandLine::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_command_tree_is_sound() {
+        CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn without_a_verb_it_serves() {
+        assert!(parse("portcullis").unwrap().verb.is_none());
+        assert!(parse("portcullis --data-dir x").unwrap().verb.is_none());
+        assert!(matches!(parse("portcullis serve --data-dir x").unwrap().verb, Some(Verb::Serve(_))));
+    }
+
+    #[test]
+    fn the_flags_of_az_are_taken() {
+        for line in [
+            "portcullis device-identity create -d pump-7 --am shared_private_key --pk AA== --sk AA== --sta disabled --star why --ee",
+            "portcullis device-identity create --device-id pump-7 --auth-method x509_thumbprint --ptp AB --stp CD --ee false",
+            "portcullis device-identity create -d pump-7 --am x509_ca --status Enabled -o tsv",
+            "portcullis device-identity show -d pump-7 -o jsonc -l HostName=h",
+            "portcullis device-identity list --top -1 --output table",
+            "portcullis device-identity delete -d pump-7 -e AAA= --yes",
+            "portcullis device-identity connection-string show -d pump-7 --kt secondary",
+            "portcullis module-identity create -d pump-7 -m mod1 --am x509_ca",
+            "portcullis module-identity show -d pump-7 -m mod1",
+            "portcullis module-identity list -d pump-7",
+            "portcullis module-identity delete -d pump-7 -m mod1",
+            "portcullis module-identity connection-string show -d pump-7 -m mod1",
+            "portcullis connection-string show",
+            "portcullis connection-string show --policy-name service --kt secondary -o json",
+            "portcullis connection-string show --device-id pump-7 --module-id mod1",
+            "portcullis generate-sas-token -d pump-7 -m mod1 --duration 60",
+            "portcullis generate-sas-token --policy-name service --du 60",
+            "portcullis c2d-message send -d pump-7 -m mod1 --data x --props k=v --expiry +10m --ack full",
+            "portcullis monitor-events --device-id pump-7 --output json --count 1",
+            "portcullis monitor-events --https-port 8443 --mqtt-port 8883 --ca ca.pem --data-dir x",
+            "portcullis config check",
+            "portcullis config print --data-dir x",
+        ] {
+            assert!(parse(line).is_ok(), "{line}: {}", parse(line).err().unwrap());
+        }
+    }
+
+    #[test]
+    fn nonsense_is_a_usage_error() {
+        for line in [
+            "portcullis nonsense",
+            "portcullis device-identity",
+            "portcullis device-identity create",
+            "portcullis device-identity create -d a/b",
+            "portcullis device-identity create -d a+b",
+            "portcullis device-identity create -d a --am password",
+            "portcullis connection-string show --module-id mod1",
+            "portcullis connection-string show --policy-name p -d pump-7",
+            "portcullis generate-sas-token --duration 0",
+            "portcullis monitor-events --output table",
+            "portcullis monitor-events --count 0",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+}

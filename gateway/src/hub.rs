@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use portcullis_registry::credential::SymmetricKey;
 use portcullis_registry::policy::Policies;
-use portcullis_registry::store::{Changed, Registry};
+use portcullis_registry::store::{ChangeKind, Changed, Registry};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -119,7 +119,9 @@ impl Hub {
         if tokio::time::timeout(DRAIN_TIME_MAX, self.tasks.wait()).await.is_err() {
             tracing::warn!(connections = self.tasks.len(), "some connections did not end in time and are cut");
         }
-        self.registry.shutdown().await;
+        let registry = Arc::clone(&self.registry);
+        // Closing the store waits for its thread.
+        let _ = tokio::task::spawn_blocking(move || registry.close()).await;
     }
 
     /// Holds a change of the registry against the sessions that rest on the identity: called after the registry
@@ -128,7 +130,7 @@ impl Hub {
         if let Some(session) = self.sessions.session(&changed.id) {
             self.recheck(&session);
         }
-        if changed.id.module.is_none() && !changed.is_created() {
+        if changed.id.module.is_none() && changed.kind != ChangeKind::Created {
             // A module rests on its device too.
             for module in self.sessions.modules_of(&changed.id.device) {
                 self.recheck(&module);

@@ -278,9 +278,10 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
     async fn complete(&mut self, number: u64) {
         let Feed::Queue(consumer) = &mut self.feed else { return };
         match consumer.complete(number).await {
-            Ok(_) => self.hub.metrics.c2d_completed.inc(),
+            Ok(true) => _ = self.hub.metrics.c2d_completed.inc(),
+            Ok(false) => {}
             Err(_) => self.core.close(CloseReason::StoreUnavailable),
-        };
+        }
     }
 
     /// Sends what is gathered. A peer that does not read has a limited time, and none once it must leave.

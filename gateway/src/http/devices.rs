@@ -33,7 +33,8 @@ pub(super) async fn put(
 /// `GET /devices/{id}`.
 pub(super) async fn show(State(hub): State<Arc<Hub>>, Caller(caller): Caller, Path(device): Path<String>) -> Result<Response, Problem> {
     let id = IdentityId::device(DeviceId::parse(&device)?);
-    Ok(answer(&hub, &identities::retrieve(&hub, &caller, &id)?))
+    let entry = identities::retrieve(&hub, &caller, &id)?;
+    Ok(answer(&hub, &entry))
 }
 
 /// `DELETE /devices/{id}`.

@@ -37,7 +37,8 @@ pub(super) async fn show(
     Caller(caller): Caller,
     Path(path): Path<(String, String)>,
 ) -> Result<Response, Problem> {
-    Ok(answer(&hub, &identities::retrieve(&hub, &caller, &parse(&path)?)?))
+    let entry = identities::retrieve(&hub, &caller, &parse(&path)?)?;
+    Ok(answer(&hub, &entry))
 }
 
 /// `DELETE /devices/{id}/modules/{mid}`.

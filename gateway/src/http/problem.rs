@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use portcullis_registry::backend::StoreError;
 use portcullis_registry::error::{RegistryError, SendError};
-use portcullis_registry::id::InvalidId;
+use portcullis_registry::id::{IdentityId, InvalidId};
 
 use crate::auth::AuthError;
 use crate::c2d::C2dError;
@@ -60,6 +60,11 @@ impl Problem {
 
     pub(super) fn not_found(text: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "GenericNotFound", text)
+    }
+
+    fn no_such_identity(id: &IdentityId) -> Self {
+        let name = if id.module.is_some() { "ModuleNotFound" } else { "DeviceNotFound" };
+        Self::new(StatusCode::NOT_FOUND, name, id.to_string())
     }
 
     /// The reason in the operator's words.
@@ -116,6 +121,51 @@ impl From<C2dError> for Problem {
     }
 }
 
+impl From<RegistryError> for Problem {
+    fn from(error: RegistryError) -> Self {
+        let text = error.to_string();
+        match error {
+            RegistryError::AlreadyExists(id) if id.module.is_some() => {
+                Self::new(StatusCode::CONFLICT, "ModuleAlreadyExistsOnDevice", text)
+            }
+            RegistryError::AlreadyExists(id) => {
+                Self::new(StatusCode::CONFLICT, "DeviceAlreadyExists", format!("A device with ID '{id}' is already registered."))
+            }
+            RegistryError::NotFound(id) => Self::no_such_identity(&id),
+            RegistryError::StaleGeneration(id) => Self::no_such_identity(&id),
+            RegistryError::PreconditionFailed(_) => {
+                Self::new(StatusCode::PRECONDITION_FAILED, "PreconditionFailed", "Precondition failed: Invalid ETag")
+            }
+            RegistryError::TooManyModules { .. } => Self::new(StatusCode::PAYLOAD_TOO_LARGE, "TooManyModulesOnDevice", text),
+            RegistryError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<SendError> for Problem {
+    fn from(error: SendError) -> Self {
+        let text = error.to_string();
+        match error {
+            // IoT Hub: a disabled device is answered as a missing one.
+            SendError::NotFound(id) | SendError::Disabled(id) => Self { for_operator: Some(text), ..Self::no_such_identity(&id) },
+            SendError::QueueFull { .. } => Self::new(StatusCode::FORBIDDEN, "DeviceMaximumQueueDepthExceeded", text),
+            SendError::TooLarge { .. } => Self::new(StatusCode::PAYLOAD_TOO_LARGE, "MessageTooLarge", text),
+            SendError::BadExpiry { .. } => Self::new(StatusCode::BAD_REQUEST, "InvalidMessageExpiryTime", text),
+            SendError::LongMessageId { .. } | SendError::BadProperty => Self::argument_invalid(text),
+            SendError::HubFull => Self::new(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", text),
+            SendError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        // Whatever the store's reason, the caller is told that nothing was acknowledged and may try again.
+        let problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", "the store takes no writes now");
+        Self { for_operator: Some(error.to_string()), ..problem }
+    }
+}
+
 /// No such path.
 pub(super) async fn no_such_route() -> Problem {
     Problem::not_found("there is nothing at this path")
@@ -128,9 +178,5 @@ pub(super) async fn method_not_allowed() -> Problem {
 
 /// A random id by which caller and operator can speak of the same failure.
 fn tracking_id() -> String {
-    uuid_like(portcullis_registry::random_bytes())
-}
-
-fn uuid_like(bytes: [u8; 16]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    portcullis_registry::random_bytes::<16>().iter().map(|byte| format!("{byte:02x}")).collect()
 }

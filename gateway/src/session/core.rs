@@ -1,0 +1,567 @@
+//! The rules of a conversation, MQTT's and IoT Hub's, as a state machine: no socket, no clock, no await.
+//!
+//! Packets, messages, events and the time go in; actions come out of `next_action`, to be done in order. The driver
+//! does all of them before it tells the core anything else, so the core never holds more than one call makes.
+//! CONNECT and CONNACK are the driver's; so is whether a Will that is due may still be sent. What is in flight when
+//! a session ends goes back to the queue with the driver's consumer.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use jiff::{SignedDuration, Timestamp};
+use portcullis_registry::queue::Lease;
+
+use self::allowance::Allowance;
+use self::subscriptions::Subscriptions;
+use crate::mqtt::packet::{Packet, Publish, QoS, SUBSCRIPTION_REFUSED, Subscribe, Unsubscribe, Utf8Bytes};
+use crate::mqtt::topic::{self, Filter, PublishTopic, Role, TopicError};
+
+mod allowance;
+mod subscriptions;
+
+/// The rules of one session.
+#[derive(Debug)]
+pub struct SessionCore {
+    role: Role,
+    limits: SessionLimits,
+    subscriptions: Subscriptions,
+    /// Whether subscriptions are kept for the next connection.
+    is_kept: bool,
+    session_present: bool,
+    will: bool,
+    actions: VecDeque<Action>,
+    /// Received at QoS 1 and not acknowledged yet, in order.
+    unanswered: VecDeque<Unanswered>,
+    /// SUBACKs and UNSUBACKs that wait for the subscriptions to be stored, in order.
+    unsaved: VecDeque<Packet>,
+    /// Sent at QoS 1 and not acknowledged yet, in order.
+    in_flight: VecDeque<InFlight>,
+    last_event_id: u16,
+    allowance: Allowance,
+    keep_alive: Duration,
+    silent_until: Instant,
+    expiry: Option<Expiry>,
+    ending: bool,
+    acks_ignored: u64,
+    undeliverable: u64,
+}
+
+/// What bounds a session. The driver sets them from the hub's configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionLimits {
+    /// Cloud-to-device messages sent and not acknowledged.
+    pub in_flight_max: usize,
+    /// Also the most in one SUBSCRIBE.
+    pub filters_per_connection_max: usize,
+    /// Counts for longer ones and for 0.
+    pub keep_alive_max: Duration,
+}
+
+/// One moment on both clocks: durations are measured on one, tokens expire on the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    pub monotonic: Instant,
+    pub wall: Timestamp,
+}
+
+/// What is known when a session begins.
+#[derive(Clone, Debug)]
+pub struct Opening {
+    pub role: Role,
+    pub clean_session: bool,
+    /// Seconds, as CONNECT has it.
+    pub keep_alive: u16,
+    /// What an earlier session asked to save.
+    pub restored: Option<Vec<u8>>,
+    /// When the peer's credential ends.
+    pub expires: Option<Timestamp>,
+    /// Whether CONNECT left a Will.
+    pub will: bool,
+}
+
+/// What the driver is to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    Send(Packet),
+    /// Put telemetry on the bus, then tell `ingested`. `bag` is percent-encoded, as received.
+    Ingest { packet_id: Option<u16>, bag: String, payload: Bytes, retain: bool },
+    /// Store these, or that there is nothing to keep; then tell `subscriptions_saved`.
+    SaveSubscriptions(Option<Vec<u8>>),
+    /// The device has the message of this number.
+    Complete(u64),
+    /// The last action. `send_will` tells that the Will, if the peer left one, is due.
+    Close { reason: CloseReason, send_will: bool },
+}
+
+/// Why a session ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CloseReason {
+    ClientDisconnected,
+    ConnectionLost,
+    KeepAliveMissed,
+    TokenExpired,
+    /// In words, for the operator.
+    ProtocolViolation(String),
+    /// The peer does not take what is sent to it.
+    SlowReader,
+    /// The same identity connected anew.
+    TakenOver,
+    Disabled,
+    Deleted,
+    CredentialChanged,
+    StoreUnavailable,
+    Shutdown,
+}
+
+/// What a peer did that ends its session. MQTT 3.1.1 has no answer to it but closing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SessionError {
+    #[error("{0} may not come now")]
+    UnexpectedPacket(&'static str),
+    #[error("published at quality of service 2")]
+    QoS2,
+    #[error(transparent)]
+    Topic(#[from] TopicError),
+    #[error("{count} filters in one packet, allowed are {count_max}")]
+    TooManyFilters { count: usize, count_max: usize },
+    #[error("more than {} packets a second that carry no message", allowance::PER_SECOND)]
+    Flood,
+}
+
+/// A PUBLISH of the peer that has no PUBACK yet.
+#[derive(Clone, Copy, Debug)]
+struct Unanswered {
+    packet_id: u16,
+    is_taken: bool,
+}
+
+/// A PUBLISH of ours that has no PUBACK yet; `number` is the message's in its device's queue, if it came from one.
+#[derive(Clone, Copy, Debug)]
+struct InFlight {
+    packet_id: u16,
+    number: Option<u64>,
+}
+
+/// The end of the credential, and when to look at the wall clock next.
+#[derive(Clone, Copy, Debug)]
+struct Expiry {
+    end: Timestamp,
+    check: Instant,
+}
+
+impl CloseReason {
+    /// The metric label: a public, fixed set of words.
+    pub fn label(&self) -> &'static str {
+        match self {
+            CloseReason::ClientDisconnected => "client_disconnected",
+            CloseReason::ConnectionLost => "connection_lost",
+            CloseReason::KeepAliveMissed => "keep_alive_missed",
+            CloseReason::TokenExpired => "token_expired",
+            CloseReason::ProtocolViolation(_) => "bad_protocol",
+            CloseReason::SlowReader => "slow_reader",
+            CloseReason::TakenOver => "taken_over",
+            CloseReason::Disabled => "disabled",
+            CloseReason::Deleted => "deleted",
+            CloseReason::CredentialChanged => "credential_changed",
+            CloseReason::StoreUnavailable => "store_unavailable",
+            CloseReason::Shutdown => "shutdown",
+        }
+    }
+
+    /// Whether the peer lost its right to speak. Nothing it sent counts any more, its Will included (threats P6).
+    fn is_revocation(&self) -> bool {
+        match self {
+            CloseReason::Disabled | CloseReason::Deleted | CloseReason::CredentialChanged => true,
+            CloseReason::ClientDisconnected
+            | CloseReason::ConnectionLost
+            | CloseReason::KeepAliveMissed
+            | CloseReason::TokenExpired
+            | CloseReason::ProtocolViolation(_)
+            | CloseReason::SlowReader
+            | CloseReason::TakenOver
+            | CloseReason::StoreUnavailable
+            | CloseReason::Shutdown => false,
+        }
+    }
+}
+
+impl From<SessionError> for CloseReason {
+    fn from(error: SessionError) -> Self {
+        CloseReason::ProtocolViolation(error.to_string())
+    }
+}
+
+impl SessionCore {
+    /// A session whose peer has been admitted.
+    pub fn new(opening: Opening, limits: SessionLimits, now: Moment) -> Self {
+        let is_kept = !opening.clean_session && matches!(opening.role, Role::Device(_));
+        let restored = opening.restored.as_deref().filter(|_| is_kept).and_then(Subscriptions::decode);
+        let keep_alive = keep_alive_time(opening.keep_alive, limits.keep_alive_max);
+        Self {
+            session_present: restored.is_some(),
+            subscriptions: restored.unwrap_or_default(),
+            is_kept,
+            role: opening.role,
+            limits,
+            will: opening.will,
+            actions: VecDeque::new(),
+            unanswered: VecDeque::new(),
+            unsaved: VecDeque::new(),
+            in_flight: VecDeque::new(),
+            last_event_id: 0,
+            allowance: Allowance::new(now.monotonic),
+            keep_alive,
+            silent_until: now.monotonic + keep_alive,
+            expiry: opening.expires.map(|end| Expiry::new(end, now)),
+            ending: false,
+            acks_ignored: 0,
+            undeliverable: 0,
+        }
+    }
+
+    /// A packet came. An error means that the session must be closed for it.
+    pub fn on_packet(&mut self, packet: Packet, now: Moment) -> Result<(), SessionError> {
+        if self.ending {
+            return Ok(());
+        }
+        // [MQTT-3.1.2-24]: any packet counts.
+        self.silent_until = now.monotonic + self.keep_alive;
+        if self.is_expired(now) {
+            self.close(CloseReason::TokenExpired);
+            return Ok(());
+        }
+        match packet {
+            Packet::Publish(publish) => self.on_publish(publish),
+            Packet::PubAck(packet_id) => self.on_puback(packet_id, now),
+            Packet::Subscribe(subscribe) => self.on_subscribe(&subscribe, now),
+            Packet::Unsubscribe(unsubscribe) => self.on_unsubscribe(&unsubscribe, now),
+            Packet::PingReq => {
+                self.spend(now)?;
+                self.actions.push_back(Action::Send(Packet::PingResp));
+                Ok(())
+            }
+            Packet::Disconnect => {
+                self.close(CloseReason::ClientDisconnected);
+                Ok(())
+            }
+            // Nothing of ours is ever at QoS 2. A client may still remember something of another server's.
+            Packet::PubRec(_) | Packet::PubRel(_) | Packet::PubComp(_) => self.ignore_ack(now),
+            // [MQTT-3.1.0-2] for CONNECT; the others are never a client's.
+            packet @ (Packet::Connect(_)
+            | Packet::ConnAck { .. }
+            | Packet::SubAck { .. }
+            | Packet::UnsubAck(_)
+            | Packet::PingResp) => Err(SessionError::UnexpectedPacket(packet.name())),
+        }
+    }
+
+    /// A message from the device's queue; asked for only while `wants_message`.
+    pub fn on_message(&mut self, lease: &Lease, _now: Moment) {
+        let (Role::Device(id), Some(granted)) = (&self.role, self.subscriptions.c2d_qos()) else { return };
+        if self.ending {
+            return;
+        }
+        let message = &lease.message;
+        let Ok(topic) = Utf8Bytes::parse(topic::c2d_topic(id, message)) else {
+            // Its properties do not fit into a topic. It waits for its expiry; nothing can be done for it here.
+            self.undeliverable += 1;
+            return;
+        };
+        let at_least_once = granted != QoS::AtMostOnce;
+        let packet_id = at_least_once.then(|| self.free_packet_id(message.number));
+        self.actions.push_back(Action::Send(Packet::Publish(Publish {
+            dup: at_least_once && lease.delivery_count > 1,
+            qos: granted,
+            retain: false,
+            topic,
+            packet_id,
+            payload: message.body.clone(),
+        })));
+        match packet_id {
+            Some(packet_id) => self.in_flight.push_back(InFlight { packet_id, number: Some(message.number) }),
+            None => self.actions.push_back(Action::Complete(message.number)),
+        }
+    }
+
+    /// Telemetry for a service subscriber; asked for only while `wants_event`.
+    pub fn on_event(&mut self, topic: String, payload: Bytes, _now: Moment) {
+        let Some(qos) = topic::event_sender(&topic).and_then(|(device, module)| self.subscriptions.event_qos(device, module))
+        else {
+            // Unsubscribed while it was on its way.
+            return;
+        };
+        let Ok(topic) = Utf8Bytes::parse(topic) else {
+            self.undeliverable += 1;
+            return;
+        };
+        if self.ending {
+            return;
+        }
+        let packet_id = (qos != QoS::AtMostOnce).then(|| self.free_packet_id(u64::from(self.last_event_id) + 1));
+        if let Some(packet_id) = packet_id {
+            self.last_event_id = packet_id;
+            self.in_flight.push_back(InFlight { packet_id, number: None });
+        }
+        let publish = Publish { dup: false, qos, retain: false, topic, packet_id, payload };
+        self.actions.push_back(Action::Send(Packet::Publish(publish)));
+    }
+
+    /// The bus has the telemetry of this PUBLISH: it may be acknowledged, behind those before it ([MQTT-4.6.0-2]).
+    pub fn ingested(&mut self, packet_id: Option<u16>) {
+        let Some(packet_id) = packet_id else { return };
+        if let Some(unanswered) = self.unanswered.iter_mut().find(|unanswered| unanswered.packet_id == packet_id) {
+            unanswered.is_taken = true;
+        }
+        self.answer_publishes();
+    }
+
+    /// The oldest `SaveSubscriptions` is done: what waited for it may be acknowledged.
+    pub fn subscriptions_saved(&mut self) {
+        if let Some(ack) = self.unsaved.pop_front().filter(|_| !self.ending) {
+            self.actions.push_back(Action::Send(ack));
+        }
+    }
+
+    /// The deadline has come, or might have.
+    pub fn on_timeout(&mut self, now: Moment) {
+        if self.is_expired(now) {
+            self.close(CloseReason::TokenExpired);
+        } else if now.monotonic >= self.silent_until {
+            self.close(CloseReason::KeepAliveMissed);
+        } else if let Some(expiry) = &mut self.expiry {
+            *expiry = Expiry::new(expiry.end, now);
+        }
+    }
+
+    /// Ends the session; the first reason stands. What was asked for before is still done, except that after a
+    /// revocation nothing of the peer's counts but what it already had in hand.
+    pub fn close(&mut self, reason: CloseReason) {
+        if self.ending {
+            return;
+        }
+        self.ending = true;
+        if reason.is_revocation() {
+            self.actions.retain(|action| matches!(action, Action::Complete(_)));
+        }
+        // [MQTT-3.1.2-8]: due unless the peer said goodbye ([MQTT-3.14.4-3]); never after a revocation (threats T603).
+        let send_will = self.will && reason != CloseReason::ClientDisconnected && !reason.is_revocation();
+        self.actions.push_back(Action::Close { reason, send_will });
+    }
+
+    /// The next thing to do, in order; `None` is for now, and for ever after `Close`.
+    pub fn next_action(&mut self) -> Option<Action> {
+        let action = self.actions.pop_front();
+        if self.actions.is_empty() && self.actions.capacity() > ACTIONS_KEPT {
+            self.actions = VecDeque::new();
+        }
+        action
+    }
+
+    /// What CONNACK says: whether an earlier session goes on.
+    pub fn session_present(&self) -> bool {
+        self.session_present
+    }
+
+    /// Whether a message from the queue could be sent now.
+    pub fn wants_message(&self) -> bool {
+        !self.ending && self.in_flight.len() < self.limits.in_flight_max && self.subscriptions.c2d_qos().is_some()
+    }
+
+    /// Whether an event could be sent now.
+    pub fn wants_event(&self) -> bool {
+        !self.ending && self.in_flight.len() < EVENTS_IN_FLIGHT_MAX && !self.event_filters().is_empty()
+    }
+
+    /// The telemetry a service wants; none for devices.
+    pub fn event_filters(&self) -> &[Filter] {
+        match self.role {
+            Role::Device(_) => &[],
+            Role::Service => self.subscriptions.filters(),
+        }
+    }
+
+    /// When to call `on_timeout`. A token's end is looked at anew at least every minute, since wall clocks jump.
+    pub fn deadline(&self) -> Instant {
+        self.expiry.map_or(self.silent_until, |expiry| expiry.check.min(self.silent_until))
+    }
+
+    /// Acknowledgements of nothing that came so far (threats T211, T212).
+    pub fn acks_ignored(&self) -> u64 {
+        self.acks_ignored
+    }
+
+    /// Messages that no topic can carry, so far.
+    pub fn undeliverable(&self) -> u64 {
+        self.undeliverable
+    }
+
+    fn on_publish(&mut self, publish: Publish) -> Result<(), SessionError> {
+        // IoT Hub: the connection is closed.
+        if publish.qos == QoS::ExactlyOnce {
+            return Err(SessionError::QoS2);
+        }
+        let topic = topic::parse_publish(&self.role, &publish.topic)?;
+        if let Some(packet_id) = publish.packet_id {
+            if self.unanswered.iter().any(|unanswered| unanswered.packet_id == packet_id) {
+                // Still at it: the answer will do for both (threats T210).
+                return Ok(());
+            }
+            let is_taken = !matches!(topic, PublishTopic::Telemetry { .. });
+            self.unanswered.push_back(Unanswered { packet_id, is_taken });
+        }
+        match topic {
+            PublishTopic::Telemetry { bag } => self.actions.push_back(Action::Ingest {
+                packet_id: publish.packet_id,
+                bag: bag.to_owned(),
+                payload: publish.payload,
+                retain: publish.retain,
+            }),
+            PublishTopic::TwinGet { rid } | PublishTopic::TwinReported { rid } => {
+                self.answer_publishes();
+                self.refuse_twin_request(rid);
+            }
+            // Nothing ever calls a method, so nothing waits for the answer.
+            PublishTopic::MethodResponse { .. } => self.answer_publishes(),
+        }
+        Ok(())
+    }
+
+    /// Twins are not kept here; the documented answer says so (threats T618).
+    fn refuse_twin_request(&mut self, rid: &str) {
+        if !self.subscriptions.contains(&Filter::TwinResponses) {
+            return;
+        }
+        let Ok(topic) = Utf8Bytes::parse(topic::twin_response_topic(404, rid)) else { return };
+        let payload = Bytes::from_static(TWINS_UNSUPPORTED.as_bytes());
+        let answer = Publish { dup: false, qos: QoS::AtMostOnce, retain: false, topic, packet_id: None, payload };
+        self.actions.push_back(Action::Send(Packet::Publish(answer)));
+    }
+
+    /// Acknowledges what is taken, as far as nothing before it is waiting.
+    fn answer_publishes(&mut self) {
+        while let Some(unanswered) = self.unanswered.pop_front_if(|unanswered| unanswered.is_taken) {
+            if !self.ending {
+                self.actions.push_back(Action::Send(Packet::PubAck(unanswered.packet_id)));
+            }
+        }
+    }
+
+    fn on_puback(&mut self, packet_id: u16, now: Moment) -> Result<(), SessionError> {
+        let Some(index) = self.in_flight.iter().position(|sent| sent.packet_id == packet_id) else {
+            return self.ignore_ack(now);
+        };
+        if let Some(InFlight { number: Some(number), .. }) = self.in_flight.remove(index) {
+            self.actions.push_back(Action::Complete(number));
+        }
+        Ok(())
+    }
+
+    fn ignore_ack(&mut self, now: Moment) -> Result<(), SessionError> {
+        self.acks_ignored += 1;
+        self.spend(now)
+    }
+
+    fn on_subscribe(&mut self, subscribe: &Subscribe, now: Moment) -> Result<(), SessionError> {
+        self.spend(now)?;
+        self.check_filter_count(subscribe.filters.len())?;
+        let before = self.subscriptions.clone();
+        let codes = subscribe.filters.iter().map(|(text, asked)| self.grant(text, *asked)).collect();
+        let ack = Packet::SubAck { packet_id: subscribe.packet_id, codes };
+        self.acknowledge_subscriptions(ack, &before);
+        Ok(())
+    }
+
+    /// The code of SUBACK for one filter, which holds from now on if granted.
+    fn grant(&mut self, text: &str, asked: QoS) -> u8 {
+        let Ok(filter) = topic::parse_filter(&self.role, text) else { return SUBSCRIPTION_REFUSED };
+        // IoT Hub: QoS 2 is not offered; 1 is granted.
+        let granted = asked.min(QoS::AtLeastOnce);
+        match self.subscriptions.insert(filter, granted, self.limits.filters_per_connection_max) {
+            true => granted as u8,
+            false => SUBSCRIPTION_REFUSED,
+        }
+    }
+
+    fn on_unsubscribe(&mut self, unsubscribe: &Unsubscribe, now: Moment) -> Result<(), SessionError> {
+        self.spend(now)?;
+        self.check_filter_count(unsubscribe.filters.len())?;
+        let before = self.subscriptions.clone();
+        for text in &unsubscribe.filters {
+            if let Ok(filter) = topic::parse_filter(&self.role, text) {
+                self.subscriptions.remove(&filter);
+            }
+        }
+        self.acknowledge_subscriptions(Packet::UnsubAck(unsubscribe.packet_id), &before);
+        Ok(())
+    }
+
+    fn check_filter_count(&self, count: usize) -> Result<(), SessionError> {
+        let count_max = self.limits.filters_per_connection_max;
+        if count > count_max { Err(SessionError::TooManyFilters { count, count_max }) } else { Ok(()) }
+    }
+
+    /// What is kept is stored before it is acknowledged, so that no restart forgets what a peer was promised.
+    fn acknowledge_subscriptions(&mut self, ack: Packet, before: &Subscriptions) {
+        let is_changed = self.subscriptions != *before || !self.unsaved.is_empty();
+        if self.is_kept && is_changed {
+            self.unsaved.push_back(ack);
+            self.actions.push_back(Action::SaveSubscriptions(self.subscriptions.encode()));
+        } else {
+            self.actions.push_back(Action::Send(ack));
+        }
+    }
+
+    /// The packet id of a delivery: a message keeps its own over all its deliveries ([MQTT-4.4.0-1]). Should a
+    /// message 65,535 numbers older still be in flight, the next free id serves.
+    fn free_packet_id(&self, number: u64) -> u16 {
+        let mut packet_id = packet_id_of(number);
+        while self.in_flight.iter().any(|sent| sent.packet_id == packet_id) {
+            packet_id = packet_id_of(u64::from(packet_id) + 1);
+        }
+        packet_id
+    }
+
+    fn spend(&mut self, now: Moment) -> Result<(), SessionError> {
+        if self.allowance.spend(now.monotonic) { Ok(()) } else { Err(SessionError::Flood) }
+    }
+
+    fn is_expired(&self, now: Moment) -> bool {
+        self.expiry.is_some_and(|expiry| now.wall >= expiry.end)
+    }
+}
+
+impl Expiry {
+    fn new(end: Timestamp, now: Moment) -> Self {
+        let left = end.duration_since(now.wall).clamp(SignedDuration::ZERO, EXPIRY_CHECK_PERIOD);
+        Self { end, check: now.monotonic + left.unsigned_abs() }
+    }
+}
+
+/// How long a peer may be silent: one and a half of what it said ([MQTT-3.1.2-24]). No promise, and one of more
+/// than the maximum, count as the maximum (IoT Hub: 1,177 s).
+fn keep_alive_time(seconds: u16, keep_alive_max: Duration) -> Duration {
+    let asked = Duration::from_secs(u64::from(seconds));
+    let kept = if asked.is_zero() { keep_alive_max } else { asked.min(keep_alive_max) };
+    kept.saturating_mul(3) / 2
+}
+
+/// Numbers from 1, in a circle over all packet ids but 0.
+fn packet_id_of(number: u64) -> u16 {
+    let position = number.saturating_sub(1) % u64::from(u16::MAX);
+    position as u16 + 1
+}
+
+/// Source: IoT Hub, error codes.
+const TWINS_UNSUPPORTED: &str = r#"{"errorCode":404013,"message":"ErrorCode:FeatureNotSupported;Device twins are not supported by this hub."}"#;
+
+/// A service reads many devices' telemetry: its window is wider than a device's. No payload is held for it.
+const EVENTS_IN_FLIGHT_MAX: usize = 1024;
+
+const EXPIRY_CHECK_PERIOD: SignedDuration = SignedDuration::from_secs(60);
+
+/// Room for actions an idle session keeps.
+const ACTIONS_KEPT: usize = 8;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,276 @@
+//! The hub's REST face as its client sees it: one request, one answer, errors turned into what an operator can act on.
+//!
+//! No proxy, no redirect, no second try: a verb does what it says once and tells how it went.
+
+use std::error::Error;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, IF_MATCH};
+use reqwest::{Client, Method, RequestBuilder, StatusCode};
+use serde_json::Value;
+
+use crate::cli::exit::{Exit, Failure};
+use crate::cli::login::{Login, chain};
+
+/// A client of one hub.
+pub(super) struct Rest {
+    client: Client,
+    login: Login,
+}
+
+impl Rest {
+    pub(super) fn new(login: Login) -> Result<Self, Failure> {
+        let mut builder = Client::builder()
+            .tls_backend_preconfigured(login.tls()?)
+            .https_only(true)
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .timeout(REQUEST_TIME_MAX)
+            .user_agent(concat!("portcullis/", env!("CARGO_PKG_VERSION")));
+        if let Some(address) = login.connect_address {
+            builder = builder.resolve(&login.host, SocketAddr::new(address, login.https_port));
+        }
+        let client = builder.build().map_err(|error| Failure::error(chain(&error)))?;
+        Ok(Self { client, login })
+    }
+
+    pub(super) fn login(&self) -> &Login {
+        &self.login
+    }
+
+    /// The object at a path given in segments.
+    pub(super) async fn get(&self, path: &[&str], query: &[(&str, &str)]) -> Result<Value, Failure> {
+        let answer = self.send(self.request(Method::GET, path).query(query)).await?;
+        parse(&answer)
+    }
+
+    /// Creates: without `If-Match` an identity that exists already is a conflict.
+    pub(super) async fn create(&self, path: &[&str], body: &Value) -> Result<Value, Failure> {
+        let answer = self.send(self.request(Method::PUT, path).json(body)).await?;
+        parse(&answer)
+    }
+
+    pub(super) async fn delete(&self, path: &[&str], if_match: HeaderValue) -> Result<(), Failure> {
+        self.send(self.request(Method::DELETE, path).header(IF_MATCH, if_match)).await.map(drop)
+    }
+
+    /// Sends bytes with headers of their own.
+    pub(super) async fn post(&self, path: &[&str], headers: HeaderMap, body: Vec<u8>) -> Result<(), Failure> {
+        let request = self.request(Method::POST, path).headers(headers);
+        self.send(request.header(CONTENT_TYPE, "application/octet-stream").body(body)).await.map(drop)
+    }
+
+    fn request(&self, method: Method, path: &[&str]) -> RequestBuilder {
+        let url = url(&self.login.host, self.login.https_port, path);
+        let request = self.client.request(method, url).query(&[("api-version", API_VERSION)]);
+        match HeaderValue::from_str(&self.login.token()) {
+            Ok(mut token) => {
+                token.set_sensitive(true);
+                request.header(AUTHORIZATION, token)
+            }
+            // A token is printable ASCII; without one the hub says 401.
+            Err(_) => request,
+        }
+    }
+
+    async fn send(&self, request: RequestBuilder) -> Result<Vec<u8>, Failure> {
+        let mut response = request.send().await.map_err(|error| self.unreachable(&error))?;
+        let status = response.status();
+        let name =
+            response.headers().get(ERROR_HEADER).and_then(|name| name.to_str().ok()).map(str::to_owned);
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(|error| self.unreachable(&error))? {
+            if body.len() + chunk.len() > ANSWER_BYTES_MAX {
+                return Err(Failure::error(format!("the answer has more than {ANSWER_BYTES_MAX} bytes")));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        if status.is_success() { Ok(body) } else { Err(refused(status, name.as_deref(), &body)) }
+    }
+
+    fn unreachable(&self, error: &reqwest::Error) -> Failure {
+        let where_to = format!("{}:{}", self.login.host, self.login.https_port);
+        if error.is_timeout() {
+            return Failure::new(
+                Exit::Throttled,
+                format!("no answer from {where_to} within {REQUEST_TIME_MAX:?}"),
+            );
+        }
+        // The outermost text only repeats the URL.
+        let text = error.source().map_or_else(|| error.to_string(), chain);
+        let failure = Failure::error(format!("{where_to}: {text}"));
+        if text.contains("certificate") {
+            return failure
+                .with_hint("--ca FILE names the hub's ca.pem; the host must be a name in its certificate");
+        }
+        failure.with_hint("is the hub running, and is this its HTTPS port?")
+    }
+}
+
+/// Every character with a meaning in a URL is encoded: ids may hold `?`, `%`, `;` and more.
+fn url(host: &str, port: u16, path: &[&str]) -> String {
+    let mut url = format!("https://{host}:{port}");
+    for segment in path {
+        url.push('/');
+        url.extend(utf8_percent_encode(segment, &UNRESERVED));
+    }
+    url
+}
+
+fn parse(answer: &[u8]) -> Result<Value, Failure> {
+    serde_json::from_slice(answer).map_err(|error| Failure::error(format!("the answer is not JSON: {error}")))
+}
+
+/// What an error answer means. IoT Hub: `{"Message":"ErrorCode:Name;text"}`, the name also in a header.
+fn refused(status: StatusCode, header: Option<&str>, body: &[u8]) -> Failure {
+    let message = serde_json::from_slice::<Value>(body).ok();
+    let message =
+        message.as_ref().and_then(|value| value.get("Message")).and_then(Value::as_str).unwrap_or_default();
+    let (in_body, text) = match message.strip_prefix("ErrorCode:").and_then(|rest| rest.split_once(';')) {
+        Some((name, text)) => (Some(name), text),
+        None => (None, message),
+    };
+    let name = in_body.or(header);
+    let code = name.and_then(number).unwrap_or(u32::from(status.as_u16()) * 1000);
+    let message = match (name, text) {
+        (Some(name), "") => name.to_owned(),
+        (Some(name), text) => format!("{name}: {text}"),
+        (None, "") => status.to_string(),
+        (None, text) => text.to_owned(),
+    };
+    let failure = Failure::new(exit(status), message).with_code(code);
+    match hint(code) {
+        Some(hint) => failure.with_hint(hint),
+        None => failure,
+    }
+}
+
+fn exit(status: StatusCode) -> Exit {
+    match status {
+        StatusCode::NOT_FOUND => Exit::NotFound,
+        StatusCode::CONFLICT | StatusCode::PRECONDITION_FAILED => Exit::Conflict,
+        StatusCode::UNAUTHORIZED => Exit::Unauthorized,
+        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS | StatusCode::GATEWAY_TIMEOUT => {
+            Exit::Throttled
+        }
+        _ => Exit::Error,
+    }
+}
+
+fn hint(code: u32) -> Option<&'static str> {
+    match code {
+        401_000..402_000 => {
+            Some("check the policy's key and rights, the hub's name, and this machine's clock")
+        }
+        403_004 => Some("the queue is full: wait until the device takes its messages, or until they expire"),
+        404_001 => Some("`portcullis device-identity list` shows what there is"),
+        404_010 => Some("`portcullis module-identity list -d ID` shows what there is"),
+        409_001 | 409_301 => Some("`show` prints the one there is; `delete` removes it"),
+        412_001 => Some("somebody changed it; `show` prints its present etag"),
+        _ => None,
+    }
+}
+
+/// IoT Hub's number for the name of an error.
+///
+/// Source: IoT Hub, "Understand and resolve Azure IoT Hub errors".
+fn number(name: &str) -> Option<u32> {
+    NUMBERS.iter().find(|(_, known)| *known == name).map(|(number, _)| *number)
+}
+
+const NUMBERS: &[(u32, &str)] = &[
+    (400_000, "GenericBadRequest"),
+    (400_001, "InvalidProtocolVersion"),
+    (400_003, "InvalidOperation"),
+    (400_004, "ArgumentInvalid"),
+    (400_005, "ArgumentNull"),
+    (400_006, "IotHubFormatError"),
+    (400_012, "DeserializationError"),
+    (400_013, "BulkRegistryOperationFailure"),
+    (400_024, "RequestTimedOut"),
+    (400_027, "ConnectionForcefullyClosedOnNewConnection"),
+    (400_028, "InvalidDeviceScope"),
+    (400_301, "CannotRegisterModuleToModule"),
+    (401_000, "GenericUnauthorized"),
+    (401_001, "IotHubNotFound"),
+    (401_002, "IotHubUnauthorizedAccess"),
+    (401_003, "IotHubUnauthorized"),
+    (403_000, "GenericForbidden"),
+    (403_002, "IotHubQuotaExceeded"),
+    (403_004, "DeviceMaximumQueueDepthExceeded"),
+    (403_007, "DeviceMaximumQueueSizeExceeded"),
+    (403_009, "InvalidMessageExpiryTime"),
+    (403_012, "DeviceDisabled"),
+    (404_000, "GenericNotFound"),
+    (404_001, "DeviceNotFound"),
+    (404_002, "JobNotFound"),
+    (404_010, "ModuleNotFound"),
+    (404_013, "FeatureNotSupported"),
+    (404_103, "DeviceNotOnline"),
+    (409_001, "DeviceAlreadyExists"),
+    (409_002, "LinkCreationConflict"),
+    (409_301, "ModuleAlreadyExistsOnDevice"),
+    (412_001, "PreconditionFailed"),
+    (412_002, "DeviceMessageLockLost"),
+    (413_001, "MessageTooLarge"),
+    (413_002, "TooManyDevices"),
+    (413_003, "TooManyModulesOnDevice"),
+    (429_001, "ThrottlingException"),
+    (500_001, "ServerError"),
+    (500_008, "GenericTimeout"),
+    (503_001, "ServiceUnavailable"),
+    (504_101, "GatewayTimeout"),
+];
+const API_VERSION: &str = "2021-04-12";
+const ERROR_HEADER: &str = "iothub-errorcode";
+const REQUEST_TIME_MAX: Duration = Duration::from_secs(30);
+/// A list of 1,000 identities is about 1 MiB.
+const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// RFC 3986's unreserved characters stay as they are.
+const UNRESERVED: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn t503_ids_are_encoded_once_in_paths() {
+        let path = url("localhost", 8443, &["devices", "a%31;$?(='x", "modules", "$edgeAgent"]);
+        assert_eq!(path, "https://localhost:8443/devices/a%2531%3B%24%3F%28%3D%27x/modules/%24edgeAgent");
+    }
+
+    #[test]
+    fn an_error_answer_is_told_with_number_text_and_hint() {
+        let body = br#"{"Message":"ErrorCode:DeviceNotFound;pump-7","ExceptionMessage":"Tracking ID:x"}"#;
+        let failure = refused(StatusCode::NOT_FOUND, Some("DeviceNotFound"), body);
+        assert_eq!(failure.exit(), Exit::NotFound);
+        assert!(
+            failure.to_string().starts_with("error[404001]: DeviceNotFound: pump-7  hint: "),
+            "{failure}"
+        );
+    }
+
+    #[test]
+    fn an_error_answer_of_another_shape_still_says_something() {
+        let text = |status, header, body: &[u8]| refused(status, header, body).to_string();
+        assert_eq!(text(StatusCode::BAD_GATEWAY, None, b"<html>"), "error[502000]: 502 Bad Gateway");
+        assert_eq!(text(StatusCode::BAD_REQUEST, Some("ArgumentNull"), b""), "error[400005]: ArgumentNull");
+        assert_eq!(
+            text(StatusCode::BAD_REQUEST, None, br#"{"Message":"no; not so"}"#),
+            "error[400000]: no; not so"
+        );
+        assert_eq!(text(StatusCode::BAD_REQUEST, Some("Later"), b"{}"), "error[400000]: Later");
+    }
+
+    #[test]
+    fn the_exit_code_follows_the_status() {
+        for (status, code) in
+            [(404, 3), (409, 4), (412, 4), (401, 5), (429, 6), (504, 6), (400, 1), (403, 1), (500, 1)]
+        {
+            let failure = refused(StatusCode::from_u16(status).unwrap(), None, b"");
+            assert_eq!(failure.exit() as u8, code, "{status}");
+        }
+    }
+}

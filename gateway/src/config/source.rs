@@ -1,0 +1,176 @@
+//! Where settings come from: flags, environment, files. Each becomes a layer of dotted keys and texts.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use super::{ConfigError, ServeFlags};
+
+/// One setting as somebody gave it.
+#[derive(Debug)]
+pub(super) struct Given {
+    /// Dotted, such as `limits.keep_alive_max`.
+    pub(super) key: String,
+    pub(super) text: Text,
+    pub(super) origin: Origin,
+}
+
+/// What was given: one text, several, or a section with nothing in it.
+#[derive(Debug)]
+pub(super) enum Text {
+    One(String),
+    Many(Vec<String>),
+    EmptySection,
+}
+
+/// Who gave it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    Flag(&'static str),
+    Variable(String),
+    File(PathBuf),
+}
+
+impl Origin {
+    /// How `key` is written where this came from.
+    pub(super) fn spell(&self, key: &str) -> String {
+        match self {
+            Self::Variable(_) => format!("{PREFIX}{}", key.replace('.', "__").to_uppercase()),
+            Self::Flag(_) | Self::File(_) => key.to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flag(name) => write!(f, "the flag {name}"),
+            Self::Variable(name) => write!(f, "the environment variable {name}"),
+            Self::File(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+impl Text {
+    /// The text of a setting that has one.
+    pub(super) fn one(&self) -> Result<&str, String> {
+        match self {
+            Self::One(text) => Ok(text),
+            Self::Many(_) | Self::EmptySection => Err("one value belongs here".to_owned()),
+        }
+    }
+
+    /// The texts of a setting that may have several: a list, or one text parted by commas.
+    pub(super) fn many(&self) -> Result<Vec<&str>, String> {
+        match self {
+            Self::One(text) if text.is_empty() => Ok(Vec::new()),
+            Self::One(text) => Ok(text.split(',').map(str::trim).collect()),
+            Self::Many(texts) => Ok(texts.iter().map(String::as_str).collect()),
+            Self::EmptySection => Err("a list belongs here".to_owned()),
+        }
+    }
+}
+
+/// The layer of the command line, without `--config` and `--data-dir`.
+pub(super) fn from_flags(flags: &ServeFlags) -> Vec<Given> {
+    let mut layer = Vec::new();
+    for (key, flag, text) in
+        [("hostname", "--hostname", &flags.hostname), ("log.format", "--log-format", &flags.log_format)]
+    {
+        layer.extend(text.iter().map(|text| given(key, Text::One(text.clone()), Origin::Flag(flag))));
+    }
+    for (key, flag, texts) in [
+        ("mqtt.listen", "--mqtt-listen", &flags.mqtt_listen),
+        ("https.listen", "--https-listen", &flags.https_listen),
+        ("ops.listen", "--ops-listen", &flags.ops_listen),
+    ] {
+        if !texts.is_empty() {
+            layer.push(given(key, Text::Many(texts.clone()), Origin::Flag(flag)));
+        }
+    }
+    layer
+}
+
+/// The layer of the environment. Variables that are not ours are passed over.
+pub(super) fn from_environment(variables: impl Iterator<Item = (String, String)>) -> Vec<Given> {
+    let ours = variables.filter_map(|(name, text)| {
+        let key = match name.strip_prefix(PREFIX) {
+            Some(rest) => rest.to_lowercase().replace("__", "."),
+            None if name == LOG_FILTER => "log.filter".to_owned(),
+            None => return None,
+        };
+        Some(given(&key, Text::One(text), Origin::Variable(name)))
+    });
+    ours.collect()
+}
+
+/// The layer of one file.
+pub(super) fn from_file(path: &Path) -> Result<Vec<Given>, ConfigError> {
+    let unreadable = |reason: String| ConfigError::File { path: path.to_owned(), reason };
+    let text = read_bounded(path, FILE_BYTES_MAX).map_err(unreadable)?;
+    // A file cut to nothing must not pass for "all defaults", which listen more widely than it may have said.
+    if text.trim().is_empty() {
+        return Err(unreadable("the file is empty".to_owned()));
+    }
+    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
+        // The error's own text quotes the line, which may hold a key.
+        let line = error.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
+        unreadable(format!("line {line}: {}", error.message()))
+    })?;
+    let mut layer = Vec::new();
+    flatten(&mut layer, "", table, &Origin::File(path.to_owned()))?;
+    Ok(layer)
+}
+
+/// A small text file's contents.
+pub(super) fn read_bounded(path: &Path, bytes_max: u64) -> Result<String, String> {
+    use std::io::Read;
+    let file = std::fs::File::open(path).map_err(|error| format!("it cannot be opened: {error}"))?;
+    let mut text = String::new();
+    let read = file.take(bytes_max + 1).read_to_string(&mut text).map_err(|error| format!("it cannot be read: {error}"))?;
+    if read as u64 > bytes_max { Err(format!("it is longer than {bytes_max} bytes")) } else { Ok(text) }
+}
+
+fn flatten(layer: &mut Vec<Given>, section: &str, table: toml::Table, origin: &Origin) -> Result<(), ConfigError> {
+    if table.is_empty() && !section.is_empty() {
+        layer.push(given(section, Text::EmptySection, origin.clone()));
+    }
+    for (name, value) in table {
+        let key = if section.is_empty() { name } else { format!("{section}.{name}") };
+        let text = match value {
+            toml::Value::Table(table) => {
+                flatten(layer, &key, table, origin)?;
+                continue;
+            }
+            toml::Value::Array(values) => values.into_iter().map(scalar).collect::<Option<_>>().map(Text::Many),
+            value => scalar(value).map(Text::One),
+        };
+        let Some(text) = text else {
+            let reason = "it is neither text, number nor a list of texts".to_owned();
+            return Err(ConfigError::Invalid { key, origin: origin.clone(), reason });
+        };
+        layer.push(given(&key, text, origin.clone()));
+    }
+    Ok(())
+}
+
+fn scalar(value: toml::Value) -> Option<String> {
+    match value {
+        toml::Value::String(text) => Some(text),
+        toml::Value::Integer(number) => Some(number.to_string()),
+        toml::Value::Boolean(_)
+        | toml::Value::Float(_)
+        | toml::Value::Datetime(_)
+        | toml::Value::Array(_)
+        | toml::Value::Table(_) => None,
+    }
+}
+
+fn given(key: &str, text: Text, origin: Origin) -> Given {
+    Given { key: key.to_owned(), text, origin }
+}
+
+/// What our variables begin with. Those with one underscore are for other programs of ours.
+const PREFIX: &str = "PORTCULLIS__";
+/// The customary short name for `PORTCULLIS__LOG__FILTER`.
+const LOG_FILTER: &str = "PORTCULLIS_LOG";
+const FILE_BYTES_MAX: u64 = 1024 * 1024;

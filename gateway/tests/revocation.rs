@@ -1,0 +1,145 @@
+//! What an operator takes away is gone at once: live connections, wills, and what would come later.
+
+use bytes::Bytes;
+use portcullis::testing::{TestClient, TestHub, TestIdentity, will};
+use portcullis_registry::credential::SymmetricKey;
+use portcullis_registry::id::Precondition;
+use portcullis_registry::identity::AuthenticationSpec;
+
+fn events(identity: &TestIdentity) -> String {
+    format!("{}/messages/events/", identity.topic())
+}
+
+/// A device with a will, connected.
+async fn connected(hub: &TestHub, name: &str) -> (TestIdentity, TestClient) {
+    let device = hub.device(name).await;
+    let mut connect = hub.connect_packet(&device);
+    connect.will = Some(will(&events(&device), "will"));
+    let client = hub.connect_with(connect).await.unwrap();
+    (device, client)
+}
+
+#[tokio::test]
+async fn t603_t604_disable_delete_and_new_keys_close_the_connection_and_drop_the_will() {
+    let hub = TestHub::start().await;
+    let mut service = hub.events().await;
+    let (disabled, mut first) = connected(&hub, "disabled").await;
+    let (deleted, mut second) = connected(&hub, "deleted").await;
+    let (rekeyed, mut third) = connected(&hub, "rekeyed").await;
+    let (switched, mut fourth) = connected(&hub, "switched").await;
+    hub.disable(&disabled).await;
+    hub.delete(&deleted).await;
+    let new_keys = AuthenticationSpec::Sas { primary: Some(SymmetricKey::generate()), secondary: Some(SymmetricKey::generate()) };
+    hub.change(&rekeyed, |spec| spec.authentication = new_keys).await;
+    hub.change(&switched, |spec| spec.authentication = AuthenticationSpec::CertificateAuthority).await;
+    for client in [&mut first, &mut second, &mut third, &mut fourth] {
+        assert!(client.closed().await);
+    }
+    // The next event is a bystander's: no will came before it.
+    let bystander = hub.device("bystander").await;
+    hub.connect(&bystander).await.publish_acknowledged(&events(&bystander), b"alive").await;
+    assert_eq!(service.take_message().await.payload, Bytes::from("alive"));
+    for identity in [&disabled, &deleted, &rekeyed, &switched] {
+        assert!(hub.connect_with(hub.connect_packet(identity)).await.is_err(), "{}", identity.id);
+    }
+    hub.stop().await;
+}
+
+#[tokio::test]
+async fn t613_swapped_keys_leave_the_connection_alone() {
+    let hub = TestHub::start().await;
+    let (device, mut client) = connected(&hub, "swapped").await;
+    let keys = device.keys.clone();
+    let swapped = AuthenticationSpec::Sas { primary: Some(keys.secondary), secondary: Some(keys.primary) };
+    hub.change(&device, |spec| spec.authentication = swapped).await;
+    client.settle().await;
+    hub.stop().await;
+}
+
+#[tokio::test]
+async fn t614_a_disabled_device_takes_its_modules_down_and_a_deleted_module_only_itself() {
+    let hub = TestHub::start().await;
+    let device = hub.device("d1").await;
+    let first = hub.module("d1", "m1").await;
+    let second = hub.module("d1", "m2").await;
+    let mut of_device = hub.connect(&device).await;
+    let mut of_first = hub.connect(&first).await;
+    let mut of_second = hub.connect(&second).await;
+    hub.delete(&first).await;
+    assert!(of_first.closed().await);
+    of_device.settle().await;
+    of_second.settle().await;
+    hub.disable(&device).await;
+    assert!(of_device.closed().await);
+    assert!(of_second.closed().await);
+    hub.stop().await;
+}
+
+#[tokio::test]
+async fn t611_made_anew_an_id_has_an_empty_queue_and_no_session() {
+    let hub = TestHub::start().await;
+    let device = hub.device("d1").await;
+    let mut client = hub.connect(&device).await;
+    client.subscribe(&["devices/d1/messages/devicebound/#"]).await;
+    hub.send(&device, "of the old generation").await;
+    client.message().await;
+    hub.delete(&device).await;
+    assert!(client.closed().await);
+    let again = hub.device("d1").await;
+    let mut client = hub.connect(&again).await;
+    assert!(!client.session_present);
+    client.subscribe(&["devices/d1/messages/devicebound/#"]).await;
+    client.settle().await;
+    hub.stop().await;
+}
+
+#[tokio::test]
+async fn t605_disabled_and_enabled_again_the_device_must_prove_itself_and_keeps_its_queue() {
+    let hub = TestHub::start().await;
+    let device = hub.device("d1").await;
+    let mut client = hub.connect(&device).await;
+    client.subscribe(&["devices/d1/messages/devicebound/#"]).await;
+    hub.disable(&device).await;
+    assert!(client.closed().await);
+    hub.change(&device, |_| {}).await;
+    hub.send(&device, "kept").await;
+    let mut stranger = device.clone();
+    stranger.keys.primary = SymmetricKey::generate();
+    assert!(hub.connect_with(hub.connect_packet(&stranger)).await.is_err());
+    let mut client = hub.connect(&device).await;
+    assert_eq!(client.take_message().await.payload, Bytes::from("kept"));
+    hub.stop().await;
+}
+
+#[tokio::test]
+async fn t317_a_connection_ends_with_its_token_and_its_messages_come_again() {
+    let hub = TestHub::start().await;
+    let device = hub.device("d1").await;
+    let mut connect = hub.connect_packet(&device);
+    connect.password = Some(portcullis::mqtt::packet::Password::from_bytes(hub.token_for(&device, 3).as_bytes()));
+    let mut client = hub.connect_with(connect).await.unwrap();
+    client.subscribe(&["devices/d1/messages/devicebound/#"]).await;
+    hub.send(&device, "x").await;
+    client.message().await;
+    assert!(client.closed().await);
+    assert!(hub.connect(&device).await.message().await.dup);
+    hub.stop().await;
+}
+
+#[tokio::test]
+async fn p6_a_change_while_a_connect_is_half_way_is_seen() {
+    let hub = TestHub::start().await;
+    let device = hub.device("d1").await;
+    for _ in 0..20 {
+        let connect = hub.connect_with(hub.connect_packet(&device));
+        let (outcome, ()) = tokio::join!(connect, hub.disable(&device));
+        if let Ok(mut client) = outcome {
+            assert!(client.closed().await, "a disabled device stays connected");
+        }
+        assert_eq!(hub.hub.sessions.len(), 0);
+        hub.change(&device, |_| {}).await;
+    }
+    let precondition = Precondition::AnyVersion;
+    hub.hub.registry.delete(&device.id, precondition).await.unwrap();
+    hub.stop().await;
+}

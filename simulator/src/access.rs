@@ -1,0 +1,168 @@
+//! Which hub to talk to, as whom, and whom to trust: from a connection string, or from the files a hub leaves in its
+//! data directory for programs on the same machine.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use portcullis_registry::credential::{InvalidKey, SymmetricKey};
+use portcullis_registry::id::DeviceId;
+use portcullis_registry::sas;
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+use serde::Deserialize;
+
+/// A hub, the policy to act under, and the TLS settings that trust exactly one CA file.
+#[derive(Clone, Debug)]
+pub struct HubAccess {
+    /// The name in tokens, user names and the hub's certificate.
+    pub hostname: String,
+    pub mqtt_port: u16,
+    pub https_port: u16,
+    pub tls: Arc<ClientConfig>,
+    policy: String,
+    key: SymmetricKey,
+}
+
+/// Why there is no hub to talk to.
+#[derive(Debug, thiserror::Error)]
+pub enum AccessError {
+    #[error("cannot read {}; is a hub running with this data directory? Otherwise give --login", .file.display())]
+    NoLocalHub { file: PathBuf, source: io::Error },
+    #[error("{} is not what a hub writes", .file.display())]
+    BadLocalFile { file: PathBuf, source: serde_json::Error },
+    #[error("--login needs --ca: the file with the hub's CA")]
+    NoCa,
+    #[error("cannot read the CA file {}", .file.display())]
+    BadCa { file: PathBuf, source: rustls_pki_types::pem::Error },
+    #[error("a certificate in {} cannot be a root", .file.display())]
+    BadRoot { file: PathBuf, source: rustls::Error },
+    #[error("{} holds no certificate", .0.display())]
+    EmptyCa(PathBuf),
+    #[error("the connection string has no {0}")]
+    MissingField(&'static str),
+    #[error("the connection string is a device's; provisioning needs a policy's, such as iothubowner's")]
+    DeviceConnectionString,
+    #[error("the connection string's SharedAccessKey")]
+    BadKey(#[source] InvalidKey),
+    #[error("TLS cannot be set up")]
+    Tls(#[source] rustls::Error),
+}
+
+/// What a hub tells programs on its machine.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct LocalFile {
+    mqtt_port: u16,
+    https_port: u16,
+    /// Connection string of the owner policy.
+    owner: String,
+}
+
+impl HubAccess {
+    /// The hub of the data directory `data_dir`, on this machine; its own CA unless `ca` names another.
+    pub fn local(data_dir: &Path, ca: Option<&Path>) -> Result<Self, AccessError> {
+        let file = data_dir.join("local.json");
+        let text = match fs::read(&file) {
+            Ok(text) => text,
+            Err(source) => return Err(AccessError::NoLocalHub { file, source }),
+        };
+        let local: LocalFile = match serde_json::from_slice(&text) {
+            Ok(local) => local,
+            Err(source) => return Err(AccessError::BadLocalFile { file, source }),
+        };
+        let own_ca = data_dir.join("ca.pem");
+        Self::remote(&local.owner, Some(ca.unwrap_or(&own_ca)), local.mqtt_port, local.https_port)
+    }
+
+    /// The hub that `connection_string` names, trusted by the CA file `ca` alone.
+    pub fn remote(
+        connection_string: &str,
+        ca: Option<&Path>,
+        mqtt_port: u16,
+        https_port: u16,
+    ) -> Result<Self, AccessError> {
+        let tls = trust_only(ca.ok_or(AccessError::NoCa)?)?;
+        let field = |name| field(connection_string, name).ok_or(AccessError::MissingField(name));
+        if field("DeviceId").is_ok() {
+            return Err(AccessError::DeviceConnectionString);
+        }
+        Ok(Self {
+            hostname: field("HostName")?.to_owned(),
+            mqtt_port,
+            https_port,
+            tls: Arc::new(tls),
+            policy: field("SharedAccessKeyName")?.to_owned(),
+            key: SymmetricKey::parse_base64(field("SharedAccessKey")?).map_err(AccessError::BadKey)?,
+        })
+    }
+
+    /// A token for the REST API.
+    pub fn service_token(&self, now: Timestamp) -> String {
+        sas::sign(&self.hostname, &self.key, expiry(now), Some(&self.policy))
+    }
+
+    /// A token for `device` to connect with, signed with its own key.
+    pub fn device_token(&self, device: &DeviceId, key: &SymmetricKey, now: Timestamp) -> String {
+        sas::sign(&format!("{}/devices/{device}", self.hostname), key, expiry(now), None)
+    }
+}
+
+/// The value of `name` in a connection string; only the first `=` separates, keys end in `=`.
+fn field<'a>(connection_string: &'a str, name: &str) -> Option<&'a str> {
+    let mut pairs = connection_string.split(';').filter_map(|pair| pair.split_once('='));
+    pairs.find(|(key, _)| *key == name).map(|(_, value)| value).filter(|value| !value.is_empty())
+}
+
+fn expiry(now: Timestamp) -> i64 {
+    now.as_second() + TOKEN_LIFE_SECONDS
+}
+
+/// TLS settings with the certificates of `file` as the only roots.
+fn trust_only(file: &Path) -> Result<ClientConfig, AccessError> {
+    let bad = |source| AccessError::BadCa { file: file.to_owned(), source };
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(file).map_err(bad)? {
+        let added = roots.add(certificate.map_err(bad)?);
+        added.map_err(|source| AccessError::BadRoot { file: file.to_owned(), source })?;
+    }
+    if roots.is_empty() {
+        return Err(AccessError::EmptyCa(file.to_owned()));
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    Ok(builder.map_err(AccessError::Tls)?.with_root_certificates(roots).with_no_client_auth())
+}
+
+/// Longer than a run usually lasts: renewing a token means a reconnect, which would count as a dropped connection.
+const TOKEN_LIFE_SECONDS: i64 = 24 * 3600;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_split_at_the_first_equals_sign() {
+        let text = "HostName=hub.example.test;SharedAccessKeyName=iothubowner;SharedAccessKey=AAEC/w==";
+        assert_eq!(field(text, "HostName"), Some("hub.example.test"));
+        assert_eq!(field(text, "SharedAccessKey"), Some("AAEC/w=="));
+        assert_eq!(field(text, "hostname"), None);
+        assert_eq!(field("HostName=", "HostName"), None);
+    }
+
+    #[test]
+    fn a_directory_without_a_hub_says_what_to_do() {
+        let error = HubAccess::local(Path::new("/no/such/directory"), None).unwrap_err();
+        assert!(error.to_string().contains("--login"), "{error}");
+    }
+
+    #[test]
+    fn a_missing_ca_file_is_named() {
+        let error =
+            HubAccess::remote("HostName=h", Some(Path::new("/no/such/ca.pem")), 8883, 443).unwrap_err();
+        assert!(error.to_string().contains("/no/such/ca.pem"), "{error}");
+    }
+}

@@ -1,0 +1,84 @@
+//! When the next message is due, without drift: every deadline is computed from the start, never from the last send.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// The deadlines of one steady sender.
+#[derive(Clone, Debug)]
+pub struct Pace {
+    first: Instant,
+    period: Duration,
+    /// Number of the next deadline, from 0.
+    next: u64,
+}
+
+impl Pace {
+    /// Deadlines every `1 / rate_per_second`, the first one at `start` plus `phase` (0 to 1) of that.
+    /// `None` for a rate of 0: nothing is ever due.
+    pub fn new(start: Instant, rate_per_second: f64, phase: f64) -> Option<Self> {
+        let period =
+            Duration::try_from_secs_f64(1.0 / rate_per_second).ok().filter(|period| !period.is_zero())?;
+        Some(Self { first: start + period.mul_f64(phase), period, next: 0 })
+    }
+
+    /// Goes on to the next deadline after one was met at `now`. Deadlines that have passed by a whole period are
+    /// given up, because making them up in a burst would measure the delay a second time; says how many.
+    pub fn advance(&mut self, now: Instant) -> u64 {
+        self.next += 1;
+        let late = now.saturating_duration_since(self.deadline());
+        let missed = (late.as_nanos() / self.period.as_nanos()) as u64;
+        self.next += missed;
+        missed
+    }
+
+    /// When the next message is due.
+    pub fn deadline(&self) -> Instant {
+        // In nanoseconds a multiplication does not drift; 64 bits of them are 584 years.
+        let since_first = self.period.as_nanos().saturating_mul(u128::from(self.next));
+        self.first + Duration::from_nanos(u64::try_from(since_first).unwrap_or(u64::MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deadlines_do_not_drift_however_late_each_send_is() {
+        let start = Instant::now();
+        let mut pace = Pace::new(start, 10.0, 0.0).unwrap();
+        for _ in 0..1000 {
+            let late = pace.deadline() + Duration::from_millis(40);
+            assert_eq!(pace.advance(late), 0);
+        }
+        assert_eq!(pace.deadline() - start, Duration::from_secs(100));
+    }
+
+    #[test]
+    fn a_long_stall_is_given_up_and_counted() {
+        let start = Instant::now();
+        let mut pace = Pace::new(start, 1.0, 0.0).unwrap();
+        assert_eq!(pace.advance(start + Duration::from_millis(5500)), 4);
+        assert_eq!(
+            pace.deadline() - start,
+            Duration::from_secs(5),
+            "the newest passed deadline is still met"
+        );
+        assert_eq!(pace.advance(start + Duration::from_millis(5500)), 0);
+        assert_eq!(pace.deadline() - start, Duration::from_secs(6));
+    }
+
+    #[test]
+    fn phases_spread_the_first_deadlines_over_one_period() {
+        let start = Instant::now();
+        let firsts =
+            [0.0, 0.25, 0.5, 0.75].map(|phase| Pace::new(start, 2.0, phase).unwrap().deadline() - start);
+        assert_eq!(firsts, [0, 125, 250, 375].map(Duration::from_millis));
+    }
+
+    #[test]
+    fn a_rate_of_zero_has_no_deadlines() {
+        assert!(Pace::new(Instant::now(), 0.0, 0.5).is_none());
+    }
+}
