@@ -1,1 +1,5 @@
-//! placeholder
+//! What Portcullis costs, as ratios against the simplest thing that could work.
+//!
+//! Each bench states its sum: what an operation is made of, and the parts it cannot do without, measured in the same
+//! run. Machines differ and are noisy; read the ratio between two rows of one run, not a row.
+//! `cargo bench -p portcullis-benches` runs them all.

@@ -36,12 +36,12 @@ pub struct Minted {
 /// Why a CA cannot be had, or does not sign.
 #[derive(Debug, thiserror::Error)]
 pub enum CaError {
-    #[error("the CA certificate: {0}")]
+    #[error("the CA certificate cannot be read")]
     Pem(#[source] PemError),
-    #[error("the CA's key: {0}")]
+    #[error("the CA's key cannot be read")]
     Key(#[source] KeyError),
-    #[error("the CA file must hold exactly one certificate")]
-    NotOne,
+    #[error("more than one certificate where the CA's alone belongs")]
+    NotAlone,
     #[error("the CA certificate is not X.509 DER")]
     Unreadable,
     #[error("the CA certificate is not a CA's")]
@@ -50,9 +50,9 @@ pub enum CaError {
     KeyMismatch,
     #[error("the CA certificate has expired")]
     Expired,
-    #[error("no certificate can be made: {0}")]
+    #[error("no certificate can be made")]
     Mint(#[source] rcgen::Error),
-    #[error("the operating system gives no random bytes: {0}")]
+    #[error("the operating system gives no random bytes")]
     Random(#[source] getrandom::Error),
     #[error("the clock shows a time no certificate can hold")]
     Clock,
@@ -63,7 +63,8 @@ impl CertificateAuthority {
     /// key is trusted by whoever trusted the first.
     pub fn self_signed(key: PrivateKey, now: UnixTime) -> Result<Self, CaError> {
         let digest = Sha256::digest(key.public_key());
-        let name = format!("Portcullis CA {:02x}{:02x}{:02x}{:02x}", digest[0], digest[1], digest[2], digest[3]);
+        let name =
+            format!("Portcullis CA {:02x}{:02x}{:02x}{:02x}", digest[0], digest[1], digest[2], digest[3]);
         let valid_until = later(now, CA_LIFETIME);
         let mut params = params(&name, Validity { from: now, until: valid_until })?;
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -76,7 +77,7 @@ impl CertificateAuthority {
     pub fn parse(certificate_pem: &str, key_pem: &[u8]) -> Result<Self, CaError> {
         let mut certificates = pem::read_certificates(certificate_pem.as_bytes()).map_err(CaError::Pem)?;
         let (Some(certificate), true) = (certificates.pop(), certificates.is_empty()) else {
-            return Err(CaError::NotOne);
+            return Err(CaError::NotAlone);
         };
         let key = PrivateKey::parse_pem(key_pem).map_err(CaError::Key)?;
         let (_, x509) = X509Certificate::from_der(&certificate).map_err(|_| CaError::Unreadable)?;
@@ -105,7 +106,12 @@ impl CertificateAuthority {
     }
 
     /// Signs a server certificate for `key` that carries every one of `names`; the first is the subject, too.
-    pub fn sign_server(&self, key: &PrivateKey, names: &[ServerName<'_>], now: UnixTime) -> Result<Minted, CaError> {
+    pub fn sign_server(
+        &self,
+        key: &PrivateKey,
+        names: &[ServerName<'_>],
+        now: UnixTime,
+    ) -> Result<Minted, CaError> {
         if now >= self.valid_until {
             return Err(CaError::Expired);
         }
@@ -135,7 +141,8 @@ impl CertificateAuthority {
         else {
             return false;
         };
-        other.issuer().as_raw() == own.subject().as_raw() && other.verify_signature(Some(own.public_key())).is_ok()
+        other.issuer().as_raw() == own.subject().as_raw()
+            && other.verify_signature(Some(own.public_key())).is_ok()
     }
 }
 
@@ -196,7 +203,9 @@ mod tests {
     use super::*;
 
     fn at(days: u64) -> UnixTime {
-        UnixTime::since_unix_epoch(Duration::from_secs(20_000 * DAY.as_secs()) + DAY * u32::try_from(days).unwrap())
+        UnixTime::since_unix_epoch(
+            Duration::from_secs(20_000 * DAY.as_secs()) + DAY * u32::try_from(days).unwrap(),
+        )
     }
 
     fn new_ca() -> CertificateAuthority {
@@ -238,7 +247,8 @@ mod tests {
     #[test]
     fn two_certificates_never_share_a_serial_number() {
         let ca = new_ca();
-        let serial = |minted: Minted| X509Certificate::from_der(&minted.certificate).unwrap().1.raw_serial().to_vec();
+        let serial =
+            |minted: Minted| X509Certificate::from_der(&minted.certificate).unwrap().1.raw_serial().to_vec();
         assert_ne!(serial(sign(&ca, "localhost", at(0))), serial(sign(&ca, "localhost", at(0))));
     }
 
@@ -276,11 +286,17 @@ mod tests {
         let mixed = CertificateAuthority::parse(one.pem(), other.key().to_pem().as_bytes());
         assert!(matches!(mixed, Err(CaError::KeyMismatch)));
         let both = format!("{}{}", one.pem(), other.pem());
-        assert!(matches!(CertificateAuthority::parse(&both, one.key().to_pem().as_bytes()), Err(CaError::NotOne)));
+        assert!(matches!(
+            CertificateAuthority::parse(&both, one.key().to_pem().as_bytes()),
+            Err(CaError::NotAlone)
+        ));
         let key = PrivateKey::generate().unwrap();
         let name = [ServerName::try_from("localhost").unwrap()];
         let leaf = one.sign_server(&key, &name, at(0)).unwrap();
-        assert!(matches!(CertificateAuthority::parse(&leaf.pem, key.to_pem().as_bytes()), Err(CaError::NotCa)));
+        assert!(matches!(
+            CertificateAuthority::parse(&leaf.pem, key.to_pem().as_bytes()),
+            Err(CaError::NotCa)
+        ));
     }
 
     #[test]

@@ -13,9 +13,9 @@ pub struct PrivateKey(KeyPair);
 /// Why a private key cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
-    #[error("no key can be made: {0}")]
+    #[error("no key can be made")]
     Generate(#[source] rcgen::Error),
-    #[error("{0}")]
+    #[error(transparent)]
     Pem(#[from] PemError),
     #[error("the private key is of no kind that can be used here")]
     Unsupported,
@@ -80,7 +80,10 @@ mod tests {
 
     #[test]
     fn t913_no_two_keys_are_alike() {
-        assert_ne!(PrivateKey::generate().unwrap().public_key(), PrivateKey::generate().unwrap().public_key());
+        assert_ne!(
+            PrivateKey::generate().unwrap().public_key(),
+            PrivateKey::generate().unwrap().public_key()
+        );
     }
 
     #[test]

@@ -26,7 +26,9 @@ pub fn read_certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, Pe
     for item in items(text)? {
         match item {
             Item::X509Certificate(certificate) => certificates.push(certificate),
-            Item::Pkcs1Key(_) | Item::Pkcs8Key(_) | Item::Sec1Key(_) => return Err(PemError::KeyAmongCertificates),
+            Item::Pkcs1Key(_) | Item::Pkcs8Key(_) | Item::Sec1Key(_) => {
+                return Err(PemError::KeyAmongCertificates);
+            }
             _ => {}
         }
     }

@@ -71,7 +71,10 @@ mod tests {
         let ca = TestCa::new();
         let device = ca.device("d1");
         let long = vec![ca.certificate().clone(); 99];
-        assert_eq!(PresentedChain::parse(&device.certificate, &long).unwrap_err(), ChainRefused::TooMany(100));
+        assert_eq!(
+            PresentedChain::parse(&device.certificate, &long).unwrap_err(),
+            ChainRefused::TooMany(100)
+        );
         let large = [CertificateDer::from(vec![0; BYTES_MAX])];
         let refused = PresentedChain::parse(&device.certificate, &large).unwrap_err();
         assert!(matches!(refused, ChainRefused::TooLarge(_)), "{refused}");

@@ -30,9 +30,9 @@ enum Name {
 /// Why a certificate and key cannot be served.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ServerCertError {
-    #[error("the certificate file cannot be used: {0}")]
+    #[error("the certificate cannot be read")]
     Chain(#[source] PemError),
-    #[error("the key file cannot be used: {0}")]
+    #[error("the private key cannot be read")]
     Key(#[source] PemError),
     #[error("the certificate is not X.509 DER")]
     Unreadable,
@@ -108,7 +108,9 @@ fn name(general: &GeneralName<'_>) -> Option<Name> {
 
 fn matches(pattern: &str, dialled: &str) -> bool {
     if let Some(domain) = pattern.strip_prefix("*.") {
-        return dialled.split_once('.').is_some_and(|(label, rest)| !label.is_empty() && rest.eq_ignore_ascii_case(domain));
+        return dialled
+            .split_once('.')
+            .is_some_and(|(label, rest)| !label.is_empty() && rest.eq_ignore_ascii_case(domain));
     }
     pattern.eq_ignore_ascii_case(dialled)
 }

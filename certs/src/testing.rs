@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rcgen::ExtendedKeyUsagePurpose;
+use rcgen::{BasicConstraints, ExtendedKeyUsagePurpose, IsCa};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
 use crate::ca::{self, CertificateAuthority, Minted, Validity};
@@ -52,23 +52,32 @@ impl TestCa {
         TestCert::new(minted, &key)
     }
 
-    /// A device's certificate that no CA has signed, valid for an hour.
+    /// A device's certificate that no CA has signed, valid for an hour. It says `CA:TRUE`, as those of the customary
+    /// `openssl req -x509` do.
     pub fn self_signed_device(common_name: &str) -> TestCert {
         let key = new_key();
-        let made = device_params(common_name).self_signed(key.signer()).expect("a device certificate");
+        let mut params = device_params(common_name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let made = params.self_signed(key.signer()).expect("a device certificate");
         TestCert::new(Minted { pem: made.pem(), certificate: made.into() }, &key)
     }
 
     fn server_at(&self, names: &[&str], now: UnixTime) -> TestCert {
         let key = new_key();
-        let names: Vec<_> = names.iter().map(|name| ServerName::try_from(*name).expect("a server's name")).collect();
+        let names: Vec<_> =
+            names.iter().map(|name| ServerName::try_from(*name).expect("a server's name")).collect();
         TestCert::new(self.0.sign_server(&key, &names, now).expect("a server certificate"), &key)
     }
 }
 
 impl TestCert {
     fn new(minted: Minted, key: &PrivateKey) -> Self {
-        Self { certificate: minted.certificate, certificate_pem: minted.pem, key: key.to_der(), key_pem: key.to_pem() }
+        Self {
+            certificate: minted.certificate,
+            certificate_pem: minted.pem,
+            key: key.to_der(),
+            key_pem: key.to_pem(),
+        }
     }
 }
 

@@ -109,11 +109,11 @@ pub struct ServeFlags {
 pub enum ConfigError {
     #[error("the configuration file {path} cannot be used: {reason}", path = path.display())]
     File { path: PathBuf, reason: String },
-    #[error("there is no setting {key:?} ({origin}){}", suggestion.as_ref().map(|key| format!("; did you mean {key:?}?")).unwrap_or_default())]
+    #[error("{} is no setting{}", origin.place(key), did_you_mean(suggestion.as_deref()))]
     Unknown { key: String, origin: Origin, suggestion: Option<String> },
-    #[error("{key} ({origin}): {reason}")]
+    #[error("{}: {reason}", origin.place(key))]
     Invalid { key: String, origin: Origin, reason: String },
-    #[error("{key} is given twice ({origin})")]
+    #[error("{} is given twice", origin.place(key))]
     Twice { key: String, origin: Origin },
     #[error("limits.{0}")]
     Contradiction(&'static str),
@@ -182,7 +182,9 @@ impl Config {
         lines.push("\n[limits]".to_owned());
         for limit in LIMITS {
             lines.push(format!("#{}", limit.help));
-            lines.push(format!("{} = {}", limit.name, quoted((limit.show)(&self.limits))));
+            let value = (limit.show)(&self.limits);
+            let is_count = value.bytes().all(|byte| byte.is_ascii_digit());
+            lines.push(format!("{} = {}", limit.name, if is_count { value } else { quoted(value) }));
         }
         for (policy, keys) in &self.policy_keys {
             lines.push(format!("\n[policies.{policy}]"));
@@ -198,7 +200,11 @@ impl Listen {
     /// Every address of the machine, IPv4 first.
     fn everywhere(port: u16, fallback_port: Option<u16>) -> Self {
         let addresses = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
-        Self { addrs: addresses.map(|address| SocketAddr::new(address, port)).to_vec(), fallback_port, defaulted: true }
+        Self {
+            addrs: addresses.map(|address| SocketAddr::new(address, port)).to_vec(),
+            fallback_port,
+            defaulted: true,
+        }
     }
 
     /// The addresses somebody asked for: those and no others.
@@ -208,7 +214,9 @@ impl Listen {
             return Err(format!("1 to {LISTEN_ADDRESSES_MAX} addresses belong here"));
         }
         let address = |text: &str| {
-            text.parse().map_err(|_| format!("{text:?} is not an IP address and port such as \"0.0.0.0:8883\" or \"[::]:8883\""))
+            text.parse().map_err(|_| {
+                format!("{text:?} is not an IP address and port such as \"0.0.0.0:8883\" or \"[::]:8883\"")
+            })
         };
         let addrs = texts.into_iter().map(address).collect::<Result<_, _>>()?;
         Ok(Self { addrs, fallback_port: None, defaulted: false })
@@ -266,9 +274,9 @@ impl Draft {
             };
             // A key and the file that holds it are the same setting.
             if !seen.insert(key.trim_end_matches(FILE_SUFFIX).to_owned()) {
-                return Err(ConfigError::Twice { key: origin.spell(&key), origin });
+                return Err(ConfigError::Twice { key, origin });
             }
-            self.set(&key, &text).map_err(|reason| ConfigError::Invalid { key: origin.spell(&key), origin, reason })?;
+            self.set(&key, &text).map_err(|reason| ConfigError::Invalid { key, origin, reason })?;
         }
         Ok(())
     }
@@ -371,13 +379,17 @@ const SETTINGS: &[Setting] = &[
         key: "tls.certificate",
         help: "A server certificate of your own: the chain, PEM, the server's certificate first.",
         set: |draft, text| assign(&mut draft.chain, parse_path(text).map(Some)),
-        show: |config| show_path(config.certificate.as_ref().map(|files| files.chain.as_path()), "server.pem"),
+        show: |config| {
+            show_path(config.certificate.as_ref().map(|files| files.chain.as_path()), "server.pem")
+        },
     },
     Setting {
         key: "tls.key",
         help: "The key of that certificate, PEM.",
         set: |draft, text| assign(&mut draft.key, parse_path(text).map(Some)),
-        show: |config| show_path(config.certificate.as_ref().map(|files| files.key.as_path()), "server-key.pem"),
+        show: |config| {
+            show_path(config.certificate.as_ref().map(|files| files.key.as_path()), "server-key.pem")
+        },
     },
     Setting {
         key: "log.filter",
@@ -419,7 +431,9 @@ fn parse_path(text: &Text) -> Result<PathBuf, String> {
 
 fn parse_filter(text: &str) -> Result<Targets, String> {
     let parsed = text.parse().ok().filter(|_| !text.trim().is_empty());
-    parsed.ok_or_else(|| format!("{text:?} is not a filter such as \"info\" or \"info,portcullis::auth=debug\""))
+    parsed.ok_or_else(|| {
+        format!("{text:?} is not a filter such as \"info\" or \"info,portcullis::auth=debug\"")
+    })
 }
 
 fn show_path(path: Option<&Path>, example: &str) -> Shown {
@@ -449,7 +463,9 @@ fn known_keys() -> impl Iterator<Item = String> {
     let settings = SETTINGS.iter().map(|setting| setting.key.to_owned());
     let limits = LIMITS.iter().map(|limit| format!("{LIMITS_PREFIX}{}", limit.name));
     let fields = ["primary_key", "primary_key_file", "secondary_key", "secondary_key_file"];
-    let policies = POLICIES.iter().flat_map(move |policy| fields.map(|field| format!("{POLICIES_PREFIX}{policy}.{field}")));
+    let policies = POLICIES
+        .iter()
+        .flat_map(move |policy| fields.map(|field| format!("{POLICIES_PREFIX}{policy}.{field}")));
     settings.chain(limits).chain(policies)
 }
 
@@ -460,10 +476,15 @@ fn unknown(key: String, origin: Origin) -> ConfigError {
         let end = strsim::normalized_damerau_levenshtein(&last(known), &last(&key));
         whole.max(end * LAST_PART_WEIGHT)
     };
-    let liked = known_keys().map(|known| (likeness(&known), known)).filter(|(likeness, _)| *likeness >= LIKENESS_MIN);
+    let liked =
+        known_keys().map(|known| (likeness(&known), known)).filter(|(likeness, _)| *likeness >= LIKENESS_MIN);
     let best = liked.max_by(|(one, _), (other, _)| one.total_cmp(other));
     let suggestion = best.map(|(_, known)| origin.spell(&known));
-    ConfigError::Unknown { key: origin.spell(&key), origin, suggestion }
+    ConfigError::Unknown { key, origin, suggestion }
+}
+
+fn did_you_mean(suggestion: Option<&str>) -> String {
+    suggestion.map(|key| format!("; did you mean {key:?}?")).unwrap_or_default()
 }
 
 /// Where a hub keeps its data if nobody says.

@@ -262,9 +262,14 @@ impl TestHub {
     }
 
     async fn tls_stream(&self) -> TlsStream<TcpStream> {
-        let name = ServerName::try_from(self.hub.hosts.primary().to_owned()).expect("a host name");
+        self.tls_to(self.hub.hosts.primary()).await.expect("the TLS handshake")
+    }
+
+    /// A TLS connection that expects the hub to be `name`, a host name or an address.
+    pub async fn tls_to(&self, name: &str) -> std::io::Result<TlsStream<TcpStream>> {
+        let name = ServerName::try_from(name.to_owned()).expect("a host name or an address");
         let connector = TlsConnector::from(Arc::clone(&self.client_tls));
-        within(connector.connect(name, self.tcp().await)).await.expect("the TLS handshake")
+        within(connector.connect(name, self.tcp().await)).await
     }
 }
 

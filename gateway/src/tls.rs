@@ -1,13 +1,43 @@
-//! TLS: the hub's own certificate, the server's settings, and how our own clients trust it.
+//! TLS: what the listeners serve, and how our own clients trust a hub.
+//!
+//! TLS 1.2 and 1.3, ECDHE with authenticated encryption only, no early data. A client certificate is asked for where
+//! devices connect; `possession` says what it is worth. Sessions are resumed from tickets that the client keeps, so
+//! the hub holds nothing for a peer that is away; who the peer is gets decided anew at each CONNECT all the same.
+//! Of a connection at rest rustls holds its keys, the peer's certificates and empty buffers.
+//!
+//! Verification of a server cannot be switched off, here or by any option.
 
-use std::path::Path;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use rustls::{ClientConfig, ServerConfig};
+use portcullis_certs::pem::{self, PemError};
+use portcullis_certs::server_cert::{ServerCert, ServerCertError};
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::{ServerName, UnixTime};
+use rustls::server::NoServerSessionStorage;
+use rustls::version::{TLS12, TLS13};
+use rustls::{
+    ClientConfig, ConfigBuilder, RootCertStore, ServerConfig, SupportedProtocolVersion, WantsVerifier,
+};
+use rustls_platform_verifier::BuilderVerifierExt;
 use tokio_rustls::TlsAcceptor;
 
-use crate::config::Config;
+use crate::config::{CertificateFiles, Config};
+
+mod data_dir;
+mod own_ca;
+mod possession;
+#[cfg(test)]
+mod tests;
+
+pub use data_dir::DataDirError;
+pub use own_ca::OwnCaError;
+
+use data_dir::DataDir;
+use possession::PossessionOnly;
 
 /// What the TLS listeners serve.
 #[derive(Debug)]
@@ -17,30 +47,126 @@ pub struct ServerTls {
     expires: Timestamp,
 }
 
+/// Why TLS cannot be served, or a server not trusted.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    #[error("being written")]
-    Later,
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    #[error(transparent)]
+    OwnCa(#[from] OwnCaError),
+    #[error("{0} cannot be read")]
+    File(PathBuf, #[source] io::Error),
+    #[error("{chain} and {key} cannot be served", chain = files.chain.display(), key = files.key.display())]
+    Given {
+        files: CertificateFiles,
+        #[source]
+        reason: ServerCertError,
+    },
+    #[error("the certificate in {0} has expired")]
+    Expired(PathBuf),
+    #[error("{0} holds no CA certificates to trust")]
+    NoCa(PathBuf, #[source] PemError),
+    #[error("the TLS library refuses the settings")]
+    Library(#[from] rustls::Error),
 }
 
 impl ServerTls {
-    pub fn open_or_create(_config: &Config) -> Result<Self, TlsError> {
-        Err(TlsError::Later)
+    /// Serves the certificate that the configuration names, or one of the hub's own CA, made on the first start. The
+    /// data directory is made, and closed to others, in either case.
+    pub fn open_or_create(config: &Config) -> Result<Self, TlsError> {
+        let now = UnixTime::now();
+        let directory = DataDir::open(&config.data_dir)?;
+        let names: Vec<_> =
+            config.host_names().into_iter().filter_map(|name| ServerName::try_from(name).ok()).collect();
+        let cert = match &config.certificate {
+            Some(files) => given_certificate(files, &names, now)?,
+            None => own_ca::open_or_create(&directory, &names, &names_of_this_machine(), now)?,
+        };
+        Self::new(cert)
     }
 
+    fn new(cert: ServerCert) -> Result<Self, TlsError> {
+        let expires = Timestamp::from_second(i64::try_from(cert.valid_until().as_secs()).unwrap_or(i64::MAX));
+        let (chain, key) = cert.into_parts();
+        let algorithms = aws_lc_rs::default_provider().signature_verification_algorithms;
+        let proven = Arc::new(PossessionOnly { algorithms });
+        let mut mqtt = server_builder()?
+            .with_client_cert_verifier(proven)
+            .with_single_cert(chain.clone(), key.clone_key())?;
+        let mut https = server_builder()?.with_no_client_auth().with_single_cert(chain, key)?;
+        https.alpn_protocols = vec![b"http/1.1".to_vec()];
+        for config in [&mut mqtt, &mut https] {
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+            config.ticketer = aws_lc_rs::Ticketer::new()?;
+            config.send_tls13_tickets = TICKETS;
+        }
+        Ok(Self { mqtt: Arc::new(mqtt), https: Arc::new(https), expires: expires.unwrap_or(Timestamp::MAX) })
+    }
+
+    /// Where devices connect: asks for a client certificate.
     pub fn mqtt_acceptor(&self) -> TlsAcceptor {
         TlsAcceptor::from(Arc::clone(&self.mqtt))
     }
 
+    /// Where services and operators connect: asks for none, or browsers would pester their users.
     pub fn https_acceptor(&self) -> TlsAcceptor {
         TlsAcceptor::from(Arc::clone(&self.https))
     }
 
+    /// When the server's certificate ends.
     pub fn expires(&self) -> Timestamp {
         self.expires
     }
 }
 
-pub fn client_config(_ca: Option<&Path>) -> Result<ClientConfig, TlsError> {
-    Err(TlsError::Later)
+/// TLS settings of a client that trusts the CA certificates in `ca`, or those of the operating system.
+pub fn client_config(ca: Option<&Path>) -> Result<ClientConfig, TlsError> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(VERSIONS)?;
+    let Some(path) = ca else { return Ok(builder.with_platform_verifier()?.with_no_client_auth()) };
+    let certificates =
+        pem::read_certificates(&read(path)?).map_err(|error| TlsError::NoCa(path.to_owned(), error))?;
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates {
+        roots.add(certificate)?;
+    }
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
+
+/// A certificate of the operator's own: served as it is, unless nobody could take it.
+fn given_certificate(
+    files: &CertificateFiles,
+    names: &[ServerName<'_>],
+    now: UnixTime,
+) -> Result<ServerCert, TlsError> {
+    let cert = ServerCert::parse(&read(&files.chain)?, &read(&files.key)?)
+        .map_err(|reason| TlsError::Given { files: files.clone(), reason })?;
+    if now >= cert.valid_until() {
+        return Err(TlsError::Expired(files.chain.clone()));
+    }
+    for name in names.iter().filter(|name| !cert.covers(name)) {
+        tracing::warn!(name = %name.to_str(), "the given server certificate does not carry this name of the hub");
+    }
+    Ok(cert)
+}
+
+/// What clients on the same machine or in the same network may dial instead of the hub's name.
+fn names_of_this_machine() -> Vec<ServerName<'static>> {
+    let own = gethostname::gethostname().to_string_lossy().into_owned();
+    let names = [own, "localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
+    names.into_iter().filter_map(|name| ServerName::try_from(name).ok()).collect()
+}
+
+fn server_builder() -> Result<ConfigBuilder<ServerConfig, WantsVerifier>, rustls::Error> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    ServerConfig::builder_with_provider(provider).with_protocol_versions(VERSIONS)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
+    fs::read(path).map_err(|error| TlsError::File(path.to_owned(), error))
+}
+
+/// Python's device SDK speaks exactly 1.2.
+const VERSIONS: &[&SupportedProtocolVersion] = &[&TLS13, &TLS12];
+/// One resumption ticket a handshake: a device has one connection.
+const TICKETS: usize = 1;

@@ -50,7 +50,7 @@ pub enum SasError {
     BadPolicy,
     #[error("its signature was made with another key")]
     SignatureMismatch,
-    #[error("it expired {since_seconds} s ago by this hub's clock")]
+    #[error("it expired {since_seconds} s ago by this hub's clock; if it is new, its maker's clock is that far behind or more")]
     Expired { since_seconds: i64 },
 }
 

@@ -195,7 +195,7 @@ async fn await_c2d(run: &Run) {
 
 /// Deletes the devices the run made. What fails is told and left: the run itself is over.
 async fn delete(run: &Run, made: Vec<DeviceId>) {
-    let requests = made.iter().map(|id| run.provisioner.delete(id));
+    let requests = made.into_iter().map(|id| run.provisioner.delete(id));
     let mut answers = stream::iter(requests).buffer_unordered(REQUESTS_MAX);
     while let Some(answer) = answers.next().await {
         if let Err(error) = answer {

@@ -98,8 +98,8 @@ impl Provisioner {
     }
 
     /// Deletes device `id`, whatever became of it meanwhile.
-    pub async fn delete(&self, id: &DeviceId) -> Result<(), RestError> {
-        let url = self.url(id, &[]);
+    pub async fn delete(&self, id: DeviceId) -> Result<(), RestError> {
+        let url = self.url(&id, &[]);
         let answer = self.ask(self.request(Method::DELETE, &url).header("if-match", "*"), &url).await?;
         if answer.status() == StatusCode::NOT_FOUND {
             return Ok(());

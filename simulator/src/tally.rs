@@ -9,7 +9,7 @@ use hdrhistogram::Histogram;
 use tokio::time::Instant;
 
 /// The counters of one run.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Tally {
     counts: [AtomicU64; COUNTERS],
     reasons: Mutex<BTreeMap<String, u64>>,
@@ -49,19 +49,6 @@ pub enum Count {
     C2dReceived,
     /// Cloud-to-device messages that arrived again.
     C2dRepeated,
-}
-
-impl Default for Tally {
-    fn default() -> Self {
-        Self {
-            counts: Default::default(),
-            reasons: Mutex::default(),
-            connect: Mutex::default(),
-            publish: Mutex::default(),
-            round_trip: Mutex::default(),
-            waiting: Mutex::default(),
-        }
-    }
 }
 
 impl Tally {

@@ -404,7 +404,27 @@ async fn create(
 
 async fn show(access: &Access, id: &IdentityId, format: Format, columns: &[Column]) -> Result<(), Failure> {
     let rest = Rest::new(access.login()?)?;
-    output::print(&rest.get(&path(id), &[]).await?, format, columns)
+    let found = rest.get(&path(id), &[]).await;
+    // Whether it is registered or not, why it was last refused is what an operator asks next.
+    if let Ok(connections) = rest.get(&connections_path(id), &[]).await
+        && let Some(line) = last_refusal(&connections)
+    {
+        eprintln!("{line}");
+    }
+    output::print(&found?, format, columns)
+}
+
+/// Where REST tells how an identity's connections went.
+fn connections_path(id: &IdentityId) -> Vec<&str> {
+    [&["api", "v1"][..], &path(id), &["connections"]].concat()
+}
+
+/// The last refusal in words, if there was one.
+fn last_refusal(connections: &Value) -> Option<String> {
+    let refusal = connections.get("lastRefusal").filter(|refusal| refusal.is_object())?;
+    let text = |pointer: &str| output::printable(&scalar(refusal, pointer));
+    let (time, peer, count, reason) = (text("/time"), text("/peer"), text("/count"), text("/reason"));
+    Some(format!("note: last refused at {time} from {peer}, {count} time(s) in all: {reason}"))
 }
 
 async fn delete(access: &Access, id: &IdentityId, confirmation: &DeleteArgs) -> Result<(), Failure> {

@@ -32,7 +32,9 @@ impl fmt::Display for HostName {
 
 /// A text that is no host name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a host name: a DNS name such as \"hub.example.com\", or an IPv4 address, without scheme and port")]
+#[error(
+    "{0:?} is not a host name: a DNS name such as \"hub.example.com\", or an IPv4 address, without scheme and port"
+)]
 pub struct InvalidHostName(String);
 
 #[cfg(test)]
@@ -41,7 +43,9 @@ mod tests {
 
     #[test]
     fn names_and_addresses_are_taken() {
-        for text in ["localhost", "hub.example.com", "HUB-1.example", "192.168.1.5", "a_b.test", &"a".repeat(63)] {
+        for text in
+            ["localhost", "hub.example.com", "HUB-1.example", "192.168.1.5", "a_b.test", &"a".repeat(63)]
+        {
             assert_eq!(HostName::parse(text).map(|name| name.to_string()), Ok(text.to_owned()));
         }
     }
@@ -50,8 +54,23 @@ mod tests {
     fn t912_what_is_no_name_is_refused() {
         let too_long = format!("{0}.{0}.{0}.{0}", "a".repeat(63));
         for text in [
-            "", ".", "hub.", "*.example.com", "hub:8883", "https://hub", "hub/x", "a b", "::1", "[::1]", "256.1.1.1", "-a.test",
-            "a..b", "hüb", "a\0b", &"a".repeat(64), &too_long,
+            "",
+            ".",
+            "hub.",
+            "*.example.com",
+            "hub:8883",
+            "https://hub",
+            "hub/x",
+            "a b",
+            "::1",
+            "[::1]",
+            "256.1.1.1",
+            "-a.test",
+            "a..b",
+            "hüb",
+            "a\0b",
+            &"a".repeat(64),
+            &too_long,
         ] {
             assert!(HostName::parse(text).is_err(), "{text:?}");
         }

@@ -43,12 +43,24 @@ macro_rules! limits {
 
 /// The functions that read and show a kind of value.
 macro_rules! kind {
-    (duration, parse) => { parse_duration };
-    (duration, show) => { show_duration };
-    (bytes, parse) => { parse_bytes };
-    (bytes, show) => { show_bytes };
-    (count, parse) => { parse_count };
-    (count, show) => { show_count };
+    (duration, parse) => {
+        parse_duration
+    };
+    (duration, show) => {
+        show_duration
+    };
+    (bytes, parse) => {
+        parse_bytes
+    };
+    (bytes, show) => {
+        show_bytes
+    };
+    (count, parse) => {
+        parse_count
+    };
+    (count, show) => {
+        show_count
+    };
 }
 
 /// One limit, as a setting.
@@ -68,8 +80,6 @@ limits! {
     anonymous_connections_max: usize as count = 2_048, 1, 1_000_000;
     /// The same from one address (of IPv6, one /64).
     anonymous_per_address_max: usize as count = 256, 1, 1_000_000;
-    /// Connections of devices, modules and services, in all.
-    connections_max: usize as count = 100_000, 1, 10_000_000;
     /// A CONNECT packet.
     connect_packet_bytes_max: usize as bytes = kib(32), kib(8), kib(256);
     /// Any other MQTT packet.
@@ -117,8 +127,14 @@ impl Limits {
                 self.anonymous_per_address_max > self.anonymous_connections_max,
                 "anonymous_per_address_max is above anonymous_connections_max",
             ),
-            (self.connect_packet_bytes_max > self.packet_bytes_max, "connect_packet_bytes_max is above packet_bytes_max"),
-            (self.telemetry_payload_bytes_max > self.packet_bytes_max, "telemetry_payload_bytes_max is above packet_bytes_max"),
+            (
+                self.connect_packet_bytes_max > self.packet_bytes_max,
+                "connect_packet_bytes_max is above packet_bytes_max",
+            ),
+            (
+                self.telemetry_payload_bytes_max > self.packet_bytes_max,
+                "telemetry_payload_bytes_max is above packet_bytes_max",
+            ),
             (self.c2d_bytes_max > self.output_bytes_max, "c2d_bytes_max is above output_bytes_max"),
             (self.c2d_ttl_default > self.c2d_ttl_max, "c2d_ttl_default is above c2d_ttl_max"),
         ];

@@ -1,6 +1,5 @@
 //! Where settings come from: flags, environment, files. Each becomes a layer of dotted keys and texts.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::{ConfigError, ServeFlags};
@@ -38,14 +37,13 @@ impl Origin {
             Self::Flag(_) | Self::File(_) => key.to_owned(),
         }
     }
-}
 
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// Where `key` was given, for a person to find it.
+    pub(super) fn place(&self, key: &str) -> String {
         match self {
-            Self::Flag(name) => write!(f, "the flag {name}"),
-            Self::Variable(name) => write!(f, "the environment variable {name}"),
-            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Flag(name) => format!("the flag {name}"),
+            Self::Variable(name) => format!("the environment variable {name}"),
+            Self::File(path) => format!("{key} in {}", path.display()),
         }
     }
 }
@@ -126,11 +124,19 @@ pub(super) fn read_bounded(path: &Path, bytes_max: u64) -> Result<String, String
     use std::io::Read;
     let file = std::fs::File::open(path).map_err(|error| format!("it cannot be opened: {error}"))?;
     let mut text = String::new();
-    let read = file.take(bytes_max + 1).read_to_string(&mut text).map_err(|error| format!("it cannot be read: {error}"))?;
+    let read = file
+        .take(bytes_max + 1)
+        .read_to_string(&mut text)
+        .map_err(|error| format!("it cannot be read: {error}"))?;
     if read as u64 > bytes_max { Err(format!("it is longer than {bytes_max} bytes")) } else { Ok(text) }
 }
 
-fn flatten(layer: &mut Vec<Given>, section: &str, table: toml::Table, origin: &Origin) -> Result<(), ConfigError> {
+fn flatten(
+    layer: &mut Vec<Given>,
+    section: &str,
+    table: toml::Table,
+    origin: &Origin,
+) -> Result<(), ConfigError> {
     if table.is_empty() && !section.is_empty() {
         layer.push(given(section, Text::EmptySection, origin.clone()));
     }
@@ -141,7 +147,9 @@ fn flatten(layer: &mut Vec<Given>, section: &str, table: toml::Table, origin: &O
                 flatten(layer, &key, table, origin)?;
                 continue;
             }
-            toml::Value::Array(values) => values.into_iter().map(scalar).collect::<Option<_>>().map(Text::Many),
+            toml::Value::Array(values) => {
+                values.into_iter().map(scalar).collect::<Option<_>>().map(Text::Many)
+            }
             value => scalar(value).map(Text::One),
         };
         let Some(text) = text else {

@@ -109,7 +109,10 @@ fn every_setting_can_be_given_in_every_source() {
 fn the_printed_defaults_are_the_defaults() {
     let shown = Config::default().to_toml();
     assert_eq!(from_file(&shown).unwrap(), Config::default(), "{shown}");
-    assert!(shown.contains("\n# From accept to the end of the TLS handshake.\nhandshake_time_max = \"10s\"\n"), "{shown}");
+    assert!(
+        shown.contains("\n# From accept to the end of the TLS handshake.\nhandshake_time_max = \"10s\"\n"),
+        "{shown}"
+    );
     assert!(shown.contains("\n# listen = [\"0.0.0.0:443\", \"[::]:443\"]\n"), "{shown}");
 }
 
@@ -119,7 +122,10 @@ fn t912_an_unknown_setting_is_refused_with_a_suggestion() {
     check_refused(from_file("[limits]\nkeepalive_max = '1s'"), &["did you mean \"limits.keep_alive_max\""]);
     check_refused(from_file("keep_alive_max = '1s'"), &["did you mean \"limits.keep_alive_max\""]);
     check_refused(from_file("[lmits]"), &["lmits"]);
-    check_refused(from_file("[policies.iothubownr]\nprimary_key = 'x'"), &["did you mean \"policies.iothubowner.primary_key\""]);
+    check_refused(
+        from_file("[policies.iothubownr]\nprimary_key = 'x'"),
+        &["did you mean \"policies.iothubowner.primary_key\""],
+    );
     let variable = from_variables(&[("PORTCULLIS__LIMITS__KEEPALIVE_MAX", "1s")]);
     check_refused(variable, &["did you mean \"PORTCULLIS__LIMITS__KEEP_ALIVE_MAX\""]);
     let unlike = from_file("[zzz]\nqqqqqqqqqqqq = 1").unwrap_err();
@@ -176,7 +182,8 @@ fn a_policy_key_is_taken_from_text_or_file() {
     let path = directory.path().join("secret");
     let key = SymmetricKey::generate();
     std::fs::write(&path, format!("{}\n", *key.to_base64())).unwrap();
-    let expected = BTreeMap::from([("iothubowner", PolicyKeys { primary: Some(key.clone()), secondary: None })]);
+    let expected =
+        BTreeMap::from([("iothubowner", PolicyKeys { primary: Some(key.clone()), secondary: None })]);
 
     let text = key.to_base64();
     let as_text = from_variables(&[("PORTCULLIS__POLICIES__IOTHUBOWNER__PRIMARY_KEY", &text)]).unwrap();
@@ -187,7 +194,8 @@ fn a_policy_key_is_taken_from_text_or_file() {
     assert_eq!(as_file.policy_keys, expected);
     assert_eq!(in_toml.policy_keys, expected);
 
-    let read_write = from_variables(&[("PORTCULLIS__POLICIES__REGISTRYREADWRITE__SECONDARY_KEY", &text)]).unwrap();
+    let read_write =
+        from_variables(&[("PORTCULLIS__POLICIES__REGISTRYREADWRITE__SECONDARY_KEY", &text)]).unwrap();
     assert_eq!(read_write.policy_keys["registryReadWrite"].secondary, Some(key));
 }
 
@@ -197,7 +205,10 @@ fn t912_a_policy_key_given_twice_is_refused() {
         ("PORTCULLIS__POLICIES__SERVICE__PRIMARY_KEY", "MDEyMzQ1Njc4OWFiY2RlZg=="),
         ("PORTCULLIS__POLICIES__SERVICE__PRIMARY_KEY_FILE", "/nonexistent"),
     ];
-    check_refused(from_variables(&variables), &["PORTCULLIS__POLICIES__SERVICE__PRIMARY_KEY_FILE is given twice"]);
+    check_refused(
+        from_variables(&variables),
+        &["PORTCULLIS__POLICIES__SERVICE__PRIMARY_KEY_FILE is given twice"],
+    );
 }
 
 #[test]

@@ -37,8 +37,10 @@ pub(super) fn show_duration(duration: Duration) -> String {
 pub(super) fn parse_bytes(text: &str) -> Result<usize, String> {
     let (number, unit) = split_number(text);
     let unit = unit.trim_start();
-    let factor = SIZE_UNITS.iter().find(|(name, _)| *name == unit || unit.is_empty()).map(|(_, factor)| *factor);
-    let bytes = factor.zip(number.parse::<usize>().ok()).and_then(|(factor, number)| number.checked_mul(factor));
+    let factor =
+        SIZE_UNITS.iter().find(|(name, _)| *name == unit || unit.is_empty()).map(|(_, factor)| *factor);
+    let bytes =
+        factor.zip(number.parse::<usize>().ok()).and_then(|(factor, number)| number.checked_mul(factor));
     bytes.ok_or_else(|| format!("{text:?} is not a size such as \"64KiB\" or \"1MiB\""))
 }
 
@@ -66,7 +68,8 @@ fn not_a_duration(text: &str) -> String {
 }
 
 /// Unit and milliseconds, biggest first.
-const DURATION_UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+const DURATION_UNITS: [(&str, u64); 5] =
+    [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 /// Unit and bytes, smallest first.
 const SIZE_UNITS: [(&str, usize); 4] = [("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
 
@@ -76,16 +79,34 @@ mod tests {
 
     #[test]
     fn durations_are_read() {
-        for (text, milliseconds) in
-            [("10s", 10_000), ("500ms", 500), ("1h30m", 5_400_000), ("2d", 172_800_000), ("0s", 0), ("1s5ms", 1_005)]
-        {
+        for (text, milliseconds) in [
+            ("10s", 10_000),
+            ("500ms", 500),
+            ("1h30m", 5_400_000),
+            ("2d", 172_800_000),
+            ("0s", 0),
+            ("1s5ms", 1_005),
+        ] {
             assert_eq!(parse_duration(text), Ok(Duration::from_millis(milliseconds)), "{text}");
         }
     }
 
     #[test]
     fn t912_what_is_no_duration_is_refused() {
-        for text in ["", "10", "s", "10 s", "-1s", "1.5s", "1m1h", "1s1s", "10S", "10s ", "99999999999999999999s", "1w"] {
+        for text in [
+            "",
+            "10",
+            "s",
+            "10 s",
+            "-1s",
+            "1.5s",
+            "1m1h",
+            "1s1s",
+            "10S",
+            "10s ",
+            "99999999999999999999s",
+            "1w",
+        ] {
             assert!(parse_duration(text).is_err(), "{text:?}");
         }
         assert!(parse_duration(&format!("{}d", u64::MAX)).is_err());
@@ -93,7 +114,8 @@ mod tests {
 
     #[test]
     fn sizes_are_read() {
-        for (text, bytes) in [("65536", 65_536), ("64KiB", 65_536), ("1 MiB", 1 << 20), ("0", 0), ("12B", 12)] {
+        for (text, bytes) in [("65536", 65_536), ("64KiB", 65_536), ("1 MiB", 1 << 20), ("0", 0), ("12B", 12)]
+        {
             assert_eq!(parse_bytes(text), Ok(bytes), "{text}");
         }
     }

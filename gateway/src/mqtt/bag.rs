@@ -163,13 +163,17 @@ mod tests {
 
     #[test]
     fn system_and_application_properties_are_told_apart() {
-        let bag = PropertyBag::parse("%24.mid=1&colour=red&$.ct=text%2Fplain&null&empty=&a%3Db=c=d&p=1+1").unwrap();
+        let bag =
+            PropertyBag::parse("%24.mid=1&colour=red&$.ct=text%2Fplain&null&empty=&a%3Db=c=d&p=1+1").unwrap();
         assert_eq!(pairs(bag.system()), [("$.mid", "1"), ("$.ct", "text/plain")]);
         assert_eq!(
             pairs(bag.application()),
             [("colour", "red"), ("null", ""), ("empty", ""), ("a=b", "c=d"), ("p", "1+1")]
         );
-        assert_eq!((bag.find("$.ct"), bag.find("colour"), bag.find("none")), (Some("text/plain"), Some("red"), None));
+        assert_eq!(
+            (bag.find("$.ct"), bag.find("colour"), bag.find("none")),
+            (Some("text/plain"), Some("red"), None)
+        );
     }
 
     #[test]

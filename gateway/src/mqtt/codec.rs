@@ -112,7 +112,9 @@ impl DecodeError {
     pub fn answer(&self) -> Option<&'static [u8]> {
         match self {
             // [MQTT-3.1.2-2]
-            DecodeError::ProtocolLevel(_) => Some(&[0x20, 2, 0, ConnectReturnCode::UnacceptableProtocol as u8]),
+            DecodeError::ProtocolLevel(_) => {
+                Some(&[0x20, 2, 0, ConnectReturnCode::UnacceptableProtocol as u8])
+            }
             // Source: MQTT 5.0, 3.2.2.2, reason code 0x84; the only place where we speak version 5.
             DecodeError::Version5 => Some(&[0x20, 3, 0, 0x84, 0]),
             // [MQTT-3.1.3-8]; with clean session too, since nobody is nameless here (threats T207).
@@ -155,7 +157,7 @@ pub fn decode(buf: &mut BytesMut, limits: &PacketLimits, from: Side) -> Result<O
     Ok(Some(packet))
 }
 
-/// Appends a packet to `out`.
+/// Appends a packet to `out`. The texts of a CONNECT must be short enough for their two length bytes.
 pub fn encode(packet: &Packet, out: &mut BytesMut) {
     match packet {
         Packet::Connect(connect) => encode_connect(connect, out),
@@ -249,7 +251,10 @@ impl Kind {
     }
 
     fn server_sends(self) -> bool {
-        !matches!(self, Kind::Connect | Kind::Subscribe | Kind::Unsubscribe | Kind::PingReq | Kind::Disconnect)
+        !matches!(
+            self,
+            Kind::Connect | Kind::Subscribe | Kind::Unsubscribe | Kind::PingReq | Kind::Disconnect
+        )
     }
 
     /// [MQTT-2.2.2-2]: flags other than those of table 2.2 end the connection.
@@ -262,7 +267,9 @@ impl Kind {
                 Some(_) => Ok(()),
             },
             Kind::PubRel | Kind::Subscribe | Kind::Unsubscribe if flags == 0b0010 => Ok(()),
-            Kind::PubRel | Kind::Subscribe | Kind::Unsubscribe => Err(DecodeError::Flags { packet: self.name(), flags }),
+            Kind::PubRel | Kind::Subscribe | Kind::Unsubscribe => {
+                Err(DecodeError::Flags { packet: self.name(), flags })
+            }
             _ if flags == 0 => Ok(()),
             _ => Err(DecodeError::Flags { packet: self.name(), flags }),
         }
@@ -272,7 +279,9 @@ impl Kind {
     fn fixed_length(self) -> Option<usize> {
         match self {
             Kind::Connect | Kind::Publish | Kind::Subscribe | Kind::SubAck | Kind::Unsubscribe => None,
-            Kind::ConnAck | Kind::PubAck | Kind::PubRec | Kind::PubRel | Kind::PubComp | Kind::UnsubAck => Some(2),
+            Kind::ConnAck | Kind::PubAck | Kind::PubRec | Kind::PubRel | Kind::PubComp | Kind::UnsubAck => {
+                Some(2)
+            }
             Kind::PingReq | Kind::PingResp | Kind::Disconnect => Some(0),
         }
     }
@@ -311,7 +320,12 @@ fn remaining_length(bytes: &[u8]) -> Result<Option<(usize, usize)>, DecodeError>
     if bytes.len() < 4 { Ok(None) } else { Err(DecodeError::RemainingLength) }
 }
 
-fn check_length(kind: Kind, header: usize, remaining: usize, limits: &PacketLimits) -> Result<(), DecodeError> {
+fn check_length(
+    kind: Kind,
+    header: usize,
+    remaining: usize,
+    limits: &PacketLimits,
+) -> Result<(), DecodeError> {
     if let Some(fixed) = kind.fixed_length()
         && fixed != remaining
     {
@@ -326,7 +340,12 @@ fn check_length(kind: Kind, header: usize, remaining: usize, limits: &PacketLimi
 }
 
 /// A PUBLISH tells the size of its payload with the length of its topic, long before the payload is there.
-fn check_publish_lengths(body: &[u8], first: u8, remaining: usize, limits: &PacketLimits) -> Result<(), DecodeError> {
+fn check_publish_lengths(
+    body: &[u8],
+    first: u8,
+    remaining: usize,
+    limits: &PacketLimits,
+) -> Result<(), DecodeError> {
     let Some(topic_length) = body.first_chunk() else { return Ok(()) };
     let id_bytes = if first & 0b0110 == 0 { 0 } else { 2 };
     let header = 2 + usize::from(u16::from_be_bytes(*topic_length)) + id_bytes;
@@ -366,7 +385,11 @@ fn decode_subscribe(body: Bytes) -> Result<Packet, DecodeError> {
         filters.push((filter, qos));
     }
     // [MQTT-3.8.3-3]
-    if filters.is_empty() { Err(DecodeError::NoFilter) } else { Ok(Packet::Subscribe(Subscribe { packet_id, filters })) }
+    if filters.is_empty() {
+        Err(DecodeError::NoFilter)
+    } else {
+        Ok(Packet::Subscribe(Subscribe { packet_id, filters }))
+    }
 }
 
 fn decode_unsubscribe(body: Bytes) -> Result<Packet, DecodeError> {
@@ -462,7 +485,9 @@ fn decode_connack(flags: u8, code: u8) -> Result<Packet, DecodeError> {
     let session_present = flags == 1;
     match ConnectReturnCode::parse(code) {
         // [MQTT-3.2.2-4]
-        Some(refusal) if session_present && refusal != ConnectReturnCode::Accepted => Err(DecodeError::Code(code)),
+        Some(refusal) if session_present && refusal != ConnectReturnCode::Accepted => {
+            Err(DecodeError::Code(code))
+        }
         Some(code) => Ok(Packet::ConnAck { session_present, code }),
         None => Err(DecodeError::Code(code)),
     }

@@ -14,8 +14,18 @@ use portcullis_registry::id::{DeviceId, IdentityId, InvalidId, ModuleId};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Claim {
     /// `api_version` is empty for the old user names that have none.
-    Device { host: String, id: IdentityId, api_version: String, client_type: Option<String>, model_id: Option<String> },
-    Service { host: String, policy: String, api_version: String },
+    Device {
+        host: String,
+        id: IdentityId,
+        api_version: String,
+        client_type: Option<String>,
+        model_id: Option<String>,
+    },
+    Service {
+        host: String,
+        policy: String,
+        api_version: String,
+    },
 }
 
 /// Why client id and user name make no claim. The peer hears none of it.
@@ -42,7 +52,9 @@ impl ClaimError {
     pub fn outcome(&self) -> &'static str {
         match self {
             ClaimError::ClientIdMismatch(_) => "client_id_mismatch",
-            ClaimError::NoApiVersion(_) | ClaimError::ServiceParameterMissing("api-version") => "bad_api_version",
+            ClaimError::NoApiVersion(_) | ClaimError::ServiceParameterMissing("api-version") => {
+                "bad_api_version"
+            }
             ClaimError::InvalidId(_) => "unknown_device",
             ClaimError::NoUserName
             | ClaimError::UserNameTooLong { .. }
@@ -92,7 +104,11 @@ fn service_query(rest: &str) -> Option<&str> {
 
 fn service_claim(host: &str, query: &str) -> Result<Claim, ClaimError> {
     let required = |name| parameter(query, '&', name).ok_or(ClaimError::ServiceParameterMissing(name));
-    Ok(Claim::Service { host: host.to_owned(), policy: required("policy")?, api_version: required("api-version")? })
+    Ok(Claim::Service {
+        host: host.to_owned(),
+        policy: required("policy")?,
+        api_version: required("api-version")?,
+    })
 }
 
 fn device_claim(host: &str, client_id: &str, rest: &str) -> Result<Claim, ClaimError> {
@@ -158,7 +174,10 @@ fn parse_identity(client_id: &str) -> Result<IdentityId, ClaimError> {
 /// The decoded value of a parameter, if it is there and not blank; the first of several counts. `separator` parts
 /// parameters besides `&`.
 fn parameter(query: &str, separator: char, name: &str) -> Option<String> {
-    let (_, value) = query.split(['&', separator]).filter_map(|pair| pair.split_once('=')).find(|(key, _)| *key == name)?;
+    let (_, value) = query
+        .split(['&', separator])
+        .filter_map(|pair| pair.split_once('='))
+        .find(|(key, _)| *key == name)?;
     let value: Cow<'_, str> = percent_decode_str(value).decode_utf8_lossy();
     if value.trim().is_empty() { None } else { Some(value.into_owned()) }
 }
@@ -217,7 +236,8 @@ mod tests {
 
     #[test]
     fn parameters_are_decoded_and_the_first_of_several_counts() {
-        let username = "h/d1/?api-version=1&api-version=2&DeviceClientType=py%2F2%20x+y&model-id=dtmi%3Aa%3Bb";
+        let username =
+            "h/d1/?api-version=1&api-version=2&DeviceClientType=py%2F2%20x+y&model-id=dtmi%3Aa%3Bb";
         let Ok(Claim::Device { api_version, client_type, model_id, .. }) = parse_claim("d1", username) else {
             panic!("no claim");
         };
@@ -237,10 +257,13 @@ mod tests {
 
     #[test]
     fn t502_ids_of_odd_characters_are_not_cut() {
-        for id in ["?", "?x", "a?b", "a=b", "api-version=1", "?api-version=1", "%31", "a%2Fb", "-.:%_*?!(),=@;$'"] {
+        for id in
+            ["?", "?x", "a?b", "a=b", "api-version=1", "?api-version=1", "%31", "a%2Fb", "-.:%_*?!(),=@;$'"]
+        {
             let username = format!("hub.example/{id}/?api-version=2021-04-12");
             assert_eq!(device(id, &username), Ok((id.into(), String::new())), "{id}");
-            let (client_id, username) = (format!("d/{id}"), format!("hub.example/d/{id}/?api-version=2021-04-12"));
+            let (client_id, username) =
+                (format!("d/{id}"), format!("hub.example/d/{id}/?api-version=2021-04-12"));
             assert_eq!(device(&client_id, &username), Ok(("d".into(), id.into())), "{id}");
         }
     }
@@ -280,7 +303,9 @@ mod tests {
 
     #[test]
     fn t322_no_or_a_blank_api_version_is_refused() {
-        for query in ["?", "?api-version=", "?api-version=%20", "?api-version", "?API-VERSION=1", "api-version="] {
+        for query in
+            ["?", "?api-version=", "?api-version=%20", "?api-version", "?API-VERSION=1", "api-version="]
+        {
             let error = device("d1", &format!("hub.example/d1/{query}")).unwrap_err();
             assert_eq!(error.outcome(), "bad_api_version", "{query}");
         }
@@ -308,12 +333,18 @@ mod tests {
             Ok(Claim::Service { host: "h".into(), policy: policy.into(), api_version: "2021-04-12".into() })
         };
         assert_eq!(parse_claim("d1", "h/?api-version=2021-04-12&policy=service"), service("service"));
-        assert_eq!(parse_claim("any id", "h/?policy=my%20policy&api-version=2021-04-12"), service("my policy"));
+        assert_eq!(
+            parse_claim("any id", "h/?policy=my%20policy&api-version=2021-04-12"),
+            service("my policy")
+        );
         assert_eq!(
             parse_claim("x", "h/?api-version=2021-04-12&other=1"),
             Err(ClaimError::ServiceParameterMissing("policy"))
         );
-        assert_eq!(parse_claim("x", "h/?policy=p&other=1"), Err(ClaimError::ServiceParameterMissing("api-version")));
+        assert_eq!(
+            parse_claim("x", "h/?policy=p&other=1"),
+            Err(ClaimError::ServiceParameterMissing("api-version"))
+        );
         assert_eq!(parse_claim("x", "h/?policy=&api-version=1").unwrap_err().outcome(), "bad_user_name");
     }
 }

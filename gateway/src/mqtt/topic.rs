@@ -7,9 +7,10 @@
 use jiff::Timestamp;
 use percent_encoding::utf8_percent_encode;
 use portcullis_registry::id::{DeviceId, IdentityId, ModuleId};
-use portcullis_registry::message::{Ack, C2dMessage};
+use portcullis_registry::message::{Ack, C2dMessage, NewC2d};
 
 use super::bag::{ENCODED, write_pair};
+use super::packet::TEXT_BYTES_MAX;
 
 /// On whose behalf a connection publishes and subscribes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,7 +80,8 @@ pub fn parse_publish<'a>(role: &Role, topic: &'a str) -> Result<PublishTopic<'a>
     if let Some(query) = topic.strip_prefix("$iothub/twin/PATCH/properties/reported/?") {
         return Ok(PublishTopic::TwinReported { rid: request_id(query)? });
     }
-    if let Some((status, query)) = topic.strip_prefix("$iothub/methods/res/").and_then(|rest| rest.split_once("/?"))
+    if let Some((status, query)) =
+        topic.strip_prefix("$iothub/methods/res/").and_then(|rest| rest.split_once("/?"))
         && !status.is_empty()
         && status.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-')
     {
@@ -212,7 +214,31 @@ pub fn c2d_topic(id: &IdentityId, message: &C2dMessage) -> String {
     for (name, value) in message.properties.iter().filter(|(name, _)| is_own(name)) {
         write_pair(&mut bag, name, value);
     }
-    format!("{}/messages/devicebound/{bag}", own_prefix(id.device.as_str(), id.module.as_ref().map(ModuleId::as_str)))
+    format!(
+        "{}/messages/devicebound/{bag}",
+        own_prefix(id.device.as_str(), id.module.as_ref().map(ModuleId::as_str))
+    )
+}
+
+/// Whether a message's properties fit into a topic, with room for all that the hub adds.
+pub fn c2d_fits(message: &NewC2d) -> bool {
+    let system = [
+        &message.message_id,
+        &message.correlation_id,
+        &message.user_id,
+        &message.content_type,
+        &message.content_encoding,
+        &message.to,
+    ];
+    let system = system.into_iter().flatten().map(|value| encoded_bytes(value));
+    // `&` and `=` go with every property.
+    let application =
+        message.properties.iter().map(|(name, value)| encoded_bytes(name) + encoded_bytes(value) + 2);
+    system.chain(application).sum::<usize>() + TOPIC_BYTES_ADDED_MAX <= TEXT_BYTES_MAX
+}
+
+fn encoded_bytes(text: &str) -> usize {
+    utf8_percent_encode(text, ENCODED).map(str::len).sum()
 }
 
 /// The topic on which services see telemetry: the sender's own, with the bag given, which is encoded already.
@@ -270,6 +296,9 @@ const ACK_NAME: &str = "iothub-ack";
 const RID_BYTES_MAX: usize = 256;
 
 const EXCERPT_CHARACTERS: usize = 160;
+
+/// The longest ids in the topic and, encoded twice, in the address; a made-up message id; names and times.
+const TOPIC_BYTES_ADDED_MAX: usize = 2 * 1024;
 
 /// Most bags fit without growing.
 const TOPIC_CAPACITY: usize = 256;

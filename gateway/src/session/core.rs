@@ -85,13 +85,21 @@ pub struct Opening {
 pub enum Action {
     Send(Packet),
     /// Put telemetry on the bus, then tell `ingested`. `bag` is percent-encoded, as received.
-    Ingest { packet_id: Option<u16>, bag: String, payload: Bytes, retain: bool },
+    Ingest {
+        packet_id: Option<u16>,
+        bag: String,
+        payload: Bytes,
+        retain: bool,
+    },
     /// Store these, or that there is nothing to keep; then tell `subscriptions_saved`.
     SaveSubscriptions(Option<Vec<u8>>),
     /// The device has the message of this number.
     Complete(u64),
     /// The last action. `send_will` tells that the Will, if the peer left one, is due.
-    Close { reason: CloseReason, send_will: bool },
+    Close {
+        reason: CloseReason,
+        send_will: bool,
+    },
 }
 
 /// Why a session ended.
@@ -286,7 +294,8 @@ impl SessionCore {
 
     /// Telemetry for a service subscriber; asked for only while `wants_event`.
     pub fn on_event(&mut self, topic: String, payload: Bytes, _now: Moment) {
-        let Some(qos) = topic::event_sender(&topic).and_then(|(device, module)| self.subscriptions.event_qos(device, module))
+        let Some(qos) = topic::event_sender(&topic)
+            .and_then(|(device, module)| self.subscriptions.event_qos(device, module))
         else {
             // Unsubscribed while it was on its way.
             return;
@@ -298,7 +307,8 @@ impl SessionCore {
         if self.ending {
             return;
         }
-        let packet_id = (qos != QoS::AtMostOnce).then(|| self.free_packet_id(u64::from(self.last_event_id) + 1));
+        let packet_id =
+            (qos != QoS::AtMostOnce).then(|| self.free_packet_id(u64::from(self.last_event_id) + 1));
         if let Some(packet_id) = packet_id {
             self.last_event_id = packet_id;
             self.in_flight.push_back(InFlight { packet_id, number: None });
@@ -310,7 +320,9 @@ impl SessionCore {
     /// The bus has the telemetry of this PUBLISH: it may be acknowledged, behind those before it ([MQTT-4.6.0-2]).
     pub fn ingested(&mut self, packet_id: Option<u16>) {
         let Some(packet_id) = packet_id else { return };
-        if let Some(unanswered) = self.unanswered.iter_mut().find(|unanswered| unanswered.packet_id == packet_id) {
+        if let Some(unanswered) =
+            self.unanswered.iter_mut().find(|unanswered| unanswered.packet_id == packet_id)
+        {
             unanswered.is_taken = true;
         }
         self.answer_publishes();
@@ -365,7 +377,9 @@ impl SessionCore {
 
     /// Whether a message from the queue could be sent now.
     pub fn wants_message(&self) -> bool {
-        !self.ending && self.in_flight.len() < self.limits.in_flight_max && self.subscriptions.c2d_qos().is_some()
+        !self.ending
+            && self.in_flight.len() < self.limits.in_flight_max
+            && self.subscriptions.c2d_qos().is_some()
     }
 
     /// Whether an event could be sent now.
@@ -434,7 +448,8 @@ impl SessionCore {
         }
         let Ok(topic) = Utf8Bytes::parse(topic::twin_response_topic(404, rid)) else { return };
         let payload = Bytes::from_static(TWINS_UNSUPPORTED.as_bytes());
-        let answer = Publish { dup: false, qos: QoS::AtMostOnce, retain: false, topic, packet_id: None, payload };
+        let answer =
+            Publish { dup: false, qos: QoS::AtMostOnce, retain: false, topic, packet_id: None, payload };
         self.actions.push_back(Action::Send(Packet::Publish(answer)));
     }
 

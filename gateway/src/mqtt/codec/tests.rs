@@ -34,7 +34,9 @@ fn bytes_of(packet: &Packet) -> Vec<u8> {
 fn circumstances(packet: &Packet) -> (PacketLimits, Side) {
     match packet {
         Packet::Connect(_) => (first(), Side::Client),
-        Packet::ConnAck { .. } | Packet::SubAck { .. } | Packet::UnsubAck(_) | Packet::PingResp => (later(), Side::Server),
+        Packet::ConnAck { .. } | Packet::SubAck { .. } | Packet::UnsubAck(_) | Packet::PingResp => {
+            (later(), Side::Server)
+        }
         _ => (later(), Side::Client),
     }
 }
@@ -104,9 +106,13 @@ fn every_packet_comes_back() {
 fn packets_look_on_the_wire_as_the_standard_has_them() {
     assert_eq!(bytes_of(&Packet::PubAck(0x1234)), [0x40, 2, 0x12, 0x34]);
     assert_eq!(bytes_of(&Packet::PubRel(1)), [0x62, 2, 0, 1]);
-    assert_eq!(bytes_of(&Packet::ConnAck { session_present: true, code: ConnectReturnCode::Accepted }), [0x20, 2, 1, 0]);
+    assert_eq!(
+        bytes_of(&Packet::ConnAck { session_present: true, code: ConnectReturnCode::Accepted }),
+        [0x20, 2, 1, 0]
+    );
     assert_eq!(bytes_of(&Packet::SubAck { packet_id: 1, codes: vec![1, 0x80] }), [0x90, 4, 0, 1, 1, 0x80]);
-    let long = Publish { topic: text("a"), payload: Bytes::from(vec![b'x'; 200]), ..publish(QoS::AtLeastOnce) };
+    let long =
+        Publish { topic: text("a"), payload: Bytes::from(vec![b'x'; 200]), ..publish(QoS::AtLeastOnce) };
     assert_eq!(bytes_of(&Packet::Publish(long))[..8], [0x32, 0xCD, 0x01, 0, 1, b'a', 0, 7]);
     let bare = Connect { username: None, password: None, will: None, clean_session: true, ..connect() };
     let bytes = bytes_of(&Packet::Connect(Box::new(bare)));
@@ -117,7 +123,9 @@ fn packets_look_on_the_wire_as_the_standard_has_them() {
 fn topic_and_payload_share_the_read_buffer() {
     let mut buf = BytesMut::from(&bytes_of(&Packet::Publish(publish(QoS::AtLeastOnce)))[..]);
     let range = buf.as_ptr_range();
-    let Ok(Some(Packet::Publish(publish))) = decode(&mut buf, &later(), Side::Client) else { panic!("no publish") };
+    let Ok(Some(Packet::Publish(publish))) = decode(&mut buf, &later(), Side::Client) else {
+        panic!("no publish")
+    };
     assert!(range.contains(&publish.payload.as_ptr()));
     assert!(range.contains(&publish.topic.as_ptr()));
 }
@@ -184,7 +192,9 @@ fn t202_a_first_packet_of_another_type_is_refused_at_its_first_byte() {
 fn t202_a_connect_above_its_limit_is_refused_at_its_length() {
     // 32 KiB is three bytes of header and the rest.
     let at = (CONNECT_BYTES_MAX - 4) as u32;
-    let length = |bytes: u32| [0x10, (bytes & 0x7F) as u8 | 0x80, (bytes >> 7 & 0x7F) as u8 | 0x80, (bytes >> 14) as u8];
+    let length = |bytes: u32| {
+        [0x10, (bytes & 0x7F) as u8 | 0x80, (bytes >> 7 & 0x7F) as u8 | 0x80, (bytes >> 14) as u8]
+    };
     assert_eq!(read_first(&length(at)), Ok(None));
     assert!(matches!(read_first(&length(at + 1)), Err(DecodeError::TooLarge { packet: "CONNECT", .. })));
 }
@@ -313,7 +323,8 @@ fn t206_every_allowed_flag_byte_is_read_with_its_fields() {
         if parsed.password {
             payload.extend(b"\0\x01s");
         }
-        let Ok(Some(Packet::Connect(connect))) = read_first(&connect_with(b"MQTT", 4, flags, &payload)) else {
+        let Ok(Some(Packet::Connect(connect))) = read_first(&connect_with(b"MQTT", 4, flags, &payload))
+        else {
             panic!("{flags:#010b}");
         };
         assert_eq!(connect.clean_session, flags & 2 != 0);
@@ -349,7 +360,8 @@ fn t206_a_will_topic_that_is_no_topic_is_refused() {
 #[test]
 fn t207_an_empty_client_id_is_answered_with_2() {
     for clean_session in [false, true] {
-        let packet = Packet::Connect(Box::new(Connect { client_id: String::new(), clean_session, ..connect() }));
+        let packet =
+            Packet::Connect(Box::new(Connect { client_id: String::new(), clean_session, ..connect() }));
         let error = read_first(&bytes_of(&packet)).unwrap_err();
         assert_eq!(error, DecodeError::EmptyClientId);
         assert_eq!(error.answer(), Some(&[0x20, 2, 0, 2][..]));
@@ -358,8 +370,16 @@ fn t207_an_empty_client_id_is_answered_with_2() {
 
 #[test]
 fn t208_bad_text_is_refused_in_every_string_field() {
-    let bad: [&[u8]; 8] =
-        [b"a\0", b"\xc0\xaf", b"\xed\xa0\x80", b"\xff", b"\x01", b"\x7f", "\u{ffff}".as_bytes(), "\u{85}".as_bytes()];
+    let bad: [&[u8]; 8] = [
+        b"a\0",
+        b"\xc0\xaf",
+        b"\xed\xa0\x80",
+        b"\xff",
+        b"\x01",
+        b"\x7f",
+        "\u{ffff}".as_bytes(),
+        "\u{85}".as_bytes(),
+    ];
     for bad in bad {
         let field = [&(bad.len() as u16).to_be_bytes()[..], bad].concat();
         let fields = |before: &[u8], after: &[u8]| [before, &field, after].concat();
@@ -394,7 +414,8 @@ fn t208_a_password_may_be_any_bytes() {
 
 #[test]
 fn t209_topics_that_nobody_can_publish_to_are_refused() {
-    let framed = |topic: &str| [&[0x30, topic.len() as u8 + 2, 0, topic.len() as u8], topic.as_bytes()].concat();
+    let framed =
+        |topic: &str| [&[0x30, topic.len() as u8 + 2, 0, topic.len() as u8], topic.as_bytes()].concat();
     assert_eq!(read(&framed("")), Err(DecodeError::EmptyTopic));
     for topic in ["+", "#", "a/+/b", "a/#", "a+", "#a"] {
         assert_eq!(read(&framed(topic)), Err(DecodeError::TopicWildcard), "{topic}");
@@ -491,7 +512,9 @@ fn t216_a_filter_without_or_with_a_wrong_quality_is_refused() {
 
 #[test]
 fn t216_ten_thousand_filters_or_one_of_65_kb_are_refused_at_the_length() {
-    for filters in [vec![(text("a"), QoS::AtLeastOnce); 10_000], vec![(text(&"x".repeat(65_535)), QoS::AtLeastOnce)]] {
+    for filters in
+        [vec![(text("a"), QoS::AtLeastOnce); 10_000], vec![(text(&"x".repeat(65_535)), QoS::AtLeastOnce)]]
+    {
         let bytes = bytes_of(&Packet::Subscribe(Subscribe { packet_id: 1, filters }));
         assert!(matches!(read(&bytes[..4]), Err(DecodeError::TooLarge { packet: "SUBSCRIBE", .. })));
     }
@@ -612,7 +635,9 @@ fn any_text(bytes_min: usize) -> impl Strategy<Value = Utf8Bytes> {
 }
 
 fn any_topic() -> impl Strategy<Value = Utf8Bytes> {
-    "[^+#\\p{C}]{1,200}".prop_filter("noncharacter", |string| Utf8Bytes::parse(string.clone()).is_ok()).prop_map(|s| text(&s))
+    "[^+#\\p{C}]{1,200}"
+        .prop_filter("noncharacter", |string| Utf8Bytes::parse(string.clone()).is_ok())
+        .prop_map(|s| text(&s))
 }
 
 fn any_qos() -> impl Strategy<Value = QoS> {
@@ -625,8 +650,12 @@ fn any_payload() -> impl Strategy<Value = Bytes> {
 
 fn any_will() -> impl Strategy<Value = Will> {
     let payload = prop::collection::vec(any::<u8>(), 0..500).prop_map(Bytes::from);
-    (any_topic(), payload, any_qos(), any::<bool>())
-        .prop_map(|(topic, payload, qos, retain)| Will { topic, payload, qos, retain })
+    (any_topic(), payload, any_qos(), any::<bool>()).prop_map(|(topic, payload, qos, retain)| Will {
+        topic,
+        payload,
+        qos,
+        retain,
+    })
 }
 
 fn any_connect() -> impl Strategy<Value = Packet> {
@@ -636,7 +665,14 @@ fn any_connect() -> impl Strategy<Value = Packet> {
             let username = login.as_ref().map(|(name, _)| name.to_string());
             let password = login.and_then(|(_, word)| word).map(|word| Password::from_bytes(word.as_bytes()));
             let client_id = client_id.to_string();
-            Packet::Connect(Box::new(Connect { client_id, clean_session, keep_alive, username, password, will }))
+            Packet::Connect(Box::new(Connect {
+                client_id,
+                clean_session,
+                keep_alive,
+                username,
+                password,
+                will,
+            }))
         },
     )
 }

@@ -83,7 +83,11 @@ fn t509_near_misses_of_telemetry_are_refused() {
         assert_eq!(telemetry(device("d1"), topic), None, "{topic}");
     }
     for rest in ["//", "/a=b//", "/a=b/c"] {
-        assert_eq!(telemetry(module("d1", "m1"), &format!("devices/d1/modules/m1/messages/events{rest}")), None, "{rest}");
+        assert_eq!(
+            telemetry(module("d1", "m1"), &format!("devices/d1/modules/m1/messages/events{rest}")),
+            None,
+            "{rest}"
+        );
     }
 }
 
@@ -286,9 +290,8 @@ fn a_service_may_subscribe_to_telemetry_and_to_nothing_else() {
 
 #[test]
 fn telemetry_filters_admit_whom_they_name() {
-    let filter = |text| parse_filter(&Role::Service, text).unwrap();
     let admitted = |text: &str| {
-        let filter = filter(text);
+        let filter = parse_filter(&Role::Service, text).unwrap();
         [("d1", None), ("d2", None), ("d1", Some("m1")), ("d1", Some("m2")), ("d2", Some("m1"))]
             .map(|(device, module)| filter.admits(device, module))
     };
@@ -303,12 +306,19 @@ fn telemetry_filters_admit_whom_they_name() {
 #[test]
 fn t502_ids_of_odd_characters_stand_in_topics_as_they_are() {
     for id in ["-.:%_*?!(),=@;$'", "modules", "messages", "$iothub", "a%2Fb", "?x"] {
-        assert_eq!(telemetry(device(id), &format!("devices/{id}/messages/events/a=b")), Some("a=b".into()), "{id}");
+        assert_eq!(
+            telemetry(device(id), &format!("devices/{id}/messages/events/a=b")),
+            Some("a=b".into()),
+            "{id}"
+        );
         let topic = format!("devices/d/modules/{id}/messages/events/");
         assert_eq!(telemetry(module("d", id), &topic), Some("".into()), "{id}");
         assert_eq!(event_sender(&events_topic(id, None, "a=b")), Some((id, None)));
         assert_eq!(event_sender(&events_topic(id, Some(id), "a=b")), Some((id, Some(id))));
-        assert!(c2d_topic(&device(id), &message()).starts_with(&format!("devices/{id}/messages/devicebound/%24.mid=m-1&")));
+        assert!(
+            c2d_topic(&device(id), &message())
+                .starts_with(&format!("devices/{id}/messages/devicebound/%24.mid=m-1&"))
+        );
     }
 }
 
@@ -368,9 +378,43 @@ fn what_only_the_hub_says_cannot_be_said_by_a_property() {
 }
 
 #[test]
+fn t508_properties_that_fit_make_a_topic_whatever_the_ids() {
+    let longest = module(&"%".repeat(128), &"%".repeat(128));
+    let mut fitted = 0;
+    for characters in [0, 1, 100, 5_000, 5_280, 5_281, 5_290, 5_300, 5_400, 6_000, 20_000] {
+        let properties = vec![("n".to_owned(), "😀".repeat(characters))];
+        let asked = NewC2d { properties: properties.clone(), ack: Ack::Negative, ..NewC2d::default() };
+        if c2d_fits(&asked) {
+            fitted += 1;
+            let message =
+                C2dMessage { message_id: "x".repeat(36), properties, ack: Ack::Negative, ..message() };
+            assert!(c2d_topic(&longest, &message).len() <= TEXT_BYTES_MAX, "{characters}");
+        }
+    }
+    assert!((4..10).contains(&fitted), "{fitted}");
+}
+
+#[test]
 fn t508_odd_properties_arrive_as_they_were_sent() {
-    let odd = ["&", "=", "/", "#", "+", "%", "%41", "\n", "😀", " ", "a=b&c=d/e#+%", "\u{7f}\u{80}", "?", "\"", "ä"];
-    let sent: Vec<(String, String)> = odd.iter().map(|text| (format!("n{text}"), (*text).to_owned())).collect();
+    let odd = [
+        "&",
+        "=",
+        "/",
+        "#",
+        "+",
+        "%",
+        "%41",
+        "\n",
+        "😀",
+        " ",
+        "a=b&c=d/e#+%",
+        "\u{7f}\u{80}",
+        "?",
+        "\"",
+        "ä",
+    ];
+    let sent: Vec<(String, String)> =
+        odd.iter().map(|text| (format!("n{text}"), (*text).to_owned())).collect();
     let topic = c2d_topic(&device("d1"), &C2dMessage { properties: sent.clone(), ..message() });
     assert!(super::super::packet::Utf8Bytes::parse(topic.clone()).is_ok());
     assert!(!topic.contains(['+', '#']));

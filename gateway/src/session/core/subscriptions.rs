@@ -142,7 +142,15 @@ mod tests {
 
     #[test]
     fn bytes_of_another_kind_are_no_subscriptions() {
-        for bytes in [&b""[..], b"\x00", b"\x02\x01\x01", b"\x01\x01", b"\x01\x07\x00", b"\x01\x01\x02", b"\x01\x00\x00"] {
+        for bytes in [
+            &b""[..],
+            b"\x00",
+            b"\x02\x01\x01",
+            b"\x01\x01",
+            b"\x01\x07\x00",
+            b"\x01\x01\x02",
+            b"\x01\x00\x00",
+        ] {
             assert_eq!(Subscriptions::decode(bytes), None, "{bytes:?}");
         }
     }

@@ -1,0 +1,212 @@
+//! The data directory as a place for small files: nobody else may look in, and a file is there whole or not at all.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+/// The data directory, closed to everybody else. No second process writes these files while this value lives.
+#[derive(Debug)]
+pub(super) struct DataDir {
+    path: PathBuf,
+    /// Holds the lock, and makes renames durable.
+    handle: File,
+}
+
+/// Who may read a file that is written.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Mode {
+    Public,
+    Secret,
+}
+
+/// Why the data directory, or a file in it, cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DataDirError {
+    #[error("the data directory {0} cannot be made or opened")]
+    Open(PathBuf, #[source] io::Error),
+    #[error("the data directory {0} is open to others and cannot be closed; make it yours and chmod 700 it")]
+    Tighten(PathBuf, #[source] io::Error),
+    #[error(
+        "{0} is open to others and holds files of others; name an empty data directory, or chmod 700 this one"
+    )]
+    NotOurs(PathBuf),
+    #[error("{0} cannot be read")]
+    Read(PathBuf, #[source] io::Error),
+    #[error("{0} is longer than {FILE_BYTES_MAX} bytes")]
+    TooLong(PathBuf),
+    #[error("{0} cannot be written")]
+    Write(PathBuf, #[source] io::Error),
+}
+
+impl DataDir {
+    /// Opens the directory, and makes it if it is not there. One that others may look into is closed to them.
+    pub(super) fn open(path: &Path) -> Result<Self, DataDirError> {
+        let cannot_open = |error| DataDirError::Open(path.to_owned(), error);
+        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(cannot_open)?;
+        let handle = File::open(path).map_err(cannot_open)?;
+        let mode = handle.metadata().map_err(cannot_open)?.permissions().mode();
+        if mode & OTHERS != 0 {
+            tighten(path)?;
+        }
+        // Two first starts at once would mix their files.
+        handle.lock().map_err(cannot_open)?;
+        Ok(Self { path: path.to_owned(), handle })
+    }
+
+    /// The text of a file, if it is there. A key that others may read is closed to them.
+    pub(super) fn read(&self, name: &str) -> Result<Option<String>, DataDirError> {
+        let path = self.path.join(name);
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(DataDirError::Read(path, error)),
+        };
+        let mut text = String::new();
+        let read = file.metadata().and_then(|metadata| {
+            if name.ends_with(KEY_SUFFIX) && metadata.permissions().mode() & OTHERS != 0 {
+                tracing::warn!(path = %path.display(), "a key was readable by others; it is closed to them now");
+                file.set_permissions(Permissions::from_mode(0o600))?;
+            }
+            (&file).take(FILE_BYTES_MAX + 1).read_to_string(&mut text)
+        });
+        match read {
+            Ok(length) if length as u64 > FILE_BYTES_MAX => Err(DataDirError::TooLong(path)),
+            Ok(_) => Ok(Some(text)),
+            Err(error) => Err(DataDirError::Read(path, error)),
+        }
+    }
+
+    /// Puts a file in its place, on stable storage, whole.
+    pub(super) fn write(&self, name: &str, text: &str, mode: Mode) -> Result<(), DataDirError> {
+        let path = self.path.join(name);
+        self.replace(&path, text, mode).map_err(|error| DataDirError::Write(path, error))
+    }
+
+    fn replace(&self, path: &Path, text: &str, mode: Mode) -> io::Result<()> {
+        let new = path.with_added_extension(UNFINISHED);
+        match fs::remove_file(&new) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        let bits = match mode {
+            Mode::Public => 0o644,
+            Mode::Secret => 0o600,
+        };
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(bits).open(&new)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&new, path)?;
+        self.handle.sync_all()
+    }
+}
+
+/// Closes a directory to others, unless it serves others: who names `/tmp` by mistake must not close it.
+fn tighten(path: &Path) -> Result<(), DataDirError> {
+    let entries = fs::read_dir(path).map_err(|error| DataDirError::Open(path.to_owned(), error))?;
+    let names: Vec<_> = entries.filter_map(Result::ok).map(|entry| entry.file_name()).collect();
+    let is_ours = |name: &std::ffi::OsString| {
+        let name = Path::new(name);
+        let name = if name.extension().is_some_and(|end| end == UNFINISHED) {
+            name.with_extension("")
+        } else {
+            name.into()
+        };
+        OURS.iter().any(|ours| name == Path::new(ours))
+    };
+    let used: Vec<_> = names.iter().filter(|name| *name != "lost+found").collect();
+    if !used.is_empty() && !used.iter().any(|name| is_ours(name)) {
+        return Err(DataDirError::NotOurs(path.to_owned()));
+    }
+    fs::set_permissions(path, Permissions::from_mode(0o700))
+        .map_err(|error| DataDirError::Tighten(path.to_owned(), error))?;
+    if !used.is_empty() {
+        tracing::warn!(path = %path.display(), "the data directory was open to others; it is closed to them now");
+    }
+    Ok(())
+}
+
+/// Permission bits of everybody but the owner.
+const OTHERS: u32 = 0o077;
+const KEY_SUFFIX: &str = "-key.pem";
+/// What the name of a file ends in until it is whole.
+const UNFINISHED: &str = "new";
+/// What only a data directory of ours holds.
+const OURS: [&str; 5] = ["ca.pem", "ca-key.pem", "server.pem", "server-key.pem", "store"];
+const FILE_BYTES_MAX: u64 = 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    fn open_to_all(directory: &TempDir, files: &[&str]) -> PathBuf {
+        let path = directory.path().join("data");
+        fs::create_dir(&path).unwrap();
+        files.iter().for_each(|file| fs::write(path.join(file), "x").unwrap());
+        fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+        path
+    }
+
+    #[test]
+    fn t910_a_directory_open_to_others_is_closed_to_them() {
+        for files in [&[][..], &["lost+found"], &["ca.pem", "notes"], &["ca-key.pem.new"], &["store"]] {
+            let directory = TempDir::new().unwrap();
+            let path = open_to_all(&directory, files);
+            DataDir::open(&path).unwrap();
+            assert_eq!(mode(&path), 0o700, "{files:?}");
+        }
+    }
+
+    #[test]
+    fn t910_a_directory_of_others_is_left_alone() {
+        let directory = TempDir::new().unwrap();
+        let path = open_to_all(&directory, &["notes"]);
+        assert!(matches!(DataDir::open(&path), Err(DataDirError::NotOurs(_))));
+        assert_eq!(mode(&path), 0o755);
+        fs::set_permissions(&path, Permissions::from_mode(0o700)).unwrap();
+        assert!(DataDir::open(&path).is_ok());
+    }
+
+    #[test]
+    fn t910_a_key_open_to_others_is_closed_to_them() {
+        let directory = TempDir::new().unwrap();
+        let data = DataDir::open(&directory.path().join("data")).unwrap();
+        data.write("ca-key.pem", "secret", Mode::Public).unwrap();
+        assert_eq!(data.read("ca-key.pem").unwrap().as_deref(), Some("secret"));
+        assert_eq!(mode(&directory.path().join("data/ca-key.pem")), 0o600);
+    }
+
+    #[test]
+    fn a_file_is_replaced_whole() {
+        let directory = TempDir::new().unwrap();
+        let data = DataDir::open(&directory.path().join("data")).unwrap();
+        assert_eq!(data.read("ca.pem").unwrap(), None);
+        for text in ["one", "two"] {
+            data.write("ca.pem", text, Mode::Public).unwrap();
+            assert_eq!(data.read("ca.pem").unwrap().as_deref(), Some(text));
+        }
+        assert_eq!(fs::read_dir(directory.path().join("data")).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_file_has_a_bound() {
+        let directory = TempDir::new().unwrap();
+        let data = DataDir::open(directory.path()).unwrap();
+        fs::write(directory.path().join("ca.pem"), "x".repeat(1024 * 1024 + 1)).unwrap();
+        assert!(matches!(data.read("ca.pem"), Err(DataDirError::TooLong(_))));
+    }
+
+    #[test]
+    fn a_file_in_the_directorys_place_is_refused() {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("data");
+        fs::write(&path, "x").unwrap();
+        assert!(matches!(DataDir::open(&path), Err(DataDirError::Open(..))));
+    }
+}

@@ -1,0 +1,121 @@
+//! The official Azure IoT SDK for Python, as it comes from its package index, against a hub: `outside/device.py`.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use portcullis::mqtt::bag::PropertyBag;
+use portcullis::testing::{HubSettings, TestHub, TestIdentity, tools, within};
+use portcullis_registry::credential::SymmetricKey;
+use portcullis_registry::message::NewC2d;
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+
+#[tokio::test]
+async fn the_python_sdk_sends_telemetry_and_receives_a_message() {
+    let Some(python) = tools::python_sdk() else { return };
+    let hub = TestHub::start_with(on_the_port_of_the_sdk()).await;
+    let pump = hub.device("pump-7").await;
+    let mut events = hub.events().await;
+    let mut device = PythonDevice::start(&python, &hub, &pump, &pump.keys.secondary);
+
+    assert_eq!(device.next_line().await, json!({ "event": "connected" }));
+    assert_eq!(device.next_line().await, json!({ "event": "subscribed" }));
+    assert_eq!(device.next_line().await, json!({ "event": "sent" }));
+    let telemetry = events.take_message().await;
+    assert_eq!(telemetry.payload, "21.5 degrees");
+    let (topic, bag) = telemetry.topic.as_str().rsplit_once('/').unwrap();
+    assert_eq!(topic, "devices/pump-7/messages/events");
+    let bag = PropertyBag::parse(bag).unwrap();
+    assert_eq!(bag.find("$.mid"), Some("reading 1/é"));
+    assert_eq!(bag.find("$.ct"), Some("text/plain"));
+    assert_eq!(bag.find("$.ce"), Some("utf-8"));
+    assert_eq!(bag.find("room"), Some("kitchen & hall=100%"));
+    assert_eq!(bag.find("größe"), Some("a/b+c"));
+
+    let properties = BTreeMap::from([("colour", "rosé & red"), ("path", "a/b=c+d%"), ("valve", "3")]);
+    let own = |(name, value): (&&str, &&str)| (name.to_string(), value.to_string());
+    let message = NewC2d {
+        message_id: Some("order 1/é".into()),
+        correlation_id: Some("reading-1".into()),
+        content_type: Some("text/plain".into()),
+        properties: properties.iter().map(own).collect(),
+        body: "open välve".into(),
+        ..NewC2d::default()
+    };
+    hub.send_message(&pump, message).await;
+    let received = json!({
+        "event": "received",
+        "data": "open välve",
+        "messageId": "order 1/é",
+        "correlationId": "reading-1",
+        "contentType": "text/plain",
+        "properties": properties,
+    });
+    assert_eq!(device.next_line().await, received);
+    assert_eq!(device.exit_code().await, Some(0));
+    hub.stop().await;
+}
+
+#[tokio::test]
+async fn the_python_sdk_hears_of_a_wrong_key_as_a_credential_error() {
+    let Some(python) = tools::python_sdk() else { return };
+    let hub = TestHub::start_with(on_the_port_of_the_sdk()).await;
+    let pump = hub.device("pump-7").await;
+    let mut device = PythonDevice::start(&python, &hub, &pump, &SymmetricKey::generate());
+    assert_eq!(device.next_line().await, json!({ "event": "refused" }));
+    assert_eq!(device.exit_code().await, Some(2));
+    hub.stop().await;
+}
+
+/// `outside/device.py`, running.
+struct PythonDevice {
+    process: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl PythonDevice {
+    fn start(python: &Path, hub: &TestHub, identity: &TestIdentity, key: &SymmetricKey) -> Self {
+        let host = hub.hub.hosts.primary();
+        let key = key.to_base64();
+        let mut process = Command::new(python)
+            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/outside/device.py"))
+            .env(
+                "PORTCULLIS_TEST_CONNECTION_STRING",
+                format!("HostName={host};DeviceId={};SharedAccessKey={}", identity.id, key.as_str()),
+            )
+            .env("PORTCULLIS_TEST_CA", hub.data_dir().join("ca.pem"))
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        Self { process, lines }
+    }
+
+    /// What the device tells next.
+    async fn next_line(&mut self) -> Value {
+        let line = within(self.lines.next_line()).await.unwrap().expect("the device has more to tell");
+        serde_json::from_str(&line).unwrap()
+    }
+
+    async fn exit_code(mut self) -> Option<i32> {
+        within(self.process.wait()).await.unwrap().code()
+    }
+}
+
+/// The SDK knows port 8883 only, so each test takes a loopback address of its own for it. The address is the host name
+/// too, for nothing else resolves to it.
+fn on_the_port_of_the_sdk() -> HubSettings {
+    static TESTS: AtomicU8 = AtomicU8::new(1);
+    let [_, _, high, low] = std::process::id().to_be_bytes();
+    let address = IpAddr::V4(Ipv4Addr::new(127, high.max(1), low, TESTS.fetch_add(1, Ordering::Relaxed)));
+    HubSettings {
+        hostname: address.to_string(),
+        mqtt: Some(SocketAddr::new(address, 8883)),
+        ..HubSettings::default()
+    }
+}
