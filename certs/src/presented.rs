@@ -35,7 +35,7 @@ impl<'a> PresentedChain<'a> {
             return Err(ChainRefused::TooLarge(bytes));
         }
         match X509Certificate::from_der(leaf) {
-            Ok((rest, _)) if rest.is_empty() => Ok(Self { leaf }),
+            Ok(([], _)) => Ok(Self { leaf }),
             _ => Err(ChainRefused::Unreadable),
         }
     }

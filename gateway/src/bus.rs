@@ -6,13 +6,13 @@
 //! a number on each envelope, so that a loss is noticed and told; and a supervisor that builds a new router
 //! when one dies.
 
+use std::error::Error;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use bytes::Bytes;
-use portcullis_registry::id::{DeviceId, ModuleId};
-use rumqttd::local::{LinkBuilder, LinkError, LinkRx, LinkTx};
+use rumqttd::local::{LinkBuilder, LinkRx, LinkTx};
 use rumqttd::{Notification, Router, RouterConfig};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -168,14 +168,14 @@ impl Supervisor {
     }
 
     /// A fresh router with its reader; the link feeds it.
-    fn open_link(&self) -> Result<(LinkTx, JoinHandle<()>), LinkError> {
+    fn open_link(&self) -> Result<(LinkTx, JoinHandle<()>), Box<dyn Error>> {
         let router = Router::new(0, router_config()).spawn();
         let (mut subscriber, reader, _) = LinkBuilder::new("out", router.clone()).build()?;
         subscriber.subscribe(TOPIC)?;
         let (link, _, _) = LinkBuilder::new("in", router).build()?;
         let dispatcher = Dispatcher { reader, credits: Arc::clone(&self.credits), shared: Arc::clone(&self.shared) };
         let spawned = thread::Builder::new().name("telemetry-out".into()).spawn(move || dispatcher.run());
-        Ok((link, spawned.map_err(|_| LinkError::NotConnectionAck)?))
+        Ok((link, spawned?))
     }
 
     /// Posts until the router dies (the message it did not take is returned) or nobody can post any more (`None`).
@@ -240,7 +240,7 @@ impl Dispatcher {
         subscribers.retain(|subscriber| !subscriber.events.is_closed());
         for subscriber in subscribers.iter_mut() {
             subscriber.lost += lost;
-            if lock(&subscriber.filters).iter().any(|filter| matches(filter, &telemetry)) {
+            if lock(&subscriber.filters).iter().any(|filter| filter.admits(&telemetry.device, telemetry.module.as_deref())) {
                 subscriber.offer(&telemetry, &self.shared.lost);
             }
         }
@@ -260,19 +260,6 @@ impl Subscriber {
             }
         }
     }
-}
-
-/// Whether a subscriber with this filter gets this message.
-fn matches(filter: &Filter, telemetry: &Telemetry) -> bool {
-    let Filter::Events { device, modules } = filter else { return false };
-    let is_device = |wanted: &Option<DeviceId>| wanted.as_ref().is_none_or(|id| id.as_str() == telemetry.device);
-    let is_module = |wanted: &Option<ModuleId>, own: &str| wanted.as_ref().is_none_or(|id| id.as_str() == own);
-    is_device(device)
-        && match (modules, &telemetry.module) {
-            (None, None) => true,
-            (Some(wanted), Some(own)) => is_module(wanted, own),
-            _ => false,
-        }
 }
 
 /// One credit is a KiB, or part of one, of what the router has to hold.
@@ -310,6 +297,7 @@ const EVENTS_MAX: usize = 8192;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use portcullis_registry::id::DeviceId;
 
     fn from(device: &str, module: Option<&str>, payload: &str) -> Telemetry {
         Telemetry {

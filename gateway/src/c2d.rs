@@ -9,12 +9,15 @@ use portcullis_registry::policy::Rights;
 
 use crate::auth::{AuthError, VerifiedService};
 use crate::hub::Hub;
+use crate::mqtt::topic;
 
 /// Why a message was not accepted.
 #[derive(Debug, thiserror::Error)]
 pub enum C2dError {
     #[error(transparent)]
     Forbidden(#[from] AuthError),
+    #[error("the properties do not fit into an MQTT topic once they are percent-encoded")]
+    PropertiesTooLong,
     #[error(transparent)]
     Send(#[from] SendError),
 }
@@ -22,6 +25,9 @@ pub enum C2dError {
 /// Puts a message into the queue of `to`. When this returns `Ok` it is on stable storage (threats P3).
 pub async fn send(hub: &Hub, caller: &VerifiedService, to: &IdentityId, message: NewC2d) -> Result<Arc<C2dMessage>, C2dError> {
     caller.check(Rights::SERVICE_CONNECT)?;
+    if !topic::c2d_fits(&message) {
+        return Err(C2dError::PropertiesTooLong);
+    }
     let message = hub.registry.send(to, message, hub.clock.wall()).await?;
     hub.metrics.c2d_enqueued.inc();
     tracing::debug!(identity = %to, number = message.number, "cloud-to-device message accepted");

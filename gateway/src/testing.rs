@@ -212,6 +212,16 @@ impl TestHub {
         }
     }
 
+    /// Connects an identity; nothing when the hub closes without an answer, as it does to a connection that a newer
+    /// one overtakes.
+    pub async fn connect_in_a_race(&self, identity: &TestIdentity) -> Option<TestClient> {
+        let mut client = TestClient { wire: self.wire().await, session_present: false, next_packet_id: 0 };
+        client.send_or_lose(Packet::Connect(Box::new(self.connect_packet(identity)))).await;
+        let answer = client.packet_or_end().await?;
+        assert!(matches!(answer, Packet::ConnAck { code: ConnectReturnCode::Accepted, .. }), "{answer:?}");
+        Some(client)
+    }
+
     /// A service connection that reads the telemetry of every device and module.
     pub async fn events(&self) -> TestClient {
         let mut client = self.connect_service("service").await.expect("the service is admitted");

@@ -116,6 +116,9 @@ impl From<C2dError> for Problem {
     fn from(error: C2dError) -> Self {
         match error {
             C2dError::Forbidden(error) => error.into(),
+            C2dError::PropertiesTooLong => {
+                Self::new(StatusCode::PAYLOAD_TOO_LARGE, "MessageTooLarge", "the properties are too long for an MQTT topic")
+            }
             C2dError::Send(error) => error.into(),
         }
     }

@@ -205,7 +205,6 @@ pub fn c2d_topic(id: &IdentityId, message: &C2dMessage) -> String {
         }
     }
     write_pair(&mut bag, "$.exp", &round_trip_time(message.expiry));
-    write_pair(&mut bag, "$.ctime", &round_trip_time(message.enqueued));
     if message.ack != Ack::None {
         write_pair(&mut bag, ACK_NAME, message.ack.as_str());
     }
