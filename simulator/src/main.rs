@@ -37,7 +37,7 @@ async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let report = outcome?;
     println!("{report}");
     if let Some(file) = args.json {
-        let json = serde_json::to_vec_pretty(&report).context("write the report as JSON")?;
+        let json = serde_json::to_string_pretty(&report).context("write the report as JSON")? + "\n";
         fs::write(&file, json).with_context(|| format!("write {}", file.display()))?;
     }
     Ok(if report.all_connected() { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -1,7 +1,9 @@
+use std::path::Path;
 use std::time::Duration;
 
 use portcullis_registry::policy::Policies;
 
+use super::draft::POLICIES;
 use super::*;
 
 /// Loads with these variables and this file, if any.

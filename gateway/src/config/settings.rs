@@ -1,0 +1,139 @@
+//! Every setting but the limits and the policies' keys: how it is called, read and shown.
+
+use std::path::{Path, PathBuf};
+
+use tracing_subscriber::filter::Targets;
+
+use super::draft::Draft;
+use super::source::Text;
+use super::{Config, HostName, Listen, LogFormat};
+
+/// One setting: how it is called, read and shown.
+pub(super) struct Setting {
+    pub(super) key: &'static str,
+    pub(super) help: &'static str,
+    pub(super) set: fn(&mut Draft, &Text) -> Result<(), String>,
+    pub(super) show: fn(&Config) -> Shown,
+}
+
+/// A value as TOML: one that is set, or one that is a default nobody should write down or an example.
+pub(super) enum Shown {
+    Set(String),
+    Unset(String),
+}
+
+/// Every setting but the limits and the policies' keys. Those without a section come first.
+pub(super) const SETTINGS: &[Setting] = &[
+    Setting {
+        key: "hostname",
+        help: "The hub's name in connection strings and in its certificate.",
+        set: |draft, text| assign(&mut draft.config.hostname, parse_host_name(text.one()?)),
+        show: |config| Shown::Set(quoted(config.hostname.to_string())),
+    },
+    Setting {
+        key: "aliases",
+        help: "Further names the hub answers to.",
+        set: |draft, text| assign(&mut draft.config.aliases, parse_aliases(text)),
+        show: |config| {
+            let names: Vec<_> = config.aliases.iter().map(|name| quoted(name.to_string())).collect();
+            Shown::Set(format!("[{}]", names.join(", ")))
+        },
+    },
+    Setting {
+        key: "data_dir",
+        help: "Where the hub keeps its data.",
+        set: |draft, text| assign(&mut draft.config.data_dir, parse_path(text)),
+        show: |config| Shown::Set(quoted(config.data_dir.display().to_string())),
+    },
+    Setting {
+        key: "mqtt.listen",
+        help: "Where devices connect, MQTT over TLS.",
+        set: |draft, text| assign(&mut draft.config.mqtt_listen, Listen::parse(text)),
+        show: |config| config.mqtt_listen.show(),
+    },
+    Setting {
+        key: "https.listen",
+        help: "Where services and operators connect, HTTPS. Left out: port 443, or 8443 where 443 may not be bound.",
+        set: |draft, text| assign(&mut draft.config.https_listen, Listen::parse(text)),
+        show: |config| config.https_listen.show(),
+    },
+    Setting {
+        key: "ops.listen",
+        help: "Where metrics and health are served, plain HTTP.",
+        set: |draft, text| assign(&mut draft.config.ops_listen, Listen::parse(text)),
+        show: |config| config.ops_listen.show(),
+    },
+    Setting {
+        key: "tls.certificate",
+        help: "A server certificate of your own: the chain, PEM, the server's certificate first.",
+        set: |draft, text| assign(&mut draft.chain, parse_path(text).map(Some)),
+        show: |config| {
+            show_path(config.certificate.as_ref().map(|files| files.chain.as_path()), "server.pem")
+        },
+    },
+    Setting {
+        key: "tls.key",
+        help: "The key of that certificate, PEM.",
+        set: |draft, text| assign(&mut draft.key, parse_path(text).map(Some)),
+        show: |config| {
+            show_path(config.certificate.as_ref().map(|files| files.key.as_path()), "server-key.pem")
+        },
+    },
+    Setting {
+        key: "log.filter",
+        help: "What is logged: off, error, warn, info, debug or trace; by module as in \"info,portcullis::auth=debug\".",
+        set: |draft, text| assign(&mut draft.config.log_filter, parse_filter(text.one()?)),
+        show: |config| Shown::Set(quoted(config.log_filter.to_string())),
+    },
+    Setting {
+        key: "log.format",
+        help: "How log lines look: auto (text on a terminal, JSON elsewhere), text or json.",
+        set: |draft, text| assign(&mut draft.config.log_format, LogFormat::parse(text.one()?)),
+        show: |config| Shown::Set(quoted(config.log_format.as_str().to_owned())),
+    },
+];
+
+fn assign<T>(place: &mut T, parsed: Result<T, String>) -> Result<(), String> {
+    *place = parsed?;
+    Ok(())
+}
+
+fn parse_host_name(text: &str) -> Result<HostName, String> {
+    HostName::parse(text).map_err(|error| error.to_string())
+}
+
+fn parse_aliases(text: &Text) -> Result<Vec<HostName>, String> {
+    let texts = text.many()?;
+    if texts.len() > ALIASES_MAX {
+        return Err(format!("more than {ALIASES_MAX} names"));
+    }
+    texts.into_iter().map(parse_host_name).collect()
+}
+
+fn parse_path(text: &Text) -> Result<PathBuf, String> {
+    match text.one()? {
+        "" => Err("a path belongs here".to_owned()),
+        path => Ok(PathBuf::from(path)),
+    }
+}
+
+fn parse_filter(text: &str) -> Result<Targets, String> {
+    let parsed = text.parse().ok().filter(|_| !text.trim().is_empty());
+    parsed.ok_or_else(|| {
+        format!("{text:?} is not a filter such as \"info\" or \"info,portcullis::auth=debug\"")
+    })
+}
+
+fn show_path(path: Option<&Path>, example: &str) -> Shown {
+    match path {
+        Some(path) => Shown::Set(quoted(path.display().to_string())),
+        None => Shown::Unset(quoted(example.to_owned())),
+    }
+}
+
+/// A text as TOML writes it.
+pub(super) fn quoted(text: String) -> String {
+    toml::Value::String(text).to_string()
+}
+
+const ALIASES_MAX: usize = 64;
