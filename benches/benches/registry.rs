@@ -58,7 +58,8 @@ fn registry(c: &mut Criterion) {
     let directory = TempDir::new().expect("a directory");
     let registry = open(&directory);
     create(&runtime, &registry, 0, DEVICES);
-    let map: DashMap<IdentityId, Arc<usize>> = (0..DEVICES).map(|number| (device(number), Arc::new(number))).collect();
+    let map: DashMap<IdentityId, Arc<usize>> =
+        (0..DEVICES).map(|number| (device(number), Arc::new(number))).collect();
     let wanted: Vec<_> = (0..DEVICES).step_by(7).map(device).collect();
 
     let mut group = c.benchmark_group("lookup");
@@ -66,7 +67,9 @@ fn registry(c: &mut Criterion) {
     group.bench_function("dashmap alone", |b| {
         b.iter(|| wanted.iter().for_each(|id| drop(black_box(map.get(id).map(|value| Arc::clone(&value))))));
     });
-    group.bench_function("registry", |b| b.iter(|| wanted.iter().for_each(|id| drop(black_box(registry.entry(id))))));
+    group.bench_function("registry", |b| {
+        b.iter(|| wanted.iter().for_each(|id| drop(black_box(registry.entry(id)))))
+    });
     group.finish();
 
     let mut group = c.benchmark_group("durable");

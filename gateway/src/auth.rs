@@ -111,7 +111,9 @@ impl VerifiedService {
 
     /// Whether the policy still has the key this was proven with, and the rights.
     pub fn still_holds(&self, policies: &Policies) -> bool {
-        policies.find(&self.policy).is_some_and(|policy| proof::is_of(&self.key, &policy.keys) && policy.rights.contains(self.rights))
+        policies.find(&self.policy).is_some_and(|policy| {
+            proof::is_of(&self.key, &policy.keys) && policy.rights.contains(self.rights)
+        })
     }
 }
 
@@ -124,7 +126,9 @@ pub enum AuthError {
     Disabled(IdentityId),
     #[error("device {0} of this module is disabled")]
     ParentDisabled(DeviceId),
-    #[error("no credential was presented; identity {0} authenticates by SAS token, so the password must hold one")]
+    #[error(
+        "no credential was presented; identity {0} authenticates by SAS token, so the password must hold one"
+    )]
     NoCredential(IdentityId),
     #[error("identity {id} authenticates by {registered}, not by SAS token")]
     WrongMethod { id: IdentityId, registered: &'static str },
@@ -157,7 +161,9 @@ impl AuthError {
             AuthError::Token(_) => "sas_malformed",
             AuthError::WrongHost { .. } => "hub_unknown",
             AuthError::WrongResource { .. } => "sas_wrong_audience",
-            AuthError::UnknownPolicy(_) | AuthError::PolicyMissing | AuthError::PolicyMismatch { .. } => "unknown_policy",
+            AuthError::UnknownPolicy(_) | AuthError::PolicyMissing | AuthError::PolicyMismatch { .. } => {
+                "unknown_policy"
+            }
             AuthError::RightMissing { .. } => "right_missing",
         }
     }
@@ -178,7 +184,12 @@ impl Authority<'_> {
     /// Decides whether the peer that claims to be `id` is. `password` is the SAS token of CONNECT, if any.
     ///
     /// Source: IoT Hub, "Control access to IoT Hub by using shared access signatures".
-    pub fn verify(&self, id: &IdentityId, password: Option<&str>, now: Timestamp) -> Result<VerifiedIdentity, AuthError> {
+    pub fn verify(
+        &self,
+        id: &IdentityId,
+        password: Option<&str>,
+        now: Timestamp,
+    ) -> Result<VerifiedIdentity, AuthError> {
         let found = self.registry.entry(id);
         let Some(password) = password.filter(|text| !text.is_empty()) else {
             return Err(match found {
@@ -210,16 +221,27 @@ impl Authority<'_> {
     }
 
     /// Decides whether the bearer of `token` holds a policy of this hub. `claimed` is the policy a user name states.
-    pub fn verify_service(&self, token: &str, claimed: Option<&str>, now: Timestamp) -> Result<VerifiedService, AuthError> {
+    pub fn verify_service(
+        &self,
+        token: &str,
+        claimed: Option<&str>,
+        now: Timestamp,
+    ) -> Result<VerifiedService, AuthError> {
         let token = SasToken::parse(token).map_err(AuthError::Token)?;
         let name = token.policy().ok_or(AuthError::PolicyMissing)?;
         if let Some(claimed) = claimed.filter(|claimed| *claimed != name) {
-            return Err(AuthError::PolicyMismatch { claimed: claimed.to_owned(), presented: name.to_owned() });
+            return Err(AuthError::PolicyMismatch {
+                claimed: claimed.to_owned(),
+                presented: name.to_owned(),
+            });
         }
         let (policy, key) = self.signing_policy(&token, name)?;
         let segments = self.segments_after_host(&token)?;
         if !segments.is_empty() {
-            return Err(AuthError::WrongResource { presented: token.resource().to_owned(), wanted: self.hosts.primary().to_owned() });
+            return Err(AuthError::WrongResource {
+                presented: token.resource().to_owned(),
+                wanted: self.hosts.primary().to_owned(),
+            });
         }
         token.check_expiry(now, self.leeway).map_err(AuthError::Token)?;
         Ok(VerifiedService {
@@ -235,9 +257,15 @@ impl Authority<'_> {
         let id = &identity.id;
         let keys = match &identity.authentication {
             Authentication::Sas(keys) => keys,
-            Authentication::SelfSigned(_) => return Err(AuthError::WrongMethod { id: id.clone(), registered: "X.509 thumbprint" }),
-            Authentication::CertificateAuthority => return Err(AuthError::WrongMethod { id: id.clone(), registered: "X.509 CA" }),
-            Authentication::None => return Err(AuthError::WrongMethod { id: id.clone(), registered: "nothing (type none)" }),
+            Authentication::SelfSigned(_) => {
+                return Err(AuthError::WrongMethod { id: id.clone(), registered: "X.509 thumbprint" });
+            }
+            Authentication::CertificateAuthority => {
+                return Err(AuthError::WrongMethod { id: id.clone(), registered: "X.509 CA" });
+            }
+            Authentication::None => {
+                return Err(AuthError::WrongMethod { id: id.clone(), registered: "nothing (type none)" });
+            }
         };
         let segments = self.segments_after_host(token)?;
         if !names_exactly(without_api_version(&segments), id) {
@@ -260,7 +288,11 @@ impl Authority<'_> {
         Ok(Proof::policy_key(name, key))
     }
 
-    fn signing_policy<'s>(&'s self, token: &SasToken<'_>, name: &str) -> Result<(&'s Policy, &'s SymmetricKey), AuthError> {
+    fn signing_policy<'s>(
+        &'s self,
+        token: &SasToken<'_>,
+        name: &str,
+    ) -> Result<(&'s Policy, &'s SymmetricKey), AuthError> {
         let Some(policy) = self.policies.find(name) else {
             let _ = token.is_signed_by(self.decoy);
             return Err(AuthError::UnknownPolicy(name.to_owned()));
@@ -273,7 +305,10 @@ impl Authority<'_> {
         let mut segments = token.resource().split('/');
         let host = segments.next().unwrap_or_default();
         if !self.hosts.contains(host) {
-            return Err(AuthError::WrongHost { presented: host.to_owned(), expected: self.hosts.primary().to_owned() });
+            return Err(AuthError::WrongHost {
+                presented: host.to_owned(),
+                expected: self.hosts.primary().to_owned(),
+            });
         }
         Ok(segments.collect())
     }
@@ -296,7 +331,11 @@ impl Authority<'_> {
 }
 
 /// Both keys are always tried, so that the time taken does not tell which one was nearly right.
-fn signing_key<'k>(token: &SasToken<'_>, primary: &'k SymmetricKey, secondary: &'k SymmetricKey) -> Result<&'k SymmetricKey, AuthError> {
+fn signing_key<'k>(
+    token: &SasToken<'_>,
+    primary: &'k SymmetricKey,
+    secondary: &'k SymmetricKey,
+) -> Result<&'k SymmetricKey, AuthError> {
     let by_primary = token.is_signed_by(primary);
     let by_secondary = token.is_signed_by(secondary);
     match (by_primary, by_secondary) {
@@ -317,7 +356,9 @@ fn without_api_version<'a, 's>(segments: &'a [&'s str]) -> &'a [&'s str] {
 fn names_exactly(segments: &[&str], id: &IdentityId) -> bool {
     match (segments, &id.module) {
         (["devices", device], None) => *device == id.device.as_str(),
-        (["devices", device, "modules", module], Some(own)) => *device == id.device.as_str() && *module == own.as_str(),
+        (["devices", device, "modules", module], Some(own)) => {
+            *device == id.device.as_str() && *module == own.as_str()
+        }
         _ => false,
     }
 }

@@ -96,7 +96,8 @@ impl Bus {
         let (input, posted) = mpsc::channel(POSTED_MAX);
         let credits = Arc::new(Semaphore::new(CREDITS as usize));
         let shared = Arc::new(Shared::default());
-        let supervisor = Supervisor { posted, credits: Arc::clone(&credits), shared: Arc::clone(&shared), next_number: 0 };
+        let supervisor =
+            Supervisor { posted, credits: Arc::clone(&credits), shared: Arc::clone(&shared), next_number: 0 };
         thread::Builder::new().name("telemetry-bus".into()).spawn(move || supervisor.run())?;
         Ok(Self { input, credits, shared })
     }
@@ -104,7 +105,8 @@ impl Bus {
     /// Puts one message on the bus; waits while the bus is full. When this returns `Ok` the bus has it.
     /// Cancel-safe in that a message is either taken whole or not at all.
     pub async fn publish(&self, telemetry: Telemetry) -> Result<(), BusStopped> {
-        let credits = Arc::clone(&self.credits).acquire_many_owned(cost(&telemetry)).await.map_err(|_| BusStopped)?;
+        let credits =
+            Arc::clone(&self.credits).acquire_many_owned(cost(&telemetry)).await.map_err(|_| BusStopped)?;
         let (taken, answer) = oneshot::channel();
         self.input.send(Posted { telemetry, credits, taken }).await.map_err(|_| BusStopped)?;
         answer.await.map_err(|_| BusStopped)
@@ -114,7 +116,11 @@ impl Bus {
     pub fn subscribe(&self) -> Subscription {
         let (sender, events) = mpsc::channel(EVENTS_MAX);
         let filters = Arc::new(Mutex::new(Vec::new()));
-        lock(&self.shared.subscribers).push(Subscriber { filters: Arc::clone(&filters), events: sender, lost: 0 });
+        lock(&self.shared.subscribers).push(Subscriber {
+            filters: Arc::clone(&filters),
+            events: sender,
+            lost: 0,
+        });
         Subscription { events, filters }
     }
 
@@ -173,7 +179,8 @@ impl Supervisor {
         let (mut subscriber, reader, _) = LinkBuilder::new("out", router.clone()).build()?;
         subscriber.subscribe(TOPIC)?;
         let (link, _, _) = LinkBuilder::new("in", router).build()?;
-        let dispatcher = Dispatcher { reader, credits: Arc::clone(&self.credits), shared: Arc::clone(&self.shared) };
+        let dispatcher =
+            Dispatcher { reader, credits: Arc::clone(&self.credits), shared: Arc::clone(&self.shared) };
         let spawned = thread::Builder::new().name("telemetry-out".into()).spawn(move || dispatcher.run());
         Ok((link, spawned?))
     }
@@ -193,7 +200,11 @@ impl Supervisor {
             self.shared.in_router.fetch_add(credits, Ordering::AcqRel);
             if link.publish(TOPIC, bytes).is_err() {
                 self.shared.in_router.fetch_sub(credits, Ordering::AcqRel);
-                return Some(Posted { telemetry: envelope.telemetry, credits: posted.credits, taken: posted.taken });
+                return Some(Posted {
+                    telemetry: envelope.telemetry,
+                    credits: posted.credits,
+                    taken: posted.taken,
+                });
             }
             self.next_number += 1;
             // The reader gives the credits back once it has read the envelope.
@@ -234,13 +245,17 @@ impl Dispatcher {
         };
         self.shared.in_router.fetch_sub(envelope.credits, Ordering::AcqRel);
         self.credits.add_permits(envelope.credits);
-        let lost = envelope.number.saturating_sub(self.shared.expected.swap(envelope.number + 1, Ordering::AcqRel));
+        let lost =
+            envelope.number.saturating_sub(self.shared.expected.swap(envelope.number + 1, Ordering::AcqRel));
         let telemetry = Arc::new(envelope.telemetry);
         let mut subscribers = lock(&self.shared.subscribers);
         subscribers.retain(|subscriber| !subscriber.events.is_closed());
         for subscriber in subscribers.iter_mut() {
             subscriber.lost += lost;
-            if lock(&subscriber.filters).iter().any(|filter| filter.admits(&telemetry.device, telemetry.module.as_deref())) {
+            if lock(&subscriber.filters)
+                .iter()
+                .any(|filter| filter.admits(&telemetry.device, telemetry.module.as_deref()))
+            {
                 subscriber.offer(&telemetry, &self.shared.lost);
             }
         }
@@ -332,7 +347,12 @@ mod tests {
         let mut subscription = bus.subscribe();
         let device = Some(DeviceId::parse("d1").unwrap());
         subscription.set_filters(&[Filter::Events { device, modules: None }]);
-        for sender in [from("d10", None, "x"), from("D1", None, "x"), from("d1", Some("m"), "x"), from("d1", None, "mine")] {
+        for sender in [
+            from("d10", None, "x"),
+            from("D1", None, "x"),
+            from("d1", Some("m"), "x"),
+            from("d1", None, "mine"),
+        ] {
             bus.publish(sender).await.unwrap();
         }
         assert_eq!(*subscription.events.recv().await.unwrap().telemetry, from("d1", None, "mine"));

@@ -23,7 +23,12 @@ pub enum C2dError {
 }
 
 /// Puts a message into the queue of `to`. When this returns `Ok` it is on stable storage (threats P3).
-pub async fn send(hub: &Hub, caller: &VerifiedService, to: &IdentityId, message: NewC2d) -> Result<Arc<C2dMessage>, C2dError> {
+pub async fn send(
+    hub: &Hub,
+    caller: &VerifiedService,
+    to: &IdentityId,
+    message: NewC2d,
+) -> Result<Arc<C2dMessage>, C2dError> {
     caller.check(Rights::SERVICE_CONNECT)?;
     if !topic::c2d_fits(&message) {
         return Err(C2dError::PropertiesTooLong);

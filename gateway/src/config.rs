@@ -136,7 +136,10 @@ impl Default for Config {
             https_listen: Listen::everywhere(HTTPS_PORT_DEFAULT, Some(HTTPS_PORT_FALLBACK)),
             ops_listen: Listen { addrs: vec![OPS_DEFAULT], fallback_port: None, defaulted: true },
             certificate: None,
-            log_filter: Targets::new().with_default(LevelFilter::INFO),
+            // The telemetry bus logs its own links at `info`; nobody who runs a hub asked for that.
+            log_filter: Targets::new()
+                .with_default(LevelFilter::INFO)
+                .with_target("rumqttd", LevelFilter::WARN),
             log_format: LogFormat::Auto,
             limits: Limits::default(),
             policy_keys: BTreeMap::new(),

@@ -141,7 +141,8 @@ impl TlsEstablished {
     fn verdict(&self, hub: &Hub, connect: &Connect) -> Result<Who, Refused> {
         let started = Instant::now();
         let user_name = connect.username.as_deref().unwrap_or_default();
-        let claim = connect::parse_claim(&connect.client_id, user_name).map_err(|error| self.refuse_claim(hub, &error))?;
+        let claim = connect::parse_claim(&connect.client_id, user_name)
+            .map_err(|error| self.refuse_claim(hub, &error))?;
         let password = connect.password.as_ref().map(|password| password.as_str());
         let verdict = match &claim {
             Claim::Device { host, id, .. } => self.device_verdict(hub, host, id, password),
@@ -170,10 +171,20 @@ impl TlsEstablished {
         hub.authority(&policies).verify(id, password, hub.clock.wall()).map(Who::Device)
     }
 
-    fn service_verdict(&self, hub: &Hub, host: &str, policy: &str, password: Option<&str>) -> Result<Who, AuthError> {
+    fn service_verdict(
+        &self,
+        hub: &Hub,
+        host: &str,
+        policy: &str,
+        password: Option<&str>,
+    ) -> Result<Who, AuthError> {
         hub.check_host(host)?;
         let policies = hub.policies();
-        let service = hub.authority(&policies).verify_service(password.unwrap_or_default(), Some(policy), hub.clock.wall())?;
+        let service = hub.authority(&policies).verify_service(
+            password.unwrap_or_default(),
+            Some(policy),
+            hub.clock.wall(),
+        )?;
         service.check(portcullis_registry::policy::Rights::SERVICE_CONNECT)?;
         Ok(Who::Service(service))
     }
@@ -189,7 +200,9 @@ impl TlsEstablished {
                 tracing::debug!(identity = %id, outcome, %reason, "connection refused");
                 hub.refusals.note(id, hub.clock.wall(), self.peer.ip(), outcome, reason.clone());
             }
-            Claim::Service { policy, .. } => tracing::debug!(policy = policy.as_str(), outcome, %reason, "service connection refused"),
+            Claim::Service { policy, .. } => {
+                tracing::debug!(policy = policy.as_str(), outcome, %reason, "service connection refused")
+            }
         }
         Refused { code: ConnectReturnCode::NotAuthorized, reason }
     }

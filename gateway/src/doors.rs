@@ -35,7 +35,12 @@ pub enum Crowded {
 
 impl Doors {
     pub fn new(anonymous_max: usize, per_address_max: usize) -> Arc<Self> {
-        Arc::new(Self { anonymous_max, per_address_max, anonymous: AtomicUsize::new(0), per_address: DashMap::new() })
+        Arc::new(Self {
+            anonymous_max,
+            per_address_max,
+            anonymous: AtomicUsize::new(0),
+            per_address: DashMap::new(),
+        })
     }
 
     /// A place for one more anonymous connection, or which bound is reached.

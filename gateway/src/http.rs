@@ -88,7 +88,10 @@ where
 {
     let limits = &hub.config.limits;
     let mut server = hyper::server::conn::http1::Builder::new();
-    server.timer(TokioTimer::new()).header_read_timeout(limits.request_time_max).max_buf_size(limits.request_head_bytes_max);
+    server
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.request_time_max)
+        .max_buf_size(limits.request_head_bytes_max);
     let mut connection = std::pin::pin!(server.serve_connection(io, TowerToHyperService::new(router)));
     let outcome = tokio::select! {
         outcome = connection.as_mut() => outcome,

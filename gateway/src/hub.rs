@@ -46,7 +46,13 @@ pub struct Hub {
 
 impl Hub {
     /// A hub that serves nobody yet. `hosts` are the names it answers to.
-    pub fn new(config: Config, hosts: HostNames, tls: ServerTls, registry: Arc<Registry>, policies: Policies) -> std::io::Result<Arc<Self>> {
+    pub fn new(
+        config: Config,
+        hosts: HostNames,
+        tls: ServerTls,
+        registry: Arc<Registry>,
+        policies: Policies,
+    ) -> std::io::Result<Arc<Self>> {
         let limits = &config.limits;
         let hub = Arc::new(Self {
             doors: Doors::new(limits.anonymous_connections_max, limits.anonymous_per_address_max),
@@ -117,7 +123,10 @@ impl Hub {
         self.stopping.cancel();
         self.tasks.close();
         if tokio::time::timeout(DRAIN_TIME_MAX, self.tasks.wait()).await.is_err() {
-            tracing::warn!(connections = self.tasks.len(), "some connections did not end in time and are cut");
+            tracing::warn!(
+                connections = self.tasks.len(),
+                "some connections did not end in time and are cut"
+            );
         }
         let registry = Arc::clone(&self.registry);
         // Closing the store waits for its thread.

@@ -64,7 +64,11 @@ pub fn list(hub: &Hub, caller: &VerifiedService, top: usize) -> Result<Vec<Arc<E
 }
 
 /// Every module of a device.
-pub fn modules(hub: &Hub, caller: &VerifiedService, device: &DeviceId) -> Result<Vec<Arc<Entry>>, IdentityError> {
+pub fn modules(
+    hub: &Hub,
+    caller: &VerifiedService,
+    device: &DeviceId,
+) -> Result<Vec<Arc<Entry>>, IdentityError> {
     caller.check(Rights::REGISTRY_READ)?;
     let modules = hub.registry.modules(device);
     Ok(modules.ok_or_else(|| RegistryError::NotFound(IdentityId::device(device.clone())))?)

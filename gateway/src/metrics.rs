@@ -75,18 +75,54 @@ impl Metrics {
         to.register("build", "The running version", version);
         to.register("connections", "MQTT sessions now open", self.connections.clone());
         to.register("connection_attempts", "CONNECTs by outcome", self.attempts.clone());
-        to.register("connections_turned_away", "Connections closed on accept because too many anonymous ones stood at the door", self.turned_away.clone());
-        to.register("connections_ended_early", "Connections that ended before they had a session, by reason", self.early_ends.clone());
+        to.register(
+            "connections_turned_away",
+            "Connections closed on accept because too many anonymous ones stood at the door",
+            self.turned_away.clone(),
+        );
+        to.register(
+            "connections_ended_early",
+            "Connections that ended before they had a session, by reason",
+            self.early_ends.clone(),
+        );
         to.register("disconnects", "Sessions ended, by reason", self.disconnects.clone());
-        to.register("takeovers", "Sessions that ended because their identity connected again", self.takeovers.clone());
-        to.register("tls_handshake_duration_seconds", "From accept to an established TLS session", self.tls_handshake_duration.clone());
-        to.register("auth_duration_seconds", "From a whole CONNECT to the verdict", self.auth_duration.clone());
+        to.register(
+            "takeovers",
+            "Sessions that ended because their identity connected again",
+            self.takeovers.clone(),
+        );
+        to.register(
+            "tls_handshake_duration_seconds",
+            "From accept to an established TLS session",
+            self.tls_handshake_duration.clone(),
+        );
+        to.register(
+            "auth_duration_seconds",
+            "From a whole CONNECT to the verdict",
+            self.auth_duration.clone(),
+        );
         to.register("messages_received", "Telemetry messages taken", self.messages_received.clone());
-        to.register("message_bytes_received", "Payload bytes of the telemetry taken", self.message_bytes_received.clone());
+        to.register(
+            "message_bytes_received",
+            "Payload bytes of the telemetry taken",
+            self.message_bytes_received.clone(),
+        );
         to.register("c2d_enqueued", "Cloud-to-device messages accepted", self.c2d_enqueued.clone());
-        to.register("c2d_delivered", "Cloud-to-device messages handed to a connection, repeats included", self.c2d_delivered.clone());
-        to.register("c2d_completed", "Cloud-to-device messages completed by their device", self.c2d_completed.clone());
-        to.register("requests_refused", "REST requests without valid credentials or rights", self.requests_refused.clone());
+        to.register(
+            "c2d_delivered",
+            "Cloud-to-device messages handed to a connection, repeats included",
+            self.c2d_delivered.clone(),
+        );
+        to.register(
+            "c2d_completed",
+            "Cloud-to-device messages completed by their device",
+            self.c2d_completed.clone(),
+        );
+        to.register(
+            "requests_refused",
+            "REST requests without valid credentials or rights",
+            self.requests_refused.clone(),
+        );
     }
 
     /// Counts a CONNECT by its outcome.

@@ -41,7 +41,14 @@ impl RefusalLog {
     }
 
     /// Notes a refusal of `id`.
-    pub fn note(&self, id: &IdentityId, time: Timestamp, peer: IpAddr, outcome: &'static str, reason: String) {
+    pub fn note(
+        &self,
+        id: &IdentityId,
+        time: Timestamp,
+        peer: IpAddr,
+        outcome: &'static str,
+        reason: String,
+    ) {
         let mut inner = self.inner.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if let Some(last) = inner.last.get_mut(id) {
             *last = Refusal { time, peer, outcome, reason, count: last.count + 1 };

@@ -40,15 +40,20 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     bound.accept();
     let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
     eprintln!("ready");
-    tokio::select! {
-        outcome = tokio::signal::ctrl_c() => outcome.context("no signal handler")?,
-        _ = terminate.recv() => {}
-    }
+    let failed = tokio::select! {
+        outcome = tokio::signal::ctrl_c() => {
+            outcome.context("no signal handler")?;
+            None
+        }
+        _ = terminate.recv() => None,
+        // Nothing can be acknowledged any more; a new process has to look at the disk afresh.
+        () = hub.registry.store_lost() => Some(anyhow::anyhow!("the store failed; see the log")),
+    };
     let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Stopping]);
     eprintln!("stopping: telling {} connected devices", hub.sessions.len());
     hub.stop().await;
     eprintln!("stopped");
-    Ok(())
+    failed.map_or(Ok(()), Err)
 }
 
 /// Loads everything and binds every address; nothing is accepted yet.
@@ -99,12 +104,18 @@ impl Bound {
         let hub = &self.hub;
         let host = hub.hosts.primary();
         let policies = hub.policies();
-        let key = policies.find(OWNER).map(|owner| owner.keys.primary.to_base64().as_str().to_owned()).unwrap_or_default();
+        let key = policies
+            .find(OWNER)
+            .map(|owner| owner.keys.primary.to_base64().as_str().to_owned())
+            .unwrap_or_default();
         LocalAccess {
             hostname: host.to_owned(),
             mqtt_port: self.mqtt_address().map_or(0, |address| address.port()),
             https_port: self.https_address().map_or(0, |address| address.port()),
-            connect_address: self.https_address().map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |address| reachable(address.ip())).to_string(),
+            connect_address: self
+                .https_address()
+                .map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |address| reachable(address.ip()))
+                .to_string(),
             owner: format!("HostName={host};SharedAccessKeyName={OWNER};SharedAccessKey={key}"),
         }
     }
@@ -116,10 +127,13 @@ impl Bound {
             let addresses = listeners.iter().filter_map(|listener| listener.local_addr().ok());
             addresses.map(|address| address.to_string()).collect::<Vec<_>>().join(", ")
         };
-        let here = match hub.config.data_dir.as_path() == std::path::Path::new(crate::config::DATA_DIR_DEFAULT) {
-            true => String::new(),
-            false => format!(" --data-dir {data_dir}"),
-        };
+        let here =
+            match hub.config.data_dir.as_path() == std::path::Path::new(crate::config::DATA_DIR_DEFAULT) {
+                true => String::new(),
+                false => format!(" --data-dir {data_dir}"),
+            };
+        // As it was called, so that the commands below work as they stand.
+        let program = std::env::args().next().unwrap_or_else(|| "portcullis".into());
         println!("Portcullis {} for {}", env!("CARGO_PKG_VERSION"), hub.hosts.primary());
         println!("  devices (MQTT over TLS)  {}", show(&self.mqtt));
         println!("  service (HTTPS)          {}", show(&self.https));
@@ -128,12 +142,15 @@ impl Bound {
         }
         println!("  metrics and health       {}", show(&self.ops));
         println!("  data                     {data_dir}  ({} devices)", hub.registry.counts().devices);
-        println!("  clients must trust       {}", hub.config.data_dir.join("ca.pem").display());
+        match &hub.config.certificate {
+            None => println!("  clients must trust       {}", hub.config.data_dir.join("ca.pem").display()),
+            Some(given) => println!("  server certificate       {}", given.chain.display()),
+        }
         println!("Owner connection string:");
-        println!("  portcullis connection-string show{here}");
+        println!("  {program} connection-string show{here}");
         println!("Create a first device, then see its connection string:");
-        println!("  portcullis device-identity create --device-id my-device{here}");
-        println!("  portcullis connection-string show --device-id my-device{here}");
+        println!("  {program} device-identity create --device-id my-device{here}");
+        println!("  {program} connection-string show --device-id my-device{here}");
     }
 }
 
@@ -148,9 +165,10 @@ async fn open_registry(config: &Config) -> anyhow::Result<Arc<Registry>> {
         c2d_ttl_max: limits.c2d_ttl_max,
         queued_bytes_max: limits.queued_bytes_max,
     };
-    let opened = tokio::task::spawn_blocking(move || -> Result<_, portcullis_registry::backend::StoreError> {
-        Registry::open(Box::new(SqliteBackend::open(&directory)?), limits)
-    });
+    let opened =
+        tokio::task::spawn_blocking(move || -> Result<_, portcullis_registry::backend::StoreError> {
+            Registry::open(Box::new(SqliteBackend::open(&directory)?), limits)
+        });
     opened.await.context("the store's thread")?.context("the store")
 }
 
@@ -160,12 +178,17 @@ async fn open_policies(registry: &Registry, config: &Config) -> anyhow::Result<P
         Some(bytes) => Policies::decode(&bytes).context("the stored shared access policies")?,
         None => {
             let policies = Policies::generate();
-            registry.put_meta(POLICIES, policies.encode()).await.context("the shared access policies cannot be stored")?;
+            registry
+                .put_meta(POLICIES, policies.encode())
+                .await
+                .context("the shared access policies cannot be stored")?;
             policies
         }
     };
     for (name, keys) in &config.policy_keys {
-        policies.override_keys(name, keys.primary.clone(), keys.secondary.clone()).with_context(|| format!("policies.{name}"))?;
+        policies
+            .override_keys(name, keys.primary.clone(), keys.secondary.clone())
+            .with_context(|| format!("policies.{name}"))?;
     }
     Ok(policies)
 }
@@ -176,15 +199,21 @@ fn bind_all(listen: &Listen, name: &str) -> anyhow::Result<(Vec<TcpListener>, bo
         Ok(listeners) => Ok((listeners, false)),
         Err((_, error)) if listen.fallback_port.is_some() && is_refused(&error) => {
             let port = listen.fallback_port.unwrap_or_default();
-            let addresses: Vec<_> = listen.addrs.iter().map(|address| SocketAddr::new(address.ip(), port)).collect();
+            let addresses: Vec<_> =
+                listen.addrs.iter().map(|address| SocketAddr::new(address.ip(), port)).collect();
             let bound = bind_addresses(&addresses, listen.defaulted);
-            bound.map(|listeners| (listeners, true)).map_err(|(address, error)| cannot_bind(name, address, error))
+            bound
+                .map(|listeners| (listeners, true))
+                .map_err(|(address, error)| cannot_bind(name, address, error))
         }
         Err((address, error)) => Err(cannot_bind(name, address, error)),
     }
 }
 
-fn bind_addresses(addresses: &[SocketAddr], defaulted: bool) -> Result<Vec<TcpListener>, (SocketAddr, io::Error)> {
+fn bind_addresses(
+    addresses: &[SocketAddr],
+    defaulted: bool,
+) -> Result<Vec<TcpListener>, (SocketAddr, io::Error)> {
     let mut listeners = Vec::new();
     for address in addresses {
         match listener::bind(*address) {

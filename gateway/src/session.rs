@@ -151,7 +151,9 @@ impl Feed {
                 consumer.ready().await;
                 Fed::MessagesWait
             }
-            Feed::Telemetry(subscription) => subscription.events.recv().await.map_or(Fed::BusStopped, Fed::Event),
+            Feed::Telemetry(subscription) => {
+                subscription.events.recv().await.map_or(Fed::BusStopped, Fed::Event)
+            }
         }
     }
 }
@@ -162,7 +164,10 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
         let core = SessionCore::new(opening, hub.session_limits(), hub.clock.now());
         hub.metrics.connection_attempt("succeeded");
         hub.metrics.connections.inc();
-        wire.send(&Packet::ConnAck { session_present: core.session_present(), code: ConnectReturnCode::Accepted });
+        wire.send(&Packet::ConnAck {
+            session_present: core.session_present(),
+            code: ConnectReturnCode::Accepted,
+        });
         Self { hub, wire, core, feed, seat, will: None }
     }
 
@@ -217,7 +222,9 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
                     self.core.on_message(&lease, now);
                 }
             }
-            Fed::Event(event) => self.core.on_event(event_topic(&event), event.telemetry.payload.clone(), now),
+            Fed::Event(event) => {
+                self.core.on_event(event_topic(&event), event.telemetry.payload.clone(), now)
+            }
             Fed::BusStopped => self.core.close(CloseReason::Shutdown),
         }
     }
@@ -250,7 +257,12 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
         ControlFlow::Continue(())
     }
 
-    async fn ingest(&mut self, who: Option<&VerifiedIdentity>, packet_id: Option<u16>, incoming: Incoming<'_>) {
+    async fn ingest(
+        &mut self,
+        who: Option<&VerifiedIdentity>,
+        packet_id: Option<u16>,
+        incoming: Incoming<'_>,
+    ) {
         let Some(who) = who else { return };
         let outcome = tokio::select! {
             biased;
@@ -304,7 +316,8 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
         self.hub.metrics.disconnected(reason.label());
         if let (true, Some(who), Some(will)) = (send_will, who, self.will.take())
             && who.still_holds(&self.hub.policies()).is_ok()
-            && let Ok(PublishTopic::Telemetry { bag }) = topic::parse_publish(&Role::Device(who.id().clone()), &will.topic)
+            && let Ok(PublishTopic::Telemetry { bag }) =
+                topic::parse_publish(&Role::Device(who.id().clone()), &will.topic)
         {
             let incoming = Incoming { bag, payload: will.payload.clone(), retain: will.retain, will: true };
             if let Err(error) = d2c::accept(self.hub, who, incoming).await {

@@ -25,7 +25,9 @@ use tokio_rustls::client::TlsStream;
 use crate::config::{Config, ServeFlags};
 use crate::hub::Hub;
 use crate::mqtt::codec::{self, PacketLimits, Side};
-use crate::mqtt::packet::{Connect, ConnectReturnCode, Packet, Password, Publish, QoS, Subscribe, Unsubscribe, Utf8Bytes, Will};
+use crate::mqtt::packet::{
+    Connect, ConnectReturnCode, Packet, Password, Publish, QoS, Subscribe, Unsubscribe, Utf8Bytes, Will,
+};
 use crate::serve;
 use crate::tls;
 use crate::wire::{Wire, WireError};
@@ -87,7 +89,8 @@ impl TestHub {
         let bound = serve::bind(config).await.expect("the hub starts");
         let client_tls = Arc::new(tls::client_config(Some(&ca)).expect("the hub's CA"));
         let address = |address: Option<SocketAddr>| address.expect("a bound listener");
-        let (mqtt, https, ops) = (address(bound.mqtt_address()), address(bound.https_address()), address(bound.ops_address()));
+        let (mqtt, https, ops) =
+            (address(bound.mqtt_address()), address(bound.https_address()), address(bound.ops_address()));
         let hub = Arc::clone(&bound.hub);
         bound.accept();
         Self { hub, mqtt, https, ops, directory, flags, settings, client_tls, log }
@@ -160,11 +163,16 @@ impl TestHub {
 
     /// Sends a cloud-to-device message with nothing but a body.
     pub async fn send(&self, to: &TestIdentity, body: &str) {
-        self.send_message(to, NewC2d { body: Bytes::copy_from_slice(body.as_bytes()), ..NewC2d::default() }).await;
+        self.send_message(to, NewC2d { body: Bytes::copy_from_slice(body.as_bytes()), ..NewC2d::default() })
+            .await;
     }
 
     pub async fn send_message(&self, to: &TestIdentity, message: NewC2d) {
-        self.hub.registry.send(&to.id, message, self.hub.clock.wall()).await.expect("the message is accepted");
+        self.hub
+            .registry
+            .send(&to.id, message, self.hub.clock.wall())
+            .await
+            .expect("the message is accepted");
     }
 
     /// A SAS token of a policy, for the whole hub, good for an hour.
@@ -203,7 +211,9 @@ impl TestHub {
         let mut client = TestClient { wire: self.wire().await, session_present: false, next_packet_id: 0 };
         client.send(Packet::Connect(Box::new(connect))).await;
         match client.packet().await {
-            Packet::ConnAck { session_present, code: ConnectReturnCode::Accepted } => Ok(TestClient { session_present, ..client }),
+            Packet::ConnAck { session_present, code: ConnectReturnCode::Accepted } => {
+                Ok(TestClient { session_present, ..client })
+            }
             Packet::ConnAck { code, .. } => {
                 assert!(client.closed().await, "a refused connection is closed");
                 Err(code)
@@ -225,7 +235,8 @@ impl TestHub {
     /// A service connection that reads the telemetry of every device and module.
     pub async fn events(&self) -> TestClient {
         let mut client = self.connect_service("service").await.expect("the service is admitted");
-        let codes = client.subscribe(&["devices/+/messages/events/#", "devices/+/modules/+/messages/events/#"]).await;
+        let codes =
+            client.subscribe(&["devices/+/messages/events/#", "devices/+/modules/+/messages/events/#"]).await;
         assert_eq!(codes, [1, 1]);
         client
     }
@@ -292,7 +303,9 @@ pub struct TestIdentity {
 
 impl TestIdentity {
     fn new(identity: &Identity) -> Self {
-        let Authentication::Sas(keys) = &identity.authentication else { panic!("tests create SAS identities") };
+        let Authentication::Sas(keys) = &identity.authentication else {
+            panic!("tests create SAS identities")
+        };
         Self { id: identity.id.clone(), keys: keys.clone() }
     }
 
@@ -472,7 +485,12 @@ impl RestClient {
     }
 
     /// Sends a request with a JSON body, if any; status and body of the answer.
-    pub async fn call(&self, method: &str, path: &str, body: Option<serde_json::Value>) -> (u16, serde_json::Value) {
+    pub async fn call(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<serde_json::Value>,
+    ) -> (u16, serde_json::Value) {
         let request = self.request(method, path);
         let request = match body {
             Some(body) => request.json(&body),
@@ -488,12 +506,19 @@ impl RestClient {
 /// Waits for `future`, but not for ever: a hub that never answers fails the test.
 pub async fn within<F: Future>(future: F) -> F::Output {
     let patience = Duration::from_secs(60);
-    tokio::time::timeout(patience, future).await.unwrap_or_else(|_| panic!("nothing happened for {patience:?}"))
+    tokio::time::timeout(patience, future)
+        .await
+        .unwrap_or_else(|_| panic!("nothing happened for {patience:?}"))
 }
 
 /// A will on a topic.
 pub fn will(topic: &str, payload: &str) -> Will {
-    Will { topic: text(topic), payload: Bytes::copy_from_slice(payload.as_bytes()), qos: QoS::AtLeastOnce, retain: false }
+    Will {
+        topic: text(topic),
+        payload: Bytes::copy_from_slice(payload.as_bytes()),
+        qos: QoS::AtLeastOnce,
+        retain: false,
+    }
 }
 
 fn text(text: &str) -> Utf8Bytes {

@@ -55,7 +55,8 @@ async fn t617_a_claimed_sender_is_ignored() {
     let claims = "iothub-connection-device-id=boss&%24.cdid=boss&iothub-enqueuedtime=1999&iothub-connection-auth-method=none";
     client.publish_acknowledged(&format!("{}{claims}", events(&pump)), b"{\"deviceId\":\"boss\"}").await;
     let properties = properties(&service.take_message().await);
-    let of_device: Vec<_> = properties.iter().filter(|(name, _)| name == "iothub-connection-device-id").collect();
+    let of_device: Vec<_> =
+        properties.iter().filter(|(name, _)| name == "iothub-connection-device-id").collect();
     assert_eq!(of_device, [&("iothub-connection-device-id".to_owned(), "pump-7".to_owned())]);
     assert_eq!(property(&properties, "$.cdid"), None);
     assert_ne!(property(&properties, "iothub-enqueuedtime"), Some("1999"));
@@ -72,12 +73,20 @@ async fn modules_send_and_receive_on_their_own() {
     assert_eq!(client.subscribe(&[&devicebound(&module)]).await, [1]);
     client.publish_acknowledged(&events(&module), b"shut").await;
     let event = service.take_message().await;
-    assert!(event.topic.starts_with("devices/pump-7/modules/valve/messages/events/"), "{}", event.topic.as_str());
+    assert!(
+        event.topic.starts_with("devices/pump-7/modules/valve/messages/events/"),
+        "{}",
+        event.topic.as_str()
+    );
     assert_eq!(property(&properties(&event), "iothub-connection-module-id"), Some("valve"));
 
     hub.send(&module, "open").await;
     let message = client.take_message().await;
-    assert!(message.topic.starts_with("devices/pump-7/modules/valve/messages/devicebound/"), "{}", message.topic.as_str());
+    assert!(
+        message.topic.starts_with("devices/pump-7/modules/valve/messages/devicebound/"),
+        "{}",
+        message.topic.as_str()
+    );
     hub.stop().await;
 }
 
@@ -236,7 +245,14 @@ async fn t214_retain_becomes_a_property() {
     let pump = hub.device("pump-7").await;
     let mut client = hub.connect(&pump).await;
     let topic = portcullis::mqtt::packet::Utf8Bytes::parse(events(&pump).into_bytes()).unwrap();
-    let publish = Publish { dup: false, qos: QoS::AtMostOnce, retain: true, topic, packet_id: None, payload: Bytes::from("x") };
+    let publish = Publish {
+        dup: false,
+        qos: QoS::AtMostOnce,
+        retain: true,
+        topic,
+        packet_id: None,
+        payload: Bytes::from("x"),
+    };
     client.send(Packet::Publish(publish)).await;
     let event = service.take_message().await;
     assert_eq!(property(&properties(&event), "mqtt-retain"), Some("true"));

@@ -13,7 +13,14 @@ fn bytes_of(packet: &Packet) -> Vec<u8> {
 
 fn publish(topic: &str, qos: QoS, packet_id: Option<u16>, payload: Vec<u8>) -> Packet {
     let topic = Utf8Bytes::parse(topic.to_owned().into_bytes()).unwrap();
-    Packet::Publish(Publish { dup: false, qos, retain: false, topic, packet_id, payload: Bytes::from(payload) })
+    Packet::Publish(Publish {
+        dup: false,
+        qos,
+        retain: false,
+        topic,
+        packet_id,
+        payload: Bytes::from(payload),
+    })
 }
 
 /// A raw client that is connected as a device.
@@ -101,10 +108,16 @@ async fn t203_t204_t208_t209_t210_t213_t217_bad_packets_close_the_session_and_sp
         ("no filter", vec![0x82, 2, 0, 1]),
         ("PINGREQ with a body", vec![0xc0, 1, 0]),
         ("DISCONNECT with a body", vec![0xe0, 1, 0]),
-        ("QoS 2", bytes_of(&publish("devices/d1/messages/events/", QoS::ExactlyOnce, Some(1), b"x".to_vec()))),
+        (
+            "QoS 2",
+            bytes_of(&publish("devices/d1/messages/events/", QoS::ExactlyOnce, Some(1), b"x".to_vec())),
+        ),
         ("endless remaining length", vec![0x30, 0xff, 0xff, 0xff, 0xff, 0x01]),
         ("huge remaining length", vec![0x30, 0xff, 0xff, 0xff, 0x7f, 0, 1, b'a']),
-        ("lone %", bytes_of(&publish("devices/d1/messages/events/a=%", QoS::AtLeastOnce, Some(1), b"x".to_vec()))),
+        (
+            "lone %",
+            bytes_of(&publish("devices/d1/messages/events/a=%", QoS::AtLeastOnce, Some(1), b"x".to_vec())),
+        ),
     ];
     for (what, bytes) in cases {
         let mut client = connected(&hub, &connect).await;
@@ -133,7 +146,8 @@ async fn t218_what_follows_connect_at_once_counts_only_if_it_is_admitted() {
     let hub = TestHub::start().await;
     let mut service = hub.events().await;
     let device = hub.device("d1").await;
-    let telemetry = bytes_of(&publish("devices/d1/messages/events/", QoS::AtLeastOnce, Some(9), b"early".to_vec()));
+    let telemetry =
+        bytes_of(&publish("devices/d1/messages/events/", QoS::AtLeastOnce, Some(9), b"early".to_vec()));
     let mut connect = hub.connect_packet(&device);
     let good = bytes_of(&Packet::Connect(Box::new(connect.clone())));
     connect.password = None;
@@ -157,7 +171,14 @@ async fn t226_segmentation_changes_nothing() {
     let mut service = hub.events().await;
     let device = hub.device("d1").await;
     let stream: Vec<u8> = (1..=20u16)
-        .flat_map(|id| bytes_of(&publish("devices/d1/messages/events/", QoS::AtLeastOnce, Some(id), id.to_string().into_bytes())))
+        .flat_map(|id| {
+            bytes_of(&publish(
+                "devices/d1/messages/events/",
+                QoS::AtLeastOnce,
+                Some(id),
+                id.to_string().into_bytes(),
+            ))
+        })
         .collect();
     let acks: Vec<u8> = (1..=20u8).flat_map(|id| [0x40, 2, 0, id]).collect();
     let connect = hub.connect_packet(&device);
@@ -202,7 +223,10 @@ async fn t216_seventeen_filters_close_the_connection() {
         assert_eq!(client.subscribe(&["devices/d1/messages/devicebound/#"]).await, [1]);
     }
     let filters = ["devices/d1/messages/devicebound/#"; 17];
-    let filters = filters.iter().map(|text| (Utf8Bytes::parse(text.as_bytes().to_vec()).unwrap(), QoS::AtLeastOnce)).collect();
+    let filters = filters
+        .iter()
+        .map(|text| (Utf8Bytes::parse(text.as_bytes().to_vec()).unwrap(), QoS::AtLeastOnce))
+        .collect();
     client.send(Packet::Subscribe(portcullis::mqtt::packet::Subscribe { packet_id: 99, filters })).await;
     assert!(client.closed().await);
     hub.stop().await;
@@ -215,9 +239,17 @@ async fn t601_publishing_to_anything_but_the_own_topic_closes_and_forwards_nothi
     let device = hub.device("d1").await;
     let _other = hub.device("d10").await;
     for topic in [
-        "devices/d10/messages/events/", "devices/D1/messages/events/", "devices/d1/modules/m/messages/events/",
-        "devices/d1/messages/devicebound/", "devices/d1", "made/up", "$SYS/x", "$admin/GET/devices/?$rid=1", "/devices/d1/messages/events/",
-        "devices/d1//messages/events/", "Devices/d1/messages/events/",
+        "devices/d10/messages/events/",
+        "devices/D1/messages/events/",
+        "devices/d1/modules/m/messages/events/",
+        "devices/d1/messages/devicebound/",
+        "devices/d1",
+        "made/up",
+        "$SYS/x",
+        "$admin/GET/devices/?$rid=1",
+        "/devices/d1/messages/events/",
+        "devices/d1//messages/events/",
+        "Devices/d1/messages/events/",
     ] {
         let mut client = hub.connect(&device).await;
         client.publish(topic, b"foreign").await;
@@ -236,8 +268,16 @@ async fn t602_foreign_filters_are_refused_one_by_one() {
     let other = hub.device("d10").await;
     let mut client = hub.connect(&device).await;
     let filters = [
-        "devices/d10/messages/devicebound/#", "devices/+/#", "#", "+/#", "$SYS/#", "devices/+/messages/devicebound/#",
-        "devices/d1/messages/devicebound/#", "devices/+/messages/events/#", "$admin/res/#", "devices/d1/#",
+        "devices/d10/messages/devicebound/#",
+        "devices/+/#",
+        "#",
+        "+/#",
+        "$SYS/#",
+        "devices/+/messages/devicebound/#",
+        "devices/d1/messages/devicebound/#",
+        "devices/+/messages/events/#",
+        "$admin/res/#",
+        "devices/d1/#",
     ];
     let codes = client.subscribe(&filters).await;
     assert_eq!(codes, [0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 1, 0x80, 0x80, 0x80]);

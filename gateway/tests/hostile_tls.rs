@@ -28,7 +28,8 @@ async fn until_empty(hub: &TestHub) {
 
 #[tokio::test]
 async fn t101_silence_is_closed_at_the_mark() {
-    let short = [("PORTCULLIS__LIMITS__HANDSHAKE_TIME_MAX", "1s"), ("PORTCULLIS__LIMITS__CONNECT_TIME_MAX", "2s")];
+    let short =
+        [("PORTCULLIS__LIMITS__HANDSHAKE_TIME_MAX", "1s"), ("PORTCULLIS__LIMITS__CONNECT_TIME_MAX", "2s")];
     let hub = TestHub::start_with(settings(&short)).await;
     // Nothing at all.
     let mut silent = hub.tcp().await;
@@ -160,7 +161,8 @@ fn client_hello() -> Vec<u8> {
         .unwrap()
         .with_root_certificates(rustls::RootCertStore::empty())
         .with_no_client_auth();
-    let mut connection = rustls::ClientConnection::new(config.into(), "localhost".try_into().unwrap()).unwrap();
+    let mut connection =
+        rustls::ClientConnection::new(config.into(), "localhost".try_into().unwrap()).unwrap();
     let mut hello = Vec::new();
     connection.write_tls(&mut hello).unwrap();
     hello

@@ -8,7 +8,10 @@ use portcullis_registry::sas::sign;
 
 /// Connects with another password; the operator's reason for the refusal.
 async fn refused(hub: &TestHub, device: &TestIdentity, password: Option<&str>) -> String {
-    let connect = Connect { password: password.map(|text| Password::from_bytes(text.as_bytes())), ..hub.connect_packet(device) };
+    let connect = Connect {
+        password: password.map(|text| Password::from_bytes(text.as_bytes())),
+        ..hub.connect_packet(device)
+    };
     assert_eq!(hub.connect_with(connect).await.err(), Some(ConnectReturnCode::NotAuthorized));
     hub.hub.refusals.last(&device.id).expect("the refusal is remembered").outcome.to_owned()
 }
@@ -58,7 +61,8 @@ async fn t608_another_identitys_credential_never_disturbs_the_victim() {
     let thief = hub.device("thief").await;
     let mut connected = hub.connect(&victim).await;
     let stolen_id = Connect { client_id: "victim".into(), ..hub.connect_packet(&thief) };
-    let stolen_name = Connect { username: hub.connect_packet(&victim).username, ..hub.connect_packet(&thief) };
+    let stolen_name =
+        Connect { username: hub.connect_packet(&victim).username, ..hub.connect_packet(&thief) };
     let both = Connect { password: hub.connect_packet(&thief).password, ..hub.connect_packet(&victim) };
     for connect in [stolen_id, stolen_name, both] {
         assert_eq!(hub.connect_with(connect).await.err(), Some(ConnectReturnCode::NotAuthorized));
@@ -82,11 +86,23 @@ async fn t322_known_user_names_work_and_others_are_refused() {
     }
     let long = format!("localhost/d1/?api-version=2021-04-12&x={}", "y".repeat(9000));
     for bad in [
-        "", "d1", "localhost", "localhost//?api-version=2021-04-12", "other.example.com/d1/?api-version=2021-04-12",
-        "localhost/d10/?api-version=2021-04-12", "localhost/D1/?api-version=2021-04-12", "localhost/d1/m/?api-version=2021-04-12",
-        "localhost/d1/?DeviceClientType=x", "localhost/d1/?api-version=", &long,
+        "",
+        "d1",
+        "localhost",
+        "localhost//?api-version=2021-04-12",
+        "other.example.com/d1/?api-version=2021-04-12",
+        "localhost/d10/?api-version=2021-04-12",
+        "localhost/D1/?api-version=2021-04-12",
+        "localhost/d1/m/?api-version=2021-04-12",
+        "localhost/d1/?DeviceClientType=x",
+        "localhost/d1/?api-version=",
+        &long,
     ] {
-        assert_eq!(hub.connect_with(name(bad)).await.err(), Some(ConnectReturnCode::NotAuthorized), "{bad:.60}");
+        assert_eq!(
+            hub.connect_with(name(bad)).await.err(),
+            Some(ConnectReturnCode::NotAuthorized),
+            "{bad:.60}"
+        );
     }
     hub.stop().await;
 }
@@ -99,7 +115,8 @@ async fn a_service_needs_its_right_and_gets_only_telemetry() {
     }
     for policy in ["service", "iothubowner"] {
         let mut service = hub.connect_service(policy).await.unwrap();
-        let filters = ["devices/+/messages/devicebound/#", "#", "$admin/res/#", "devices/d1/messages/events/#"];
+        let filters =
+            ["devices/+/messages/devicebound/#", "#", "$admin/res/#", "devices/d1/messages/events/#"];
         assert_eq!(service.subscribe(&filters).await, [0x80, 0x80, 0x80, 1]);
         service.publish("devices/d1/messages/devicebound/", b"x").await;
         assert!(service.closed().await);

@@ -24,16 +24,32 @@ async fn a_device_is_created_read_listed_replaced_and_deleted() {
 
     let etag = created["etag"].as_str().unwrap();
     let replace = rest.request("PUT", &path).header("if-match", format!("\"{etag}\""));
-    let replaced = replace.json(&json!({"deviceId": "pump-7", "status": "disabled", "statusReason": "spring cleaning"})).send().await.unwrap();
+    let replaced = replace
+        .json(&json!({"deviceId": "pump-7", "status": "disabled", "statusReason": "spring cleaning"}))
+        .send()
+        .await
+        .unwrap();
     assert_eq!(replaced.status(), 200);
     let header = replaced.headers()["etag"].to_str().unwrap().to_owned();
     let replaced: Value = replaced.json().await.unwrap();
     assert_eq!(format!("\"{}\"", replaced["etag"].as_str().unwrap()), header);
-    assert_eq!((&replaced["status"], &replaced["statusReason"]), (&json!("disabled"), &json!("spring cleaning")));
+    assert_eq!(
+        (&replaced["status"], &replaced["statusReason"]),
+        (&json!("disabled"), &json!("spring cleaning"))
+    );
     assert_eq!(replaced["authentication"], created["authentication"]);
 
-    let stale = rest.request("PUT", &path).header("if-match", etag).json(&json!({"deviceId": "pump-7"})).send().await.unwrap();
-    assert_eq!((stale.status().as_u16(), stale.headers()["iothub-errorcode"].to_str().unwrap()), (412, "PreconditionFailed"));
+    let stale = rest
+        .request("PUT", &path)
+        .header("if-match", etag)
+        .json(&json!({"deviceId": "pump-7"}))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(
+        (stale.status().as_u16(), stale.headers()["iothub-errorcode"].to_str().unwrap()),
+        (412, "PreconditionFailed")
+    );
     let deleted = rest.request("DELETE", &path).header("if-match", "\"*\"").send().await.unwrap();
     assert_eq!((deleted.status().as_u16(), deleted.content_length()), (204, None));
     assert_eq!(rest.call("GET", &path, None).await.0, 404);
@@ -63,9 +79,12 @@ async fn errors_have_iot_hubs_form() {
 async fn t502_every_legal_character_of_an_id_works_through_the_path() {
     let hub = TestHub::start().await;
     let rest = hub.rest();
-    for id in ["a-b.c%d_e*f?g!h(i)j,k:l;m=n@o$p'q", "$iothub", "modules", "messages", "%31", "d:1", "_", "..."] {
+    for id in
+        ["a-b.c%d_e*f?g!h(i)j,k:l;m=n@o$p'q", "$iothub", "modules", "messages", "%31", "d:1", "_", "..."]
+    {
         let encoded: String = id.bytes().map(|byte| format!("%{byte:02X}")).collect();
-        let (status, created) = rest.call("PUT", &format!("/devices/{encoded}?{V}"), Some(json!({"deviceId": id}))).await;
+        let (status, created) =
+            rest.call("PUT", &format!("/devices/{encoded}?{V}"), Some(json!({"deviceId": id}))).await;
         assert_eq!((status, &created["deviceId"]), (200, &json!(id)), "{created}");
         assert_eq!(rest.call("GET", &format!("/devices/{encoded}?{V}"), None).await.0, 200, "{id}");
     }
@@ -95,10 +114,18 @@ async fn t701_without_a_good_token_nothing_is_told() {
         let mut rest = hub.rest();
         rest.token = token;
         for (method, path) in [
-            ("GET", "/devices"), ("GET", "/devices/d1"), ("PUT", "/devices/d2"), ("DELETE", "/devices/d1"), ("GET", "/devices/d1/modules"),
-            ("GET", "/devices/d1/modules/m"), ("PUT", "/devices/d1/modules/m"), ("DELETE", "/devices/d1/modules/m"),
-            ("POST", "/devices/d1/messages/deviceBound"), ("POST", "/devices/d1/modules/m/messages/deviceBound"),
-            ("GET", "/api/v1/policies/iothubowner"), ("GET", "/api/v1/devices/d1/connections"),
+            ("GET", "/devices"),
+            ("GET", "/devices/d1"),
+            ("PUT", "/devices/d2"),
+            ("DELETE", "/devices/d1"),
+            ("GET", "/devices/d1/modules"),
+            ("GET", "/devices/d1/modules/m"),
+            ("PUT", "/devices/d1/modules/m"),
+            ("DELETE", "/devices/d1/modules/m"),
+            ("POST", "/devices/d1/messages/deviceBound"),
+            ("POST", "/devices/d1/modules/m/messages/deviceBound"),
+            ("GET", "/api/v1/policies/iothubowner"),
+            ("GET", "/api/v1/devices/d1/connections"),
         ] {
             let (status, body) = rest.call(method, &format!("{path}?{V}"), Some(json!({}))).await;
             assert_eq!(status, 401, "{method} {path} with {:?}: {body}", rest.token);
@@ -127,7 +154,11 @@ async fn t313_policies_open_what_they_grant_and_no_more() {
         let put = rest.call("PUT", &format!("/devices/of-{policy}?{V}"), Some(json!({}))).await.0;
         let sent = rest.call("POST", &format!("/devices/d1/messages/deviceBound?{V}"), None).await.0;
         let keys = rest.call("GET", "/api/v1/policies/service", None).await.0;
-        assert_eq!((opens(got), opens(put), opens(sent), opens(keys)), (read, write, service, owner), "{policy}");
+        assert_eq!(
+            (opens(got), opens(put), opens(sent), opens(keys)),
+            (read, write, service, owner),
+            "{policy}"
+        );
     }
     hub.stop().await;
 }
@@ -140,8 +171,19 @@ async fn t702_t703_t709_requests_of_a_wrong_form_change_nothing() {
         assert_eq!(rest.call("GET", &format!("/devices{query}"), None).await.0, 400, "{query}");
     }
     let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
-    for body in ["", "{", "[]", "null", "{\"deviceId\":7}", "{\"deviceId\":\"other\"}", "\u{feff}{}", "{\"status\":1e999}", &deep] {
-        let response = rest.request("PUT", &format!("/devices/d1?{V}")).body(body.to_owned()).send().await.unwrap();
+    for body in [
+        "",
+        "{",
+        "[]",
+        "null",
+        "{\"deviceId\":7}",
+        "{\"deviceId\":\"other\"}",
+        "\u{feff}{}",
+        "{\"status\":1e999}",
+        &deep,
+    ] {
+        let response =
+            rest.request("PUT", &format!("/devices/d1?{V}")).body(body.to_owned()).send().await.unwrap();
         assert_eq!(response.status(), 400, "{body:.40}");
     }
     let response = rest.request("PATCH", &format!("/devices/d1?{V}")).send().await.unwrap();
@@ -156,7 +198,12 @@ async fn t702_t703_t709_requests_of_a_wrong_form_change_nothing() {
 async fn t704_a_body_beyond_the_limit_is_refused() {
     let hub = TestHub::start().await;
     let rest = hub.rest();
-    let response = rest.request("PUT", &format!("/devices/d1?{V}")).body(vec![b' '; (1 << 20) + 1]).send().await.unwrap();
+    let response = rest
+        .request("PUT", &format!("/devices/d1?{V}"))
+        .body(vec![b' '; (1 << 20) + 1])
+        .send()
+        .await
+        .unwrap();
     assert_eq!(response.status(), 413);
     hub.stop().await;
 }
@@ -211,7 +258,10 @@ async fn t717_the_message_after_the_last_place_is_refused_with_its_code() {
     assert_eq!(rest.call("POST", &path, None).await.0, 204);
     assert_eq!(rest.call("POST", &path, None).await.0, 204);
     let full = rest.request("POST", &path).send().await.unwrap();
-    assert_eq!((full.status().as_u16(), full.headers()["iothub-errorcode"].to_str().unwrap()), (403, "DeviceMaximumQueueDepthExceeded"));
+    assert_eq!(
+        (full.status().as_u16(), full.headers()["iothub-errorcode"].to_str().unwrap()),
+        (403, "DeviceMaximumQueueDepthExceeded")
+    );
     hub.stop().await;
 }
 
@@ -222,7 +272,8 @@ async fn modules_live_under_their_device() {
     let path = format!("/devices/d1/modules/m?{V}");
     assert_eq!(rest.call("PUT", &path, Some(json!({"moduleId": "m", "deviceId": "d1"}))).await.0, 404);
     hub.device("d1").await;
-    let (status, created) = rest.call("PUT", &path, Some(json!({"moduleId": "m", "deviceId": "d1", "managedBy": "me"}))).await;
+    let (status, created) =
+        rest.call("PUT", &path, Some(json!({"moduleId": "m", "deviceId": "d1", "managedBy": "me"}))).await;
     assert_eq!(status, 200, "{created}");
     assert_eq!((&created["managedBy"], created.get("status")), (&json!("me"), None));
     assert_eq!(rest.call("GET", &format!("/devices/d1/modules?{V}"), None).await, (200, json!([created])));
@@ -246,7 +297,9 @@ async fn t719_health_tells_one_word_and_metrics_stay_off_the_public_port() {
     hub.connect(&device).await.disconnect().await;
     let metrics = ops.get(format!("http://{}/metrics", hub.ops)).send().await.unwrap().text().await.unwrap();
     assert!(metrics.contains("portcullis_connection_attempts_total{outcome=\"succeeded\"} 1"), "{metrics}");
-    assert!(!metrics.contains("secret-device") && !metrics.contains(device.keys.primary.to_base64().as_str()));
+    assert!(
+        !metrics.contains("secret-device") && !metrics.contains(device.keys.primary.to_base64().as_str())
+    );
     hub.stop().await;
 }
 

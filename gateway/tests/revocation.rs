@@ -29,7 +29,10 @@ async fn t603_t604_disable_delete_and_new_keys_close_the_connection_and_drop_the
     let (switched, mut fourth) = connected(&hub, "switched").await;
     hub.disable(&disabled).await;
     hub.delete(&deleted).await;
-    let new_keys = AuthenticationSpec::Sas { primary: Some(SymmetricKey::generate()), secondary: Some(SymmetricKey::generate()) };
+    let new_keys = AuthenticationSpec::Sas {
+        primary: Some(SymmetricKey::generate()),
+        secondary: Some(SymmetricKey::generate()),
+    };
     hub.change(&rekeyed, |spec| spec.authentication = new_keys).await;
     hub.change(&switched, |spec| spec.authentication = AuthenticationSpec::CertificateAuthority).await;
     for client in [&mut first, &mut second, &mut third, &mut fourth] {
@@ -116,7 +119,8 @@ async fn t317_a_connection_ends_with_its_token_and_its_messages_come_again() {
     let hub = TestHub::start().await;
     let device = hub.device("d1").await;
     let mut connect = hub.connect_packet(&device);
-    connect.password = Some(portcullis::mqtt::packet::Password::from_bytes(hub.token_for(&device, 3).as_bytes()));
+    connect.password =
+        Some(portcullis::mqtt::packet::Password::from_bytes(hub.token_for(&device, 3).as_bytes()));
     let mut client = hub.connect_with(connect).await.unwrap();
     client.subscribe(&["devices/d1/messages/devicebound/#"]).await;
     hub.send(&device, "x").await;

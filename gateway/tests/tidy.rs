@@ -30,7 +30,8 @@ fn sources(crates: &[&str]) -> Vec<(PathBuf, String)> {
 #[test]
 fn every_file_begins_with_its_header() {
     for (path, text) in sources(&["certs", "registry", "gateway", "simulator", "benches"]) {
-        let is_tests = path.ends_with("tests.rs") || path.components().any(|part| part.as_os_str() == "tests");
+        let is_tests =
+            path.ends_with("tests.rs") || path.components().any(|part| part.as_os_str() == "tests");
         assert!(is_tests || text.starts_with("//! "), "{} has no header", path.display());
     }
 }
@@ -54,9 +55,15 @@ fn dependencies_point_one_way() {
         dependencies.lines().any(|line| line.split('=').next().is_some_and(|key| key.trim() == on))
     };
     let forbidden = [
-        ("certs", "portcullis-registry"), ("certs", "portcullis"), ("certs", "tokio"),
-        ("registry", "portcullis"), ("registry", "axum"), ("registry", "rustls"), ("registry", "hyper"),
-        ("simulator", "portcullis"), ("gateway", "portcullis-simulator"),
+        ("certs", "portcullis-registry"),
+        ("certs", "portcullis"),
+        ("certs", "tokio"),
+        ("registry", "portcullis"),
+        ("registry", "axum"),
+        ("registry", "rustls"),
+        ("registry", "hyper"),
+        ("simulator", "portcullis"),
+        ("gateway", "portcullis-simulator"),
     ];
     for (name, on) in forbidden {
         assert!(!depends(name, on), "{name} depends on {on}");
@@ -78,7 +85,11 @@ fn mqtt_knows_bytes_only_and_the_rules_know_no_io() {
     for (path, text) in sources(&["gateway"]) {
         let inside = path.strip_prefix(root().join("gateway/src")).unwrap().to_owned();
         let is_tests = path.ends_with("tests.rs");
-        if !is_tests && (inside.starts_with("mqtt") || inside.starts_with("session/core") || inside.ends_with("session/core.rs")) {
+        if !is_tests
+            && (inside.starts_with("mqtt")
+                || inside.starts_with("session/core")
+                || inside.ends_with("session/core.rs"))
+        {
             for word in ["tokio", "crate::hub", "crate::http", "Timestamp::now", "Instant::now"] {
                 assert!(!text.contains(word), "{} knows {word}", path.display());
             }

@@ -52,7 +52,13 @@ pub enum Expect {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Mutation {
     /// Creates or replaces an identity. A module needs its device, and counts against `modules_max` when it is new.
-    PutIdentity { id: IdentityId, generation: GenerationId, expect: Expect, modules_max: usize, record: Vec<u8> },
+    PutIdentity {
+        id: IdentityId,
+        generation: GenerationId,
+        expect: Expect,
+        modules_max: usize,
+        record: Vec<u8>,
+    },
     /// Deletes an identity with its session and messages; a device with its modules and theirs.
     DeleteIdentity { id: IdentityId, expect: Expect },
     /// Keeps or forgets the session of exactly this generation.

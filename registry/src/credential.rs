@@ -145,11 +145,15 @@ mod tests {
 
     #[test]
     fn t707_keys_of_16_to_64_bytes_are_taken() {
-        for (length, good) in [(0, false), (15, false), (16, true), (32, true), (64, true), (65, false), (1000, false)] {
+        for (length, good) in
+            [(0, false), (15, false), (16, true), (32, true), (64, true), (65, false), (1000, false)]
+        {
             let parsed = SymmetricKey::parse_base64(&STANDARD.encode(vec![7; length]));
             assert_eq!(parsed.is_ok(), good, "{length}");
         }
-        for text in ["AAAA AAAA AAAA AAAA AAAA AAAA", "not base64", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"] {
+        for text in
+            ["AAAA AAAA AAAA AAAA AAAA AAAA", "not base64", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"]
+        {
             assert_eq!(SymmetricKey::parse_base64(text), Err(InvalidKey::Encoding), "{text}");
         }
     }
@@ -177,7 +181,16 @@ mod tests {
 
     #[test]
     fn t405_what_is_no_hash_is_refused() {
-        for text in ["", "ab", &"a".repeat(39), &"a".repeat(41), &"g".repeat(40), &"0".repeat(40), &"0".repeat(64), &"a".repeat(9999)] {
+        for text in [
+            "",
+            "ab",
+            &"a".repeat(39),
+            &"a".repeat(41),
+            &"g".repeat(40),
+            &"0".repeat(40),
+            &"0".repeat(64),
+            &"a".repeat(9999),
+        ] {
             assert!(Thumbprint::parse(text).is_err(), "{text:.50}");
         }
     }

@@ -1,7 +1,7 @@
 //! One identity in memory: its current state, its session, its queue, and the modules under it.
 
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use crate::id::ModuleId;
 use crate::identity::Identity;

@@ -218,7 +218,10 @@ mod tests {
     fn t501_ids_of_wrong_length_or_alphabet_are_refused() {
         let long = "x".repeat(129);
         let endless = "x".repeat(65_536);
-        for text in ["", &long, &endless, "a b", "a/b", "a\u{0}b", "a\nb", "ä", "a&b", "a\"b", "a\\b", "<", ">", ".", ".."] {
+        for text in [
+            "", &long, &endless, "a b", "a/b", "a\u{0}b", "a\nb", "ä", "a&b", "a\"b", "a\\b", "<", ">", ".",
+            "..",
+        ] {
             assert!(DeviceId::parse(text).is_err(), "{text:.20}");
             assert!(ModuleId::parse(text).is_err(), "{text:.20}");
         }

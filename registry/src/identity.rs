@@ -83,7 +83,13 @@ impl IdentitySpec {
     }
 
     /// The identity this makes, from nothing or in place of `stored`. Its generation is the stored one's or `generation`.
-    pub(crate) fn build(self, stored: Option<&Identity>, generation: GenerationId, revision: Revision, now: Timestamp) -> Identity {
+    pub(crate) fn build(
+        self,
+        stored: Option<&Identity>,
+        generation: GenerationId,
+        revision: Revision,
+        now: Timestamp,
+    ) -> Identity {
         let status_updated = match stored {
             Some(stored) if stored.status != self.status => Some(now),
             Some(stored) => stored.status_updated,
@@ -111,7 +117,8 @@ impl AuthenticationSpec {
                     Some(Authentication::Sas(keys)) => Some(keys.clone()),
                     _ => None,
                 };
-                let KeyPair { primary: kept_primary, secondary: kept_secondary } = kept.unwrap_or_else(KeyPair::generate);
+                let KeyPair { primary: kept_primary, secondary: kept_secondary } =
+                    kept.unwrap_or_else(KeyPair::generate);
                 Authentication::Sas(KeyPair {
                     primary: primary.unwrap_or(kept_primary),
                     secondary: secondary.unwrap_or(kept_secondary),

@@ -68,7 +68,14 @@ impl Ack {
 impl NewC2d {
     /// Body and properties together, in bytes: what IoT Hub's 64 KiB bound counts.
     pub fn size(&self) -> usize {
-        let system = [&self.message_id, &self.correlation_id, &self.user_id, &self.content_type, &self.content_encoding, &self.to];
+        let system = [
+            &self.message_id,
+            &self.correlation_id,
+            &self.user_id,
+            &self.content_type,
+            &self.content_encoding,
+            &self.to,
+        ];
         let system: usize = system.into_iter().flatten().map(String::len).sum();
         let application: usize = self.properties.iter().map(|(name, value)| name.len() + value.len()).sum();
         self.body.len() + system + application
@@ -76,7 +83,13 @@ impl NewC2d {
 }
 
 impl C2dMessage {
-    pub(crate) fn new(message: NewC2d, number: u64, generation: GenerationId, enqueued: Timestamp, expiry: Timestamp) -> Self {
+    pub(crate) fn new(
+        message: NewC2d,
+        number: u64,
+        generation: GenerationId,
+        enqueued: Timestamp,
+        expiry: Timestamp,
+    ) -> Self {
         Self {
             number,
             generation,

@@ -82,7 +82,11 @@ impl Policies {
             ("registryRead", Rights::REGISTRY_READ),
             ("registryReadWrite", read_write),
         ];
-        let policy = |(name, rights): (&str, Rights)| Policy { name: name.to_owned(), rights, keys: KeyPair::generate() };
+        let policy = |(name, rights): (&str, Rights)| Policy {
+            name: name.to_owned(),
+            rights,
+            keys: KeyPair::generate(),
+        };
         Self(built_in.into_iter().map(policy).collect())
     }
 
@@ -92,7 +96,12 @@ impl Policies {
     }
 
     /// Replaces a policy's keys by given ones; a key not given stays.
-    pub fn override_keys(&mut self, name: &str, primary: Option<SymmetricKey>, secondary: Option<SymmetricKey>) -> Result<(), PoliciesError> {
+    pub fn override_keys(
+        &mut self,
+        name: &str,
+        primary: Option<SymmetricKey>,
+        secondary: Option<SymmetricKey>,
+    ) -> Result<(), PoliciesError> {
         let policy = self.0.iter_mut().find(|policy| policy.name == name);
         let policy = policy.ok_or_else(|| PoliciesError::Unknown(name.to_owned()))?;
         if let Some(key) = primary {
@@ -176,7 +185,10 @@ mod tests {
         for end in 0..bytes.len() {
             assert_eq!(Policies::decode(&bytes[..end]), Err(PoliciesError::Damaged), "{end}");
         }
-        assert_eq!(Policies::decode(&postcard::to_stdvec(&Stored::V1(Vec::new())).unwrap()), Err(PoliciesError::Damaged));
+        assert_eq!(
+            Policies::decode(&postcard::to_stdvec(&Stored::V1(Vec::new())).unwrap()),
+            Err(PoliciesError::Damaged)
+        );
     }
 
     #[test]
@@ -185,7 +197,10 @@ mod tests {
         let before = policies.find("service").unwrap().keys.clone();
         let key = SymmetricKey::generate();
         policies.override_keys("service", Some(key.clone()), None).unwrap();
-        assert_eq!(policies.find("service").unwrap().keys, KeyPair { primary: key, secondary: before.secondary });
+        assert_eq!(
+            policies.find("service").unwrap().keys,
+            KeyPair { primary: key, secondary: before.secondary }
+        );
         assert!(policies.override_keys("nobody", None, None).is_err());
     }
 }

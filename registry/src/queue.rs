@@ -81,7 +81,8 @@ impl DeviceQueue {
     pub(crate) fn expired(&self, now: Timestamp) -> Vec<u64> {
         let guard = self.lock();
         let Some(inner) = guard.as_ref() else { return Vec::new() };
-        let expired = inner.messages.iter().filter(|queued| queued.leased_by.is_none() && queued.message.expiry <= now);
+        let expired =
+            inner.messages.iter().filter(|queued| queued.leased_by.is_none() && queued.message.expiry <= now);
         expired.map(|queued| queued.message.number).collect()
     }
 
@@ -146,7 +147,8 @@ impl Consumer {
 
     /// The device has the message: it leaves the queue for good. `false` when it is not leased to this consumer.
     pub async fn complete(&mut self, number: u64) -> Result<bool, StoreError> {
-        let is_ours = |queued: &Queued| queued.message.number == number && queued.leased_by == Some(self.number);
+        let is_ours =
+            |queued: &Queued| queued.message.number == number && queued.leased_by == Some(self.number);
         if !self.entry.queue.lock().as_ref().is_some_and(|inner| inner.messages.iter().any(is_ours)) {
             return Ok(false);
         }
@@ -157,7 +159,9 @@ impl Consumer {
     /// How many messages are leased to this consumer.
     pub fn leased(&self) -> usize {
         let guard = self.entry.queue.lock();
-        guard.as_ref().map_or(0, |inner| inner.messages.iter().filter(|queued| queued.leased_by == Some(self.number)).count())
+        guard.as_ref().map_or(0, |inner| {
+            inner.messages.iter().filter(|queued| queued.leased_by == Some(self.number)).count()
+        })
     }
 }
 

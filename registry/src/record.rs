@@ -93,7 +93,11 @@ pub(crate) fn decode_identity(
         revision,
         status: if v1.disabled { Status::Disabled } else { Status::Enabled },
         status_reason: v1.status_reason,
-        status_updated: v1.status_updated_ns.map(Timestamp::from_nanosecond).transpose().map_err(|_| unreadable())?,
+        status_updated: v1
+            .status_updated_ns
+            .map(Timestamp::from_nanosecond)
+            .transpose()
+            .map_err(|_| unreadable())?,
         authentication: decode_authentication(v1.authentication).ok_or_else(unreadable)?,
         iot_edge: v1.iot_edge,
         managed_by: v1.managed_by,
@@ -107,9 +111,10 @@ fn decode_authentication(stored: AuthenticationV1) -> Option<Authentication> {
             primary: SymmetricKey::from_bytes(primary).ok()?,
             secondary: SymmetricKey::from_bytes(secondary).ok()?,
         }),
-        AuthenticationV1::SelfSigned { primary, secondary } => {
-            Authentication::SelfSigned(ThumbprintPair { primary: thumbprint(primary)?, secondary: thumbprint(secondary)? })
-        }
+        AuthenticationV1::SelfSigned { primary, secondary } => Authentication::SelfSigned(ThumbprintPair {
+            primary: thumbprint(primary)?,
+            secondary: thumbprint(secondary)?,
+        }),
         AuthenticationV1::CertificateAuthority => Authentication::CertificateAuthority,
         AuthenticationV1::None => Authentication::None,
     })

@@ -50,7 +50,9 @@ pub enum SasError {
     BadPolicy,
     #[error("its signature was made with another key")]
     SignatureMismatch,
-    #[error("it expired {since_seconds} s ago by this hub's clock; if it is new, its maker's clock is that far behind or more")]
+    #[error(
+        "it expired {since_seconds} s ago by this hub's clock; if it is new, its maker's clock is that far behind or more"
+    )]
     Expired { since_seconds: i64 },
 }
 
@@ -75,7 +77,9 @@ impl<'a> SasToken<'a> {
                 return Err(SasError::Duplicate(name));
             }
         }
-        let filled = |value: Option<&'a str>, name| value.filter(|value| !value.is_empty()).ok_or(SasError::Missing(name));
+        let filled = |value: Option<&'a str>, name| {
+            value.filter(|value| !value.is_empty()).ok_or(SasError::Missing(name))
+        };
         let signed_resource = filled(sr, "sr")?;
         let signed_expiry = filled(se, "se")?;
         Ok(Self {
@@ -158,7 +162,8 @@ fn parse_signature(text: &str) -> Result<[u8; SIGNATURE_BYTES], SasError> {
 fn parse_resource(text: &str) -> Result<Cow<'_, str>, SasError> {
     let decoded = percent_decode_str(text).decode_utf8().map_err(|_| SasError::BadResource)?;
     let plain = |segment: &str| {
-        !matches!(segment, "" | "." | "..") && !segment.chars().any(|c| c.is_control() || c == '\\' || c.is_whitespace())
+        !matches!(segment, "" | "." | "..")
+            && !segment.chars().any(|c| c.is_control() || c == '\\' || c.is_whitespace())
     };
     if !decoded.split('/').all(plain) {
         return Err(SasError::BadResource);
@@ -219,18 +224,32 @@ mod tests {
     }
 
     fn with_se(se: &str) -> String {
-        format!("SharedAccessSignature sr=h%2Fdevices%2Fd&sig=W8hRTXmhf0OhBIBHTG0gZnMFlz6KyaXdIebb5DGUj7c%3D&se={se}")
+        format!(
+            "SharedAccessSignature sr=h%2Fdevices%2Fd&sig=W8hRTXmhf0OhBIBHTG0gZnMFlz6KyaXdIebb5DGUj7c%3D&se={se}"
+        )
     }
 
     #[test]
     fn t303_the_signature_is_over_the_bytes_as_sent() {
         let cases = [
             ("hub.example.test%2Fdevices%2FDev-01", "W8hRTXmhf0OhBIBHTG0gZnMFlz6KyaXdIebb5DGUj7c=", PRIMARY),
-            ("hub.example.test%2Fdevices%2FDev-01", "NADy1/hYErjTDotxhCoyFNTmVPDA6Cequ7BWVlz3F/0=", SECONDARY),
+            (
+                "hub.example.test%2Fdevices%2FDev-01",
+                "NADy1/hYErjTDotxhCoyFNTmVPDA6Cequ7BWVlz3F/0=",
+                SECONDARY,
+            ),
             ("hub.example.test%2fdevices%2fDev-01", "2xEkSgpb7u41zhNDCOBoK44k6YpqyiNVw4TaFuYspAM=", PRIMARY),
             ("hub.example.test/devices/Dev-01", "FE6Z2efMslJQm8iXGbFCSfnPfdomCdeM8WhZ8XlE5qs=", PRIMARY),
-            ("hub.example.test%2Fdevices%2FDev-01%2Fmodules%2Fmod1", "HKOcDufU7u7pzxcA2YuT3dLpq9KajcPPm+A8NIguE2I=", PRIMARY),
-            ("hub.example.test%2Fdevices%2Fa%2Bb%23c", "MnQywnU6f1nQlXgePSTE7VUBKHS0X/Th4xLprOOqK2k=", PRIMARY),
+            (
+                "hub.example.test%2Fdevices%2FDev-01%2Fmodules%2Fmod1",
+                "HKOcDufU7u7pzxcA2YuT3dLpq9KajcPPm+A8NIguE2I=",
+                PRIMARY,
+            ),
+            (
+                "hub.example.test%2Fdevices%2Fa%2Bb%23c",
+                "MnQywnU6f1nQlXgePSTE7VUBKHS0X/Th4xLprOOqK2k=",
+                PRIMARY,
+            ),
             ("hub.example.test", "TRODCZ8graMmL8b+JDhDq5oTzXX/jb5eca3y5Z0B9UI=", POLICY),
             ("hub.example.test%2Fdevices", "EyomDWBKpZ6S12nFzxULoL5vawffrDjxBFNB1CBuHGQ=", POLICY),
         ];
@@ -272,10 +291,19 @@ mod tests {
         assert_eq!(error(&format!("SharedAccessSignature sr=&sig={sig}&se=1")), SasError::Missing("sr"));
         assert_eq!(error("SharedAccessSignature sr=h&se=1"), SasError::Missing("sig"));
         assert_eq!(error(&format!("SharedAccessSignature sr=h&sig={sig}")), SasError::Missing("se"));
-        for text in ["", "sr=h", "sharedaccesssignature sr=h&se=1", "SharedAccessSignature", "SharedAccessSignature\tsr=h"] {
+        for text in [
+            "",
+            "sr=h",
+            "sharedaccesssignature sr=h&se=1",
+            "SharedAccessSignature",
+            "SharedAccessSignature\tsr=h",
+        ] {
             assert_eq!(error(text), SasError::NotAToken, "{text}");
         }
-        assert_eq!(error(&format!("{}{}", with_sr("h"), "&x=".to_owned() + &"y".repeat(4096))), SasError::TooLong);
+        assert_eq!(
+            error(&format!("{}{}", with_sr("h"), "&x=".to_owned() + &"y".repeat(4096))),
+            SasError::TooLong
+        );
     }
 
     #[test]
@@ -299,15 +327,24 @@ mod tests {
     fn t304_a_plus_is_a_plus_and_a_blank_is_nothing() {
         assert!(is_signed("hub.example.test", "TRODCZ8graMmL8b+JDhDq5oTzXX/jb5eca3y5Z0B9UI=", POLICY));
         assert_eq!(error(&with_sig("TRODCZ8graMmL8b JDhDq5oTzXX/jb5eca3y5Z0B9UI=")), SasError::BadSignature);
-        assert_eq!(error(&with_sig("TRODCZ8graMmL8b%20JDhDq5oTzXX/jb5eca3y5Z0B9UI=")), SasError::BadSignature);
+        assert_eq!(
+            error(&with_sig("TRODCZ8graMmL8b%20JDhDq5oTzXX/jb5eca3y5Z0B9UI=")),
+            SasError::BadSignature
+        );
         assert_eq!(SasToken::parse(&with_sr("h/devices/a+b")).unwrap().resource(), "h/devices/a+b");
     }
 
     #[test]
     fn t305_only_the_base64_of_32_bytes_is_a_signature() {
         let cases = [
-            "%%%", "!!!!", "W8hRTXmhf0OhBIBHTG0gZnMFlz6KyaXdIebb5DGUj7c", "W8hRTXmhf0OhBIBHTG0gZnMFlz6KyaXdIebb5DGUj7d=",
-            "TRODCZ8graMmL8b-JDhDq5oTzXX_jb5eca3y5Z0B9UI=", "AAAA", &STANDARD.encode([1; 31]), &STANDARD.encode([1; 33]),
+            "%%%",
+            "!!!!",
+            "W8hRTXmhf0OhBIBHTG0gZnMFlz6KyaXdIebb5DGUj7c",
+            "W8hRTXmhf0OhBIBHTG0gZnMFlz6KyaXdIebb5DGUj7d=",
+            "TRODCZ8graMmL8b-JDhDq5oTzXX_jb5eca3y5Z0B9UI=",
+            "AAAA",
+            &STANDARD.encode([1; 31]),
+            &STANDARD.encode([1; 33]),
             &"A".repeat(3000),
         ];
         for sig in cases {
@@ -325,8 +362,17 @@ mod tests {
     #[test]
     fn t308_paths_that_are_not_plain_are_refused() {
         for sr in [
-            "h%2F", "h/devices/", "h//devices/d", "/h/devices/d", "h/devices/../d", "h/devices/./d", "h/devices/a%00b", "h/devices/a%5Cb",
-            "h/devices/a\\b", "h/devices/a%20b", "h/devices/%ff",
+            "h%2F",
+            "h/devices/",
+            "h//devices/d",
+            "/h/devices/d",
+            "h/devices/../d",
+            "h/devices/./d",
+            "h/devices/a%00b",
+            "h/devices/a%5Cb",
+            "h/devices/a\\b",
+            "h/devices/a%20b",
+            "h/devices/%ff",
         ] {
             assert_eq!(error(&with_sr(sr)), SasError::BadResource, "{sr}");
         }
@@ -335,7 +381,20 @@ mod tests {
     #[test]
     fn t315_only_plain_seconds_are_an_expiry() {
         let digits = "9".repeat(40);
-        for se in ["-1", "+1", "1.5", "0x10", "1e9", " 1", "1 ", "%31", "१२", "9223372036854775808", "18446744073709551616", &digits] {
+        for se in [
+            "-1",
+            "+1",
+            "1.5",
+            "0x10",
+            "1e9",
+            " 1",
+            "1 ",
+            "%31",
+            "१२",
+            "9223372036854775808",
+            "18446744073709551616",
+            &digits,
+        ] {
             assert_eq!(error(&with_se(se)), SasError::BadExpiry, "{se}");
         }
         assert_eq!(error(&with_se("")), SasError::Missing("se"));
@@ -344,7 +403,9 @@ mod tests {
     #[test]
     fn t316_expiry_is_judged_without_overflow() {
         let now = Timestamp::from_second(SE).unwrap();
-        let check = |se: &str, leeway| SasToken::parse(&with_se(se)).unwrap().check_expiry(now, Duration::from_secs(leeway));
+        let check = |se: &str, leeway| {
+            SasToken::parse(&with_se(se)).unwrap().check_expiry(now, Duration::from_secs(leeway))
+        };
         assert_eq!(check(&(SE - 1).to_string(), 0), Err(SasError::Expired { since_seconds: 1 }));
         assert!(check(&SE.to_string(), 0).is_err());
         assert!(check(&(SE + 1).to_string(), 0).is_ok());

@@ -80,7 +80,10 @@ struct State {
 
 impl std::fmt::Debug for State {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("State").field("devices", &self.devices).field("modules", &self.modules).finish_non_exhaustive()
+        f.debug_struct("State")
+            .field("devices", &self.devices)
+            .field("modules", &self.modules)
+            .finish_non_exhaustive()
     }
 }
 
@@ -90,7 +93,9 @@ impl Registry {
         let state = Arc::new(State::default());
         backend.load(&mut |change| state.apply(change))?;
         if let Some(stored) = state.meta(LAST_GENERATION) {
-            let bytes = stored.try_into().map_err(|_| StoreError::Fatal("the generation counter cannot be read".into()))?;
+            let bytes = stored
+                .try_into()
+                .map_err(|_| StoreError::Fatal("the generation counter cannot be read".into()))?;
             state.last_generation.fetch_max(u64::from_be_bytes(bytes), Ordering::AcqRel);
         }
         let feed: Weak<State> = Arc::downgrade(&state);
@@ -149,7 +154,12 @@ impl Registry {
     }
 
     /// Replaces an identity as a whole; absent keys stay as they are. The precondition is judged on what is stored.
-    pub async fn replace(&self, spec: IdentitySpec, precondition: Precondition, now: Timestamp) -> Result<Arc<Identity>, RegistryError> {
+    pub async fn replace(
+        &self,
+        spec: IdentitySpec,
+        precondition: Precondition,
+        now: Timestamp,
+    ) -> Result<Arc<Identity>, RegistryError> {
         let id = spec.id.clone();
         loop {
             let stored = self.entry(&id).ok_or_else(|| RegistryError::NotFound(id.clone()))?.identity();
@@ -194,7 +204,12 @@ impl Registry {
     /// Puts a message into an identity's queue. `Ok` means on stable storage.
     ///
     /// Source: IoT Hub, "Send cloud-to-device messages", for limits and defaults.
-    pub async fn send(&self, to: &IdentityId, message: NewC2d, now: Timestamp) -> Result<Arc<C2dMessage>, SendError> {
+    pub async fn send(
+        &self,
+        to: &IdentityId,
+        message: NewC2d,
+        now: Timestamp,
+    ) -> Result<Arc<C2dMessage>, SendError> {
         let expiry = self.check_message(&message, now)?;
         let entry = self.entry(to).ok_or_else(|| SendError::NotFound(to.clone()))?;
         let identity = entry.identity();
@@ -207,18 +222,20 @@ impl Registry {
             return Err(SendError::HubFull);
         }
         // Expired messages give their places to living ones.
-        let expired = entry.queue.expired(now).into_iter().map(|number| Mutation::Dequeue { id: to.clone(), number });
+        let expired =
+            entry.queue.expired(now).into_iter().map(|number| Mutation::Dequeue { id: to.clone(), number });
         let enqueue = Mutation::Enqueue {
             id: to.clone(),
             generation: identity.generation,
             queue_max: self.limits.queue_messages_max,
             record: record::encode_message(&message),
         };
-        let written = self.backend.submit(expired.chain([enqueue]).collect()).await.map_err(|error| match error {
-            StoreError::QueueFull(limit) => SendError::QueueFull { to: to.clone(), limit },
-            StoreError::NotFound | StoreError::Conflict => SendError::NotFound(to.clone()),
-            other => SendError::Store(other),
-        })?;
+        let written =
+            self.backend.submit(expired.chain([enqueue]).collect()).await.map_err(|error| match error {
+                StoreError::QueueFull(limit) => SendError::QueueFull { to: to.clone(), limit },
+                StoreError::NotFound | StoreError::Conflict => SendError::NotFound(to.clone()),
+                other => SendError::Store(other),
+            })?;
         match written.last() {
             Some(Written::Number(number)) => Ok(Arc::new(C2dMessage { number: *number, ..message })),
             _ => Err(SendError::Store(StoreError::Fatal("the store did not number a message".into()))),
@@ -241,7 +258,12 @@ impl Registry {
     }
 
     /// Keeps the session of an identity, or forgets it. The bytes are the caller's; a re-created id inherits nothing.
-    pub async fn save_session(&self, id: &IdentityId, generation: GenerationId, session: Option<Vec<u8>>) -> Result<(), RegistryError> {
+    pub async fn save_session(
+        &self,
+        id: &IdentityId,
+        generation: GenerationId,
+        session: Option<Vec<u8>>,
+    ) -> Result<(), RegistryError> {
         let stale = || RegistryError::StaleGeneration(id.clone());
         let entry = self.entry(id).ok_or_else(stale)?;
         if entry.session().as_deref() == session.as_deref() {
@@ -287,7 +309,8 @@ impl Registry {
             return;
         }
         let id = entry.identity().id.clone();
-        self.backend.post(expired.into_iter().map(|number| Mutation::Dequeue { id: id.clone(), number }).collect());
+        self.backend
+            .post(expired.into_iter().map(|number| Mutation::Dequeue { id: id.clone(), number }).collect());
     }
 
     async fn put(&self, identity: Identity, expect: Expect) -> Result<Arc<Identity>, StoreError> {
@@ -320,13 +343,22 @@ impl Registry {
         if message.message_id.as_ref().is_some_and(|id| id.chars().count() > MESSAGE_ID_CHARS_MAX) {
             return Err(SendError::LongMessageId { limit: MESSAGE_ID_CHARS_MAX });
         }
-        let system = [&message.message_id, &message.correlation_id, &message.user_id, &message.content_type, &message.content_encoding, &message.to];
+        let system = [
+            &message.message_id,
+            &message.correlation_id,
+            &message.user_id,
+            &message.content_type,
+            &message.content_encoding,
+            &message.to,
+        ];
         let application = message.properties.iter().flat_map(|(name, value)| [name, value]);
         if system.into_iter().flatten().chain(application).any(|text| text.contains('\0')) {
             return Err(SendError::BadProperty);
         }
         let bad_expiry = SendError::BadExpiry { max_seconds: self.limits.c2d_ttl_max.as_secs() };
-        let Some(expiry) = message.expiry else { return now.checked_add(self.limits.c2d_ttl_default).map_err(|_| bad_expiry) };
+        let Some(expiry) = message.expiry else {
+            return now.checked_add(self.limits.c2d_ttl_default).map_err(|_| bad_expiry);
+        };
         let latest = now.checked_add(self.limits.c2d_ttl_max).unwrap_or(Timestamp::MAX);
         if expiry <= now || expiry > latest { Err(bad_expiry) } else { Ok(expiry) }
     }
@@ -373,7 +405,8 @@ impl State {
             }
             Change::MessagePut { id, number, generation, record } => {
                 let message = record::decode_message(&id, number, generation, &record)?;
-                if let Some(entry) = self.entry(&id).filter(|entry| entry.identity().generation == generation) {
+                if let Some(entry) = self.entry(&id).filter(|entry| entry.identity().generation == generation)
+                {
                     self.queued_bytes.fetch_add(message.memory(), Ordering::Relaxed);
                     entry.queue.push(message);
                 }

@@ -37,12 +37,22 @@ mod tests {
     #[test]
     fn t306_only_the_hub_itself_is_the_hub() {
         let hosts = HostNames::new(vec!["hub.example.test".into(), "localhost".into()], vec![8883, 8443]);
-        for own in ["hub.example.test", "HUB.Example.TEST", "localhost", "localhost:8443", "hub.example.test:8883"] {
+        for own in
+            ["hub.example.test", "HUB.Example.TEST", "localhost", "localhost:8443", "hub.example.test:8883"]
+        {
             assert!(hosts.contains(own), "{own}");
         }
         for other in [
-            "", "other.example.test", "hub.example.test.", "hub.example.test:443", "hub.example.test:08883",
-            "https://hub.example.test", "hub.example.test/", " hub.example.test", "ub.example.test", "localhost:",
+            "",
+            "other.example.test",
+            "hub.example.test.",
+            "hub.example.test:443",
+            "hub.example.test:08883",
+            "https://hub.example.test",
+            "hub.example.test/",
+            " hub.example.test",
+            "ub.example.test",
+            "localhost:",
         ] {
             assert!(!hosts.contains(other), "{other}");
         }

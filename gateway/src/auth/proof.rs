@@ -27,7 +27,9 @@ impl Proof {
         match &self.policy {
             None => match &identity.authentication {
                 Authentication::Sas(keys) => is_of(&self.key, keys),
-                Authentication::SelfSigned(_) | Authentication::CertificateAuthority | Authentication::None => false,
+                Authentication::SelfSigned(_)
+                | Authentication::CertificateAuthority
+                | Authentication::None => false,
             },
             Some(name) => policies.find(name).is_some_and(|policy| {
                 is_of(&self.key, &policy.keys) && policy.rights.contains(Rights::DEVICE_CONNECT)

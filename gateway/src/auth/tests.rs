@@ -29,11 +29,15 @@ impl World {
             c2d_ttl_max: Duration::from_secs(7200),
             queued_bytes_max: 1 << 20,
         };
-        let registry = Registry::open(Box::new(SqliteBackend::open(directory.path()).unwrap()), limits).unwrap();
+        let registry =
+            Registry::open(Box::new(SqliteBackend::open(directory.path()).unwrap()), limits).unwrap();
         for id in ["d1", "d10", "D1", "off", "d1/m", "d1/m2", "off/m"] {
             registry.create(IdentitySpec::sas_device(identity(id)), now()).await.unwrap();
         }
-        let x509 = IdentitySpec { authentication: AuthenticationSpec::CertificateAuthority, ..IdentitySpec::sas_device(identity("x509")) };
+        let x509 = IdentitySpec {
+            authentication: AuthenticationSpec::CertificateAuthority,
+            ..IdentitySpec::sas_device(identity("x509"))
+        };
         registry.create(x509, now()).await.unwrap();
         let off = IdentitySpec { status: Status::Disabled, ..IdentitySpec::sas_device(identity("off")) };
         registry.replace(off, Precondition::AnyVersion, now()).await.unwrap();
@@ -47,7 +51,13 @@ impl World {
     }
 
     fn authority(&self) -> Authority<'_> {
-        Authority { registry: &self.registry, policies: &self.policies, hosts: &self.hosts, decoy: &self.decoy, leeway: Duration::ZERO }
+        Authority {
+            registry: &self.registry,
+            policies: &self.policies,
+            hosts: &self.hosts,
+            decoy: &self.decoy,
+            leeway: Duration::ZERO,
+        }
     }
 
     fn keys(&self, id: &str) -> portcullis_registry::credential::KeyPair {
@@ -73,7 +83,9 @@ impl World {
 fn identity(text: &str) -> IdentityId {
     match text.split_once('/') {
         None => IdentityId::device(DeviceId::parse(text).unwrap()),
-        Some((device, module)) => IdentityId::module(DeviceId::parse(device).unwrap(), ModuleId::parse(module).unwrap()),
+        Some((device, module)) => {
+            IdentityId::module(DeviceId::parse(device).unwrap(), ModuleId::parse(module).unwrap())
+        }
     }
 }
 
@@ -86,11 +98,16 @@ const IN_AN_HOUR: i64 = 1_893_456_000 + 3600;
 #[tokio::test]
 async fn either_key_opens_its_own_identity() {
     let world = World::new().await;
-    for (id, resource) in [("d1", "hub.example.test/devices/d1"), ("d1/m", "hub.example.test/devices/d1/modules/m")] {
+    for (id, resource) in
+        [("d1", "hub.example.test/devices/d1"), ("d1/m", "hub.example.test/devices/d1/modules/m")]
+    {
         let keys = world.keys(id);
         for key in [keys.primary, keys.secondary] {
             let verified = world.verify(id, &sign(resource, &key, IN_AN_HOUR, None)).unwrap();
-            assert_eq!((verified.id(), verified.expires()), (&identity(id), Timestamp::from_second(IN_AN_HOUR).ok()));
+            assert_eq!(
+                (verified.id(), verified.expires()),
+                (&identity(id), Timestamp::from_second(IN_AN_HOUR).ok())
+            );
         }
     }
 }
@@ -136,7 +153,13 @@ async fn t312_modules_and_their_device_do_not_stand_in_for_each_other() {
 #[tokio::test]
 async fn t313_only_device_connect_lets_a_policy_token_connect_as_a_device() {
     let world = World::new().await;
-    for (policy, good) in [("iothubowner", true), ("device", true), ("service", false), ("registryRead", false), ("registryReadWrite", false)] {
+    for (policy, good) in [
+        ("iothubowner", true),
+        ("device", true),
+        ("service", false),
+        ("registryRead", false),
+        ("registryReadWrite", false),
+    ] {
         let outcome = world.verify("d1", &world.policy_token("hub.example.test/devices/d1", policy));
         assert_eq!(outcome.is_ok(), good, "{policy}");
     }
@@ -164,9 +187,11 @@ async fn t314_a_policy_token_covers_whole_segments() {
 async fn t307_unknown_policies_are_refused() {
     let world = World::new().await;
     let key = SymmetricKey::generate();
-    let refused = world.verify("d1", &sign("hub.example.test", &key, IN_AN_HOUR, Some("nobody"))).unwrap_err();
+    let refused =
+        world.verify("d1", &sign("hub.example.test", &key, IN_AN_HOUR, Some("nobody"))).unwrap_err();
     assert_eq!(refused, AuthError::UnknownPolicy("nobody".into()));
-    let refused = world.verify("d1", &sign("hub.example.test", &key, IN_AN_HOUR, Some("device"))).unwrap_err();
+    let refused =
+        world.verify("d1", &sign("hub.example.test", &key, IN_AN_HOUR, Some("device"))).unwrap_err();
     assert_eq!(refused, AuthError::Token(SasError::SignatureMismatch));
 }
 
@@ -174,7 +199,8 @@ async fn t307_unknown_policies_are_refused() {
 async fn t316_a_token_that_ended_a_second_ago_is_refused_with_its_age() {
     let world = World::new().await;
     let key = world.keys("d1").primary;
-    let refused = world.verify("d1", &sign("hub.example.test/devices/d1", &key, IN_AN_HOUR - 3601, None)).unwrap_err();
+    let refused =
+        world.verify("d1", &sign("hub.example.test/devices/d1", &key, IN_AN_HOUR - 3601, None)).unwrap_err();
     assert_eq!(refused, AuthError::Token(SasError::Expired { since_seconds: 1 }));
     let far = sign("hub.example.test/devices/d1", &key, 253_402_300_799, None);
     assert!(world.verify("d1", &far).is_ok());
@@ -206,7 +232,8 @@ async fn t320_the_operator_hears_which_check_failed() {
 #[tokio::test]
 async fn t614_a_disabled_device_stops_its_modules() {
     let world = World::new().await;
-    let refused = world.verify("off/m", &world.token("hub.example.test/devices/off/modules/m", "off/m")).unwrap_err();
+    let refused =
+        world.verify("off/m", &world.token("hub.example.test/devices/off/modules/m", "off/m")).unwrap_err();
     assert_eq!(refused, AuthError::ParentDisabled(DeviceId::parse("off").unwrap()));
 }
 
@@ -216,10 +243,14 @@ async fn t604_a_verdict_ends_with_what_it_rests_on() {
     let registry = &world.registry;
     let own = world.verify("d1", &world.token("hub.example.test/devices/d1", "d1")).unwrap();
     let by_policy = world.verify("d1", &world.policy_token("hub.example.test", "device")).unwrap();
-    let of_module = world.verify("d1/m", &world.token("hub.example.test/devices/d1/modules/m", "d1/m")).unwrap();
+    let of_module =
+        world.verify("d1/m", &world.token("hub.example.test/devices/d1/modules/m", "d1/m")).unwrap();
     let with = |primary: &SymmetricKey, secondary: &SymmetricKey, status| IdentitySpec {
         status,
-        authentication: AuthenticationSpec::Sas { primary: Some(primary.clone()), secondary: Some(secondary.clone()) },
+        authentication: AuthenticationSpec::Sas {
+            primary: Some(primary.clone()),
+            secondary: Some(secondary.clone()),
+        },
         ..IdentitySpec::sas_device(identity("d1"))
     };
     let keys = world.keys("d1");
@@ -258,5 +289,8 @@ async fn a_service_token_is_of_a_policy_and_for_the_whole_hub() {
     assert!(verify(&token, Some("iothubowner")).is_err());
     assert!(verify(&token, None).unwrap().check(Rights::REGISTRY_READ).is_err());
     assert!(verify(&world.policy_token("hub.example.test/devices/d1", "iothubowner"), None).is_err());
-    assert_eq!(verify(&world.token("hub.example.test/devices/d1", "d1"), None).unwrap_err(), AuthError::PolicyMissing);
+    assert_eq!(
+        verify(&world.token("hub.example.test/devices/d1", "d1"), None).unwrap_err(),
+        AuthError::PolicyMissing
+    );
 }

@@ -72,7 +72,8 @@ fn verify(parts: &Parts, hub: &Hub) -> Result<VerifiedService, Problem> {
     let (Some(header), None) = (headers.next(), headers.next()) else {
         return Err(Problem::unauthorized("exactly one Authorization header is needed"));
     };
-    let token = header.to_str().map_err(|_| Problem::unauthorized("the Authorization header is not ASCII"))?;
+    let token =
+        header.to_str().map_err(|_| Problem::unauthorized("the Authorization header is not ASCII"))?;
     let policies = hub.policies();
     let verdict = hub.authority(&policies).verify_service(token, None, hub.clock.wall());
     verdict.map_err(|error| Problem::unauthorized(error.to_string()))
@@ -87,7 +88,9 @@ mod tests {
         for good in ["2021-04-12", "2016-11-14", "2020-10-01-preview"] {
             assert!(is_api_version(good), "{good}");
         }
-        for bad in ["", "2021", "2021-4-12", "2021-04-12-draft", "20210412", "latest", "2021-04-12-preview-preview"] {
+        for bad in
+            ["", "2021", "2021-4-12", "2021-04-12-draft", "20210412", "latest", "2021-04-12-preview-preview"]
+        {
             assert!(!is_api_version(bad), "{bad}");
         }
     }

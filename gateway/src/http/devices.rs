@@ -31,7 +31,11 @@ pub(super) async fn put(
 }
 
 /// `GET /devices/{id}`.
-pub(super) async fn show(State(hub): State<Arc<Hub>>, Caller(caller): Caller, Path(device): Path<String>) -> Result<Response, Problem> {
+pub(super) async fn show(
+    State(hub): State<Arc<Hub>>,
+    Caller(caller): Caller,
+    Path(device): Path<String>,
+) -> Result<Response, Problem> {
     let id = IdentityId::device(DeviceId::parse(&device)?);
     let entry = identities::retrieve(&hub, &caller, &id)?;
     Ok(answer(&hub, &entry))
@@ -70,7 +74,8 @@ pub(super) fn precondition(headers: &HeaderMap) -> Result<Precondition, Problem>
     if values.next().is_some() {
         return Err(Problem::argument_invalid("If-Match is given twice"));
     }
-    Precondition::parse_if_match(first).map_err(|error| Problem::argument_invalid(format!("If-Match: {error}")))
+    Precondition::parse_if_match(first)
+        .map_err(|error| Problem::argument_invalid(format!("If-Match: {error}")))
 }
 
 /// What the hub knows of the identity besides its record.

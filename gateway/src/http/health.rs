@@ -33,5 +33,9 @@ async fn live() -> &'static str {
 
 /// A hub answers only after its registry is loaded, so what remains to be told is that it is stopping.
 async fn ready(State(hub): State<Arc<Hub>>) -> (StatusCode, &'static str) {
-    if hub.stopping.is_cancelled() { (StatusCode::SERVICE_UNAVAILABLE, "stopping\n") } else { (StatusCode::OK, "ready\n") }
+    if hub.stopping.is_cancelled() {
+        (StatusCode::SERVICE_UNAVAILABLE, "stopping\n")
+    } else {
+        (StatusCode::OK, "ready\n")
+    }
 }

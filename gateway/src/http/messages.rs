@@ -81,7 +81,8 @@ fn parse_message(headers: &HeaderMap, body: axum::body::Bytes) -> Result<NewC2d,
 /// A header's text; absent and empty are the same.
 fn text(headers: &HeaderMap, name: HeaderName) -> Result<Option<String>, Problem> {
     let Some(value) = headers.get(&name) else { return Ok(None) };
-    let text = std::str::from_utf8(value.as_bytes()).map_err(|_| Problem::argument_invalid(format!("header {name} is not UTF-8")))?;
+    let text = std::str::from_utf8(value.as_bytes())
+        .map_err(|_| Problem::argument_invalid(format!("header {name} is not UTF-8")))?;
     Ok(Some(text.trim().to_owned()).filter(|text| !text.is_empty()))
 }
 
@@ -91,12 +92,16 @@ fn parse_ack(text: Option<&str>) -> Result<Ack, Problem> {
         Some("positive") => Ok(Ack::Positive),
         Some("negative") => Ok(Ack::Negative),
         Some("full") => Ok(Ack::Full),
-        Some(other) => Err(Problem::argument_invalid(format!("ack {other:?} is none of none, positive, negative, full"))),
+        Some(other) => {
+            Err(Problem::argument_invalid(format!("ack {other:?} is none of none, positive, negative, full")))
+        }
     }
 }
 
 fn parse_expiry(text: &str) -> Result<Timestamp, Problem> {
-    text.parse().map_err(|_| Problem::argument_invalid(format!("expiry {text:?} is not an ISO 8601 time with a zone")))
+    text.parse().map_err(|_| {
+        Problem::argument_invalid(format!("expiry {text:?} is not an ISO 8601 time with a zone"))
+    })
 }
 
 fn properties(headers: &HeaderMap) -> Result<Vec<(String, String)>, Problem> {
@@ -104,12 +109,14 @@ fn properties(headers: &HeaderMap) -> Result<Vec<(String, String)>, Problem> {
     for (name, value) in headers {
         if let Some(own) = name.as_str().strip_prefix("iothub-app-") {
             let value = std::str::from_utf8(value.as_bytes());
-            let value = value.map_err(|_| Problem::argument_invalid(format!("header {name} is not UTF-8")))?;
+            let value =
+                value.map_err(|_| Problem::argument_invalid(format!("header {name} is not UTF-8")))?;
             properties.push((own.to_owned(), value.to_owned()));
         }
     }
     if let Some(bag) = text(headers, HeaderName::from_static("iothub-properties"))? {
-        let bag = PropertyBag::parse(&bag).map_err(|error| Problem::argument_invalid(format!("iothub-properties: {error}")))?;
+        let bag = PropertyBag::parse(&bag)
+            .map_err(|error| Problem::argument_invalid(format!("iothub-properties: {error}")))?;
         properties.extend(bag.into_application());
     }
     Ok(properties)

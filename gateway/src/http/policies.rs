@@ -19,7 +19,9 @@ pub(super) async fn show(
 ) -> Result<Json<Value>, Problem> {
     caller.check(Rights::ALL)?;
     let policies = hub.policies();
-    let policy = policies.find(&name).ok_or_else(|| Problem::not_found(format!("no shared access policy {name:?}")))?;
+    let policy = policies
+        .find(&name)
+        .ok_or_else(|| Problem::not_found(format!("no shared access policy {name:?}")))?;
     Ok(Json(json!({
         "name": policy.name,
         "rights": policy.rights.names(),

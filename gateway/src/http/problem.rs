@@ -43,7 +43,11 @@ impl Problem {
     }
 
     pub(super) fn invalid_api_version() -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "InvalidProtocolVersion", "api-version must be given once, as YYYY-MM-DD")
+        Self::new(
+            StatusCode::BAD_REQUEST,
+            "InvalidProtocolVersion",
+            "api-version must be given once, as YYYY-MM-DD",
+        )
     }
 
     pub(super) fn deserialization(text: impl Into<String>) -> Self {
@@ -116,9 +120,11 @@ impl From<C2dError> for Problem {
     fn from(error: C2dError) -> Self {
         match error {
             C2dError::Forbidden(error) => error.into(),
-            C2dError::PropertiesTooLong => {
-                Self::new(StatusCode::PAYLOAD_TOO_LARGE, "MessageTooLarge", "the properties are too long for an MQTT topic")
-            }
+            C2dError::PropertiesTooLong => Self::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "MessageTooLarge",
+                "the properties are too long for an MQTT topic",
+            ),
             C2dError::Send(error) => error.into(),
         }
     }
@@ -131,15 +137,21 @@ impl From<RegistryError> for Problem {
             RegistryError::AlreadyExists(id) if id.module.is_some() => {
                 Self::new(StatusCode::CONFLICT, "ModuleAlreadyExistsOnDevice", text)
             }
-            RegistryError::AlreadyExists(id) => {
-                Self::new(StatusCode::CONFLICT, "DeviceAlreadyExists", format!("A device with ID '{id}' is already registered."))
-            }
+            RegistryError::AlreadyExists(id) => Self::new(
+                StatusCode::CONFLICT,
+                "DeviceAlreadyExists",
+                format!("A device with ID '{id}' is already registered."),
+            ),
             RegistryError::NotFound(id) => Self::no_such_identity(&id),
             RegistryError::StaleGeneration(id) => Self::no_such_identity(&id),
-            RegistryError::PreconditionFailed(_) => {
-                Self::new(StatusCode::PRECONDITION_FAILED, "PreconditionFailed", "Precondition failed: Invalid ETag")
+            RegistryError::PreconditionFailed(_) => Self::new(
+                StatusCode::PRECONDITION_FAILED,
+                "PreconditionFailed",
+                "Precondition failed: Invalid ETag",
+            ),
+            RegistryError::TooManyModules { .. } => {
+                Self::new(StatusCode::PAYLOAD_TOO_LARGE, "TooManyModulesOnDevice", text)
             }
-            RegistryError::TooManyModules { .. } => Self::new(StatusCode::PAYLOAD_TOO_LARGE, "TooManyModulesOnDevice", text),
             RegistryError::Store(error) => error.into(),
         }
     }
@@ -150,10 +162,16 @@ impl From<SendError> for Problem {
         let text = error.to_string();
         match error {
             // IoT Hub: a disabled device is answered as a missing one.
-            SendError::NotFound(id) | SendError::Disabled(id) => Self { for_operator: Some(text), ..Self::no_such_identity(&id) },
-            SendError::QueueFull { .. } => Self::new(StatusCode::FORBIDDEN, "DeviceMaximumQueueDepthExceeded", text),
+            SendError::NotFound(id) | SendError::Disabled(id) => {
+                Self { for_operator: Some(text), ..Self::no_such_identity(&id) }
+            }
+            SendError::QueueFull { .. } => {
+                Self::new(StatusCode::FORBIDDEN, "DeviceMaximumQueueDepthExceeded", text)
+            }
             SendError::TooLarge { .. } => Self::new(StatusCode::PAYLOAD_TOO_LARGE, "MessageTooLarge", text),
-            SendError::BadExpiry { .. } => Self::new(StatusCode::BAD_REQUEST, "InvalidMessageExpiryTime", text),
+            SendError::BadExpiry { .. } => {
+                Self::new(StatusCode::BAD_REQUEST, "InvalidMessageExpiryTime", text)
+            }
             SendError::LongMessageId { .. } | SendError::BadProperty => Self::argument_invalid(text),
             SendError::HubFull => Self::new(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", text),
             SendError::Store(error) => error.into(),
@@ -164,7 +182,8 @@ impl From<SendError> for Problem {
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         // Whatever the store's reason, the caller is told that nothing was acknowledged and may try again.
-        let problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", "the store takes no writes now");
+        let problem =
+            Self::new(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", "the store takes no writes now");
         Self { for_operator: Some(error.to_string()), ..problem }
     }
 }

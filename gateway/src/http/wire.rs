@@ -60,15 +60,19 @@ struct CapabilitiesIn {
 impl IdentityIn {
     /// Reads a request body.
     pub(super) fn parse(body: &[u8]) -> Result<Self, Problem> {
-        serde_json::from_slice(body).map_err(|error| Problem::deserialization(format!("the body is not an identity: {error}")))
+        serde_json::from_slice(body)
+            .map_err(|error| Problem::deserialization(format!("the body is not an identity: {error}")))
     }
 
     /// What is asked for, for the identity the path names.
     pub(super) fn into_spec(self, id: IdentityId) -> Result<IdentitySpec, Problem> {
         check_same("deviceId", self.device_id.as_deref(), Some(id.device.as_str()))?;
         check_same("moduleId", self.module_id.as_deref(), id.module.as_ref().map(|module| module.as_str()))?;
-        if self.status_reason.as_ref().is_some_and(|reason| reason.chars().count() > STATUS_REASON_CHARS_MAX) {
-            return Err(Problem::argument_invalid(format!("statusReason has more than {STATUS_REASON_CHARS_MAX} characters")));
+        if self.status_reason.as_ref().is_some_and(|reason| reason.chars().count() > STATUS_REASON_CHARS_MAX)
+        {
+            return Err(Problem::argument_invalid(format!(
+                "statusReason has more than {STATUS_REASON_CHARS_MAX} characters"
+            )));
         }
         let is_module = id.module.is_some();
         Ok(IdentitySpec {
@@ -89,20 +93,28 @@ impl AuthenticationIn {
         let primary = present(keys.primary_key);
         let secondary = present(keys.secondary_key);
         let thumbprints = self.x509_thumbprint.unwrap_or_default();
-        let thumbprints =
-            ThumbprintsIn { primary_thumbprint: present(thumbprints.primary_thumbprint), secondary_thumbprint: present(thumbprints.secondary_thumbprint) };
+        let thumbprints = ThumbprintsIn {
+            primary_thumbprint: present(thumbprints.primary_thumbprint),
+            secondary_thumbprint: present(thumbprints.secondary_thumbprint),
+        };
         let has_keys = primary.is_some() || secondary.is_some();
-        let has_thumbprints = thumbprints.primary_thumbprint.is_some() || thumbprints.secondary_thumbprint.is_some();
+        let has_thumbprints =
+            thumbprints.primary_thumbprint.is_some() || thumbprints.secondary_thumbprint.is_some();
         if has_keys && has_thumbprints {
             return Err(Problem::argument_invalid("an identity has symmetric keys or thumbprints, not both"));
         }
-        let kind = self.kind.unwrap_or_else(|| if has_thumbprints { "selfSigned".into() } else { "sas".into() });
+        let kind =
+            self.kind.unwrap_or_else(|| if has_thumbprints { "selfSigned".into() } else { "sas".into() });
         match kind.to_ascii_lowercase().as_str() {
-            "sas" if has_thumbprints => Err(Problem::argument_invalid("type sas takes symmetric keys, not thumbprints")),
+            "sas" if has_thumbprints => {
+                Err(Problem::argument_invalid("type sas takes symmetric keys, not thumbprints"))
+            }
             "sas" => sas_spec(primary, secondary),
             _ if has_keys => Err(Problem::argument_invalid(format!("type {kind} takes no symmetric keys"))),
             "selfsigned" => self_signed_spec(thumbprints),
-            _ if has_thumbprints => Err(Problem::argument_invalid(format!("type {kind} takes no thumbprints"))),
+            _ if has_thumbprints => {
+                Err(Problem::argument_invalid(format!("type {kind} takes no thumbprints")))
+            }
             "certificateauthority" => Ok(AuthenticationSpec::CertificateAuthority),
             "none" => Ok(AuthenticationSpec::None),
             _ => Err(Problem::argument_invalid(format!(
@@ -121,7 +133,10 @@ fn sas_spec(primary: Option<String>, secondary: Option<String>) -> Result<Authen
         let parsed = text.map(|text| SymmetricKey::parse_base64(&text)).transpose();
         parsed.map_err(|error| Problem::argument_invalid(format!("{name}: {error}")))
     };
-    Ok(AuthenticationSpec::Sas { primary: parse("primaryKey", primary)?, secondary: parse("secondaryKey", secondary)? })
+    Ok(AuthenticationSpec::Sas {
+        primary: parse("primaryKey", primary)?,
+        secondary: parse("secondaryKey", secondary)?,
+    })
 }
 
 fn self_signed_spec(thumbprints: ThumbprintsIn) -> Result<AuthenticationSpec, Problem> {
@@ -142,15 +157,18 @@ fn parse_status(text: Option<&str>) -> Result<Status, Problem> {
     match text.map(str::to_ascii_lowercase).as_deref() {
         None | Some("enabled") => Ok(Status::Enabled),
         Some("disabled") => Ok(Status::Disabled),
-        Some(other) => Err(Problem::argument_invalid(format!("status {other:?} is neither enabled nor disabled"))),
+        Some(other) => {
+            Err(Problem::argument_invalid(format!("status {other:?} is neither enabled nor disabled")))
+        }
     }
 }
 
 fn check_same(name: &str, in_body: Option<&str>, in_path: Option<&str>) -> Result<(), Problem> {
     match in_body {
-        Some(body) if Some(body) != in_path => {
-            Err(Problem::argument_invalid(format!("{name} in the body is {body:?}, in the path {:?}", in_path.unwrap_or_default())))
-        }
+        Some(body) if Some(body) != in_path => Err(Problem::argument_invalid(format!(
+            "{name} in the body is {body:?}, in the path {:?}",
+            in_path.unwrap_or_default()
+        ))),
         _ => Ok(()),
     }
 }
@@ -285,7 +303,9 @@ impl AuthenticationOut {
                 };
                 (KeysOut::default(), thumbprints, "selfSigned")
             }
-            Authentication::CertificateAuthority => (KeysOut::default(), ThumbprintsOut::default(), "certificateAuthority"),
+            Authentication::CertificateAuthority => {
+                (KeysOut::default(), ThumbprintsOut::default(), "certificateAuthority")
+            }
             Authentication::None => (KeysOut::default(), ThumbprintsOut::default(), "none"),
         };
         Self { symmetric_key, x509_thumbprint, kind }
@@ -322,7 +342,9 @@ mod tests {
             r#"{"authentication":{"type":"sas","symmetricKey":{"primaryKey":"","secondaryKey":""}}}"#,
             r#"{"authentication":{"symmetricKey":{"primaryKey":null}}}"#,
         ] {
-            let AuthenticationSpec::Sas { primary, secondary } = spec(json).unwrap().authentication else { panic!("{json}") };
+            let AuthenticationSpec::Sas { primary, secondary } = spec(json).unwrap().authentication else {
+                panic!("{json}")
+            };
             assert!(primary.is_none() && secondary.is_none(), "{json}");
         }
     }
@@ -358,7 +380,9 @@ mod tests {
     #[test]
     fn t405_thumbprints_of_a_wrong_form_are_refused() {
         for thumbprint in ["AB", "zz", &"0".repeat(41), &"g".repeat(40)] {
-            let json = format!(r#"{{"authentication":{{"type":"selfSigned","x509Thumbprint":{{"primaryThumbprint":"{thumbprint}"}}}}}}"#);
+            let json = format!(
+                r#"{{"authentication":{{"type":"selfSigned","x509Thumbprint":{{"primaryThumbprint":"{thumbprint}"}}}}}}"#
+            );
             assert!(spec(&json).is_err(), "{thumbprint}");
         }
     }
@@ -371,7 +395,10 @@ mod tests {
 
     #[test]
     fn times_carry_seven_digits_and_never_has_its_word() {
-        assert_eq!(time(Some("2024-05-01T08:15:30.1234567Z".parse().unwrap())), "2024-05-01T08:15:30.1234567Z");
+        assert_eq!(
+            time(Some("2024-05-01T08:15:30.1234567Z".parse().unwrap())),
+            "2024-05-01T08:15:30.1234567Z"
+        );
         assert_eq!(time(None), "0001-01-01T00:00:00");
     }
 }

@@ -82,9 +82,15 @@ impl Backend for SqliteBackend {
     }
 
     fn start(&self, feed: Feed) -> Result<(), StoreError> {
-        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take().ok_or(StoreError::Unavailable)?;
+        let writer = self
+            .writer
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+            .ok_or(StoreError::Unavailable)?;
         let spawned = thread::Builder::new().name("store-writer".into()).spawn(move || writer.run(&feed));
-        let handle = spawned.map_err(|error| StoreError::Fatal(format!("the store's thread cannot be started: {error}")))?;
+        let handle = spawned
+            .map_err(|error| StoreError::Fatal(format!("the store's thread cannot be started: {error}")))?;
         *self.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(handle);
         Ok(())
     }
@@ -155,7 +161,10 @@ impl Writer {
     }
 
     #[allow(clippy::type_complexity, reason = "a private pair of lists, one place")]
-    fn commit(&mut self, batch: &[Job]) -> Result<(Vec<Result<Vec<Written>, StoreError>>, Vec<Change>), rusqlite::Error> {
+    fn commit(
+        &mut self,
+        batch: &[Job],
+    ) -> Result<(Vec<Result<Vec<Written>, StoreError>>, Vec<Change>), rusqlite::Error> {
         let mut next_revision = self.next_revision;
         let mut changes = Vec::new();
         let mut outcomes = Vec::with_capacity(batch.len());
@@ -163,8 +172,11 @@ impl Writer {
         for job in batch {
             let before = (changes.len(), next_revision);
             let mut savepoint = transaction.savepoint()?;
-            let outcome: Result<Vec<_>, _> =
-                job.mutations.iter().map(|mutation| apply(&savepoint, mutation, &mut next_revision, &mut changes)).collect();
+            let outcome: Result<Vec<_>, _> = job
+                .mutations
+                .iter()
+                .map(|mutation| apply(&savepoint, mutation, &mut next_revision, &mut changes))
+                .collect();
             match outcome {
                 Ok(written) => {
                     savepoint.commit()?;
@@ -196,19 +208,28 @@ impl Job {
 }
 
 /// Does one mutation inside the transaction, after judging its precondition there.
-fn apply(database: &Connection, mutation: &Mutation, next_revision: &mut u64, changes: &mut Vec<Change>) -> Result<Written, Rejection> {
+fn apply(
+    database: &Connection,
+    mutation: &Mutation,
+    next_revision: &mut u64,
+    changes: &mut Vec<Change>,
+) -> Result<Written, Rejection> {
     match mutation {
         Mutation::PutIdentity { id, generation, expect, modules_max, record } => {
             put_identity(database, id, *generation, *expect, *modules_max, record, next_revision, changes)
         }
-        Mutation::DeleteIdentity { id, expect } => delete_identity(database, id, *expect, next_revision, changes),
+        Mutation::DeleteIdentity { id, expect } => {
+            delete_identity(database, id, *expect, next_revision, changes)
+        }
         Mutation::PutSession { id, generation, session } => {
             check_generation(database, id, *generation)?;
             put_session(database, id, session.as_deref())?;
             changes.push(Change::SessionPut { id: id.clone(), session: session.clone() });
             Ok(Written::Done)
         }
-        Mutation::Enqueue { id, generation, queue_max, record } => enqueue(database, id, *generation, *queue_max, record, changes),
+        Mutation::Enqueue { id, generation, queue_max, record } => {
+            enqueue(database, id, *generation, *queue_max, record, changes)
+        }
         Mutation::Dequeue { id, number } => {
             let removed = database
                 .prepare_cached("DELETE FROM c2d WHERE dev = ?1 AND mod = ?2 AND number = ?3")?
@@ -253,7 +274,9 @@ fn put_identity(
     *next_revision += 1;
     let crc = identity_checksum(id, generation, revision, record);
     database
-        .prepare_cached("INSERT OR REPLACE INTO identity (dev, mod, gen, rev, crc, doc) VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
+        .prepare_cached(
+            "INSERT OR REPLACE INTO identity (dev, mod, gen, rev, crc, doc) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        )?
         .execute(params![dev(id), module(id), generation.number(), revision.number(), crc, record])?;
     changes.push(Change::IdentityPut { id: id.clone(), generation, revision, record: record.to_vec() });
     Ok(Written::Revision(revision))
@@ -312,7 +335,11 @@ fn enqueue(
     Ok(Written::Number(number))
 }
 
-fn put_session(database: &Connection, id: &IdentityId, session: Option<&[u8]>) -> Result<(), rusqlite::Error> {
+fn put_session(
+    database: &Connection,
+    id: &IdentityId,
+    session: Option<&[u8]>,
+) -> Result<(), rusqlite::Error> {
     let Some(session) = session else {
         return database
             .prepare_cached("DELETE FROM session WHERE dev = ?1 AND mod = ?2")?
@@ -327,7 +354,11 @@ fn put_session(database: &Connection, id: &IdentityId, session: Option<&[u8]>) -
 }
 
 /// The stored revision and generation, once they are as expected.
-fn check_expected(database: &Connection, id: &IdentityId, expect: Expect) -> Result<Option<(Revision, GenerationId)>, Rejection> {
+fn check_expected(
+    database: &Connection,
+    id: &IdentityId,
+    expect: Expect,
+) -> Result<Option<(Revision, GenerationId)>, Rejection> {
     let stored = stored(database, id)?;
     match (expect, stored) {
         (Expect::Absent, None) | (Expect::Exists, Some(_)) => Ok(stored),
@@ -337,7 +368,11 @@ fn check_expected(database: &Connection, id: &IdentityId, expect: Expect) -> Res
     }
 }
 
-fn check_generation(database: &Connection, id: &IdentityId, generation: GenerationId) -> Result<(), Rejection> {
+fn check_generation(
+    database: &Connection,
+    id: &IdentityId,
+    generation: GenerationId,
+) -> Result<(), Rejection> {
     match stored(database, id)? {
         Some((_, current)) if current == generation => Ok(()),
         Some(_) => Err(Rejection::Refused(StoreError::Conflict)),
@@ -345,7 +380,11 @@ fn check_generation(database: &Connection, id: &IdentityId, generation: Generati
     }
 }
 
-fn check_room_for_module(database: &Connection, id: &IdentityId, modules_max: usize) -> Result<(), Rejection> {
+fn check_room_for_module(
+    database: &Connection,
+    id: &IdentityId,
+    modules_max: usize,
+) -> Result<(), Rejection> {
     let device = IdentityId::device(id.device.clone());
     if stored(database, &device)?.is_none() {
         return Err(Rejection::Refused(StoreError::NotFound));
@@ -356,10 +395,15 @@ fn check_room_for_module(database: &Connection, id: &IdentityId, modules_max: us
     Ok(())
 }
 
-fn stored(database: &Connection, id: &IdentityId) -> Result<Option<(Revision, GenerationId)>, rusqlite::Error> {
+fn stored(
+    database: &Connection,
+    id: &IdentityId,
+) -> Result<Option<(Revision, GenerationId)>, rusqlite::Error> {
     database
         .prepare_cached("SELECT rev, gen FROM identity WHERE dev = ?1 AND mod = ?2")?
-        .query_row(params![dev(id), module(id)], |row| Ok((Revision::new(row.get(0)?), GenerationId::new(row.get(1)?))))
+        .query_row(params![dev(id), module(id)], |row| {
+            Ok((Revision::new(row.get(0)?), GenerationId::new(row.get(1)?)))
+        })
         .optional()
 }
 
@@ -378,7 +422,8 @@ fn modules_of(database: &Connection, device: &DeviceId) -> Result<Vec<IdentityId
 type Visit<'a> = &'a mut dyn FnMut(Change) -> Result<(), StoreError>;
 
 fn load_meta(database: &Connection, visit: Visit<'_>) -> Result<(), StoreError> {
-    let mut statement = database.prepare("SELECT key, value, crc FROM meta").map_err(|error| unusable(&error))?;
+    let mut statement =
+        database.prepare("SELECT key, value, crc FROM meta").map_err(|error| unusable(&error))?;
     let mut rows = statement.query([]).map_err(|error| unusable(&error))?;
     while let Some(row) = rows.next().map_err(|error| unusable(&error))? {
         let (key, value, crc) = read_meta(row).map_err(|error| unusable(&error))?;
@@ -407,7 +452,8 @@ fn load_identities(database: &Connection, visit: Visit<'_>) -> Result<(), StoreE
 
 fn load_sessions(database: &Connection, visit: Visit<'_>) -> Result<(), StoreError> {
     load_rows(database, "SELECT dev, mod, crc, doc, 0, 0 FROM session", &mut |row| {
-        let parts: [&[u8]; 5] = [dev(&row.id).as_bytes(), b"/", module(&row.id).as_bytes(), b"/", &row.record];
+        let parts: [&[u8]; 5] =
+            [dev(&row.id).as_bytes(), b"/", module(&row.id).as_bytes(), b"/", &row.record];
         if row.crc != checksum(&parts) {
             return Err(damaged(&format!("session of {}", row.id)));
         }
@@ -433,7 +479,11 @@ struct Row {
     numbers: (u64, u64),
 }
 
-fn load_rows(database: &Connection, sql: &str, visit: &mut dyn FnMut(Row) -> Result<(), StoreError>) -> Result<(), StoreError> {
+fn load_rows(
+    database: &Connection,
+    sql: &str,
+    visit: &mut dyn FnMut(Row) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
     let mut statement = database.prepare(sql).map_err(|error| unusable(&error))?;
     let mut rows = statement.query([]).map_err(|error| unusable(&error))?;
     while let Some(row) = rows.next().map_err(|error| unusable(&error))? {
@@ -444,22 +494,32 @@ fn load_rows(database: &Connection, sql: &str, visit: &mut dyn FnMut(Row) -> Res
 
 fn read_row(row: &rusqlite::Row<'_>) -> Result<Row, StoreError> {
     let read = || -> Result<_, rusqlite::Error> {
-        Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get(2)?, row.get(3)?, (row.get(4)?, row.get(5)?)))
+        Ok((
+            row.get::<_, String>(0)?,
+            row.get::<_, String>(1)?,
+            row.get(2)?,
+            row.get(3)?,
+            (row.get(4)?, row.get(5)?),
+        ))
     };
     let (device, module, crc, record, numbers) = read().map_err(|error| unusable(&error))?;
     let device_id = DeviceId::parse(&device).map_err(|_| damaged(&format!("id {device:?}")))?;
-    let module_id = Some(module.as_str()).filter(|module| !module.is_empty()).map(ModuleId::parse).transpose();
+    let module_id =
+        Some(module.as_str()).filter(|module| !module.is_empty()).map(ModuleId::parse).transpose();
     let module_id = module_id.map_err(|_| damaged(&format!("module id {module:?}")))?;
     Ok(Row { id: IdentityId { device: device_id, module: module_id }, crc, record, numbers })
 }
 
 /// Makes the directory private, and takes the lock that keeps other processes out.
 fn open_directory(directory: &Path) -> Result<File, StoreError> {
-    let refused = |what: &str, error: std::io::Error| StoreError::Fatal(format!("{what} {}: {error}", directory.display()));
+    let refused = |what: &str, error: std::io::Error| {
+        StoreError::Fatal(format!("{what} {}: {error}", directory.display()))
+    };
     fs::create_dir_all(directory).map_err(|error| refused("cannot make", error))?;
     let mode = fs::metadata(directory).map_err(|error| refused("cannot read", error))?.permissions().mode();
     if mode & 0o077 != 0 {
-        fs::set_permissions(directory, fs::Permissions::from_mode(0o700)).map_err(|error| refused("cannot make private", error))?;
+        fs::set_permissions(directory, fs::Permissions::from_mode(0o700))
+            .map_err(|error| refused("cannot make private", error))?;
     }
     let lock = private_file(&directory.join("lock")).map_err(|error| refused("cannot write in", error))?;
     match lock.try_lock() {
@@ -481,9 +541,15 @@ fn open_database(directory: &Path) -> Result<Connection, StoreError> {
     let size = fs::metadata(&path).map(|metadata| metadata.len()).unwrap_or(0);
     if marker.exists() && size == 0 {
         let state = if path.exists() { "empty" } else { "missing" };
-        return Err(StoreError::Fatal(format!("{} is {state}, though there was a store: restore it from a backup", path.display())));
+        return Err(StoreError::Fatal(format!(
+            "{} is {state}, though there was a store: restore it from a backup",
+            path.display()
+        )));
     }
-    drop(private_file(&path).map_err(|error| StoreError::Fatal(format!("cannot open {}: {error}", path.display())))?);
+    drop(
+        private_file(&path)
+            .map_err(|error| StoreError::Fatal(format!("cannot open {}: {error}", path.display())))?,
+    );
     let database = Connection::open(&path).map_err(|error| unusable(&error))?;
     if size == 0 {
         create(&database).map_err(|error| unusable(&error))?;
@@ -492,7 +558,8 @@ fn open_database(directory: &Path) -> Result<Connection, StoreError> {
     if !marker.exists() {
         let file = private_file(&marker).and_then(|file| file.sync_all());
         let directory = file.and_then(|()| File::open(directory)?.sync_all());
-        directory.map_err(|error| StoreError::Fatal(format!("cannot write {}: {error}", marker.display())))?;
+        directory
+            .map_err(|error| StoreError::Fatal(format!("cannot write {}: {error}", marker.display())))?;
     }
     Ok(database)
 }
@@ -508,7 +575,9 @@ fn create(database: &Connection) -> Result<(), rusqlite::Error> {
 
 /// Checks whose file it is and that durability is what is promised; each setting is read back.
 fn set_up(database: &Connection, path: &Path) -> Result<(), StoreError> {
-    let number = |name: &str| database.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(|error| unusable(&error));
+    let number = |name: &str| {
+        database.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(|error| unusable(&error))
+    };
     if number("application_id")? != APPLICATION_ID {
         return Err(StoreError::Fatal(format!("{} is no store of this program", path.display())));
     }
@@ -522,18 +591,24 @@ fn set_up(database: &Connection, path: &Path) -> Result<(), StoreError> {
     let mode: String = database
         .pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))
         .map_err(|error| unusable(&error))?;
-    let settings = "PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 8000; PRAGMA journal_size_limit = 67108864;
+    let settings =
+        "PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 8000; PRAGMA journal_size_limit = 67108864;
                     PRAGMA busy_timeout = 5000; PRAGMA cache_size = -65536;";
     database.execute_batch(settings).map_err(|error| unusable(&error))?;
     let full = 2;
     if mode != "wal" || number("synchronous")? != full {
-        return Err(StoreError::Fatal(format!("{} cannot be written durably (journal {mode})", path.display())));
+        return Err(StoreError::Fatal(format!(
+            "{} cannot be written durably (journal {mode})",
+            path.display()
+        )));
     }
     Ok(())
 }
 
 fn stored_revision(database: &Connection) -> Result<u64, StoreError> {
-    let stored = database.query_row("SELECT value FROM meta WHERE key = ?1", [REVISION], |row| row.get::<_, Vec<u8>>(0)).optional();
+    let stored = database
+        .query_row("SELECT value FROM meta WHERE key = ?1", [REVISION], |row| row.get::<_, Vec<u8>>(0))
+        .optional();
     let Some(bytes) = stored.map_err(|error| unusable(&error))? else { return Ok(0) };
     bytes.try_into().map(u64::from_be_bytes).map_err(|_| damaged("the revision counter"))
 }
@@ -562,7 +637,9 @@ fn checksum(parts: &[&[u8]]) -> u32 {
 }
 
 fn damaged(what: &str) -> StoreError {
-    StoreError::Fatal(format!("the store is damaged: the checksum of {what} does not fit; restore it from a backup"))
+    StoreError::Fatal(format!(
+        "the store is damaged: the checksum of {what} does not fit; restore it from a backup"
+    ))
 }
 
 fn unusable(error: &rusqlite::Error) -> StoreError {

@@ -124,7 +124,10 @@ async fn t707_absent_keys_are_made_once_and_kept_by_a_replace() {
     let created = registry.create(IdentitySpec::sas_device(device("d1")), now()).await.unwrap();
     let Authentication::Sas(keys) = &created.authentication else { panic!("not SAS") };
     assert_ne!(keys.primary, keys.secondary);
-    let replaced = registry.replace(IdentitySpec::sas_device(device("d1")), Precondition::AnyVersion, later(1)).await.unwrap();
+    let replaced = registry
+        .replace(IdentitySpec::sas_device(device("d1")), Precondition::AnyVersion, later(1))
+        .await
+        .unwrap();
     assert_eq!(replaced.authentication, created.authentication);
     assert_eq!(replaced.generation, created.generation);
     assert_ne!(replaced.etag(), created.etag());
@@ -231,13 +234,19 @@ async fn t717_messages_beyond_the_limits_are_refused() {
     let to = device("d1");
     let send = |message| registry.send(&to, message, now());
     assert!(send(text(&"x".repeat(65_536))).await.is_ok());
-    assert_eq!(send(text(&"x".repeat(65_537))).await, Err(SendError::TooLarge { size: 65_537, limit: 65_536 }));
+    assert_eq!(
+        send(text(&"x".repeat(65_537))).await,
+        Err(SendError::TooLarge { size: 65_537, limit: 65_536 })
+    );
     let bad_expiry = Err(SendError::BadExpiry { max_seconds: 172_800 });
     for seconds in [-1, 0, 172_801] {
         assert_eq!(send(NewC2d { expiry: Some(later(seconds)), ..text("x") }).await, bad_expiry, "{seconds}");
     }
     assert!(send(NewC2d { expiry: Some(later(172_800)), ..text("x") }).await.is_ok());
-    assert_eq!(registry.send(&device("nobody"), text("x"), now()).await, Err(SendError::NotFound(device("nobody"))));
+    assert_eq!(
+        registry.send(&device("nobody"), text("x"), now()).await,
+        Err(SendError::NotFound(device("nobody")))
+    );
     let nul = NewC2d { properties: vec![("a".into(), "\0".into())], ..text("x") };
     assert_eq!(send(nul).await, Err(SendError::BadProperty));
 }
@@ -318,7 +327,8 @@ async fn the_observer_hears_after_the_map_shows_it() {
     registry.create(IdentitySpec::sas_device(device("d1")), now()).await.unwrap();
     registry.replace(IdentitySpec::sas_device(device("d1")), Precondition::AnyVersion, now()).await.unwrap();
     registry.delete(&device("d1"), Precondition::Absent).await.unwrap();
-    let expected = vec![(ChangeKind::Created, true), (ChangeKind::Updated, true), (ChangeKind::Deleted, false)];
+    let expected =
+        vec![(ChangeKind::Created, true), (ChangeKind::Updated, true), (ChangeKind::Deleted, false)];
     assert_eq!(*heard.lock().unwrap(), expected);
 }
 
@@ -326,7 +336,15 @@ async fn the_observer_hears_after_the_map_shows_it() {
 async fn t506_device_and_module_never_collide() {
     let directory = TempDir::new().unwrap();
     let registry = open(directory.path());
-    for id in [device("ab"), device("a"), device("A"), device("ab%"), module("a", "b"), module("a", "B"), module("ab", "b")] {
+    for id in [
+        device("ab"),
+        device("a"),
+        device("A"),
+        device("ab%"),
+        module("a", "b"),
+        module("a", "B"),
+        module("ab", "b"),
+    ] {
         registry.create(IdentitySpec::sas_device(id), now()).await.unwrap();
     }
     registry.send(&module("a", "b"), text("for a/b"), now()).await.unwrap();
@@ -387,14 +405,17 @@ async fn run_step(registry: &mut Arc<Registry>, directory: &Path, model: &mut Mo
         }
         Step::Send(id, body) => {
             let sent = registry.send(&id_of(id), text(&body.to_string()), now()).await;
-            let queue = model.identities.get_mut(&id).filter(|(disabled, queue)| !disabled && queue.len() < 50);
+            let queue =
+                model.identities.get_mut(&id).filter(|(disabled, queue)| !disabled && queue.len() < 50);
             assert_eq!(sent.is_ok(), queue.is_some());
             if let Some((_, queue)) = queue {
                 queue.push(body.to_string());
             }
         }
         Step::TakeAll(id) => {
-            let Some(entry) = registry.entry(&id_of(id)) else { return assert!(!model.identities.contains_key(&id)) };
+            let Some(entry) = registry.entry(&id_of(id)) else {
+                return assert!(!model.identities.contains_key(&id));
+            };
             let mut consumer = registry.attach(&entry);
             let mut taken = Vec::new();
             while let Some(lease) = consumer.lease(now()) {

@@ -75,7 +75,8 @@ fn t906_foreign_and_newer_files_are_refused() {
     database.execute_batch("PRAGMA user_version = 1; PRAGMA application_id = 7").unwrap();
     assert!(refusal(directory.path()).contains("no store of this program"));
     drop(database);
-    fs::write(directory.path().join("hub.db"), b"not a database, but long enough to be taken for one").unwrap();
+    fs::write(directory.path().join("hub.db"), b"not a database, but long enough to be taken for one")
+        .unwrap();
     assert!(refusal(directory.path()).contains("cannot be used"));
 }
 
@@ -144,7 +145,8 @@ fn t901_nothing_acknowledged_is_lost_when_the_process_is_killed() {
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-        let mut heard = lines.by_ref().filter_map(|line| line.strip_prefix("acknowledged ").map(str::to_owned));
+        let mut heard =
+            lines.by_ref().filter_map(|line| line.strip_prefix("acknowledged ").map(str::to_owned));
         acknowledged.extend(heard.by_ref().take(1 + 7 * round));
         child.kill().unwrap();
         // What it had already said before it died counts too.
