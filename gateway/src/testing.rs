@@ -278,6 +278,14 @@ impl TestHub {
         }
     }
 
+    /// What the operations listener answers to a GET: status and text.
+    pub async fn ops(&self, path: &str) -> (u16, String) {
+        let response = within(self.rest().http.get(format!("http://{}{path}", self.ops)).send())
+            .await
+            .expect("an answer");
+        (response.status().as_u16(), within(response.text()).await.expect("a text"))
+    }
+
     async fn wire(&self) -> Wire<TlsStream<TcpStream>> {
         Wire::new(self.tls_stream().await, PacketLimits::after_connect(1 << 20, 1 << 20), Side::Server)
     }

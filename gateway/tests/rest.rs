@@ -51,7 +51,7 @@ async fn a_device_is_created_read_listed_replaced_and_deleted() {
         (412, "PreconditionFailed")
     );
     let deleted = rest.request("DELETE", &path).header("if-match", "\"*\"").send().await.unwrap();
-    assert_eq!((deleted.status().as_u16(), deleted.content_length()), (204, None));
+    assert_eq!((deleted.status().as_u16(), deleted.bytes().await.unwrap().len()), (204, 0));
     assert_eq!(rest.call("GET", &path, None).await.0, 404);
     hub.stop().await;
 }
@@ -291,11 +291,10 @@ async fn t719_health_tells_one_word_and_metrics_stay_off_the_public_port() {
     let ready = rest.request("GET", "/healthz/ready").send().await.unwrap();
     assert_eq!((ready.status().as_u16(), ready.text().await.unwrap()), (200, "ready\n".to_owned()));
     assert_eq!(rest.call("GET", "/metrics", None).await.0, 404);
-    let ops = reqwest::Client::builder().no_proxy().build().unwrap();
-    assert_eq!(ops.get(format!("http://{}/healthz/ready", hub.ops)).send().await.unwrap().status(), 200);
+    assert_eq!(hub.ops("/healthz/ready").await, (200, "ready\n".to_owned()));
     let device = hub.device("secret-device").await;
     hub.connect(&device).await.disconnect().await;
-    let metrics = ops.get(format!("http://{}/metrics", hub.ops)).send().await.unwrap().text().await.unwrap();
+    let (_, metrics) = hub.ops("/metrics").await;
     assert!(metrics.contains("portcullis_connection_attempts_total{outcome=\"succeeded\"} 1"), "{metrics}");
     assert!(
         !metrics.contains("secret-device") && !metrics.contains(device.keys.primary.to_base64().as_str())
