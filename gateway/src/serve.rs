@@ -1,6 +1,6 @@
 //! `portcullis serve`: brings a hub up from its data directory, serves until told to stop, and goes down in order.
 
-use std::io;
+use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
@@ -35,11 +35,12 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let hub = Arc::clone(&bound.hub);
     let local = bound.local_access();
     local.write(&hub.config.data_dir).context("the access file for this machine cannot be written")?;
-    bound.print_welcome();
+    // Nobody may be there to read it; the hub serves all the same (threats T914).
+    let _ = bound.print_welcome();
     let mut terminate = signal(SignalKind::terminate()).context("no signal handler")?;
     bound.accept();
     let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
-    eprintln!("ready");
+    say("ready");
     let failed = tokio::select! {
         outcome = tokio::signal::ctrl_c() => {
             outcome.context("no signal handler")?;
@@ -50,9 +51,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         () = hub.registry.store_lost() => Some(anyhow::anyhow!("the store failed; see the log")),
     };
     let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Stopping]);
-    eprintln!("stopping: telling {} connected devices", hub.sessions.len());
+    say(&format!("stopping: telling {} connected devices", hub.sessions.len()));
     hub.stop().await;
-    eprintln!("stopped");
+    say("stopped");
     failed.map_or(Ok(()), Err)
 }
 
@@ -120,8 +121,9 @@ impl Bound {
         }
     }
 
-    fn print_welcome(&self) {
+    fn print_welcome(&self) -> io::Result<()> {
         let hub = &self.hub;
+        let mut out = io::stdout().lock();
         let data_dir = hub.config.data_dir.display();
         let show = |listeners: &[TcpListener]| {
             let addresses = listeners.iter().filter_map(|listener| listener.local_addr().ok());
@@ -134,24 +136,35 @@ impl Bound {
             };
         // As it was called, so that the commands below work as they stand.
         let program = std::env::args().next().unwrap_or_else(|| "portcullis".into());
-        println!("Portcullis {} for {}", env!("CARGO_PKG_VERSION"), hub.hosts.primary());
-        println!("  devices (MQTT over TLS)  {}", show(&self.mqtt));
-        println!("  service (HTTPS)          {}", show(&self.https));
+        writeln!(out, "Portcullis {} for {}", env!("CARGO_PKG_VERSION"), hub.hosts.primary())?;
+        writeln!(out, "  devices (MQTT over TLS)  {}", show(&self.mqtt))?;
+        writeln!(out, "  service (HTTPS)          {}", show(&self.https))?;
         if self.https_fell_back {
-            println!("    port 443 could not be bound; the service SDKs expect it (see --https-listen)");
+            writeln!(
+                out,
+                "    port 443 could not be bound; the service SDKs expect it (see --https-listen)"
+            )?;
         }
-        println!("  metrics and health       {}", show(&self.ops));
-        println!("  data                     {data_dir}  ({} devices)", hub.registry.counts().devices);
+        writeln!(out, "  metrics and health       {}", show(&self.ops))?;
+        writeln!(out, "  data                     {data_dir}  ({} devices)", hub.registry.counts().devices)?;
         match &hub.config.certificate {
-            None => println!("  clients must trust       {}", hub.config.data_dir.join("ca.pem").display()),
-            Some(given) => println!("  server certificate       {}", given.chain.display()),
+            None => {
+                writeln!(out, "  clients must trust       {}", hub.config.data_dir.join("ca.pem").display())?
+            }
+            Some(given) => writeln!(out, "  server certificate       {}", given.chain.display())?,
         }
-        println!("Owner connection string:");
-        println!("  {program} connection-string show{here}");
-        println!("Create a first device, then see its connection string:");
-        println!("  {program} device-identity create --device-id my-device{here}");
-        println!("  {program} connection-string show --device-id my-device{here}");
+        writeln!(out, "Owner connection string:")?;
+        writeln!(out, "  {program} connection-string show{here}")?;
+        writeln!(out, "Create a first device, then see its connection string:")?;
+        writeln!(out, "  {program} device-identity create --device-id my-device{here}")?;
+        writeln!(out, "  {program} connection-string show --device-id my-device{here}")?;
+        out.flush()
     }
+}
+
+/// Tells whoever watches on standard error, if anybody does.
+fn say(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
 }
 
 async fn open_registry(config: &Config) -> anyhow::Result<Arc<Registry>> {

@@ -19,7 +19,8 @@ pub(super) fn start(config: &Config) -> Result<(), Failure> {
         LogFormat::Json => true,
     };
     let colour = is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let lines = fmt::layer().with_writer(io::stderr);
+    // A log that cannot be written is no reason to stop, nor to complain on the same closed stream (threats T914).
+    let lines = fmt::layer().with_writer(io::stderr).log_internal_errors(false);
     let lines = if json { lines.json().boxed() } else { lines.with_ansi(colour).boxed() };
     let log = tracing_subscriber::registry().with(lines.with_filter(config.log_filter.clone()));
     log.try_init().map_err(|error| Failure::error(format!("the log: {error}")))
