@@ -8,6 +8,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use portcullis_registry::id::IdentityId;
+use portcullis_registry::policy::Rights;
 use tokio::net::TcpStream;
 use tokio::time::{sleep_until, timeout_at};
 use tokio_rustls::server::TlsStream;
@@ -24,7 +26,7 @@ use crate::session::{self, core::CloseReason};
 use crate::wire::{Wire, WireError};
 
 /// The stream a device session runs on.
-pub type DeviceStream = TlsStream<TcpStream>;
+pub type DeviceStream = Box<TlsStream<TcpStream>>;
 
 /// TLS is up; the peer holds the key of any certificate it showed; nothing else is known.
 struct TlsEstablished {
@@ -81,8 +83,8 @@ pub async fn serve(hub: Arc<Hub>, accepted: Accepted) {
 }
 
 async fn converse(hub: &Arc<Hub>, accepted: Accepted) -> Result<(), ConnectionError> {
-    let secured = accepted.handshake(hub).await?;
-    let known = secured.authenticate(hub).await?;
+    // Boxed, so that a device that stays for months does not carry along the room its handshake took.
+    let known = Box::pin(async { accepted.handshake(hub).await?.authenticate(hub).await }).await?;
     session::run(hub, known.wire, known.who, known.connect).await;
     Ok(())
 }
@@ -100,7 +102,7 @@ impl Accepted {
         };
         hub.metrics.tls_handshake_duration.observe(accepted_at.elapsed().as_secs_f64());
         let limits = PacketLimits::before_connect(hub.config.limits.connect_packet_bytes_max);
-        let wire = Wire::new(stream, limits, Side::Client);
+        let wire = Wire::new(Box::new(stream), limits, Side::Client);
         Ok(TlsEstablished { wire, peer: self.peer, accepted_at, place: self.place })
     }
 }
@@ -162,7 +164,7 @@ impl TlsEstablished {
         &self,
         hub: &Hub,
         host: &str,
-        id: &portcullis_registry::id::IdentityId,
+        id: &IdentityId,
         password: Option<&str>,
     ) -> Result<Who, AuthError> {
         tracing::Span::current().record("identity", tracing::field::display(id));
@@ -185,7 +187,7 @@ impl TlsEstablished {
             Some(policy),
             hub.clock.wall(),
         )?;
-        service.check(portcullis_registry::policy::Rights::SERVICE_CONNECT)?;
+        service.check(Rights::SERVICE_CONNECT)?;
         Ok(Who::Service(service))
     }
 
@@ -194,26 +196,30 @@ impl TlsEstablished {
     }
 
     fn refuse_with(&self, hub: &Hub, claim: &Claim, outcome: &'static str, reason: String) -> Refused {
-        hub.metrics.connection_attempt(outcome);
-        match claim {
-            Claim::Device { id, .. } => {
-                tracing::debug!(identity = %id, outcome, %reason, "connection refused");
-                hub.refusals.note(id, hub.clock.wall(), self.peer.ip(), outcome, reason.clone());
-            }
-            Claim::Service { policy, .. } => {
-                tracing::debug!(policy = policy.as_str(), outcome, %reason, "service connection refused")
-            }
-        }
+        let id = match claim {
+            Claim::Device { id, .. } => Some(id),
+            Claim::Service { .. } => None,
+        };
+        self.tell(hub, id, outcome, &reason);
         Refused { code: ConnectReturnCode::NotAuthorized, reason }
     }
 
     fn refuse_claim(&self, hub: &Hub, error: &ClaimError) -> Refused {
-        hub.metrics.connection_attempt(error.outcome());
-        tracing::debug!(outcome = error.outcome(), reason = %error, "connection refused");
-        if let Some(id) = error.identity() {
-            hub.refusals.note(id, hub.clock.wall(), self.peer.ip(), error.outcome(), error.to_string());
+        let reason = error.to_string();
+        self.tell(hub, error.identity(), error.outcome(), &reason);
+        Refused { code: ConnectReturnCode::NotAuthorized, reason }
+    }
+
+    /// Tells the operator of a refusal: as a metric, for the id if one was claimed, and in the log.
+    fn tell(&self, hub: &Hub, id: Option<&IdentityId>, outcome: &'static str, reason: &str) {
+        hub.metrics.connection_attempt(outcome);
+        let now = hub.clock.wall();
+        if let Some(id) = id {
+            hub.refusals.note(id, now, self.peer.ip(), outcome, reason.to_owned());
         }
-        Refused { code: ConnectReturnCode::NotAuthorized, reason: error.to_string() }
+        if hub.refusals.may_tell(now) {
+            tracing::info!(peer = %self.peer, identity = id.map(tracing::field::display), outcome, reason, "connection refused");
+        }
     }
 
     /// Some malformed CONNECTs have an answer of their own: an unknown protocol level, a missing client id.

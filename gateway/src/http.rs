@@ -17,6 +17,7 @@ use tokio::time::timeout_at;
 use crate::hub::Hub;
 use crate::listener::Accepted;
 
+mod bulk;
 mod caller;
 mod connections;
 mod devices;
@@ -33,8 +34,8 @@ pub fn router(hub: Arc<Hub>) -> Router {
     let device = get(devices::show).put(devices::put).delete(devices::delete);
     let module = get(modules::show).put(modules::put).delete(modules::delete);
     Router::new()
-        .route("/devices", get(devices::list))
-        .route("/devices/", get(devices::list))
+        .route("/devices", get(devices::list).post(bulk::apply))
+        .route("/devices/", get(devices::list).post(bulk::apply))
         .route("/devices/{device}", device.clone())
         .route("/devices/{device}/", device)
         .route("/devices/{device}/modules", get(modules::list))
@@ -59,8 +60,8 @@ pub fn ops_router(hub: Arc<Hub>) -> Router {
     Router::new().route("/metrics", get(health::metrics)).merge(health::routes()).with_state(hub)
 }
 
-/// Serves one HTTPS connection from accept to goodbye.
-pub async fn serve(hub: Arc<Hub>, accepted: Accepted) {
+/// Serves one HTTPS connection from accept to goodbye. `router` is `router(hub)`, made once.
+pub async fn serve(hub: Arc<Hub>, router: Router, accepted: Accepted) {
     let Accepted { stream, peer, place } = accepted;
     let deadline = Instant::now() + hub.config.limits.handshake_time_max;
     let handshake = hub.tls.https_acceptor().accept(stream);
@@ -73,13 +74,14 @@ pub async fn serve(hub: Arc<Hub>, accepted: Accepted) {
         },
     };
     // A request proves itself; its connection keeps its place at the door until it closes.
-    serve_requests(&hub, TokioIo::new(stream), router(Arc::clone(&hub))).await;
+    serve_requests(&hub, TokioIo::new(stream), router).await;
     drop(place);
 }
 
-/// Serves one connection of the operations listener, in plain HTTP.
-pub async fn serve_ops(hub: Arc<Hub>, accepted: Accepted) {
-    serve_requests(&hub, TokioIo::new(accepted.stream), ops_router(Arc::clone(&hub))).await;
+/// Serves one connection of the operations listener, in plain HTTP. `router` is `ops_router(hub)`, made once.
+pub async fn serve_ops(hub: Arc<Hub>, router: Router, accepted: Accepted) {
+    serve_requests(&hub, TokioIo::new(accepted.stream), router).await;
+    drop(accepted.place);
 }
 
 async fn serve_requests<I>(hub: &Hub, io: I, router: Router)

@@ -8,6 +8,7 @@
 //! sends ever reaches another device, and no wildcard is matched between devices.
 
 pub mod auth;
+pub mod bulk;
 pub mod bus;
 pub mod c2d;
 pub mod cli;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::doors::Place;
+use crate::doors::{Doors, Place};
 use crate::hub::Hub;
 
 /// A connection at the door: nothing is known of the peer but its address.
@@ -34,8 +34,8 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Accepts until the hub stops, and starts `serve` for each connection that finds a place.
-pub async fn run<F, S>(hub: Arc<Hub>, listener: TcpListener, serve: S)
+/// Accepts until the hub stops, and starts `serve` for each connection that finds a place at `doors`.
+pub async fn run<F, S>(hub: Arc<Hub>, listener: TcpListener, doors: Arc<Doors>, serve: S)
 where
     S: Fn(Arc<Hub>, Accepted) -> F,
     F: Future<Output = ()> + Send + 'static,
@@ -46,7 +46,7 @@ where
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, peer)) => admit(&hub, stream, peer, &serve),
+            Ok((stream, peer)) => admit(&hub, &doors, stream, peer, &serve),
             Err(error) => {
                 tracing::debug!(%error, "a connection could not be accepted");
                 pause_if_exhausted(&error).await;
@@ -55,12 +55,12 @@ where
     }
 }
 
-fn admit<F, S>(hub: &Arc<Hub>, stream: TcpStream, peer: SocketAddr, serve: &S)
+fn admit<F, S>(hub: &Arc<Hub>, doors: &Arc<Doors>, stream: TcpStream, peer: SocketAddr, serve: &S)
 where
     S: Fn(Arc<Hub>, Accepted) -> F,
     F: Future<Output = ()> + Send + 'static,
 {
-    match hub.doors.admit(peer.ip()) {
+    match doors.admit(peer.ip()) {
         Ok(place) => {
             let _ = stream.set_nodelay(true);
             hub.tasks.spawn(serve(Arc::clone(hub), Accepted { stream, peer, place }));

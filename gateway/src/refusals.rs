@@ -4,7 +4,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use portcullis_registry::id::IdentityId;
@@ -33,7 +33,13 @@ pub struct RefusalLog {
 struct Inner {
     last: HashMap<IdentityId, Refusal>,
     order: VecDeque<IdentityId>,
+    /// The second in which refusals were last told in the log, and how many.
+    told_in: i64,
+    told: u32,
 }
+
+/// Refusals told in the log each second at most.
+const TOLD_PER_SECOND: u32 = 10;
 
 impl RefusalLog {
     pub fn new(ids_max: usize) -> Self {
@@ -65,8 +71,22 @@ impl RefusalLog {
 
     /// The last refusal of `id`, if it is remembered.
     pub fn last(&self, id: &IdentityId) -> Option<Refusal> {
-        let inner = self.inner.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        inner.last.get(id).cloned()
+        self.lock().last.get(id).cloned()
+    }
+
+    /// Whether one more refusal may be told in the log: a storm of them must not drown everything else (threats G5).
+    pub fn may_tell(&self, now: Timestamp) -> bool {
+        let mut inner = self.lock();
+        if inner.told_in != now.as_second() {
+            inner.told_in = now.as_second();
+            inner.told = 0;
+        }
+        inner.told += 1;
+        inner.told <= TOLD_PER_SECOND
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -89,5 +109,13 @@ mod tests {
         assert_eq!(log.last(&id("a")), None);
         assert_eq!(log.last(&id("b")).unwrap().count, 2);
         assert_eq!(log.last(&id("c")).unwrap().count, 1);
+    }
+
+    #[test]
+    fn a_storm_is_told_in_part_and_a_second_later_again() {
+        let log = RefusalLog::new(2);
+        let told = (0..1000).filter(|_| log.may_tell(Timestamp::UNIX_EPOCH)).count();
+        assert_eq!(told, 10);
+        assert!(log.may_tell(Timestamp::from_second(1).unwrap()));
     }
 }

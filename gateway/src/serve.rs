@@ -14,6 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::auth::HostNames;
 use crate::cli::local::LocalAccess;
 use crate::config::{Config, Listen};
+use crate::doors::Doors;
 use crate::hub::Hub;
 use crate::tls::ServerTls;
 use crate::{connection, http, listener};
@@ -73,15 +74,24 @@ pub async fn bind(config: Config) -> anyhow::Result<Bound> {
 impl Bound {
     /// Starts accepting on every listener.
     pub fn accept(self) {
-        let hub = self.hub;
-        for listener in self.mqtt {
-            hub.tasks.spawn(listener::run(Arc::clone(&hub), listener, connection::serve));
+        let Self { hub, mqtt, https, ops, .. } = self;
+        for listener in mqtt {
+            let doors = Arc::clone(&hub.doors);
+            hub.tasks.spawn(listener::run(Arc::clone(&hub), listener, doors, connection::serve));
         }
-        for listener in self.https {
-            hub.tasks.spawn(listener::run(Arc::clone(&hub), listener, http::serve));
+        let router = http::router(Arc::clone(&hub));
+        for listener in https {
+            let router = router.clone();
+            let serve = move |hub, accepted| http::serve(hub, router.clone(), accepted);
+            hub.tasks.spawn(listener::run(Arc::clone(&hub), listener, Arc::clone(&hub.doors), serve));
         }
-        for listener in self.ops {
-            hub.tasks.spawn(listener::run(Arc::clone(&hub), listener, http::serve_ops));
+        let router = http::ops_router(Arc::clone(&hub));
+        for listener in ops {
+            let router = router.clone();
+            let serve = move |hub, accepted| http::serve_ops(hub, router.clone(), accepted);
+            // Doors of its own: a crowd of devices must not keep the operator from looking (threats T1003).
+            let doors = Doors::new(OPS_CONNECTIONS_MAX, OPS_CONNECTIONS_MAX);
+            hub.tasks.spawn(listener::run(Arc::clone(&hub), listener, doors, serve));
         }
     }
 
@@ -267,6 +277,8 @@ fn ports<'a>(listeners: impl Iterator<Item = &'a TcpListener>) -> Vec<u16> {
     listeners.filter_map(|listener| listener.local_addr().ok()).map(|address| address.port()).collect()
 }
 
+/// Connections to the operations listener at once.
+const OPS_CONNECTIONS_MAX: usize = 64;
 /// The policy with every right.
 const OWNER: &str = "iothubowner";
 /// Under which key the store keeps the policies.

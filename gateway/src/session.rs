@@ -201,7 +201,14 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
 
     fn on_read(&mut self, read: Result<Packet, WireError>) {
         let outcome = match read {
-            Ok(packet) => self.core.on_packet(packet, self.hub.clock.now()).map_err(CloseReason::from),
+            Ok(packet) => {
+                let is_wish = matches!(packet, Packet::Subscribe(_) | Packet::Unsubscribe(_));
+                let outcome = self.core.on_packet(packet, self.hub.clock.now()).map_err(CloseReason::from);
+                if let (true, Feed::Telemetry(subscription)) = (is_wish, &self.feed) {
+                    subscription.set_filters(self.core.event_filters());
+                }
+                outcome
+            }
             Err(WireError::Malformed(error)) => Err(CloseReason::ProtocolViolation(error.to_string())),
             Err(WireError::Closed | WireError::Io(_)) => Err(CloseReason::ConnectionLost),
         };
@@ -250,9 +257,6 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
                 self.end(who, &reason, send_will).await;
                 return ControlFlow::Break(reason);
             }
-        }
-        if let Feed::Telemetry(subscription) = &self.feed {
-            subscription.set_filters(self.core.event_filters());
         }
         ControlFlow::Continue(())
     }
@@ -311,23 +315,30 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
         }
     }
 
-    /// The end: the will if it is due and its owner still stands, a goodbye if the peer takes it at once.
+    /// The end: the will if it is due, a goodbye if the peer takes it at once.
     async fn end(&mut self, who: Option<&VerifiedIdentity>, reason: &CloseReason, send_will: bool) {
         self.hub.metrics.disconnected(reason.label());
-        if let (true, Some(who), Some(will)) = (send_will, who, self.will.take())
-            && who.still_holds(&self.hub.policies()).is_ok()
-            && let Ok(PublishTopic::Telemetry { bag }) =
-                topic::parse_publish(&Role::Device(who.id().clone()), &will.topic)
-        {
-            let incoming = Incoming { bag, payload: will.payload.clone(), retain: will.retain, will: true };
-            if let Err(error) = d2c::accept(self.hub, who, incoming).await {
-                tracing::debug!(%error, "the will was not taken");
-            }
+        if let (true, Some(who), Some(will)) = (send_will, who, self.will.take()) {
+            // On its own, so that a full bus does not keep the seat from a newcomer.
+            self.hub.tasks.spawn(publish_will(Arc::clone(self.hub), who.clone(), will));
         }
         // Only a hub that stops says goodbye; anybody else is gone, or must go at once.
         if matches!(reason, CloseReason::Shutdown | CloseReason::ClientDisconnected) {
             let _ = timeout(GOODBYE_TIME_MAX, self.wire.shutdown()).await;
         }
+    }
+}
+
+/// Publishes a will that is due, if its owner may still speak.
+async fn publish_will(hub: Arc<Hub>, who: VerifiedIdentity, will: Will) {
+    let role = Role::Device(who.id().clone());
+    let Ok(PublishTopic::Telemetry { bag }) = topic::parse_publish(&role, &will.topic) else { return };
+    if who.still_holds(&hub.policies()).is_err() {
+        return;
+    }
+    let incoming = Incoming { bag, payload: will.payload.clone(), retain: will.retain, will: true };
+    if let Err(error) = d2c::accept(&hub, &who, incoming).await {
+        tracing::debug!(%error, "the will was not taken");
     }
 }
 

@@ -4,9 +4,10 @@
 //! the map, and the write is answered after that. Lock order: a guard of the map is never held while any other lock
 //! is taken or anything is awaited; the `Arc<Entry>` is copied out first.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -61,7 +62,17 @@ pub enum ChangeKind {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     pub devices: usize,
+    /// Of the devices, those whose status is `disabled`.
+    pub disabled_devices: usize,
     pub modules: usize,
+}
+
+/// Some devices in the order of their ids.
+#[derive(Clone, Debug)]
+pub struct Page {
+    pub devices: Vec<Arc<Entry>>,
+    /// After which id the next page begins; none when this is the last.
+    pub next: Option<DeviceId>,
 }
 
 type Observer = Box<dyn Fn(&Changed) + Send + Sync>;
@@ -70,8 +81,11 @@ type Observer = Box<dyn Fn(&Changed) + Send + Sync>;
 #[derive(Default)]
 struct State {
     entries: DashMap<IdentityId, Arc<Entry>>,
+    /// The devices in the order of their ids, for pages: some 30 bytes a device, for the ids are shared with the map.
+    order: RwLock<BTreeSet<DeviceId>>,
     meta: Mutex<HashMap<String, Vec<u8>>>,
     devices: AtomicUsize,
+    disabled_devices: AtomicUsize,
     modules: AtomicUsize,
     queued_bytes: AtomicUsize,
     last_generation: AtomicU64,
@@ -126,6 +140,20 @@ impl Registry {
         devices.take(top).map(|entry| Arc::clone(&entry)).collect()
     }
 
+    /// At most `count` devices with ids after `after`, in byte order of the ids. What is created or deleted meanwhile
+    /// may be missed; what stays is on exactly one page.
+    pub fn page(&self, after: Option<&DeviceId>, count: usize) -> Page {
+        let from = (after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
+        let order = self.state.order.read().unwrap_or_else(PoisonError::into_inner);
+        let mut rest = order.range::<DeviceId, _>(from).cloned();
+        let ids: Vec<DeviceId> = rest.by_ref().take(count).collect();
+        let next = rest.next().and_then(|_| ids.last().cloned());
+        drop(rest);
+        drop(order);
+        let devices = ids.into_iter().filter_map(|id| self.entry(&IdentityId::device(id))).collect();
+        Page { devices, next }
+    }
+
     /// The modules of a device, in order of their ids; none when there is no such device.
     pub fn modules(&self, device: &DeviceId) -> Option<Vec<Arc<Entry>>> {
         let mut ids = self.entry(&IdentityId::device(device.clone()))?.modules();
@@ -137,6 +165,7 @@ impl Registry {
     pub fn counts(&self) -> Counts {
         Counts {
             devices: self.state.devices.load(Ordering::Relaxed),
+            disabled_devices: self.state.disabled_devices.load(Ordering::Relaxed),
             modules: self.state.modules.load(Ordering::Relaxed),
         }
     }
@@ -432,10 +461,12 @@ impl State {
         self.last_generation.fetch_max(identity.generation.number(), Ordering::AcqRel);
         let kind = match self.entry(&id) {
             Some(entry) => {
+                self.count_disabled(Some(&entry.identity()), Some(&identity));
                 entry.set_identity(identity);
                 ChangeKind::Updated
             }
             None => {
+                self.count_disabled(None, Some(&identity));
                 self.insert(&id, Arc::new(Entry::new(identity)));
                 ChangeKind::Created
             }
@@ -445,7 +476,10 @@ impl State {
 
     fn insert(&self, id: &IdentityId, entry: Arc<Entry>) {
         match &id.module {
-            None => self.devices.fetch_add(1, Ordering::Relaxed),
+            None => {
+                self.order.write().unwrap_or_else(PoisonError::into_inner).insert(id.device.clone());
+                self.devices.fetch_add(1, Ordering::Relaxed)
+            }
             Some(module) => {
                 if let Some(device) = self.entry(&IdentityId::device(id.device.clone())) {
                     device.add_module(module.clone());
@@ -460,8 +494,12 @@ impl State {
         let Some((_, entry)) = self.entries.remove(id) else { return };
         entry.set_deleted();
         self.queued_bytes.fetch_sub(entry.queue.clear(), Ordering::Relaxed);
+        self.count_disabled(Some(&entry.identity()), None);
         match &id.module {
-            None => self.devices.fetch_sub(1, Ordering::Relaxed),
+            None => {
+                self.order.write().unwrap_or_else(PoisonError::into_inner).remove(&id.device);
+                self.devices.fetch_sub(1, Ordering::Relaxed)
+            }
             Some(module) => {
                 if let Some(device) = self.entry(&IdentityId::device(id.device.clone())) {
                     device.remove_module(module);
@@ -470,6 +508,18 @@ impl State {
             }
         };
         self.tell(id.clone(), ChangeKind::Deleted);
+    }
+
+    /// Keeps the count of disabled devices when one state of an identity follows another.
+    fn count_disabled(&self, before: Option<&Identity>, after: Option<&Identity>) {
+        let counts = |identity: Option<&Identity>| {
+            identity.is_some_and(|own| own.id.module.is_none() && own.status == Status::Disabled)
+        };
+        match (counts(before), counts(after)) {
+            (false, true) => self.disabled_devices.fetch_add(1, Ordering::Relaxed),
+            (true, false) => self.disabled_devices.fetch_sub(1, Ordering::Relaxed),
+            (true, true) | (false, false) => return,
+        };
     }
 
     fn tell(&self, id: IdentityId, kind: ChangeKind) {

@@ -11,6 +11,7 @@ use portcullis_registry::error::{RegistryError, SendError};
 use portcullis_registry::id::{IdentityId, InvalidId};
 
 use crate::auth::AuthError;
+use crate::bulk::ChangeError;
 use crate::c2d::C2dError;
 use crate::identities::IdentityError;
 
@@ -71,6 +72,16 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, name, id.to_string())
     }
 
+    /// IoT Hub's name of the error.
+    pub(super) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// What the caller is told.
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
+
     /// The reason in the operator's words.
     pub(super) fn for_operator(&self) -> &str {
         self.for_operator.as_deref().unwrap_or(&self.text)
@@ -112,6 +123,19 @@ impl From<IdentityError> for Problem {
         match error {
             IdentityError::Forbidden(error) => error.into(),
             IdentityError::Registry(error) => error.into(),
+        }
+    }
+}
+
+impl From<ChangeError> for Problem {
+    fn from(error: ChangeError) -> Self {
+        let text = error.to_string();
+        match error {
+            ChangeError::DefinedMultipleTimes(_) => {
+                Self::new(StatusCode::BAD_REQUEST, "DeviceDefinedMultipleTimes", text)
+            }
+            ChangeError::NoTwins(_) => Self::new(StatusCode::NOT_FOUND, "FeatureNotSupported", text),
+            ChangeError::Identity(error) => error.into(),
         }
     }
 }

@@ -64,6 +64,14 @@ impl IdentityIn {
             .map_err(|error| Problem::deserialization(format!("the body is not an identity: {error}")))
     }
 
+    /// Reads an item of a bulk request; the members that only such an item has are others' business.
+    pub(super) fn parse_item(item: &serde_json::Map<String, serde_json::Value>) -> Result<Self, Problem> {
+        // The id of the identity is `id` and `moduleId` here, and has been read.
+        Self::deserialize(item)
+            .map(|read| Self { device_id: None, module_id: None, ..read })
+            .map_err(|error| Problem::deserialization(format!("the item is not an identity: {error}")))
+    }
+
     /// What is asked for, for the identity the path names.
     pub(super) fn into_spec(self, id: IdentityId) -> Result<IdentitySpec, Problem> {
         check_same("deviceId", self.device_id.as_deref(), Some(id.device.as_str()))?;

@@ -3,7 +3,7 @@
 //! A session takes its seat before it is admitted, and the seat is a guard: however the session ends, the seat goes,
 //! and a late goodbye never removes a newcomer. News of a change reaches a session through its seat.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use dashmap::DashMap;
@@ -19,6 +19,7 @@ use crate::session::core::CloseReason;
 #[derive(Debug, Default)]
 pub struct SessionTable {
     seats: DashMap<IdentityId, Arc<Seated>>,
+    devices: AtomicUsize,
     next: AtomicU64,
 }
 
@@ -75,7 +76,14 @@ impl SessionTable {
             leave: Leave::default(),
             gone: CancellationToken::new(),
         });
-        let before = self.seats.insert(seated.who.id().clone(), Arc::clone(&seated));
+        let before = match self.seats.entry(seated.who.id().clone()) {
+            Slot::Occupied(mut slot) => Some(slot.insert(Arc::clone(&seated))),
+            Slot::Vacant(slot) => {
+                self.devices.fetch_add(usize::from(seated.is_device()), Ordering::Relaxed);
+                slot.insert(Arc::clone(&seated));
+                None
+            }
+        };
         let seat = Seat { table: Arc::clone(self), seated };
         let Some(before) = before else { return (seat, false) };
         before.leave.order(CloseReason::TakenOver);
@@ -99,6 +107,11 @@ impl SessionTable {
         self.seats.iter().map(|seat| Arc::clone(&seat)).collect()
     }
 
+    /// How many devices are connected; modules do not count.
+    pub fn devices(&self) -> usize {
+        self.devices.load(Ordering::Relaxed)
+    }
+
     pub fn len(&self) -> usize {
         self.seats.len()
     }
@@ -116,6 +129,10 @@ impl Seated {
     pub fn leave(&self) -> &Leave {
         &self.leave
     }
+
+    fn is_device(&self) -> bool {
+        self.who.id().module.is_none()
+    }
 }
 
 impl Seat {
@@ -129,6 +146,7 @@ impl Drop for Seat {
         if let Slot::Occupied(slot) = self.table.seats.entry(self.seated.who.id().clone())
             && slot.get().connection == self.seated.connection
         {
+            self.table.devices.fetch_sub(usize::from(self.seated.is_device()), Ordering::Relaxed);
             slot.remove();
         }
         self.seated.gone.cancel();
