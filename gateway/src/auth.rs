@@ -117,6 +117,13 @@ impl VerifiedService {
     }
 }
 
+/// On whose behalf a connection acts.
+#[derive(Debug)]
+pub enum Who {
+    Device(VerifiedIdentity),
+    Service(VerifiedService),
+}
+
 /// The exact reason why a connection or call was refused: for the operator's eyes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {

@@ -15,7 +15,7 @@ use tokio::time::{sleep_until, timeout_at};
 use tokio_rustls::server::TlsStream;
 use tracing::Instrument;
 
-use crate::auth::{AuthError, VerifiedIdentity, VerifiedService};
+use crate::auth::{AuthError, Who};
 use crate::doors::Place;
 use crate::hub::Hub;
 use crate::listener::Accepted;
@@ -41,13 +41,6 @@ struct Authenticated {
     wire: Wire<DeviceStream>,
     who: Who,
     connect: Box<Connect>,
-}
-
-/// On whose behalf a connection acts.
-#[derive(Debug)]
-pub enum Who {
-    Device(VerifiedIdentity),
-    Service(VerifiedService),
 }
 
 /// Why a connection ended before it had a session.

@@ -11,9 +11,8 @@ use portcullis_registry::queue::Consumer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{sleep_until, timeout};
 
-use crate::auth::{Revoked, VerifiedIdentity, VerifiedService};
+use crate::auth::{Revoked, VerifiedIdentity, VerifiedService, Who};
 use crate::bus::{Event, Subscription};
-use crate::connection::Who;
 use crate::d2c::{self, Incoming};
 use crate::hub::Hub;
 use crate::mqtt::packet::{Connect, ConnectReturnCode, Packet, Will};

@@ -1,10 +1,14 @@
+use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use tempfile::TempDir;
 
 use super::*;
+use crate::backend::Expect;
+use crate::id::{DeviceId, GenerationId, IdentityId};
 use crate::identity::IdentitySpec;
 use crate::store::{Registry, RegistryLimits};
 

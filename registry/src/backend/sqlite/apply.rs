@@ -1,0 +1,234 @@
+//! One mutation inside a transaction: its precondition is judged there, then it is written.
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::row::{checksum, dev, identity_checksum, message_checksum, module, session_checksum};
+use crate::backend::{Change, Expect, Mutation, StoreError, Written};
+use crate::id::{DeviceId, GenerationId, IdentityId, ModuleId, Revision};
+
+/// Why one write of a batch was not done; the others may be.
+pub(super) enum Rejection {
+    Refused(StoreError),
+    Database(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for Rejection {
+    fn from(error: rusqlite::Error) -> Self {
+        Rejection::Database(error)
+    }
+}
+
+/// Does one mutation inside the transaction, after judging its precondition there.
+pub(super) fn apply(
+    database: &Connection,
+    mutation: &Mutation,
+    next_revision: &mut u64,
+    changes: &mut Vec<Change>,
+) -> Result<Written, Rejection> {
+    match mutation {
+        Mutation::PutIdentity { id, generation, expect, modules_max, record } => {
+            put_identity(database, id, *generation, *expect, *modules_max, record, next_revision, changes)
+        }
+        Mutation::DeleteIdentity { id, expect } => {
+            delete_identity(database, id, *expect, next_revision, changes)
+        }
+        Mutation::PutSession { id, generation, session } => {
+            check_generation(database, id, *generation)?;
+            put_session(database, id, session.as_deref())?;
+            changes.push(Change::SessionPut { id: id.clone(), session: session.clone() });
+            Ok(Written::Done)
+        }
+        Mutation::Enqueue { id, generation, queue_max, record } => {
+            enqueue(database, id, *generation, *queue_max, record, changes)
+        }
+        Mutation::Dequeue { id, number } => {
+            let removed = database
+                .prepare_cached("DELETE FROM c2d WHERE dev = ?1 AND mod = ?2 AND number = ?3")?
+                .execute(params![dev(id), module(id), number])?;
+            changes.push(Change::MessageGone { id: id.clone(), number: *number });
+            Ok(Written::Removed(removed as u64))
+        }
+        Mutation::Purge { id } => {
+            let removed = database
+                .prepare_cached("DELETE FROM c2d WHERE dev = ?1 AND mod = ?2")?
+                .execute(params![dev(id), module(id)])?;
+            changes.push(Change::Purged { id: id.clone() });
+            Ok(Written::Removed(removed as u64))
+        }
+        Mutation::PutMeta { key, value } => {
+            let crc = checksum(&[key.as_bytes(), value]);
+            database
+                .prepare_cached("INSERT OR REPLACE INTO meta (key, value, crc) VALUES (?1, ?2, ?3)")?
+                .execute(params![key, value, crc])?;
+            changes.push(Change::MetaPut { key: key.clone(), value: value.clone() });
+            Ok(Written::Done)
+        }
+    }
+}
+
+#[allow(clippy::too_many_arguments, reason = "the fields of one mutation")]
+fn put_identity(
+    database: &Connection,
+    id: &IdentityId,
+    generation: GenerationId,
+    expect: Expect,
+    modules_max: usize,
+    record: &[u8],
+    next_revision: &mut u64,
+    changes: &mut Vec<Change>,
+) -> Result<Written, Rejection> {
+    let stored = check_expected(database, id, expect)?;
+    if stored.is_none() && id.module.is_some() {
+        check_room_for_module(database, id, modules_max)?;
+    }
+    let revision = Revision::new(*next_revision);
+    *next_revision += 1;
+    let crc = identity_checksum(id, generation, revision, record);
+    database
+        .prepare_cached(
+            "INSERT OR REPLACE INTO identity (dev, mod, gen, rev, crc, doc) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        )?
+        .execute(params![dev(id), module(id), generation.number(), revision.number(), crc, record])?;
+    changes.push(Change::IdentityPut { id: id.clone(), generation, revision, record: record.to_vec() });
+    Ok(Written::Revision(revision))
+}
+
+fn delete_identity(
+    database: &Connection,
+    id: &IdentityId,
+    expect: Expect,
+    next_revision: &mut u64,
+    changes: &mut Vec<Change>,
+) -> Result<Written, Rejection> {
+    check_expected(database, id, expect)?;
+    // A device takes its modules along, and they go first.
+    let mut gone = if id.module.is_none() { modules_of(database, &id.device)? } else { Vec::new() };
+    gone.push(id.clone());
+    for id in gone {
+        for table in ["identity", "session", "c2d"] {
+            database
+                .prepare_cached(&format!("DELETE FROM {table} WHERE dev = ?1 AND mod = ?2"))?
+                .execute(params![dev(&id), module(&id)])?;
+        }
+        changes.push(Change::IdentityDeleted { id });
+    }
+    // A revision is used up, so that one made anew never repeats an etag.
+    *next_revision += 1;
+    let value = next_revision.to_be_bytes();
+    let crc = checksum(&[REVISION.as_bytes(), &value]);
+    database
+        .prepare_cached("INSERT OR REPLACE INTO meta (key, value, crc) VALUES (?1, ?2, ?3)")?
+        .execute(params![REVISION, value, crc])?;
+    Ok(Written::Done)
+}
+
+fn enqueue(
+    database: &Connection,
+    id: &IdentityId,
+    generation: GenerationId,
+    queue_max: usize,
+    record: &[u8],
+    changes: &mut Vec<Change>,
+) -> Result<Written, Rejection> {
+    check_generation(database, id, generation)?;
+    let (waiting, last): (usize, u64) = database
+        .prepare_cached("SELECT count(*), coalesce(max(number), 0) FROM c2d WHERE dev = ?1 AND mod = ?2")?
+        .query_row(params![dev(id), module(id)], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    if waiting >= queue_max {
+        return Err(Rejection::Refused(StoreError::QueueFull(queue_max)));
+    }
+    let number = last + 1;
+    let crc = message_checksum(id, number, generation, record);
+    database
+        .prepare_cached("INSERT INTO c2d (dev, mod, number, gen, crc, doc) VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
+        .execute(params![dev(id), module(id), number, generation.number(), crc, record])?;
+    changes.push(Change::MessagePut { id: id.clone(), number, generation, record: record.to_vec() });
+    Ok(Written::Number(number))
+}
+
+fn put_session(
+    database: &Connection,
+    id: &IdentityId,
+    session: Option<&[u8]>,
+) -> Result<(), rusqlite::Error> {
+    let Some(session) = session else {
+        return database
+            .prepare_cached("DELETE FROM session WHERE dev = ?1 AND mod = ?2")?
+            .execute(params![dev(id), module(id)])
+            .map(|_| ());
+    };
+    let crc = session_checksum(id, session);
+    database
+        .prepare_cached("INSERT OR REPLACE INTO session (dev, mod, crc, doc) VALUES (?1, ?2, ?3, ?4)")?
+        .execute(params![dev(id), module(id), crc, session])
+        .map(|_| ())
+}
+
+/// The stored revision and generation, once they are as expected.
+fn check_expected(
+    database: &Connection,
+    id: &IdentityId,
+    expect: Expect,
+) -> Result<Option<(Revision, GenerationId)>, Rejection> {
+    let stored = stored(database, id)?;
+    match (expect, stored) {
+        (Expect::Absent, None) | (Expect::Exists, Some(_)) => Ok(stored),
+        (Expect::Is(revision), Some((current, _))) if revision == current => Ok(stored),
+        (Expect::Exists | Expect::Is(_), None) => Err(Rejection::Refused(StoreError::NotFound)),
+        (Expect::Absent | Expect::Is(_), Some(_)) => Err(Rejection::Refused(StoreError::Conflict)),
+    }
+}
+
+fn check_generation(
+    database: &Connection,
+    id: &IdentityId,
+    generation: GenerationId,
+) -> Result<(), Rejection> {
+    match stored(database, id)? {
+        Some((_, current)) if current == generation => Ok(()),
+        Some(_) => Err(Rejection::Refused(StoreError::Conflict)),
+        None => Err(Rejection::Refused(StoreError::NotFound)),
+    }
+}
+
+fn check_room_for_module(
+    database: &Connection,
+    id: &IdentityId,
+    modules_max: usize,
+) -> Result<(), Rejection> {
+    let device = IdentityId::device(id.device.clone());
+    if stored(database, &device)?.is_none() {
+        return Err(Rejection::Refused(StoreError::NotFound));
+    }
+    if modules_of(database, &id.device)?.len() >= modules_max {
+        return Err(Rejection::Refused(StoreError::TooManyModules(modules_max)));
+    }
+    Ok(())
+}
+
+fn stored(
+    database: &Connection,
+    id: &IdentityId,
+) -> Result<Option<(Revision, GenerationId)>, rusqlite::Error> {
+    database
+        .prepare_cached("SELECT rev, gen FROM identity WHERE dev = ?1 AND mod = ?2")?
+        .query_row(params![dev(id), module(id)], |row| {
+            Ok((Revision::new(row.get(0)?), GenerationId::new(row.get(1)?)))
+        })
+        .optional()
+}
+
+fn modules_of(database: &Connection, device: &DeviceId) -> Result<Vec<IdentityId>, rusqlite::Error> {
+    let mut statement = database.prepare_cached("SELECT mod FROM identity WHERE dev = ?1 AND mod <> ''")?;
+    let texts = statement.query_map(params![device.as_str()], |row| row.get::<_, String>(0))?;
+    let mut modules = Vec::new();
+    for text in texts {
+        if let Ok(module) = ModuleId::parse(&text?) {
+            modules.push(IdentityId::module(device.clone(), module));
+        }
+    }
+    Ok(modules)
+}
+
+/// Under which key the highest used revision is kept after a delete.
+pub(super) const REVISION: &str = "revision";

@@ -1,0 +1,105 @@
+//! Reads everything back at start, and checks each row against its checksum.
+
+use rusqlite::{Connection, OptionalExtension};
+
+use super::apply::REVISION;
+use super::row::{checksum, damaged, identity_checksum, message_checksum, session_checksum, unusable};
+use crate::backend::{Change, StoreError};
+use crate::id::{DeviceId, GenerationId, IdentityId, ModuleId, Revision};
+
+type Visit<'a> = &'a mut dyn FnMut(Change) -> Result<(), StoreError>;
+
+pub(super) fn load_meta(database: &Connection, visit: Visit<'_>) -> Result<(), StoreError> {
+    let mut statement =
+        database.prepare("SELECT key, value, crc FROM meta").map_err(|error| unusable(&error))?;
+    let mut rows = statement.query([]).map_err(|error| unusable(&error))?;
+    while let Some(row) = rows.next().map_err(|error| unusable(&error))? {
+        let (key, value, crc) = read_meta(row).map_err(|error| unusable(&error))?;
+        if crc != checksum(&[key.as_bytes(), &value]) {
+            return Err(damaged(&format!("record {key:?}")));
+        }
+        visit(Change::MetaPut { key, value })?;
+    }
+    Ok(())
+}
+
+fn read_meta(row: &rusqlite::Row<'_>) -> Result<(String, Vec<u8>, u32), rusqlite::Error> {
+    Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+}
+
+/// In key order, so that every device comes before its modules: the empty text sorts first.
+pub(super) fn load_identities(database: &Connection, visit: Visit<'_>) -> Result<(), StoreError> {
+    load_rows(database, "SELECT dev, mod, crc, doc, gen, rev FROM identity ORDER BY dev, mod", &mut |row| {
+        let (generation, revision) = (GenerationId::new(row.numbers.0), Revision::new(row.numbers.1));
+        if row.crc != identity_checksum(&row.id, generation, revision, &row.record) {
+            return Err(damaged(&format!("identity {}", row.id)));
+        }
+        visit(Change::IdentityPut { id: row.id, generation, revision, record: row.record })
+    })
+}
+
+pub(super) fn load_sessions(database: &Connection, visit: Visit<'_>) -> Result<(), StoreError> {
+    load_rows(database, "SELECT dev, mod, crc, doc, 0, 0 FROM session", &mut |row| {
+        if row.crc != session_checksum(&row.id, &row.record) {
+            return Err(damaged(&format!("session of {}", row.id)));
+        }
+        visit(Change::SessionPut { id: row.id, session: Some(row.record) })
+    })
+}
+
+pub(super) fn load_messages(database: &Connection, visit: Visit<'_>) -> Result<(), StoreError> {
+    load_rows(database, "SELECT dev, mod, crc, doc, number, gen FROM c2d ORDER BY seq", &mut |row| {
+        let (number, generation) = (row.numbers.0, GenerationId::new(row.numbers.1));
+        if row.crc != message_checksum(&row.id, number, generation, &row.record) {
+            return Err(damaged(&format!("message {number} to {}", row.id)));
+        }
+        visit(Change::MessagePut { id: row.id, number, generation, record: row.record })
+    })
+}
+
+/// One row of a table that belongs to an identity.
+struct Row {
+    id: IdentityId,
+    crc: u32,
+    record: Vec<u8>,
+    numbers: (u64, u64),
+}
+
+fn load_rows(
+    database: &Connection,
+    sql: &str,
+    visit: &mut dyn FnMut(Row) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let mut statement = database.prepare(sql).map_err(|error| unusable(&error))?;
+    let mut rows = statement.query([]).map_err(|error| unusable(&error))?;
+    while let Some(row) = rows.next().map_err(|error| unusable(&error))? {
+        visit(read_row(row)?)?;
+    }
+    Ok(())
+}
+
+fn read_row(row: &rusqlite::Row<'_>) -> Result<Row, StoreError> {
+    let read = || -> Result<_, rusqlite::Error> {
+        Ok((
+            row.get::<_, String>(0)?,
+            row.get::<_, String>(1)?,
+            row.get(2)?,
+            row.get(3)?,
+            (row.get(4)?, row.get(5)?),
+        ))
+    };
+    let (device, module, crc, record, numbers) = read().map_err(|error| unusable(&error))?;
+    let device_id = DeviceId::parse(&device).map_err(|_| damaged(&format!("id {device:?}")))?;
+    let module_id =
+        Some(module.as_str()).filter(|module| !module.is_empty()).map(ModuleId::parse).transpose();
+    let module_id = module_id.map_err(|_| damaged(&format!("module id {module:?}")))?;
+    Ok(Row { id: IdentityId { device: device_id, module: module_id }, crc, record, numbers })
+}
+
+pub(super) fn stored_revision(database: &Connection) -> Result<u64, StoreError> {
+    let stored = database
+        .query_row("SELECT value FROM meta WHERE key = ?1", [REVISION], |row| row.get::<_, Vec<u8>>(0))
+        .optional();
+    let Some(bytes) = stored.map_err(|error| unusable(&error))? else { return Ok(0) };
+    bytes.try_into().map(u64::from_be_bytes).map_err(|_| damaged("the revision counter"))
+}
