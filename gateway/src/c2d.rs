@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use portcullis_registry::error::SendError;
+use portcullis_registry::error::{RegistryError, SendError};
 use portcullis_registry::id::IdentityId;
 use portcullis_registry::message::{C2dMessage, NewC2d};
 use portcullis_registry::policy::Rights;
@@ -11,7 +11,7 @@ use crate::auth::{AuthError, VerifiedService};
 use crate::hub::Hub;
 use crate::mqtt::topic;
 
-/// Why a message was not accepted.
+/// Why a message was not accepted, or a queue not emptied.
 #[derive(Debug, thiserror::Error)]
 pub enum C2dError {
     #[error(transparent)]
@@ -20,6 +20,8 @@ pub enum C2dError {
     PropertiesTooLong,
     #[error(transparent)]
     Send(#[from] SendError),
+    #[error(transparent)]
+    Purge(#[from] RegistryError),
 }
 
 /// Puts a message into the queue of `to`. When this returns `Ok` it is on stable storage (threats P3).
@@ -37,4 +39,15 @@ pub async fn send(
     hub.metrics.c2d_enqueued.inc();
     tracing::debug!(identity = %to, number = message.number, "cloud-to-device message accepted");
     Ok(message)
+}
+
+/// Removes every message that waits in the queue of `id`, or is on its way; how many there were.
+pub async fn purge(hub: &Hub, caller: &VerifiedService, id: &IdentityId) -> Result<u64, C2dError> {
+    caller.check(Rights::SERVICE_CONNECT)?;
+    if hub.registry.entry(id).is_none() {
+        return Err(RegistryError::NotFound(id.clone()).into());
+    }
+    let count = hub.registry.purge(id).await?;
+    tracing::info!(identity = %id, policy = caller.policy(), count, "cloud-to-device queue purged");
+    Ok(count)
 }

@@ -2,14 +2,16 @@
 //!
 //! accepted → TLS established (possession of any certificate proven) → authenticated (the first packet was CONNECT and
 //! its claim is proven) → session open (CONNACK sent) → conversation. Each step has its own time limit; a refusal is
-//! answered and told to the operator here.
+//! answered and told to the operator here. A device that comes over a WebSocket joins them at the second state.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
 use portcullis_registry::id::IdentityId;
 use portcullis_registry::policy::Rights;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{sleep_until, timeout_at};
 use tokio_rustls::server::TlsStream;
@@ -23,22 +25,29 @@ use crate::mqtt::codec::{DecodeError, PacketLimits, Side};
 use crate::mqtt::connect::{self, Claim, ClaimError};
 use crate::mqtt::packet::{Connect, ConnectReturnCode, Packet};
 use crate::session::{self, core::CloseReason};
+use crate::websocket::WebSocket;
 use crate::wire::{Wire, WireError};
 
-/// The stream a device session runs on.
-pub type DeviceStream = Box<TlsStream<TcpStream>>;
+/// A stream a device session runs on.
+pub trait DeviceStream: AsyncRead + AsyncWrite + Unpin + Send {
+    /// The peer is known now and may send packets of this length.
+    fn allow(&mut self, packet_bytes_max: usize);
+}
+
+/// The TLS connection of one device.
+pub type DeviceTls = Box<TlsStream<TcpStream>>;
 
 /// TLS is up; the peer holds the key of any certificate it showed; nothing else is known.
-struct TlsEstablished {
-    wire: Wire<DeviceStream>,
+struct TlsEstablished<S> {
+    wire: Wire<S>,
     peer: SocketAddr,
-    accepted_at: Instant,
+    connect_deadline: Instant,
     place: Place,
 }
 
 /// The peer has proven what its CONNECT claims.
-struct Authenticated {
-    wire: Wire<DeviceStream>,
+struct Authenticated<S> {
+    wire: Wire<S>,
     who: Who,
     connect: Box<Connect>,
 }
@@ -64,26 +73,53 @@ enum ConnectionError {
 
 /// Serves one device connection from accept to goodbye.
 pub async fn serve(hub: Arc<Hub>, accepted: Accepted) {
-    let span = tracing::info_span!("conn", peer = %accepted.peer, identity = tracing::field::Empty);
+    let peer = accepted.peer;
+    // Boxed, so that a device that stays for months does not carry along the room its handshake took.
+    let known = Box::pin(async { accepted.handshake(&hub).await?.authenticate(&hub).await });
+    converse(&hub, peer, known).await;
+}
+
+/// Serves a device whose connection has switched from HTTP, to its goodbye. The time for CONNECT begins now.
+pub async fn serve_websocket(hub: Arc<Hub>, stream: WebSocket<DeviceTls>, peer: SocketAddr, place: Place) {
+    let connect_deadline = Instant::now() + hub.config.limits.connect_time_max;
+    let established = TlsEstablished::new(&hub, stream, peer, connect_deadline, place);
+    let known = Box::pin(established.authenticate(&hub));
+    converse(&hub, peer, known).await;
+}
+
+/// What follows once the peer is known, whichever way it came.
+async fn converse<S: DeviceStream>(
+    hub: &Arc<Hub>,
+    peer: SocketAddr,
+    known: Pin<Box<impl Future<Output = Result<Authenticated<S>, ConnectionError>>>>,
+) {
+    let span = tracing::info_span!("conn", %peer, identity = tracing::field::Empty);
     async {
-        if let Err(error) = converse(&hub, accepted).await {
-            hub.metrics.ended_before_session(error.label());
-            tracing::debug!(%error, "connection ended before it had a session");
+        match known.await {
+            Ok(known) => session::run(hub, known.wire, known.who, known.connect).await,
+            Err(error) => {
+                hub.metrics.ended_before_session(error.label());
+                tracing::debug!(%error, "connection ended before it had a session");
+            }
         }
     }
     .instrument(span)
     .await;
 }
 
-async fn converse(hub: &Arc<Hub>, accepted: Accepted) -> Result<(), ConnectionError> {
-    // Boxed, so that a device that stays for months does not carry along the room its handshake took.
-    let known = Box::pin(async { accepted.handshake(hub).await?.authenticate(hub).await }).await?;
-    session::run(hub, known.wire, known.who, known.connect).await;
-    Ok(())
+impl DeviceStream for DeviceTls {
+    /// TLS keeps no packets.
+    fn allow(&mut self, _packet_bytes_max: usize) {}
+}
+
+impl DeviceStream for WebSocket<DeviceTls> {
+    fn allow(&mut self, packet_bytes_max: usize) {
+        self.set_message_bytes_max(packet_bytes_max);
+    }
 }
 
 impl Accepted {
-    async fn handshake(self, hub: &Hub) -> Result<TlsEstablished, ConnectionError> {
+    async fn handshake(self, hub: &Hub) -> Result<TlsEstablished<DeviceTls>, ConnectionError> {
         let accepted_at = Instant::now();
         let deadline = accepted_at + hub.config.limits.handshake_time_max;
         let handshake = hub.tls.mqtt_acceptor().accept(self.stream);
@@ -94,18 +130,21 @@ impl Accepted {
                 .map_err(ConnectionError::Handshake)?,
         };
         hub.metrics.tls_handshake_duration.observe(accepted_at.elapsed().as_secs_f64());
-        let limits = PacketLimits::before_connect(hub.config.limits.connect_packet_bytes_max);
-        let wire = Wire::new(Box::new(stream), limits, Side::Client);
-        Ok(TlsEstablished { wire, peer: self.peer, accepted_at, place: self.place })
+        let connect_deadline = accepted_at + hub.config.limits.connect_time_max;
+        Ok(TlsEstablished::new(hub, Box::new(stream), self.peer, connect_deadline, self.place))
     }
 }
 
-impl TlsEstablished {
-    async fn authenticate(mut self, hub: &Hub) -> Result<Authenticated, ConnectionError> {
-        let deadline = self.accepted_at + hub.config.limits.connect_time_max;
+impl<S: DeviceStream> TlsEstablished<S> {
+    fn new(hub: &Hub, stream: S, peer: SocketAddr, connect_deadline: Instant, place: Place) -> Self {
+        let limits = PacketLimits::before_connect(hub.config.limits.connect_packet_bytes_max);
+        Self { wire: Wire::new(stream, limits, Side::Client), peer, connect_deadline, place }
+    }
+
+    async fn authenticate(mut self, hub: &Hub) -> Result<Authenticated<S>, ConnectionError> {
         let first = tokio::select! {
             () = hub.stopping.cancelled() => return Err(ConnectionError::Stopping),
-            () = sleep_until(deadline.into()) => return Err(ConnectionError::ConnectTimeout),
+            () = sleep_until(self.connect_deadline.into()) => return Err(ConnectionError::ConnectTimeout),
             packet = self.wire.read() => packet,
         };
         let connect = match first {
@@ -122,6 +161,7 @@ impl TlsEstablished {
                 // Known now: the place at the door is free for the next.
                 drop(self.place);
                 self.wire.set_limits(hub.packet_limits());
+                self.wire.stream_mut().allow(hub.config.limits.packet_bytes_max);
                 Ok(Authenticated { wire: self.wire, who, connect })
             }
             Err(refusal) => {

@@ -1,31 +1,47 @@
-//! The HTTPS face: IoT Hub's REST dialect under its own paths, ours under `/api/v1`, and health.
+//! The HTTPS face: IoT Hub's REST dialect under its own paths, ours under `/api/v1`, and health. One path switches to a
+//! WebSocket, which `connection` takes over.
 //!
 //! A leaf: it translates requests into the operations of `identities` and `c2d` and their results back; it decides
 //! nothing itself. To add an endpoint: write the operation where it belongs, a handler beside its kin in `http/`,
 //! and the route below; errors become statuses in `problem` alone.
 
+use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::routing::{get, post};
+use axum::http::{Request, StatusCode};
+use axum::routing::{delete, get, post};
+use bytes::Bytes;
+use hyper::body::Incoming;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::time::timeout_at;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{timeout, timeout_at};
+use tokio_rustls::server::TlsStream;
 
+use crate::connection;
 use crate::hub::Hub;
 use crate::listener::Accepted;
+use crate::websocket::WebSocket;
 
 mod bulk;
 mod caller;
 mod connections;
 mod devices;
+mod dialect;
 mod health;
 mod messages;
 mod modules;
 mod policies;
 mod problem;
+mod statistics;
+mod websocket;
 mod wire;
 
 /// Every route of the HTTPS listener.
@@ -33,7 +49,7 @@ pub fn router(hub: Arc<Hub>) -> Router {
     let body_bytes_max = hub.config.limits.request_body_bytes_max;
     let device = get(devices::show).put(devices::put).delete(devices::delete);
     let module = get(modules::show).put(modules::put).delete(modules::delete);
-    Router::new()
+    let routes = Router::new()
         .route("/devices", get(devices::list).post(bulk::apply))
         .route("/devices/", get(devices::list).post(bulk::apply))
         .route("/devices/{device}", device.clone())
@@ -42,17 +58,22 @@ pub fn router(hub: Arc<Hub>) -> Router {
         .route("/devices/{device}/modules/", get(modules::list))
         .route("/devices/{device}/modules/{module}", module.clone())
         .route("/devices/{device}/modules/{module}/", module)
+        .route("/devices/{device}/commands", delete(messages::purge))
         .route("/devices/{device}/messages/{bound}", post(messages::send_to_device))
         .route("/devices/{device}/modules/{module}/messages/{bound}", post(messages::send_to_module))
+        .route("/statistics/devices", get(statistics::of_devices))
+        .route("/statistics/service", get(statistics::of_service))
         .layer(axum::middleware::from_fn(caller::require_api_version))
         .route("/api/v1/policies/{name}", get(policies::show))
         .route("/api/v1/devices/{device}/connections", get(connections::of_device))
         .route("/api/v1/devices/{device}/modules/{module}/connections", get(connections::of_module))
+        .route(websocket::PATH, get(websocket::switch))
         .merge(health::routes())
         .fallback(problem::no_such_route)
         .method_not_allowed_fallback(problem::method_not_allowed)
         .layer(DefaultBodyLimit::max(body_bytes_max))
-        .with_state(hub)
+        .with_state(hub);
+    dialect::understood_by(routes)
 }
 
 /// The routes of the operations listener: health and metrics, nothing else.
@@ -60,33 +81,53 @@ pub fn ops_router(hub: Arc<Hub>) -> Router {
     Router::new().route("/metrics", get(health::metrics)).merge(health::routes()).with_state(hub)
 }
 
-/// Serves one HTTPS connection from accept to goodbye. `router` is `router(hub)`, made once.
+/// Serves one HTTPS connection from accept to goodbye, as a device's once it has switched to a WebSocket. `router` is
+/// `router(hub)`, made once.
 pub async fn serve(hub: Arc<Hub>, router: Router, accepted: Accepted) {
     let Accepted { stream, peer, place } = accepted;
+    // Boxed, so that a device that stays for months does not carry along the room its request took.
+    let switched = Box::pin(async {
+        let stream = handshake(&hub, stream, peer).await?;
+        let (stream, early) = serve_requests(&hub, stream, router).await?;
+        Some(WebSocket::server(Box::new(stream), early, hub.config.limits.connect_packet_bytes_max))
+    });
+    match switched.await {
+        Some(socket) => connection::serve_websocket(hub, socket, peer, place).await,
+        // A request proves itself; its connection keeps its place at the door until it closes.
+        None => drop(place),
+    }
+}
+
+async fn handshake(hub: &Hub, stream: TcpStream, peer: SocketAddr) -> Option<TlsStream<TcpStream>> {
     let deadline = Instant::now() + hub.config.limits.handshake_time_max;
     let handshake = hub.tls.https_acceptor().accept(stream);
-    let stream = tokio::select! {
-        () = hub.stopping.cancelled() => return,
+    tokio::select! {
+        () = hub.stopping.cancelled() => None,
         outcome = timeout_at(deadline.into(), handshake) => match outcome {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return tracing::debug!(%peer, %error, "TLS handshake failed"),
-            Err(_) => return tracing::debug!(%peer, "no TLS session within the time allowed"),
+            Ok(Ok(stream)) => Some(stream),
+            Ok(Err(error)) => {
+                tracing::debug!(%peer, %error, "TLS handshake failed");
+                None
+            }
+            Err(_) => {
+                tracing::debug!(%peer, "no TLS session within the time allowed");
+                None
+            }
         },
-    };
-    // A request proves itself; its connection keeps its place at the door until it closes.
-    serve_requests(&hub, TokioIo::new(stream), router).await;
-    drop(place);
+    }
 }
 
 /// Serves one connection of the operations listener, in plain HTTP. `router` is `ops_router(hub)`, made once.
 pub async fn serve_ops(hub: Arc<Hub>, router: Router, accepted: Accepted) {
-    serve_requests(&hub, TokioIo::new(accepted.stream), router).await;
+    serve_requests(&hub, accepted.stream, router).await;
     drop(accepted.place);
 }
 
-async fn serve_requests<I>(hub: &Hub, io: I, router: Router)
+/// Serves requests to the connection's end, or until it has switched to the WebSocket protocol: the stream is then left
+/// to the caller, with what the peer has said on it already.
+async fn serve_requests<S>(hub: &Hub, stream: S, router: Router) -> Option<(S, Bytes)>
 where
-    I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let limits = &hub.config.limits;
     let mut server = hyper::server::conn::http1::Builder::new();
@@ -94,15 +135,39 @@ where
         .timer(TokioTimer::new())
         .header_read_timeout(limits.request_time_max)
         .max_buf_size(limits.request_head_bytes_max);
-    let mut connection = std::pin::pin!(server.serve_connection(io, TowerToHyperService::new(router)));
+    let router = TowerToHyperService::new(router);
+    let switched = AtomicBool::new(false);
+    let service = service_fn(|request: Request<Incoming>| {
+        let answer = router.call(request);
+        let switched = &switched;
+        Box::pin(async move {
+            let answer = answer.await;
+            if answer.as_ref().is_ok_and(|answer| answer.status() == StatusCode::SWITCHING_PROTOCOLS) {
+                switched.store(true, Ordering::Release);
+            }
+            answer
+        })
+    });
+    let mut connection = server.serve_connection(TokioIo::new(stream), service);
     let outcome = tokio::select! {
-        outcome = connection.as_mut() => outcome,
+        outcome = poll_fn(|context| connection.poll_without_shutdown(context)) => outcome,
         () = hub.stopping.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+            std::pin::Pin::new(&mut connection).graceful_shutdown();
+            poll_fn(|context| connection.poll_without_shutdown(context)).await
         }
     };
     if let Err(error) = outcome {
         tracing::debug!(%error, "HTTP connection ended");
+        return None;
     }
+    let parts = connection.into_parts();
+    let mut stream = parts.io.into_inner();
+    if switched.load(Ordering::Acquire) {
+        return Some((stream, parts.read_buf));
+    }
+    let _ = timeout(GOODBYE_TIME_MAX, stream.shutdown()).await;
+    None
 }
+
+/// How long the goodbye to a connection may take.
+const GOODBYE_TIME_MAX: Duration = Duration::from_secs(1);

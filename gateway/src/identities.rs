@@ -8,6 +8,7 @@ use portcullis_registry::error::RegistryError;
 use portcullis_registry::id::{DeviceId, IdentityId, Precondition};
 use portcullis_registry::identity::{Identity, IdentitySpec};
 use portcullis_registry::policy::Rights;
+use portcullis_registry::store::{Counts, Page};
 
 use crate::auth::{AuthError, VerifiedService};
 use crate::hub::Hub;
@@ -61,6 +62,29 @@ pub async fn delete(
 pub fn list(hub: &Hub, caller: &VerifiedService, top: usize) -> Result<Vec<Arc<Entry>>, IdentityError> {
     caller.check(Rights::REGISTRY_READ)?;
     Ok(hub.registry.devices(top))
+}
+
+/// At most `count` devices in the order of their ids, after `after` if that is given.
+pub fn page(
+    hub: &Hub,
+    caller: &VerifiedService,
+    after: Option<&DeviceId>,
+    count: usize,
+) -> Result<Page, IdentityError> {
+    caller.check(Rights::REGISTRY_READ)?;
+    Ok(hub.registry.page(after, count))
+}
+
+/// How many identities there are.
+pub fn counts(hub: &Hub, caller: &VerifiedService) -> Result<Counts, IdentityError> {
+    caller.check(Rights::REGISTRY_READ)?;
+    Ok(hub.registry.counts())
+}
+
+/// How many devices are connected.
+pub fn connected(hub: &Hub, caller: &VerifiedService) -> Result<usize, IdentityError> {
+    caller.check(Rights::SERVICE_CONNECT)?;
+    Ok(hub.sessions.devices())
 }
 
 /// Every module of a device.

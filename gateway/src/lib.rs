@@ -29,4 +29,5 @@ pub mod session;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod tls;
+pub mod websocket;
 pub mod wire;

@@ -151,6 +151,11 @@ impl Metrics {
         self.attempts.get_or_create(&Outcome { outcome }).get()
     }
 
+    /// How many sessions ended for this reason.
+    pub fn disconnects(&self, reason: &'static str) -> u64 {
+        self.disconnects.get_or_create(&Reason { reason }).get()
+    }
+
     /// All of it in the OpenMetrics text format.
     pub fn to_text(&self) -> String {
         let mut text = String::new();

@@ -17,7 +17,7 @@ use portcullis_registry::sas;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -30,6 +30,7 @@ use crate::mqtt::packet::{
 };
 use crate::serve;
 use crate::tls;
+use crate::websocket::WebSocket;
 use crate::wire::{Wire, WireError};
 
 mod log_check;
@@ -57,6 +58,8 @@ pub struct HubSettings {
     pub hostname: String,
     /// Where MQTT is served; a free port on 127.0.0.1 if none is given.
     pub mqtt: Option<SocketAddr>,
+    /// Where HTTPS is served; a free port on 127.0.0.1 if none is given.
+    pub https: Option<SocketAddr>,
     /// Settings as environment variables would give them.
     pub environment: Vec<(String, String)>,
 }
@@ -75,7 +78,7 @@ impl TestHub {
             data_dir: Some(directory.path().join("data")),
             hostname: Some(settings.hostname).filter(|name| !name.is_empty()),
             mqtt_listen: vec![settings.mqtt.map_or_else(free, |address| address.to_string())],
-            https_listen: vec![free()],
+            https_listen: vec![settings.https.map_or_else(free, |address| address.to_string())],
             ops_listen: vec![free()],
             ..ServeFlags::default()
         };
@@ -208,24 +211,41 @@ impl TestHub {
 
     /// Connects with any CONNECT; a refusal is its code.
     pub async fn connect_with(&self, connect: Connect) -> Result<TestClient, ConnectReturnCode> {
-        let mut client = TestClient { wire: self.wire().await, session_present: false, next_packet_id: 0 };
-        client.send(Packet::Connect(Box::new(connect))).await;
-        match client.packet().await {
-            Packet::ConnAck { session_present, code: ConnectReturnCode::Accepted } => {
-                Ok(TestClient { session_present, ..client })
-            }
-            Packet::ConnAck { code, .. } => {
-                assert!(client.closed().await, "a refused connection is closed");
-                Err(code)
-            }
-            other => panic!("the answer to CONNECT was {other:?}"),
-        }
+        TestClient::over(self.tls_stream().await).connect(connect).await
+    }
+
+    /// Connects over a WebSocket with any CONNECT; a refusal is its code.
+    pub async fn connect_websocket(&self, connect: Connect) -> Result<TestClient, ConnectReturnCode> {
+        self.websocket().await.connect(connect).await
+    }
+
+    /// A client on a WebSocket that has said nothing yet.
+    pub async fn websocket(&self) -> TestClient {
+        let RawClient { stream } = self.raw_websocket().await;
+        TestClient::over(WebSocket::client(stream, 1 << 20))
+    }
+
+    /// A connection that has switched to the WebSocket protocol and sent no frame yet.
+    pub async fn raw_websocket(&self) -> RawClient {
+        let mut client = self.raw_https().await;
+        client.send(websocket_request("/$iothub/websocket", "mqtt").as_bytes()).await;
+        let head = client.http_head().await;
+        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+        client
+    }
+
+    /// A TLS connection to the HTTPS port that has said nothing yet.
+    pub async fn raw_https(&self) -> RawClient {
+        let tcp = within(TcpStream::connect(self.https)).await.expect("the HTTPS port accepts");
+        let name = ServerName::try_from(self.hub.hosts.primary().to_owned()).expect("a host name");
+        let connector = TlsConnector::from(Arc::clone(&self.client_tls));
+        RawClient { stream: within(connector.connect(name, tcp)).await.expect("the TLS handshake") }
     }
 
     /// Connects an identity; nothing when the hub closes without an answer, as it does to a connection that a newer
     /// one overtakes.
     pub async fn connect_in_a_race(&self, identity: &TestIdentity) -> Option<TestClient> {
-        let mut client = TestClient { wire: self.wire().await, session_present: false, next_packet_id: 0 };
+        let mut client = TestClient::over(self.tls_stream().await);
         client.send_or_lose(Packet::Connect(Box::new(self.connect_packet(identity)))).await;
         let answer = client.packet_or_end().await?;
         assert!(matches!(answer, Packet::ConnAck { code: ConnectReturnCode::Accepted, .. }), "{answer:?}");
@@ -286,10 +306,6 @@ impl TestHub {
         (response.status().as_u16(), within(response.text()).await.expect("a text"))
     }
 
-    async fn wire(&self) -> Wire<TlsStream<TcpStream>> {
-        Wire::new(self.tls_stream().await, PacketLimits::after_connect(1 << 20, 1 << 20), Side::Server)
-    }
-
     async fn tls_stream(&self) -> TlsStream<TcpStream> {
         self.tls_to(self.hub.hosts.primary()).await.expect("the TLS handshake")
     }
@@ -334,14 +350,43 @@ impl TestIdentity {
     }
 }
 
+/// What a client speaks MQTT on.
+trait Carrier: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Carrier for S {}
+
 /// A well-behaved MQTT client.
 pub struct TestClient {
-    wire: Wire<TlsStream<TcpStream>>,
+    wire: Wire<Box<dyn Carrier>>,
     pub session_present: bool,
     next_packet_id: u16,
 }
 
 impl TestClient {
+    fn over(stream: impl Carrier + 'static) -> Self {
+        let wire = Wire::new(
+            Box::new(stream) as Box<dyn Carrier>,
+            PacketLimits::after_connect(1 << 20, 1 << 20),
+            Side::Server,
+        );
+        Self { wire, session_present: false, next_packet_id: 0 }
+    }
+
+    /// Sends CONNECT and hears the answer.
+    async fn connect(mut self, connect: Connect) -> Result<Self, ConnectReturnCode> {
+        self.send(Packet::Connect(Box::new(connect))).await;
+        match self.packet().await {
+            Packet::ConnAck { session_present, code: ConnectReturnCode::Accepted } => {
+                Ok(TestClient { session_present, ..self })
+            }
+            Packet::ConnAck { code, .. } => {
+                assert!(self.closed().await, "a refused connection is closed");
+                Err(code)
+            }
+            other => panic!("the answer to CONNECT was {other:?}"),
+        }
+    }
+
     /// Sends one packet.
     pub async fn send(&mut self, packet: Packet) {
         self.wire.send(&packet);
@@ -446,6 +491,20 @@ impl RawClient {
         .await;
     }
 
+    /// Sends bytes on the TCP connection below TLS.
+    pub async fn send_beneath_tls(&mut self, bytes: &[u8]) {
+        let _ = within(self.stream.get_mut().0.write_all(bytes)).await;
+    }
+
+    /// The head of the HTTP answer that comes next; what follows it is left.
+    pub async fn http_head(&mut self) -> String {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.extend(self.read(1).await);
+        }
+        String::from_utf8(head).expect("an HTTP head is text")
+    }
+
     /// Sends a packet.
     pub async fn send_packet(&mut self, packet: &Packet) {
         let mut bytes = BytesMut::new();
@@ -517,6 +576,28 @@ pub async fn within<F: Future>(future: F) -> F::Output {
     tokio::time::timeout(patience, future)
         .await
         .unwrap_or_else(|_| panic!("nothing happened for {patience:?}"))
+}
+
+/// Waits until `holds` does, for what has no event of its own.
+pub async fn until(holds: impl Fn() -> bool) {
+    within(async {
+        while !holds() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+/// The handshake of a WebSocket that offers these subprotocols.
+pub fn websocket_request(path: &str, subprotocols: &str) -> String {
+    let offer = match subprotocols {
+        "" => String::new(),
+        offered => format!("Sec-WebSocket-Protocol: {offered}\r\n"),
+    };
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{offer}\r\n"
+    )
 }
 
 /// A will on a topic.

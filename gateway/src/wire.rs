@@ -104,6 +104,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         self.stream.shutdown().await
     }
 
+    /// The stream below, to be told of the peer and not to be read from.
+    pub fn stream_mut(&mut self) -> &mut S {
+        &mut self.stream
+    }
+
     /// The stream below.
     pub fn stream(&self) -> &S {
         &self.stream

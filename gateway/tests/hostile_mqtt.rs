@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use portcullis::mqtt::codec;
 use portcullis::mqtt::packet::{Connect, ConnectReturnCode, Packet, Publish, QoS, Utf8Bytes};
-use portcullis::testing::{RawClient, TestHub, will};
+use portcullis::testing::{HubSettings, RawClient, TestHub, until, will};
 
 fn bytes_of(packet: &Packet) -> Vec<u8> {
     let mut bytes = BytesMut::new();
@@ -297,5 +297,40 @@ async fn t603_a_will_on_a_foreign_topic_is_refused_at_connect() {
         connect.will = Some(will(topic, "x"));
         assert_eq!(hub.connect_with(connect).await.err(), Some(ConnectReturnCode::NotAuthorized), "{topic}");
     }
+    hub.stop().await;
+}
+
+#[tokio::test]
+async fn t227_a_subscriber_that_stops_reading_is_closed_and_slows_nobody() {
+    let environment = vec![("PORTCULLIS__LIMITS__WRITE_TIME_MAX".to_owned(), "1s".to_owned())];
+    let hub = TestHub::start_with(HubSettings { environment, ..HubSettings::default() }).await;
+    let mut quick = hub.events().await;
+    let stuck = hub.events().await;
+    let device = hub.device("d1").await;
+    let mut client = hub.connect(&device).await;
+    // More than the kernel's buffers of a loopback connection take.
+    let payload = vec![7; 256 * 1024];
+    for _ in 0..100 {
+        client.publish_acknowledged("devices/d1/messages/events/", &payload).await;
+        quick.take_message().await;
+    }
+    until(|| hub.hub.metrics.disconnects("slow_reader") == 1).await;
+    quick.settle().await;
+    drop(stuck);
+    hub.stop().await;
+}
+
+#[tokio::test]
+async fn t229_keep_alive_missed_closes_the_connection_and_sends_the_will() {
+    let hub = TestHub::start().await;
+    let mut service = hub.events().await;
+    let device = hub.device("d1").await;
+    let mut connect = hub.connect_packet(&device);
+    connect.keep_alive = 1;
+    connect.will = Some(will("devices/d1/messages/events/", "silent"));
+    let mut client = hub.connect_with(connect).await.unwrap();
+    assert!(client.closed().await);
+    assert_eq!(service.take_message().await.payload, Bytes::from("silent"));
+    assert_eq!(hub.hub.metrics.disconnects("keep_alive_missed"), 1);
     hub.stop().await;
 }

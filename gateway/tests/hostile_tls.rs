@@ -1,6 +1,6 @@
 //! Peers that never become devices: silent, slow, plain-text, old or broken TLS (threats T1xx).
 
-use portcullis::testing::{HubSettings, TestHub, within};
+use portcullis::testing::{HubSettings, TestHub, until, within};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -18,12 +18,7 @@ async fn until_closed(stream: &mut TcpStream) -> Vec<u8> {
 
 /// Waits until nobody stands at the door any more.
 async fn until_empty(hub: &TestHub) {
-    within(async {
-        while hub.hub.doors.anonymous() > 0 {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    until(|| hub.hub.doors.anonymous() == 0).await;
 }
 
 #[tokio::test]
@@ -58,12 +53,7 @@ async fn t102_above_the_cap_connections_are_closed_on_accept_and_known_devices_s
     for _ in 0..8 {
         crowd.push(hub.tcp().await);
     }
-    within(async {
-        while hub.hub.doors.anonymous() < 8 {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    until(|| hub.hub.doors.anonymous() == 8).await;
     let mut surplus = hub.tcp().await;
     assert!(until_closed(&mut surplus).await.is_empty());
     client.settle().await;
@@ -150,6 +140,44 @@ async fn t106_a_missing_or_unknown_server_name_gets_the_default_certificate() {
     hub.connect(&device).await.settle().await;
     let by_address = hub.tls_to("127.0.0.1").await;
     assert!(by_address.is_ok());
+    hub.stop().await;
+}
+
+#[tokio::test]
+async fn t116_bytes_beneath_tls_end_the_connection() {
+    let hub = TestHub::start().await;
+    let device = hub.device("d1").await;
+    let records: [&[u8]; 3] = [
+        // Application data with a tag that does not fit.
+        &[
+            0x17, 3, 3, 0, 24, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22,
+            23, 24,
+        ],
+        // A handshake message in the clear.
+        &[0x16, 3, 3, 0, 4, 1, 0, 0, 0],
+        // No record at all.
+        &[0xff; 16],
+    ];
+    for record in records {
+        let mut client = hub.raw().await;
+        client.send_beneath_tls(record).await;
+        assert!(client.until_closed().await.is_empty());
+    }
+    until_empty(&hub).await;
+    hub.connect(&device).await.settle().await;
+    hub.stop().await;
+}
+
+#[tokio::test]
+async fn t112_connections_that_break_during_a_session_leave_nothing_behind() {
+    let hub = TestHub::start().await;
+    for number in 0..20 {
+        let device = hub.device(&format!("d{number}")).await;
+        let mut client = hub.connect(&device).await;
+        client.publish(&format!("devices/d{number}/messages/events/"), b"x").await;
+        drop(client);
+    }
+    until(|| hub.hub.sessions.is_empty() && hub.hub.metrics.connections.get() == 0).await;
     hub.stop().await;
 }
 

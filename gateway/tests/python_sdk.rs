@@ -17,10 +17,35 @@ use tokio::process::{Child, ChildStdout, Command};
 #[tokio::test]
 async fn the_python_sdk_sends_telemetry_and_receives_a_message() {
     let Some(python) = tools::python_sdk() else { return };
-    let hub = TestHub::start_with(on_the_port_of_the_sdk()).await;
+    let hub = TestHub::start_with(on_the_ports_of_the_sdk()).await;
+    converse(&python, hub, Transport::Mqtt).await;
+}
+
+#[tokio::test]
+async fn the_python_sdk_converses_over_websockets_too() {
+    let Some(python) = tools::python_sdk() else { return };
+    let hub = TestHub::start_with(on_the_ports_of_the_sdk()).await;
+    converse(&python, hub, Transport::WebSockets).await;
+}
+
+#[tokio::test]
+async fn the_python_sdk_hears_of_a_wrong_key_as_a_credential_error() {
+    let Some(python) = tools::python_sdk() else { return };
+    for transport in [Transport::Mqtt, Transport::WebSockets] {
+        let hub = TestHub::start_with(on_the_ports_of_the_sdk()).await;
+        let pump = hub.device("pump-7").await;
+        let mut device = PythonDevice::start(&python, &hub, &pump, &SymmetricKey::generate(), transport);
+        assert_eq!(device.next_line().await, json!({ "event": "refused" }));
+        assert_eq!(device.exit_code().await, Some(2));
+        hub.stop().await;
+    }
+}
+
+/// The whole conversation of `outside/device.py`.
+async fn converse(python: &Path, hub: TestHub, transport: Transport) {
     let pump = hub.device("pump-7").await;
     let mut events = hub.events().await;
-    let mut device = PythonDevice::start(&python, &hub, &pump, &pump.keys.secondary);
+    let mut device = PythonDevice::start(python, &hub, &pump, &pump.keys.secondary, transport);
 
     assert_eq!(device.next_line().await, json!({ "event": "connected" }));
     assert_eq!(device.next_line().await, json!({ "event": "subscribed" }));
@@ -60,15 +85,11 @@ async fn the_python_sdk_sends_telemetry_and_receives_a_message() {
     hub.stop().await;
 }
 
-#[tokio::test]
-async fn the_python_sdk_hears_of_a_wrong_key_as_a_credential_error() {
-    let Some(python) = tools::python_sdk() else { return };
-    let hub = TestHub::start_with(on_the_port_of_the_sdk()).await;
-    let pump = hub.device("pump-7").await;
-    let mut device = PythonDevice::start(&python, &hub, &pump, &SymmetricKey::generate());
-    assert_eq!(device.next_line().await, json!({ "event": "refused" }));
-    assert_eq!(device.exit_code().await, Some(2));
-    hub.stop().await;
+/// How the SDK reaches the hub.
+#[derive(Clone, Copy)]
+enum Transport {
+    Mqtt,
+    WebSockets,
 }
 
 /// `outside/device.py`, running.
@@ -78,10 +99,21 @@ struct PythonDevice {
 }
 
 impl PythonDevice {
-    fn start(python: &Path, hub: &TestHub, identity: &TestIdentity, key: &SymmetricKey) -> Self {
+    fn start(
+        python: &Path,
+        hub: &TestHub,
+        identity: &TestIdentity,
+        key: &SymmetricKey,
+        transport: Transport,
+    ) -> Self {
         let host = hub.hub.hosts.primary();
         let key = key.to_base64();
+        let websockets = match transport {
+            Transport::Mqtt => "0",
+            Transport::WebSockets => "1",
+        };
         let mut process = Command::new(python)
+            .env("PORTCULLIS_TEST_WEBSOCKETS", websockets)
             .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/outside/device.py"))
             .env(
                 "PORTCULLIS_TEST_CONNECTION_STRING",
@@ -107,15 +139,16 @@ impl PythonDevice {
     }
 }
 
-/// The SDK knows port 8883 only, so each test takes a loopback address of its own for it. The address is the host name
-/// too, for nothing else resolves to it.
-fn on_the_port_of_the_sdk() -> HubSettings {
+/// The SDK knows ports 8883 and 443 only, so each test takes a loopback address of its own for them (443 needs root).
+/// The address is the host name too, for nothing else resolves to it.
+fn on_the_ports_of_the_sdk() -> HubSettings {
     static TESTS: AtomicU8 = AtomicU8::new(1);
     let [_, _, high, low] = std::process::id().to_be_bytes();
     let address = IpAddr::V4(Ipv4Addr::new(127, high.max(1), low, TESTS.fetch_add(1, Ordering::Relaxed)));
     HubSettings {
         hostname: address.to_string(),
         mqtt: Some(SocketAddr::new(address, 8883)),
+        https: Some(SocketAddr::new(address, 443)),
         ..HubSettings::default()
     }
 }

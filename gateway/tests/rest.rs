@@ -115,6 +115,11 @@ async fn t701_without_a_good_token_nothing_is_told() {
         rest.token = token;
         for (method, path) in [
             ("GET", "/devices"),
+            ("POST", "/devices"),
+            ("POST", "/devices/"),
+            ("GET", "/statistics/devices"),
+            ("GET", "/statistics/service"),
+            ("DELETE", "/devices/d1/commands"),
             ("GET", "/devices/d1"),
             ("PUT", "/devices/d2"),
             ("DELETE", "/devices/d1"),

@@ -32,7 +32,7 @@ pub(super) async fn apply(
     for item in items {
         match parse_change(&item) {
             Ok(change) => {
-                about.push(About::of(&item));
+                about.push(About::of(&item).of_change(&change));
                 changes.push(change);
             }
             Err(problem) => answer.errors.push(ErrorOut::new(&About::of(&item), &problem)),
@@ -50,8 +50,9 @@ pub(super) async fn apply(
 }
 
 fn parse_items(body: &[u8]) -> Result<Vec<Map<String, Value>>, Problem> {
-    let items: Vec<Map<String, Value>> = serde_json::from_slice(body)
-        .map_err(|error| Problem::deserialization(format!("the body is not an array of identities: {error}")))?;
+    let items: Vec<Map<String, Value>> = serde_json::from_slice(body).map_err(|error| {
+        Problem::deserialization(format!("the body is not an array of identities: {error}"))
+    })?;
     match items.len() {
         1..=CHANGES_MAX => Ok(items),
         0 => Err(Problem::argument_invalid("the array is empty")),
@@ -125,13 +126,19 @@ struct About {
 impl About {
     fn of(item: &Map<String, Value>) -> Self {
         let own = |name: &str| item.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
-        let filled = |value: Option<&Value>| value.and_then(Value::as_object).is_some_and(|own| !own.is_empty());
+        let filled =
+            |value: Option<&Value>| value.and_then(Value::as_object).is_some_and(|own| !own.is_empty());
         let desired = item.get("properties").and_then(|properties| properties.get("desired"));
         Self {
             device: own("id").unwrap_or_default().to_owned(),
             module: own("moduleId").map(str::to_owned),
             has_twin: filled(item.get("tags")) || filled(desired),
         }
+    }
+
+    /// What is deleted loses nothing by having no twin.
+    fn of_change(self, change: &Change) -> Self {
+        Self { has_twin: self.has_twin && !matches!(change, Change::Delete(..)), ..self }
     }
 }
 
@@ -178,7 +185,6 @@ impl WarningOut {
     fn without_twin(about: About) -> Self {
         Self {
             device_id: about.device,
-            // The spelling is IoT Hub's.
             warning_code: "DeviceRegisteredWithoutTwin",
             warning_status: "this hub keeps no twins: tags and desired properties are not stored",
         }

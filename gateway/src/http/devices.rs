@@ -4,11 +4,14 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, RawQuery, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use portcullis_registry::entry::Entry;
 use portcullis_registry::id::{DeviceId, IdentityId, Precondition};
 
+use crate::auth::VerifiedService;
 use crate::http::caller::{Body, Caller};
 use crate::http::problem::Problem;
 use crate::http::wire::{DeviceOut, IdentityIn, Live};
@@ -54,16 +57,52 @@ pub(super) async fn delete(
 }
 
 /// `GET /devices?top=N`: at most 1,000; a `top` outside 1 to 1,000 counts as 1,000.
+///
+/// Beyond IoT Hub: a request with `x-ms-max-item-count` gets a page of that many devices in the order of their ids,
+/// and `x-ms-continuation` to send with the request for the next page, unless this is the last one.
 pub(super) async fn list(
     State(hub): State<Arc<Hub>>,
     Caller(caller): Caller,
     RawQuery(query): RawQuery,
-) -> Result<Json<Vec<DeviceOut>>, Problem> {
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    if let Some(count) = headers.get(MAX_ITEM_COUNT) {
+        return list_page(&hub, &caller, parse_count(count)?, parse_continuation(&headers)?);
+    }
     let query = query.unwrap_or_default();
     let top = query.split('&').find_map(|pair| pair.strip_prefix("top=")).and_then(|text| text.parse().ok());
     let top = top.filter(|top| (1..=LIST_MAX).contains(top)).unwrap_or(LIST_MAX);
     let devices = identities::list(&hub, &caller, top)?;
-    Ok(Json(devices.iter().map(|entry| DeviceOut::new(&entry.identity(), live(&hub, entry))).collect()))
+    Ok(array(&hub, &devices))
+}
+
+fn list_page(
+    hub: &Hub,
+    caller: &VerifiedService,
+    count: usize,
+    after: Option<DeviceId>,
+) -> Result<Response, Problem> {
+    let page = identities::page(hub, caller, after.as_ref(), count)?;
+    let answer = array(hub, &page.devices);
+    let Some(next) = page.next else { return Ok(answer) };
+    Ok(([(CONTINUATION, STANDARD.encode(next.as_str()))], answer).into_response())
+}
+
+fn parse_count(header: &HeaderValue) -> Result<usize, Problem> {
+    let count = header.to_str().ok().and_then(|text| text.trim().parse().ok());
+    count.filter(|count| (1..=LIST_MAX).contains(count)).ok_or_else(|| {
+        Problem::argument_invalid(format!("{MAX_ITEM_COUNT} is not a number from 1 to {LIST_MAX}"))
+    })
+}
+
+/// The id in a continuation token. A forged one tells nothing that another page would not.
+fn parse_continuation(headers: &HeaderMap) -> Result<Option<DeviceId>, Problem> {
+    let Some(token) = headers.get(CONTINUATION) else { return Ok(None) };
+    let id = STANDARD.decode(token.as_bytes()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    match id.as_deref().map(DeviceId::parse) {
+        Some(Ok(id)) => Ok(Some(id)),
+        _ => Err(Problem::argument_invalid(format!("{CONTINUATION} is not one this hub gave"))),
+    }
 }
 
 /// The precondition a request states. Whatever cannot be read is refused rather than taken for "none".
@@ -83,6 +122,11 @@ pub(super) fn live(hub: &Hub, entry: &Entry) -> Live {
     Live { connected: hub.sessions.session(&entry.identity().id).is_some(), queued: entry.queued() }
 }
 
+fn array(hub: &Hub, devices: &[Arc<Entry>]) -> Response {
+    let devices = devices.iter().map(|entry| DeviceOut::new(&entry.identity(), live(hub, entry)));
+    Json(devices.collect::<Vec<_>>()).into_response()
+}
+
 fn answer(hub: &Hub, entry: &Entry) -> Response {
     let identity = entry.identity();
     let etag = [(header::ETAG, identity.etag().quoted())];
@@ -91,3 +135,5 @@ fn answer(hub: &Hub, entry: &Entry) -> Response {
 
 /// IoT Hub lists at most this many identities at once.
 const LIST_MAX: usize = 1000;
+const MAX_ITEM_COUNT: HeaderName = HeaderName::from_static("x-ms-max-item-count");
+const CONTINUATION: HeaderName = HeaderName::from_static("x-ms-continuation");

@@ -1,16 +1,19 @@
 //! `POST …/messages/deviceBound`: sends a cloud-to-device message. The body is the message, the headers its properties.
+//! `DELETE …/commands` takes back those that are not delivered yet.
 //!
 //! Application properties come as `iothub-app-{name}` headers, as IoT Hub has them, or all together in
 //! `iothub-properties: k=v&k2=v2`, percent-encoded: HTTP header names have no letter case, property names do.
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use portcullis_registry::id::{DeviceId, IdentityId, ModuleId};
 use portcullis_registry::message::{Ack, NewC2d};
+use serde_json::{Value, json};
 
 use crate::auth::VerifiedService;
 use crate::c2d;
@@ -41,6 +44,17 @@ pub(super) async fn send_to_module(
 ) -> Result<Response, Problem> {
     let to = IdentityId::module(DeviceId::parse(&device)?, ModuleId::parse(&module)?);
     send(&hub, &caller, &to, &bound, &headers, body).await
+}
+
+/// `DELETE /devices/{id}/commands`: empties the queue of a device.
+pub(super) async fn purge(
+    State(hub): State<Arc<Hub>>,
+    Caller(caller): Caller,
+    Path(device): Path<String>,
+) -> Result<Json<Value>, Problem> {
+    let id = IdentityId::device(DeviceId::parse(&device)?);
+    let count = c2d::purge(&hub, &caller, &id).await?;
+    Ok(Json(json!({ "totalMessagesPurged": count, "deviceId": device, "moduleId": null })))
 }
 
 async fn send(

@@ -150,6 +150,7 @@ impl From<C2dError> for Problem {
                 "the properties are too long for an MQTT topic",
             ),
             C2dError::Send(error) => error.into(),
+            C2dError::Purge(error) => error.into(),
         }
     }
 }

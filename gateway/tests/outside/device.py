@@ -4,6 +4,7 @@ Connects, sends one telemetry message, waits for one cloud-to-device message, di
 JSON object a line on standard output. Exits 0 after the whole conversation, 2 when the hub refused the credential.
 
 The connection string is in PORTCULLIS_TEST_CONNECTION_STRING, the file of the hub's CA in PORTCULLIS_TEST_CA.
+PORTCULLIS_TEST_WEBSOCKETS=1 takes MQTT over WebSockets, on port 443.
 """
 
 import json
@@ -57,7 +58,10 @@ def main():
     with open(os.environ["PORTCULLIS_TEST_CA"], encoding="ascii") as file:
         ca = file.read()
     client = IoTHubDeviceClient.create_from_connection_string(
-        os.environ["PORTCULLIS_TEST_CONNECTION_STRING"], server_verification_cert=ca, connection_retry=False
+        os.environ["PORTCULLIS_TEST_CONNECTION_STRING"],
+        server_verification_cert=ca,
+        connection_retry=False,
+        websockets=os.environ.get("PORTCULLIS_TEST_WEBSOCKETS") == "1",
     )
     try:
         converse(client)

@@ -76,7 +76,7 @@ async fn what_was_acknowledged_is_there_after_opening_again() {
     assert_eq!(registry.meta("policies"), Some(b"keys".to_vec()));
     assert_eq!(bodies(&registry, &created.id, now()), ["one", "two", "three"]);
     assert_eq!(registry.modules(&created.id.device).unwrap().len(), 1);
-    assert_eq!(registry.counts(), Counts { devices: 1, modules: 1 });
+    assert_eq!(registry.counts(), Counts { devices: 1, disabled_devices: 0, modules: 1 });
 }
 
 #[tokio::test]
@@ -189,7 +189,7 @@ async fn t614_a_device_takes_its_modules_along() {
     registry.delete(&device("d1"), Precondition::Absent).await.unwrap();
     assert!(registry.entry(&module("d1", "m1")).is_none());
     assert!(registry.entry(&module("d10", "m1")).is_some());
-    assert_eq!(registry.counts(), Counts { devices: 1, modules: 1 });
+    assert_eq!(registry.counts(), Counts { devices: 1, disabled_devices: 0, modules: 1 });
 }
 
 #[tokio::test]
