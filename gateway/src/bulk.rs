@@ -37,37 +37,48 @@ pub enum ChangeError {
     Identity(#[from] IdentityError),
 }
 
-/// Does each change on its own; one result each, in order. `Ok` means on stable storage. At most [`CHANGES_MAX`] are
-/// to be asked for at once.
-///
-/// Within one call modules are deleted before devices change, and otherwise change after them: a device and its
-/// modules may be made, or deleted, together and in any order.
-pub async fn apply(
-    hub: &Hub,
-    caller: &VerifiedService,
-    changes: Vec<Change>,
-) -> Result<Vec<Result<(), ChangeError>>, AuthError> {
-    caller.check(Rights::REGISTRY_WRITE)?;
-    let mut times: HashMap<IdentityId, usize> = HashMap::with_capacity(changes.len());
-    for change in &changes {
-        *times.entry(change.id().clone()).or_default() += 1;
+/// A caller that may change many identities at once; known before what it asks for is even read.
+#[derive(Debug)]
+pub struct Bulk<'a> {
+    hub: &'a Hub,
+    caller: &'a VerifiedService,
+}
+
+impl<'a> Bulk<'a> {
+    pub fn permit(hub: &'a Hub, caller: &'a VerifiedService) -> Result<Self, AuthError> {
+        caller.check(Rights::REGISTRY_WRITE)?;
+        Ok(Self { hub, caller })
     }
-    let mut waves: [Vec<(usize, Change)>; 3] = Default::default();
-    let mut results: Vec<(usize, Result<(), ChangeError>)> = Vec::with_capacity(changes.len());
-    for (place, change) in changes.into_iter().enumerate() {
-        if times.get(change.id()).is_some_and(|times| *times > 1) {
-            // Which of them should win nobody can tell.
-            results.push((place, Err(ChangeError::DefinedMultipleTimes(change.id().clone()))));
-        } else {
-            waves[change.wave()].push((place, change));
+
+    /// Does each change on its own; one result each, in order. `Ok` means on stable storage. At most [`CHANGES_MAX`]
+    /// are to be asked for at once.
+    ///
+    /// Within one call modules are deleted before devices change, and otherwise change after them: a device and its
+    /// modules may be made, or deleted, together and in any order.
+    pub async fn apply(&self, changes: Vec<Change>) -> Vec<Result<(), ChangeError>> {
+        let mut times: HashMap<IdentityId, usize> = HashMap::with_capacity(changes.len());
+        for change in &changes {
+            *times.entry(change.id().clone()).or_default() += 1;
         }
+        let mut waves: [Vec<(usize, Change)>; 3] = Default::default();
+        let mut results: Vec<(usize, Result<(), ChangeError>)> = Vec::with_capacity(changes.len());
+        for (place, change) in changes.into_iter().enumerate() {
+            if times.get(change.id()).is_some_and(|times| *times > 1) {
+                // Which of them should win nobody can tell.
+                results.push((place, Err(ChangeError::DefinedMultipleTimes(change.id().clone()))));
+            } else {
+                waves[change.wave()].push((place, change));
+            }
+        }
+        for wave in waves {
+            let done = wave
+                .into_iter()
+                .map(async |(place, change)| (place, one(self.hub, self.caller, change).await));
+            results.extend(join_all(done).await);
+        }
+        results.sort_by_key(|(place, _)| *place);
+        results.into_iter().map(|(_, result)| result).collect()
     }
-    for wave in waves {
-        let done = wave.into_iter().map(async |(place, change)| (place, one(hub, caller, change).await));
-        results.extend(join_all(done).await);
-    }
-    results.sort_by_key(|(place, _)| *place);
-    Ok(results.into_iter().map(|(_, result)| result).collect())
 }
 
 impl Change {

@@ -13,7 +13,7 @@ use portcullis_registry::id::{DeviceId, IdentityId, ModuleId, Precondition};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::bulk::{self, CHANGES_MAX, Change};
+use crate::bulk::{Bulk, CHANGES_MAX, Change};
 use crate::http::caller::{Body, Caller};
 use crate::http::problem::Problem;
 use crate::http::wire::IdentityIn;
@@ -25,6 +25,7 @@ pub(super) async fn apply(
     Caller(caller): Caller,
     Body(body): Body,
 ) -> Result<Response, Problem> {
+    let bulk = Bulk::permit(&hub, &caller)?;
     let items = parse_items(&body)?;
     let mut answer = ResultOut::default();
     let mut about = Vec::with_capacity(items.len());
@@ -38,7 +39,7 @@ pub(super) async fn apply(
             Err(problem) => answer.errors.push(ErrorOut::new(&About::of(&item), &problem)),
         }
     }
-    let results = bulk::apply(&hub, &caller, changes).await?;
+    let results = bulk.apply(changes).await;
     for (about, result) in about.into_iter().zip(results) {
         match result {
             Err(error) => answer.errors.push(ErrorOut::new(&about, &error.into())),
