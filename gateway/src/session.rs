@@ -18,7 +18,7 @@ use crate::hub::Hub;
 use crate::mqtt::packet::{Connect, ConnectReturnCode, Packet, Will};
 use crate::mqtt::topic::{self, PublishTopic, Role};
 use crate::wire::{Wire, WireError};
-use core::{Action, CloseReason, Opening, SessionCore};
+use core::{Action, CloseReason, Moment, Opening, SessionCore};
 use table::{Leave, Seat};
 
 pub mod core;
@@ -163,6 +163,9 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
         let core = SessionCore::new(opening, hub.session_limits(), hub.clock.now());
         hub.metrics.connection_attempt("succeeded");
         hub.metrics.connections.inc();
+        if let Some(seat) = &seat {
+            seat.who().entry().activity().connection_changed(hub.clock.wall());
+        }
         wire.send(&Packet::ConnAck {
             session_present: core.session_present(),
             code: ConnectReturnCode::Accepted,
@@ -201,8 +204,10 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
     fn on_read(&mut self, read: Result<Packet, WireError>) {
         let outcome = match read {
             Ok(packet) => {
+                let now = self.hub.clock.now();
+                self.note_activity(now);
                 let is_wish = matches!(packet, Packet::Subscribe(_) | Packet::Unsubscribe(_));
-                let outcome = self.core.on_packet(packet, self.hub.clock.now()).map_err(CloseReason::from);
+                let outcome = self.core.on_packet(packet, now).map_err(CloseReason::from);
                 if let (true, Feed::Telemetry(subscription)) = (is_wish, &self.feed) {
                     subscription.set_filters(self.core.event_filters());
                 }
@@ -227,11 +232,19 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
                     self.hub.metrics.c2d_delivered.inc();
                     self.core.on_message(&lease, now);
                 }
+                self.note_activity(now);
             }
             Fed::Event(event) => {
                 self.core.on_event(event_topic(&event), event.telemetry.payload.clone(), now)
             }
             Fed::BusStopped => self.core.close(CloseReason::Shutdown),
+        }
+    }
+
+    /// The device sent something or is being sent something.
+    fn note_activity(&self, now: Moment) {
+        if let Some(seat) = &self.seat {
+            seat.who().entry().activity().seen(now.wall);
         }
     }
 
@@ -344,6 +357,10 @@ async fn publish_will(hub: Arc<Hub>, who: VerifiedIdentity, will: Will) {
 impl<S> Drop for Session<'_, S> {
     fn drop(&mut self) {
         self.hub.metrics.connections.dec();
+        // Before the seat is free: what a newcomer notes is later.
+        if let Some(seat) = &self.seat {
+            seat.who().entry().activity().connection_changed(self.hub.clock.wall());
+        }
     }
 }
 

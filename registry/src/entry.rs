@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use crate::activity::Activity;
 use crate::id::ModuleId;
 use crate::identity::Identity;
 use crate::queue::DeviceQueue;
@@ -14,6 +15,7 @@ pub struct Entry {
     session: Mutex<Option<Arc<[u8]>>>,
     modules: Mutex<Vec<ModuleId>>,
     deleted: AtomicBool,
+    activity: Activity,
     pub(crate) queue: DeviceQueue,
 }
 
@@ -24,6 +26,7 @@ impl Entry {
             session: Mutex::default(),
             modules: Mutex::default(),
             deleted: AtomicBool::new(false),
+            activity: Activity::default(),
             queue: DeviceQueue::default(),
         }
     }
@@ -36,6 +39,11 @@ impl Entry {
     /// The kept session, in the words of whoever kept it.
     pub fn session(&self) -> Option<Arc<[u8]>> {
         self.session.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// When it was last heard of. Whoever speaks with the identity writes it.
+    pub fn activity(&self) -> &Activity {
+        &self.activity
     }
 
     /// How many cloud-to-device messages wait or are on their way.

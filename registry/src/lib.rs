@@ -6,6 +6,7 @@
 //! Deliberately absent: sockets, MQTT, HTTP and their wire formats; X.509 beyond a registered thumbprint; any clock.
 //! Domain types do not derive `Serialize`: what is written down is a promise kept in `record`, what is inside is not.
 
+pub mod activity;
 pub mod backend;
 pub mod credential;
 pub mod entry;

@@ -119,7 +119,12 @@ pub(super) fn precondition(headers: &HeaderMap) -> Result<Precondition, Problem>
 
 /// What the hub knows of the identity besides its record.
 pub(super) fn live(hub: &Hub, entry: &Entry) -> Live {
-    Live { connected: hub.sessions.session(&entry.identity().id).is_some(), queued: entry.queued() }
+    Live {
+        connected: hub.sessions.session(&entry.identity().id).is_some(),
+        queued: entry.queued(),
+        connection_changed: entry.activity().connection_changed_at(),
+        last_seen: entry.activity().last_seen_at(),
+    }
 }
 
 fn array(hub: &Hub, devices: &[Arc<Entry>]) -> Response {

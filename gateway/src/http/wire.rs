@@ -191,6 +191,8 @@ fn present(text: Option<String>) -> Option<String> {
 pub(super) struct Live {
     pub(super) connected: bool,
     pub(super) queued: usize,
+    pub(super) connection_changed: Option<Timestamp>,
+    pub(super) last_seen: Option<Timestamp>,
 }
 
 /// A device in an answer.
@@ -269,9 +271,9 @@ impl DeviceOut {
                 Status::Disabled => "disabled",
             },
             status_reason: identity.status_reason.clone(),
-            connection_state_updated_time: NEVER.into(),
+            connection_state_updated_time: time(live.connection_changed),
             status_updated_time: time(identity.status_updated),
-            last_activity_time: NEVER.into(),
+            last_activity_time: time(live.last_seen),
             cloud_to_device_message_count: live.queued,
             authentication: AuthenticationOut::new(&identity.authentication),
             capabilities: CapabilitiesOut { iot_edge: identity.iot_edge },
@@ -288,8 +290,8 @@ impl ModuleOut {
             generation_id: identity.generation.to_string(),
             etag: identity.etag().to_string(),
             connection_state: connection_state(live),
-            connection_state_updated_time: NEVER.into(),
-            last_activity_time: NEVER.into(),
+            connection_state_updated_time: time(live.connection_changed),
+            last_activity_time: time(live.last_seen),
             cloud_to_device_message_count: live.queued,
             authentication: AuthenticationOut::new(&identity.authentication),
         }

@@ -136,6 +136,10 @@ impl Seated {
 }
 
 impl Seat {
+    pub fn who(&self) -> &VerifiedIdentity {
+        &self.seated.who
+    }
+
     pub fn leave(&self) -> &Leave {
         &self.seated.leave
     }
