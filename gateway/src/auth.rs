@@ -18,9 +18,11 @@ use portcullis_registry::sas::{SasError, SasToken};
 use portcullis_registry::store::Registry;
 
 pub mod hosts;
+mod origin;
 mod proof;
 
 pub use hosts::HostNames;
+pub use origin::{Face, Origin};
 pub use proof::Proof;
 
 /// A device or module that has proven who it is. Only `verify` makes one.
@@ -88,11 +90,17 @@ pub struct VerifiedService {
     rights: Rights,
     key: SymmetricKey,
     expires: Timestamp,
+    origin: Origin,
 }
 
 impl VerifiedService {
     pub fn policy(&self) -> &str {
         &self.policy
+    }
+
+    /// Where it calls from.
+    pub fn origin(&self) -> Origin {
+        self.origin
     }
 
     /// When the token ends.
@@ -232,6 +240,7 @@ impl Authority<'_> {
         &self,
         token: &str,
         claimed: Option<&str>,
+        origin: Origin,
         now: Timestamp,
     ) -> Result<VerifiedService, AuthError> {
         let token = SasToken::parse(token).map_err(AuthError::Token)?;
@@ -256,6 +265,7 @@ impl Authority<'_> {
             rights: policy.rights,
             key: key.clone(),
             expires: Timestamp::from_second(token.expiry()).unwrap_or(Timestamp::MAX),
+            origin,
         })
     }
 

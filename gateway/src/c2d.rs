@@ -7,6 +7,7 @@ use portcullis_registry::id::IdentityId;
 use portcullis_registry::message::{C2dMessage, NewC2d};
 use portcullis_registry::policy::Rights;
 
+use crate::audit::{Entry, Operation};
 use crate::auth::{AuthError, VerifiedService};
 use crate::hub::Hub;
 use crate::mqtt::topic;
@@ -43,6 +44,14 @@ pub async fn send(
 
 /// Removes every message that waits in the queue of `id`, or is on its way; how many there were.
 pub async fn purge(hub: &Hub, caller: &VerifiedService, id: &IdentityId) -> Result<u64, C2dError> {
+    let entry = Entry::of(caller, Operation::PurgeQueue, id.to_string(), hub.clock.wall());
+    let outcome = empty(hub, caller, id).await;
+    let refused = outcome.as_ref().err().map(ToString::to_string);
+    hub.audit.record(Entry { refused, ..entry }).await;
+    outcome
+}
+
+async fn empty(hub: &Hub, caller: &VerifiedService, id: &IdentityId) -> Result<u64, C2dError> {
     caller.check(Rights::SERVICE_CONNECT)?;
     if hub.registry.entry(id).is_none() {
         return Err(RegistryError::NotFound(id.clone()).into());

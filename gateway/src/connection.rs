@@ -17,7 +17,7 @@ use tokio::time::{sleep_until, timeout_at};
 use tokio_rustls::server::TlsStream;
 use tracing::Instrument;
 
-use crate::auth::{AuthError, Who};
+use crate::auth::{AuthError, Face, Origin, Who};
 use crate::doors::Place;
 use crate::hub::Hub;
 use crate::listener::Accepted;
@@ -218,6 +218,7 @@ impl<S: DeviceStream> TlsEstablished<S> {
         let service = hub.authority(&policies).verify_service(
             password.unwrap_or_default(),
             Some(policy),
+            Origin { face: Face::Mqtt, peer: self.peer.ip() },
             hub.clock.wall(),
         )?;
         service.check(Rights::SERVICE_CONNECT)?;

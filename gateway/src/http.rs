@@ -26,10 +26,12 @@ use tokio::time::{timeout, timeout_at};
 use tokio_rustls::server::TlsStream;
 
 use crate::connection;
+use crate::http::caller::Peer;
 use crate::hub::Hub;
 use crate::listener::Accepted;
 use crate::websocket::WebSocket;
 
+mod audit;
 mod bulk;
 mod caller;
 mod connections;
@@ -64,6 +66,7 @@ pub fn router(hub: Arc<Hub>) -> Router {
         .route("/statistics/devices", get(statistics::of_devices))
         .route("/statistics/service", get(statistics::of_service))
         .layer(axum::middleware::from_fn(caller::require_api_version))
+        .route("/api/v1/audit", get(audit::read))
         .route("/api/v1/policies/{name}", get(policies::show))
         .route("/api/v1/devices/{device}/connections", get(connections::of_device))
         .route("/api/v1/devices/{device}/modules/{module}/connections", get(connections::of_module))
@@ -88,7 +91,7 @@ pub async fn serve(hub: Arc<Hub>, router: Router, accepted: Accepted) {
     // Boxed, so that a device that stays for months does not carry along the room its request took.
     let switched = Box::pin(async {
         let stream = handshake(&hub, stream, peer).await?;
-        let (stream, early) = serve_requests(&hub, stream, router).await?;
+        let (stream, early) = serve_requests(&hub, stream, peer, router).await?;
         Some(WebSocket::server(Box::new(stream), early, hub.config.limits.connect_packet_bytes_max))
     });
     match switched.await {
@@ -119,13 +122,13 @@ async fn handshake(hub: &Hub, stream: TcpStream, peer: SocketAddr) -> Option<Tls
 
 /// Serves one connection of the operations listener, in plain HTTP. `router` is `ops_router(hub)`, made once.
 pub async fn serve_ops(hub: Arc<Hub>, router: Router, accepted: Accepted) {
-    serve_requests(&hub, accepted.stream, router).await;
+    serve_requests(&hub, accepted.stream, accepted.peer, router).await;
     drop(accepted.place);
 }
 
 /// Serves requests to the connection's end, or until it has switched to the WebSocket protocol: the stream is then left
 /// to the caller, with what the peer has said on it already.
-async fn serve_requests<S>(hub: &Hub, stream: S, router: Router) -> Option<(S, Bytes)>
+async fn serve_requests<S>(hub: &Hub, stream: S, peer: SocketAddr, router: Router) -> Option<(S, Bytes)>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -137,7 +140,8 @@ where
         .max_buf_size(limits.request_head_bytes_max);
     let router = TowerToHyperService::new(router);
     let switched = AtomicBool::new(false);
-    let service = service_fn(|request: Request<Incoming>| {
+    let service = service_fn(|mut request: Request<Incoming>| {
+        request.extensions_mut().insert(Peer(peer.ip()));
         let answer = router.call(request);
         let switched = &switched;
         Box::pin(async move {

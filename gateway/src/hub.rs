@@ -11,6 +11,7 @@ use portcullis_registry::store::{ChangeKind, Changed, Registry};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::audit::Audit;
 use crate::auth::{AuthError, Authority, HostNames};
 use crate::bus::Bus;
 use crate::clock::Clock;
@@ -33,6 +34,7 @@ pub struct Hub {
     pub registry: Arc<Registry>,
     pub sessions: Arc<SessionTable>,
     pub bus: Bus,
+    pub audit: Audit,
     pub doors: Arc<Doors>,
     pub refusals: RefusalLog,
     pub metrics: Metrics,
@@ -62,6 +64,7 @@ impl Hub {
             registry,
             sessions: Arc::default(),
             bus: Bus::start()?,
+            audit: Audit::open(&config.data_dir.join(AUDIT_DIRECTORY))?,
             refusals: RefusalLog::new(REFUSED_IDS_MAX),
             metrics: Metrics::new(),
             stopping: CancellationToken::new(),
@@ -119,7 +122,7 @@ impl Hub {
     }
 
     /// Stops: no new connections, every session told, every task awaited, the store flushed.
-    pub async fn stop(&self) {
+    pub async fn stop(self: &Arc<Self>) {
         self.stopping.cancel();
         self.tasks.close();
         if tokio::time::timeout(DRAIN_TIME_MAX, self.tasks.wait()).await.is_err() {
@@ -128,9 +131,13 @@ impl Hub {
                 "some connections did not end in time and are cut"
             );
         }
-        let registry = Arc::clone(&self.registry);
-        // Closing the store waits for its thread.
-        let _ = tokio::task::spawn_blocking(move || registry.close()).await;
+        let hub = Arc::clone(self);
+        // Closing the store and the audit record waits for their threads.
+        let _ = tokio::task::spawn_blocking(move || {
+            hub.registry.close();
+            hub.audit.close();
+        })
+        .await;
     }
 
     /// Holds a change of the registry against the sessions that rest on the identity: called after the registry
@@ -154,6 +161,8 @@ impl Hub {
     }
 }
 
+/// Where in the data directory the audit record is.
+const AUDIT_DIRECTORY: &str = "audit";
 /// Ids whose last refusal is remembered.
 const REFUSED_IDS_MAX: usize = 10_000;
 /// How long a stop waits for connections to end.

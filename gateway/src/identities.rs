@@ -1,15 +1,16 @@
 //! The registry's operations as operators may call them: each checks the caller's right, does the one thing, and
-//! leaves a line in the log. REST comes through here, and so will every other face.
+//! leaves a line in the log and, if it changes anything, in the audit record. REST comes through here, and so will every other face.
 
 use std::sync::Arc;
 
-use portcullis_registry::entry::Entry;
+use portcullis_registry::entry::Entry as Registered;
 use portcullis_registry::error::RegistryError;
-use portcullis_registry::id::{DeviceId, IdentityId, Precondition};
+use portcullis_registry::id::{DeviceId, IdentityId, Precondition, Revision};
 use portcullis_registry::identity::{Identity, IdentitySpec};
 use portcullis_registry::policy::Rights;
 use portcullis_registry::store::{Counts, Page};
 
+use crate::audit::{Entry, Operation};
 use crate::auth::{AuthError, VerifiedService};
 use crate::hub::Hub;
 
@@ -29,18 +30,46 @@ pub async fn put(
     spec: IdentitySpec,
     precondition: Precondition,
 ) -> Result<Arc<Identity>, IdentityError> {
+    let operation = match precondition {
+        Precondition::Absent => Operation::CreateIdentity,
+        Precondition::AnyVersion | Precondition::Version(_) => Operation::UpdateIdentity,
+    };
+    let entry = Entry::of(caller, operation, spec.id.to_string(), hub.clock.wall());
+    let outcome = store(hub, caller, spec, precondition).await;
+    let entry = match &outcome {
+        Ok((before, identity)) => {
+            let change = if before.is_some() { "updated" } else { "created" };
+            tracing::info!(identity = %identity.id, policy = caller.policy(), change, "identity changed");
+            Entry { etag_before: before.map(Revision::etag), etag_after: Some(identity.etag()), ..entry }
+        }
+        Err(error) => Entry { refused: Some(error.to_string()), ..entry },
+    };
+    hub.audit.record(entry).await;
+    outcome.map(|(_, identity)| identity)
+}
+
+/// The identity as it is now, with the revision it replaced if it replaced one.
+async fn store(
+    hub: &Hub,
+    caller: &VerifiedService,
+    spec: IdentitySpec,
+    precondition: Precondition,
+) -> Result<(Option<Revision>, Arc<Identity>), IdentityError> {
     caller.check(Rights::REGISTRY_WRITE)?;
     let now = hub.clock.wall();
-    let (identity, change) = match precondition {
-        Precondition::Absent => (hub.registry.create(spec, now).await?, "created"),
-        existing => (hub.registry.replace(spec, existing, now).await?, "updated"),
-    };
-    tracing::info!(identity = %identity.id, policy = caller.policy(), change, "identity changed");
-    Ok(identity)
+    if precondition == Precondition::Absent {
+        return Ok((None, hub.registry.create(spec, now).await?));
+    }
+    let replaced = hub.registry.replace(spec, precondition, now).await?;
+    Ok((Some(replaced.before), replaced.identity))
 }
 
 /// The entry of an identity.
-pub fn retrieve(hub: &Hub, caller: &VerifiedService, id: &IdentityId) -> Result<Arc<Entry>, IdentityError> {
+pub fn retrieve(
+    hub: &Hub,
+    caller: &VerifiedService,
+    id: &IdentityId,
+) -> Result<Arc<Registered>, IdentityError> {
     caller.check(Rights::REGISTRY_READ)?;
     Ok(hub.registry.entry(id).ok_or_else(|| RegistryError::NotFound(id.clone()))?)
 }
@@ -52,14 +81,24 @@ pub async fn delete(
     id: &IdentityId,
     precondition: Precondition,
 ) -> Result<(), IdentityError> {
-    caller.check(Rights::REGISTRY_WRITE)?;
-    hub.registry.delete(id, precondition).await?;
-    tracing::info!(identity = %id, policy = caller.policy(), change = "deleted", "identity changed");
-    Ok(())
+    let entry = Entry::of(caller, Operation::DeleteIdentity, id.to_string(), hub.clock.wall());
+    let outcome = match caller.check(Rights::REGISTRY_WRITE) {
+        Ok(()) => hub.registry.delete(id, precondition).await.map_err(IdentityError::from),
+        Err(error) => Err(error.into()),
+    };
+    let entry = match &outcome {
+        Ok(before) => {
+            tracing::info!(identity = %id, policy = caller.policy(), change = "deleted", "identity changed");
+            Entry { etag_before: Some(before.etag()), ..entry }
+        }
+        Err(error) => Entry { refused: Some(error.to_string()), ..entry },
+    };
+    hub.audit.record(entry).await;
+    outcome.map(|_| ())
 }
 
 /// At most `top` devices, in no promised order.
-pub fn list(hub: &Hub, caller: &VerifiedService, top: usize) -> Result<Vec<Arc<Entry>>, IdentityError> {
+pub fn list(hub: &Hub, caller: &VerifiedService, top: usize) -> Result<Vec<Arc<Registered>>, IdentityError> {
     caller.check(Rights::REGISTRY_READ)?;
     Ok(hub.registry.devices(top))
 }
@@ -92,7 +131,7 @@ pub fn modules(
     hub: &Hub,
     caller: &VerifiedService,
     device: &DeviceId,
-) -> Result<Vec<Arc<Entry>>, IdentityError> {
+) -> Result<Vec<Arc<Registered>>, IdentityError> {
     caller.check(Rights::REGISTRY_READ)?;
     let modules = hub.registry.modules(device);
     Ok(modules.ok_or_else(|| RegistryError::NotFound(IdentityId::device(device.clone())))?)

@@ -7,6 +7,7 @@
 //! Deliberately absent: a general broker. A device has a fixed set of topics, its own; nothing a device
 //! sends ever reaches another device, and no wildcard is matched between devices.
 
+pub mod audit;
 pub mod auth;
 pub mod bulk;
 pub mod bus;

@@ -67,7 +67,8 @@ pub async fn bind(config: Config) -> anyhow::Result<Bound> {
     let registry = open_registry(&config).await?;
     let policies = open_policies(&registry, &config).await?;
     let hosts = HostNames::new(config.host_names(), ports(mqtt.iter().chain(&https)));
-    let hub = Hub::new(config, hosts, tls, registry, policies).context("the telemetry bus")?;
+    let hub =
+        Hub::new(config, hosts, tls, registry, policies).context("the telemetry bus and the audit record")?;
     Ok(Bound { hub, mqtt, https, ops, https_fell_back })
 }
 

@@ -58,6 +58,13 @@ pub enum ChangeKind {
     Deleted,
 }
 
+/// An identity in place of an earlier state of it.
+#[derive(Clone, Debug)]
+pub struct Replaced {
+    pub before: Revision,
+    pub identity: Arc<Identity>,
+}
+
 /// How many of what there are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -188,7 +195,7 @@ impl Registry {
         spec: IdentitySpec,
         precondition: Precondition,
         now: Timestamp,
-    ) -> Result<Arc<Identity>, RegistryError> {
+    ) -> Result<Replaced, RegistryError> {
         let id = spec.id.clone();
         loop {
             let stored = self.entry(&id).ok_or_else(|| RegistryError::NotFound(id.clone()))?.identity();
@@ -197,7 +204,7 @@ impl Registry {
             }
             let identity = spec.clone().build(Some(&stored), stored.generation, stored.revision, now);
             match self.put(identity, Expect::Is(stored.revision)).await {
-                Ok(identity) => return Ok(identity),
+                Ok(identity) => return Ok(Replaced { before: stored.revision, identity }),
                 // Somebody was faster. What they wrote is in the map by now: judge again on that.
                 Err(StoreError::Conflict | StoreError::NotFound) => {}
                 Err(other) => return Err(self.store_error(&id, other)),
@@ -205,25 +212,25 @@ impl Registry {
         }
     }
 
-    /// Deletes an identity with its queue and session; a device with its modules.
-    pub async fn delete(&self, id: &IdentityId, precondition: Precondition) -> Result<(), RegistryError> {
+    /// Deletes an identity with its queue and session; a device with its modules. Which revision it had.
+    pub async fn delete(
+        &self,
+        id: &IdentityId,
+        precondition: Precondition,
+    ) -> Result<Revision, RegistryError> {
         loop {
             let stored = self.entry(id).ok_or_else(|| RegistryError::NotFound(id.clone()))?.identity();
             if !precondition.admits(stored.revision) {
                 return Err(RegistryError::PreconditionFailed(id.clone()));
             }
-            let expect = match precondition {
-                Precondition::Absent | Precondition::AnyVersion => Expect::Exists,
-                Precondition::Version(_) => Expect::Is(stored.revision),
-            };
             // The highest generation must outlive the identity that had it, or a clock that steps back could repeat it.
             let last_generation = self.state.last_generation.load(Ordering::Acquire).to_be_bytes().to_vec();
             let mutations = vec![
-                Mutation::DeleteIdentity { id: id.clone(), expect },
+                Mutation::DeleteIdentity { id: id.clone(), expect: Expect::Is(stored.revision) },
                 Mutation::PutMeta { key: LAST_GENERATION.into(), value: last_generation },
             ];
             match self.backend.submit(mutations).await {
-                Ok(_) => return Ok(()),
+                Ok(_) => return Ok(stored.revision),
                 Err(StoreError::Conflict | StoreError::NotFound) => {}
                 Err(other) => return Err(self.store_error(id, other)),
             }

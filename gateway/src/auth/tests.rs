@@ -282,7 +282,7 @@ async fn t604_a_verdict_ends_with_what_it_rests_on() {
 #[tokio::test]
 async fn a_service_token_is_of_a_policy_and_for_the_whole_hub() {
     let world = World::new().await;
-    let verify = |token: &str, claimed| world.authority().verify_service(token, claimed, now());
+    let verify = |token: &str, claimed| world.authority().verify_service(token, claimed, ORIGIN, now());
     let token = world.policy_token("hub.example.test", "service");
     assert_eq!(verify(&token, None).unwrap().policy(), "service");
     assert!(verify(&token, Some("service")).is_ok());
@@ -294,3 +294,5 @@ async fn a_service_token_is_of_a_policy_and_for_the_whole_hub() {
         AuthError::PolicyMissing
     );
 }
+
+const ORIGIN: Origin = Origin { face: Face::Rest, peer: std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST) };

@@ -1,5 +1,6 @@
 //! Who calls: the verified policy behind a request, and the api-version every IoT Hub request must carry.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,9 +11,13 @@ use axum::http::request::Parts;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use crate::auth::VerifiedService;
+use crate::auth::{Face, Origin, VerifiedService};
 use crate::http::problem::Problem;
 use crate::hub::Hub;
+
+/// The address at the other end of a request's connection; `http` notes it on every request.
+#[derive(Clone, Copy)]
+pub(super) struct Peer(pub(super) IpAddr);
 
 /// The verified caller of a request; a request without one is answered 401 before its body is read.
 pub(super) struct Caller(pub(super) VerifiedService);
@@ -75,7 +80,10 @@ fn verify(parts: &Parts, hub: &Hub) -> Result<VerifiedService, Problem> {
     let token =
         header.to_str().map_err(|_| Problem::unauthorized("the Authorization header is not ASCII"))?;
     let policies = hub.policies();
-    let verdict = hub.authority(&policies).verify_service(token, None, hub.clock.wall());
+    let peer =
+        parts.extensions.get::<Peer>().ok_or_else(|| Problem::unauthorized("a request from nowhere"))?;
+    let origin = Origin { face: Face::Rest, peer: peer.0 };
+    let verdict = hub.authority(&policies).verify_service(token, None, origin, hub.clock.wall());
     verdict.map_err(|error| Problem::unauthorized(error.to_string()))
 }
 

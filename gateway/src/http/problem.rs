@@ -63,6 +63,12 @@ impl Problem {
         Self::new(StatusCode::REQUEST_TIMEOUT, "RequestTimedOut", "the request body did not arrive in time")
     }
 
+    /// 500; what went wrong is for the operator alone.
+    pub(super) fn internal(reason: impl Into<String>) -> Self {
+        let problem = Self::new(StatusCode::INTERNAL_SERVER_ERROR, "ServerError", "the hub failed");
+        Self { for_operator: Some(reason.into()), ..problem }
+    }
+
     pub(super) fn not_found(text: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "GenericNotFound", text)
     }

@@ -1,0 +1,162 @@
+//! Reading the record: its end, its last lines, and whether its chain is whole. Never writes.
+
+use std::collections::VecDeque;
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::writer::digest;
+
+/// What to read.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    /// Only lines of greater numbers.
+    pub after: u64,
+    /// At most so many, the latest.
+    pub count: usize,
+    /// Only changes of this device and its modules, or of what else has this name.
+    pub target: Option<String>,
+}
+
+/// What is wrong with a record.
+#[derive(Debug, thiserror::Error)]
+pub enum Broken {
+    #[error("{0} cannot be read: {1}")]
+    Unreadable(PathBuf, io::Error),
+    #[error("the line before number {0} is missing or was changed")]
+    Chain(u64),
+}
+
+/// The latest lines that are wanted, oldest first. Lines further back than the current file and the one before it are
+/// not looked at.
+pub fn read(directory: &Path, wanted: &Wanted) -> io::Result<Vec<Value>> {
+    let mut found = VecDeque::new();
+    let mut files = old_files(directory)?;
+    files.drain(..files.len().saturating_sub(1));
+    files.push(directory.join(CURRENT));
+    for path in files.into_iter().filter(|path| path.exists()) {
+        for line in BufReader::new(File::open(path)?).lines() {
+            let Ok(line) = serde_json::from_str::<Value>(&line?) else { continue };
+            if wanted.admits(&line) {
+                found.push_back(line);
+            }
+            if found.len() > wanted.count {
+                found.pop_front();
+            }
+        }
+    }
+    Ok(found.into())
+}
+
+/// A record whose chain is whole.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Verified {
+    pub lines: u64,
+    /// Lines that a crash cut while they were written; nobody was told that what they say was done.
+    pub cut: u64,
+}
+
+/// Follows the chain from the oldest file kept to the end.
+pub fn verify(directory: &Path) -> Result<Verified, Broken> {
+    let unreadable = |path: &Path| {
+        let path = path.to_owned();
+        move |error| Broken::Unreadable(path, error)
+    };
+    let mut files = old_files(directory).map_err(unreadable(directory))?;
+    files.push(directory.join(CURRENT));
+    let mut previous: Option<String> = None;
+    let mut verified = Verified::default();
+    for path in files {
+        let file = File::open(&path).map_err(unreadable(&path))?;
+        for line in BufReader::new(file).lines() {
+            let line = line.map_err(unreadable(&path))?;
+            let parsed: Option<Value> = serde_json::from_str(&line).ok();
+            let number = parsed.as_ref().and_then(|line| line["number"].as_u64());
+            let (Some(parsed), Some(number)) = (parsed, number) else {
+                verified.cut += 1;
+                continue;
+            };
+            // The first line kept stands on one that may be gone with its file.
+            if previous.as_ref().is_some_and(|previous| parsed["previous"] != *previous.as_str()) {
+                return Err(Broken::Chain(number));
+            }
+            previous = Some(digest(line.as_bytes()));
+            verified.lines += 1;
+        }
+    }
+    Ok(verified)
+}
+
+impl Wanted {
+    fn admits(&self, line: &Value) -> bool {
+        let is_target = |target: &str| {
+            let own = line["target"].as_str().unwrap_or_default();
+            own == target || own.strip_prefix(target).is_some_and(|rest| rest.starts_with('/'))
+        };
+        line["number"].as_u64().is_some_and(|number| number > self.after)
+            && self.target.as_deref().is_none_or(is_target)
+    }
+}
+
+/// Number and text of the last whole line, if there is one.
+pub(super) fn last(directory: &Path) -> io::Result<Option<(u64, String)>> {
+    let mut files = old_files(directory)?;
+    files.push(directory.join(CURRENT));
+    for path in files.iter().rev().filter(|path| path.exists()) {
+        let end = end_of(path)?;
+        let whole = end.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        for line in whole.rsplit('\n') {
+            let parsed: Option<Value> = serde_json::from_str(line).ok();
+            if let Some(number) = parsed.and_then(|line| line["number"].as_u64()) {
+                return Ok(Some((number, line.to_owned())));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Whether the current file ends in the middle of a line.
+pub(super) fn is_cut(directory: &Path) -> io::Result<bool> {
+    let path = directory.join(CURRENT);
+    if !path.exists() {
+        return Ok(false);
+    }
+    let end = end_of(&path)?;
+    Ok(!end.is_empty() && !end.ends_with('\n'))
+}
+
+/// The files put aside, oldest first.
+pub(super) fn old_files(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(directory)?.collect::<io::Result<Vec<_>>>()?;
+    let mut files: Vec<_> = entries.iter().map(fs::DirEntry::path).filter(|path| is_old(path)).collect();
+    files.sort();
+    Ok(files)
+}
+
+/// The name of a full file, after its last line; names sort as numbers do.
+pub(super) fn file_name(last: u64) -> String {
+    format!("audit-{last:020}.ndjson")
+}
+
+fn is_old(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    name.strip_prefix("audit-")
+        .and_then(|rest| rest.strip_suffix(".ndjson"))
+        .is_some_and(|number| number.len() == 20 && number.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// The last bytes of a file, enough for several lines.
+fn end_of(path: &Path) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(END_BYTES)))?;
+    let mut bytes = Vec::new();
+    file.take(END_BYTES).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// The file that is written now.
+pub(super) const CURRENT: &str = "audit.ndjson";
+const END_BYTES: u64 = 64 * 1024;

@@ -1,0 +1,50 @@
+//! `GET /api/v1/audit`: the latest changes and who asked for them, oldest first.
+//!
+//! `count` (1 to 1,000, 100 if absent) bounds how many, `after` leaves out lines up to that number, `target` leaves out
+//! what is about another device.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use portcullis_registry::policy::Rights;
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::audit::trail::{self, Wanted};
+use crate::http::caller::Caller;
+use crate::http::problem::Problem;
+use crate::hub::Hub;
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Asked {
+    count: Option<usize>,
+    after: Option<u64>,
+    target: Option<String>,
+}
+
+/// Who changed what is for the owner alone.
+pub(super) async fn read(
+    State(hub): State<Arc<Hub>>,
+    Caller(caller): Caller,
+    asked: Result<Query<Asked>, QueryRejection>,
+) -> Result<Json<Vec<Value>>, Problem> {
+    caller.check(Rights::ALL)?;
+    let Query(asked) = asked.map_err(|error| Problem::argument_invalid(error.body_text()))?;
+    let count = asked.count.unwrap_or(COUNT_DEFAULT);
+    if !(1..=COUNT_MAX).contains(&count) {
+        return Err(Problem::argument_invalid(format!("count is not a number from 1 to {COUNT_MAX}")));
+    }
+    let wanted = Wanted { after: asked.after.unwrap_or(0), count, target: asked.target };
+    let directory = hub.audit.directory().to_owned();
+    let lines = tokio::task::spawn_blocking(move || trail::read(&directory, &wanted)).await;
+    match lines {
+        Ok(Ok(lines)) => Ok(Json(lines)),
+        Ok(Err(error)) => Err(Problem::internal(format!("the audit record: {error}"))),
+        Err(error) => Err(Problem::internal(error.to_string())),
+    }
+}
+
+const COUNT_DEFAULT: usize = 100;
+const COUNT_MAX: usize = 1000;
