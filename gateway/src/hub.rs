@@ -16,7 +16,7 @@ use crate::bus::Bus;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::doors::Doors;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, QueueCollector};
 use crate::mqtt::codec::PacketLimits;
 use crate::refusals::RefusalLog;
 use crate::session::core::{CloseReason, SessionLimits};
@@ -54,6 +54,8 @@ impl Hub {
         policies: Policies,
     ) -> std::io::Result<Arc<Self>> {
         let limits = &config.limits;
+        let mut metrics = Metrics::new();
+        metrics.add_collector(Box::new(QueueCollector(Arc::clone(&registry))));
         let hub = Arc::new(Self {
             doors: Doors::new(limits.anonymous_connections_max, limits.anonymous_per_address_max),
             clock: Clock::default(),
@@ -63,7 +65,7 @@ impl Hub {
             sessions: Arc::default(),
             bus: Bus::start()?,
             refusals: RefusalLog::new(REFUSED_IDS_MAX),
-            metrics: Metrics::new(),
+            metrics,
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
             policies: RwLock::new(Arc::new(policies)),

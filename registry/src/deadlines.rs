@@ -27,8 +27,7 @@ struct Waiting {
 
 impl Deadlines {
     pub(crate) fn insert(&mut self, entry: &Arc<Entry>, message: &C2dMessage) {
-        let waiting =
-            Waiting { entry: Arc::clone(entry), enqueued: message.enqueued, due: message.expiry };
+        let waiting = Waiting { entry: Arc::clone(entry), enqueued: message.enqueued, due: message.expiry };
         self.due.insert((waiting.due, message.number));
         self.messages.insert(message.number, waiting);
     }

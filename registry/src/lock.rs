@@ -14,9 +14,11 @@ impl LockToken {
     /// Reads what `Display` wrote; anything else names no delivery.
     pub fn parse(text: &str) -> Option<Self> {
         let mut groups = text.split('-');
-        let is_guid =
-            GROUPS.iter().all(|length| groups.next().is_some_and(|group| group.len() == *length));
-        if !is_guid || groups.next().is_some() || !text.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-') {
+        let is_guid = GROUPS.iter().all(|length| groups.next().is_some_and(|group| group.len() == *length));
+        if !is_guid
+            || groups.next().is_some()
+            || !text.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-')
+        {
             return None;
         }
         u128::from_str_radix(&text.replace('-', ""), 16).ok().map(Self)
@@ -47,7 +49,9 @@ mod tests {
     fn a_token_is_read_back_and_nothing_else_is_one() {
         let token = LockToken::random();
         assert_eq!(LockToken::parse(&token.to_string()), Some(token));
-        for text in ["", "-", "0", "00000000-0000-0000-0000-00000000000", "00000000-0000-0000-0000-00000000000g"] {
+        for text in
+            ["", "-", "0", "00000000-0000-0000-0000-00000000000", "00000000-0000-0000-0000-00000000000g"]
+        {
             assert_eq!(LockToken::parse(text), None, "{text}");
         }
         assert_eq!(LockToken::parse(&format!("{token}-")), None);

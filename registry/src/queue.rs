@@ -31,6 +31,8 @@ pub struct Received {
     pub message: Arc<C2dMessage>,
     /// To complete, abandon or reject it by.
     pub token: LockToken,
+    /// Whether it was handed out before, as far as is known: a kill may forget it.
+    pub is_repeat: bool,
     /// How often it was abandoned before.
     pub delivery_count: u32,
 }
@@ -75,7 +77,10 @@ enum Hold {
     /// The session of this number, until it ends.
     Session(u64),
     /// Whoever polled it, until this time on the monotonic clock.
-    Lock { token: LockToken, until: Instant },
+    Lock {
+        token: LockToken,
+        until: Instant,
+    },
 }
 
 #[derive(Debug)]
@@ -208,17 +213,20 @@ impl DeviceQueue {
         let slot = inner.next(now)?;
         let token = LockToken::random();
         slot.hold = Hold::Lock { token, until };
-        slot.was_delivered = true;
-        Some(Received { message: Arc::clone(&slot.message), token, delivery_count: slot.delivery_count })
+        let is_repeat = std::mem::replace(&mut slot.was_delivered, true);
+        Some(Received {
+            message: Arc::clone(&slot.message),
+            token,
+            is_repeat,
+            delivery_count: slot.delivery_count,
+        })
     }
 
     /// The message a token locks, while its time is not over, and how often it was abandoned.
     pub(crate) fn locked(&self, token: LockToken, monotonic: Instant) -> Option<(Arc<C2dMessage>, u32)> {
         let guard = self.lock();
         let mut slots = guard.as_ref()?.messages.iter();
-        let is_locked = |slot: &&Slot| {
-            matches!(slot.hold, Hold::Lock { token: own, until } if own == token && until > monotonic)
-        };
+        let is_locked = |slot: &&Slot| matches!(slot.hold, Hold::Lock { token: own, until } if own == token && until > monotonic);
         slots.find(is_locked).map(|slot| (Arc::clone(&slot.message), slot.delivery_count))
     }
 
@@ -248,9 +256,10 @@ impl Inner {
 
     /// The first message that is with nobody and has not expired.
     fn next(&mut self, now: Timestamp) -> Option<&mut Slot> {
-        self.messages.iter_mut().filter(|slot| slot.hold == Hold::Nobody).find_map(|slot| {
-            if slot.expire(now) { None } else { Some(slot) }
-        })
+        self.messages
+            .iter_mut()
+            .filter(|slot| slot.hold == Hold::Nobody)
+            .find_map(|slot| if slot.expire(now) { None } else { Some(slot) })
     }
 
     fn end_locks(&mut self, monotonic: Instant) {

@@ -141,9 +141,7 @@ impl Registry {
         let (message, delivery_count) = entry.queue.locked(token, monotonic).ok_or(SettleError::LockLost)?;
         let delivery_count = delivery_count.saturating_add(1);
         if delivery_count >= self.limits.delivery_count_max {
-            return self
-                .settle_received(entry, token, Outcome::DeliveryCountExceeded, now, monotonic)
-                .await;
+            return self.settle_received(entry, token, Outcome::DeliveryCountExceeded, now, monotonic).await;
         }
         let id = entry.identity().id.clone();
         let note = Mutation::NoteDelivery { id, number: message.number, delivery_count };

@@ -33,7 +33,8 @@ fn filled() -> TempDir {
 }
 
 fn refusal(directory: &Path) -> String {
-    let opened = SqliteBackend::open(directory).and_then(|backend| Registry::open(Box::new(backend), RegistryLimits::default()));
+    let opened = SqliteBackend::open(directory)
+        .and_then(|backend| Registry::open(Box::new(backend), RegistryLimits::default()));
     opened.expect_err("the store was opened").to_string()
 }
 
