@@ -3,7 +3,6 @@
 
 use std::hint::black_box;
 use std::sync::Arc;
-use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use dashmap::DashMap;
@@ -23,16 +22,8 @@ fn device(number: usize) -> IdentityId {
 }
 
 fn open(directory: &TempDir) -> Arc<Registry> {
-    let limits = RegistryLimits {
-        modules_per_device_max: 20,
-        queue_messages_max: 50,
-        c2d_bytes_max: 65_536,
-        c2d_ttl_default: Duration::from_secs(3600),
-        c2d_ttl_max: Duration::from_secs(7200),
-        queued_bytes_max: 1 << 30,
-    };
     let backend = SqliteBackend::open(directory.path()).expect("a store");
-    Registry::open(Box::new(backend), limits).expect("a registry")
+    Registry::open(Box::new(backend), RegistryLimits::default()).expect("a registry")
 }
 
 /// Creates `count` devices from number `first` on, as many at once as `AT_ONCE`.

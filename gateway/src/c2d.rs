@@ -1,18 +1,24 @@
-//! Cloud to device: the one door to a device's queue. REST comes through it, and so will every other face.
+//! Cloud to device: the one door to a device's queue, for those who send and for devices that poll it. REST comes
+//! through it, and so will every other face.
 
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use portcullis_registry::error::{RegistryError, SendError};
+use futures_util::future::join_all;
+use portcullis_registry::error::{RegistryError, SendError, SettleError};
 use portcullis_registry::id::IdentityId;
-use portcullis_registry::message::{C2dMessage, NewC2d};
+use portcullis_registry::lock::LockToken;
+use portcullis_registry::message::{C2dMessage, NewC2d, Outcome};
 use portcullis_registry::policy::Rights;
+use portcullis_registry::queue::{Queued, Received};
 
 use crate::audit::{Entry, Operation};
-use crate::auth::{AuthError, VerifiedService};
+use crate::auth::{AuthError, VerifiedIdentity, VerifiedService};
 use crate::hub::Hub;
 use crate::mqtt::topic;
 
-/// Why a message was not accepted, or a queue not emptied.
+/// Why a message was not accepted, or a queue not shown or emptied.
 #[derive(Debug, thiserror::Error)]
 pub enum C2dError {
     #[error(transparent)]
@@ -22,7 +28,7 @@ pub enum C2dError {
     #[error(transparent)]
     Send(#[from] SendError),
     #[error(transparent)]
-    Purge(#[from] RegistryError),
+    Queue(#[from] RegistryError),
 }
 
 /// Puts a message into the queue of `to`. When this returns `Ok` it is on stable storage (threats P3).
@@ -42,6 +48,29 @@ pub async fn send(
     Ok(message)
 }
 
+/// Sends many messages; one result each, in their order. Those to one recipient are queued in their order; recipients
+/// share the store's commits.
+pub async fn send_all(
+    hub: &Hub,
+    caller: &VerifiedService,
+    messages: Vec<(IdentityId, NewC2d)>,
+) -> Vec<Result<Arc<C2dMessage>, C2dError>> {
+    let mut by_recipient: HashMap<IdentityId, Vec<(usize, NewC2d)>> = HashMap::new();
+    for (place, (to, message)) in messages.into_iter().enumerate() {
+        by_recipient.entry(to).or_default().push((place, message));
+    }
+    let sends = by_recipient.into_iter().map(async |(to, messages)| {
+        let mut sent = Vec::with_capacity(messages.len());
+        for (place, message) in messages {
+            sent.push((place, send(hub, caller, &to, message).await));
+        }
+        sent
+    });
+    let mut sent: Vec<_> = join_all(sends).await.into_iter().flatten().collect();
+    sent.sort_by_key(|(place, _)| *place);
+    sent.into_iter().map(|(_, result)| result).collect()
+}
+
 /// Removes every message that waits in the queue of `id`, or is on its way; how many there were.
 pub async fn purge(hub: &Hub, caller: &VerifiedService, id: &IdentityId) -> Result<u64, C2dError> {
     let entry = Entry::of(caller, Operation::PurgeQueue, id.to_string(), hub.clock.wall());
@@ -53,10 +82,58 @@ pub async fn purge(hub: &Hub, caller: &VerifiedService, id: &IdentityId) -> Resu
 
 async fn empty(hub: &Hub, caller: &VerifiedService, id: &IdentityId) -> Result<u64, C2dError> {
     caller.check(Rights::SERVICE_CONNECT)?;
-    if hub.registry.entry(id).is_none() {
-        return Err(RegistryError::NotFound(id.clone()).into());
-    }
-    let count = hub.registry.purge(id).await?;
+    let count = hub.registry.purge(id, hub.clock.wall()).await?;
     tracing::info!(identity = %id, policy = caller.policy(), count, "cloud-to-device queue purged");
     Ok(count)
+}
+
+/// The first messages in the queue of `id`, at most `count` of them; they stay where they are.
+pub fn peek(
+    hub: &Hub,
+    caller: &VerifiedService,
+    id: &IdentityId,
+    count: usize,
+) -> Result<Vec<Queued>, C2dError> {
+    caller.check(Rights::SERVICE_CONNECT)?;
+    let entry = hub.registry.entry(id).ok_or_else(|| RegistryError::NotFound(id.clone()))?;
+    Ok(entry.peek(count))
+}
+
+/// Hands a device its next message, locked for `lock_time`.
+///
+/// Source: IoT Hub, REST API of the device, "Receive Device Bound Notification".
+pub fn receive(hub: &Hub, who: &VerifiedIdentity, lock_time: Option<Duration>) -> Option<Received> {
+    let now = hub.clock.now();
+    let lock_time = lock_time.unwrap_or(hub.config.limits.c2d_lock_time_default);
+    let received = hub.registry.receive(who.entry(), lock_time, now.wall, now.monotonic)?;
+    hub.metrics.c2d_handed_over(&received.message, received.is_repeat, now.wall);
+    Some(received)
+}
+
+/// The device has the message it received under this token.
+pub async fn complete(hub: &Hub, who: &VerifiedIdentity, token: LockToken) -> Result<(), SettleError> {
+    settle(hub, who, token, Outcome::Completed).await
+}
+
+/// The device refuses the message for good.
+pub async fn reject(hub: &Hub, who: &VerifiedIdentity, token: LockToken) -> Result<(), SettleError> {
+    settle(hub, who, token, Outcome::Rejected).await
+}
+
+/// The device gives the message back.
+pub async fn abandon(hub: &Hub, who: &VerifiedIdentity, token: LockToken) -> Result<(), SettleError> {
+    let now = hub.clock.now();
+    hub.registry.abandon_received(who.entry(), token, now.wall, now.monotonic).await?;
+    hub.metrics.c2d_abandoned.inc();
+    Ok(())
+}
+
+async fn settle(
+    hub: &Hub,
+    who: &VerifiedIdentity,
+    token: LockToken,
+    outcome: Outcome,
+) -> Result<(), SettleError> {
+    let now = hub.clock.now();
+    hub.registry.settle_received(who.entry(), token, outcome, now.wall, now.monotonic).await
 }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{Request, StatusCode};
-use axum::routing::{delete, get, post};
+use axum::routing::{MethodRouter, delete, get, post};
 use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::service::{Service, service_fn};
@@ -33,10 +33,13 @@ use crate::websocket::WebSocket;
 
 mod audit;
 mod bulk;
+mod c2d_messages;
 mod caller;
 mod connections;
+mod device_side;
 mod devices;
 mod dialect;
+mod feedback;
 mod health;
 mod messages;
 mod modules;
@@ -61,8 +64,12 @@ pub fn router(hub: Arc<Hub>) -> Router {
         .route("/devices/{device}/modules/{module}", module.clone())
         .route("/devices/{device}/modules/{module}/", module)
         .route("/devices/{device}/commands", delete(messages::purge))
-        .route("/devices/{device}/messages/{bound}", post(messages::send_to_device))
-        .route("/devices/{device}/modules/{module}/messages/{bound}", post(messages::send_to_module))
+        .route("/devices/{device}/modules/{module}/commands", delete(messages::purge_module))
+        .merge(device_bound("/devices/{device}/messages", post(messages::send_to_device)))
+        .merge(device_bound("/devices/{device}/modules/{module}/messages", post(messages::send_to_module)))
+        .route("/messages/serviceBound/feedback", get(feedback::receive))
+        .route("/messages/serviceBound/feedback/{token}", delete(feedback::complete))
+        .route("/messages/serviceBound/feedback/{token}/abandon", post(feedback::abandon))
         .route("/statistics/devices", get(statistics::of_devices))
         .route("/statistics/service", get(statistics::of_service))
         .layer(axum::middleware::from_fn(caller::require_api_version))
@@ -70,6 +77,9 @@ pub fn router(hub: Arc<Hub>) -> Router {
         .route("/api/v1/policies/{name}", get(policies::show))
         .route("/api/v1/devices/{device}/connections", get(connections::of_device))
         .route("/api/v1/devices/{device}/modules/{module}/connections", get(connections::of_module))
+        .route("/api/v1/c2d-messages", post(c2d_messages::send_all))
+        .route("/api/v1/devices/{device}/c2d-messages", get(c2d_messages::of_device))
+        .route("/api/v1/devices/{device}/modules/{module}/c2d-messages", get(c2d_messages::of_module))
         .route(websocket::PATH, get(websocket::switch))
         .merge(health::routes())
         .fallback(problem::no_such_route)
@@ -77,6 +87,15 @@ pub fn router(hub: Arc<Hub>) -> Router {
         .layer(DefaultBodyLimit::max(body_bytes_max))
         .with_state(hub);
     dialect::understood_by(routes)
+}
+
+/// What an identity's messages have under their path: services `send` to it, the identity itself does the rest.
+fn device_bound(path: &str, send: MethodRouter<Arc<Hub>>) -> Router<Arc<Hub>> {
+    Router::new()
+        .route(&format!("{path}/events"), post(device_side::telemetry))
+        .route(&format!("{path}/{{bound}}"), send.get(device_side::receive))
+        .route(&format!("{path}/{{bound}}/{{token}}"), delete(device_side::complete_or_reject))
+        .route(&format!("{path}/{{bound}}/{{token}}/abandon"), post(device_side::abandon))
 }
 
 /// The routes of the operations listener: health and metrics, nothing else.

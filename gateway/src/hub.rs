@@ -17,7 +17,7 @@ use crate::bus::Bus;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::doors::Doors;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, QueueCollector};
 use crate::mqtt::codec::PacketLimits;
 use crate::refusals::RefusalLog;
 use crate::session::core::{CloseReason, SessionLimits};
@@ -56,6 +56,8 @@ impl Hub {
         policies: Policies,
     ) -> std::io::Result<Arc<Self>> {
         let limits = &config.limits;
+        let mut metrics = Metrics::new();
+        metrics.add_collector(Box::new(QueueCollector(Arc::clone(&registry))));
         let hub = Arc::new(Self {
             doors: Doors::new(limits.anonymous_connections_max, limits.anonymous_per_address_max),
             clock: Clock::default(),
@@ -66,7 +68,7 @@ impl Hub {
             bus: Bus::start()?,
             audit: Audit::open(&config.data_dir.join(AUDIT_DIRECTORY))?,
             refusals: RefusalLog::new(REFUSED_IDS_MAX),
-            metrics: Metrics::new(),
+            metrics,
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
             policies: RwLock::new(Arc::new(policies)),

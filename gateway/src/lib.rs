@@ -18,6 +18,7 @@ pub mod config;
 pub mod connection;
 pub mod d2c;
 pub mod doors;
+pub mod feedback;
 pub mod http;
 pub mod hub;
 pub mod identities;
@@ -27,6 +28,7 @@ pub mod mqtt;
 pub mod refusals;
 pub mod serve;
 pub mod session;
+pub mod sweeper;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod tls;

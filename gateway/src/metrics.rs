@@ -1,5 +1,8 @@
 //! Every metric of the hub, declared once, with its help text. Names are a public contract; ids are never labels.
 
+use jiff::Timestamp;
+use portcullis_registry::message::C2dMessage;
+use prometheus_client::collector::Collector;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -8,6 +11,10 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
+
+mod queues;
+
+pub use queues::QueueCollector;
 
 /// The hub's metrics.
 #[derive(Debug)]
@@ -20,7 +27,9 @@ pub struct Metrics {
     pub auth_duration: Histogram,
     pub c2d_enqueued: Counter,
     pub c2d_delivered: Counter,
-    pub c2d_completed: Counter,
+    pub c2d_redelivered: Counter,
+    pub c2d_abandoned: Counter,
+    pub c2d_delivery_duration: Histogram,
     pub requests_refused: Counter,
     attempts: Family<Outcome, Counter>,
     early_ends: Family<Reason, Counter>,
@@ -57,7 +66,9 @@ impl Metrics {
             auth_duration: seconds(),
             c2d_enqueued: Counter::default(),
             c2d_delivered: Counter::default(),
-            c2d_completed: Counter::default(),
+            c2d_redelivered: Counter::default(),
+            c2d_abandoned: Counter::default(),
+            c2d_delivery_duration: seconds(),
             requests_refused: Counter::default(),
             attempts: Family::default(),
             early_ends: Family::default(),
@@ -114,15 +125,41 @@ impl Metrics {
             self.c2d_delivered.clone(),
         );
         to.register(
-            "c2d_completed",
-            "Cloud-to-device messages completed by their device",
-            self.c2d_completed.clone(),
+            "c2d_redelivered",
+            "Of these, repeats of a message that was handed over before",
+            self.c2d_redelivered.clone(),
+        );
+        to.register(
+            "c2d_abandoned",
+            "Cloud-to-device messages a device gave back",
+            self.c2d_abandoned.clone(),
+        );
+        to.register(
+            "c2d_delivery_duration_seconds",
+            "From the acceptance of a cloud-to-device message to its first hand-over to a connection",
+            self.c2d_delivery_duration.clone(),
         );
         to.register(
             "requests_refused",
             "REST requests without valid credentials or rights",
             self.requests_refused.clone(),
         );
+    }
+
+    /// Adds what is counted elsewhere and read when it is asked for.
+    pub fn add_collector(&mut self, collector: Box<dyn Collector>) {
+        self.registry.register_collector(collector);
+    }
+
+    /// Counts the hand-over of a message to a device's connection.
+    pub fn c2d_handed_over(&self, message: &C2dMessage, is_repeat: bool, now: Timestamp) {
+        self.c2d_delivered.inc();
+        if is_repeat {
+            self.c2d_redelivered.inc();
+        } else {
+            let waited = now.duration_since(message.enqueued).as_secs_f64();
+            self.c2d_delivery_duration.observe(waited.max(0.0));
+        }
     }
 
     /// Counts a CONNECT by its outcome.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use portcullis_registry::backend::sqlite::SqliteBackend;
+use portcullis_registry::feedback::FeedbackLimits;
 use portcullis_registry::policy::Policies;
 use portcullis_registry::store::{Registry, RegistryLimits};
 use tokio::net::TcpListener;
@@ -17,7 +18,7 @@ use crate::config::{Config, Listen};
 use crate::doors::Doors;
 use crate::hub::Hub;
 use crate::tls::ServerTls;
-use crate::{connection, http, listener};
+use crate::{connection, http, listener, sweeper};
 
 /// A hub with its listeners bound and not yet accepting.
 #[derive(Debug)]
@@ -76,6 +77,7 @@ impl Bound {
     /// Starts accepting on every listener.
     pub fn accept(self) {
         let Self { hub, mqtt, https, ops, .. } = self;
+        hub.tasks.spawn(sweeper::run(Arc::clone(&hub)));
         for listener in mqtt {
             let doors = Arc::clone(&hub.doors);
             hub.tasks.spawn(listener::run(Arc::clone(&hub), listener, doors, connection::serve));
@@ -188,6 +190,13 @@ async fn open_registry(config: &Config) -> anyhow::Result<Arc<Registry>> {
         c2d_ttl_default: limits.c2d_ttl_default,
         c2d_ttl_max: limits.c2d_ttl_max,
         queued_bytes_max: limits.queued_bytes_max,
+        delivery_count_max: u32::try_from(limits.c2d_delivery_count_max).unwrap_or(u32::MAX),
+        feedback: FeedbackLimits {
+            records_max: limits.feedback_records_max,
+            ttl: limits.feedback_ttl_max,
+            batch_time_max: limits.feedback_batch_time_max,
+            deliveries_max: u32::try_from(limits.feedback_delivery_count_max).unwrap_or(u32::MAX),
+        },
     };
     let opened =
         tokio::task::spawn_blocking(move || -> Result<_, portcullis_registry::backend::StoreError> {

@@ -7,6 +7,8 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use portcullis_registry::feedback::FeedbackReceiver;
+use portcullis_registry::lock::LockToken;
 use portcullis_registry::queue::Consumer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{sleep_until, timeout};
@@ -14,6 +16,7 @@ use tokio::time::{sleep_until, timeout};
 use crate::auth::{Revoked, VerifiedIdentity, VerifiedService, Who};
 use crate::bus::{Event, Subscription};
 use crate::d2c::{self, Incoming};
+use crate::feedback;
 use crate::hub::Hub;
 use crate::mqtt::packet::{Connect, ConnectReturnCode, Packet, Will};
 use crate::mqtt::topic::{self, PublishTopic, Role};
@@ -96,7 +99,8 @@ where
         expires: who.expires().checked_add(hub.config.limits.sas_expiry_leeway).ok(),
         will: false,
     };
-    let feed = Feed::Telemetry(hub.bus.subscribe());
+    let feedback = hub.registry.feedback_receiver();
+    let feed = Feed::Service { telemetry: hub.bus.subscribe(), feedback };
     let mut session = Session::open(hub, wire, opening, feed, None);
     tracing::info!(policy = who.policy(), "service connected");
     let reason = session.converse(None).await;
@@ -131,28 +135,30 @@ struct Session<'h, S> {
 enum Feed {
     /// A device's own queue.
     Queue(Consumer),
-    /// The telemetry bus, for a service.
-    Telemetry(Subscription),
+    /// The telemetry bus and what became of messages, for a service.
+    Service { telemetry: Subscription, feedback: FeedbackReceiver },
 }
 
 /// What a feed has.
 enum Fed {
     MessagesWait,
     Event(Arc<Event>),
+    FeedbackWaits,
     BusStopped,
 }
 
 impl Feed {
-    /// Waits for something to hand on. Cancel-safe.
-    async fn next(&mut self) -> Fed {
+    /// Waits for something to hand on that the core wants. Cancel-safe.
+    async fn next(&mut self, core: &SessionCore) -> Fed {
         match self {
             Feed::Queue(consumer) => {
                 consumer.ready().await;
                 Fed::MessagesWait
             }
-            Feed::Telemetry(subscription) => {
-                subscription.events.recv().await.map_or(Fed::BusStopped, Fed::Event)
-            }
+            Feed::Service { telemetry, feedback } => tokio::select! {
+                event = telemetry.events.recv(), if core.wants_event() => event.map_or(Fed::BusStopped, Fed::Event),
+                () = feedback.ready(), if core.wants_feedback() => Fed::FeedbackWaits,
+            },
         }
     }
 }
@@ -192,11 +198,11 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
     /// Waits for the next thing to happen and tells the core. No arm is favoured, so none starves.
     async fn wait(&mut self) {
         let hub = self.hub;
-        let feeds = self.core.wants_message() || self.core.wants_event();
+        let feeds = self.core.wants_message() || self.core.wants_event() || self.core.wants_feedback();
         tokio::select! {
             reason = ordered(self.seat.as_ref(), hub) => self.core.close(reason),
             packet = self.wire.read() => self.on_read(packet),
-            fed = self.feed.next(), if feeds => self.on_fed(fed),
+            fed = self.feed.next(&self.core), if feeds => self.on_fed(fed),
             () = sleep_until(self.core.deadline().into()) => self.core.on_timeout(hub.clock.now()),
         }
     }
@@ -208,8 +214,8 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
                 self.note_activity(now);
                 let is_wish = matches!(packet, Packet::Subscribe(_) | Packet::Unsubscribe(_));
                 let outcome = self.core.on_packet(packet, now).map_err(CloseReason::from);
-                if let (true, Feed::Telemetry(subscription)) = (is_wish, &self.feed) {
-                    subscription.set_filters(self.core.event_filters());
+                if let (true, Feed::Service { telemetry, .. }) = (is_wish, &self.feed) {
+                    telemetry.set_filters(self.core.event_filters());
                 }
                 outcome
             }
@@ -225,14 +231,14 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
         let now = self.hub.clock.now();
         match fed {
             Fed::MessagesWait => {
-                let Feed::Queue(consumer) = &mut self.feed else { return };
-                while self.core.wants_message()
-                    && let Some(lease) = consumer.lease(now.wall)
-                {
-                    self.hub.metrics.c2d_delivered.inc();
-                    self.core.on_message(&lease, now);
-                }
+                self.lease_messages(now);
                 self.note_activity(now);
+            }
+            Fed::FeedbackWaits => {
+                let Feed::Service { feedback, .. } = &mut self.feed else { return };
+                if let Some(batch) = feedback.lease(now.wall) {
+                    self.core.on_feedback(batch.token, feedback::to_json(&batch).into());
+                }
             }
             Fed::Event(event) => {
                 self.core.on_event(event_topic(&event), event.telemetry.payload.clone(), now)
@@ -245,6 +251,21 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
     fn note_activity(&self, now: Moment) {
         if let Some(seat) = &self.seat {
             seat.who().entry().activity().seen(now.wall);
+        }
+    }
+
+    /// Hands the core as many messages as are sent in one go: what waits for a slow reader stays in the queue, where
+    /// it can still expire. `ready` tells at once if there are more.
+    fn lease_messages(&mut self, now: Moment) {
+        let Feed::Queue(consumer) = &mut self.feed else { return };
+        let mut bytes = 0;
+        while self.core.wants_message()
+            && bytes < MESSAGE_BYTES_AT_ONCE
+            && let Some(lease) = consumer.lease(now.wall)
+        {
+            bytes += lease.message.body.len();
+            self.hub.metrics.c2d_handed_over(&lease.message, lease.is_repeat, now.wall);
+            self.core.on_message(&lease, now);
         }
     }
 
@@ -265,6 +286,7 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
             }
             Action::SaveSubscriptions(bytes) => self.save_subscriptions(who, bytes).await,
             Action::Complete(number) => self.complete(number).await,
+            Action::CompleteFeedback(token) => self.complete_feedback(token).await,
             Action::Close { reason, send_will } => {
                 self.end(who, &reason, send_will).await;
                 return ControlFlow::Break(reason);
@@ -305,10 +327,16 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
 
     async fn complete(&mut self, number: u64) {
         let Feed::Queue(consumer) = &mut self.feed else { return };
-        match consumer.complete(number).await {
-            Ok(true) => _ = self.hub.metrics.c2d_completed.inc(),
-            Ok(false) => {}
-            Err(_) => self.core.close(CloseReason::StoreUnavailable),
+        // Whether it was still there is no matter: it may have been purged meanwhile.
+        if consumer.complete(number, self.hub.clock.wall()).await.is_err() {
+            self.core.close(CloseReason::StoreUnavailable);
+        }
+    }
+
+    async fn complete_feedback(&mut self, token: LockToken) {
+        let Feed::Service { feedback, .. } = &mut self.feed else { return };
+        if feedback.complete(token, self.hub.clock.now().monotonic).await.is_err() {
+            self.core.close(CloseReason::StoreUnavailable);
         }
     }
 
@@ -399,5 +427,7 @@ fn event_topic(event: &Event) -> String {
     topic::events_topic(&telemetry.device, telemetry.module.as_deref(), &bag)
 }
 
+/// Bodies of messages handed to a connection before it has taken those before; one more message may go beyond it.
+const MESSAGE_BYTES_AT_ONCE: usize = 16 * 1024;
 /// How long a goodbye may take.
 const GOODBYE_TIME_MAX: std::time::Duration = std::time::Duration::from_secs(1);

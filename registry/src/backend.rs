@@ -9,10 +9,11 @@ use std::future::Future;
 use std::pin::Pin;
 
 use crate::id::{GenerationId, IdentityId, Revision};
+use crate::message::Outcome;
 
 pub mod sqlite;
 
-/// Keeps identities, sessions, messages and hub-level records on stable storage.
+/// Keeps identities, sessions, messages, feedback and hub-level records on stable storage.
 pub trait Backend: Send + Sync + fmt::Debug {
     /// Everything kept, as the changes that made it; devices before their modules, messages in order. Once, at start.
     fn load(&self, visit: &mut dyn FnMut(Change) -> Result<(), StoreError>) -> Result<(), StoreError>;
@@ -59,16 +60,19 @@ pub enum Mutation {
         modules_max: usize,
         record: Vec<u8>,
     },
-    /// Deletes an identity with its session and messages; a device with its modules and theirs.
+    /// Deletes an identity with its session, messages and feedback; a device with its modules and theirs.
     DeleteIdentity { id: IdentityId, expect: Expect },
     /// Keeps or forgets the session of exactly this generation.
     PutSession { id: IdentityId, generation: GenerationId, session: Option<Vec<u8>> },
     /// Adds a message to the queue of exactly this generation, unless `queue_max` are in it.
     Enqueue { id: IdentityId, generation: GenerationId, queue_max: usize, record: Vec<u8> },
-    /// Removes a message; one that is gone already is no error.
-    Dequeue { id: IdentityId, number: u64 },
-    /// Removes every message of a queue.
-    Purge { id: IdentityId },
+    /// Removes a message, and adds the feedback its sender asked for, if any. One that is gone already is no error,
+    /// and leaves no feedback.
+    Settle { id: IdentityId, number: u64, outcome: Outcome, feedback: Option<Vec<u8>> },
+    /// Keeps that a message was delivered in vain, and how often it was abandoned. One that is gone is no error.
+    NoteDelivery { id: IdentityId, number: u64, delivery_count: u32 },
+    /// Removes feedback; what is gone already is no error.
+    DropFeedback { numbers: Vec<u64> },
     /// Keeps a hub-level record.
     PutMeta { key: String, value: Vec<u8> },
 }
@@ -78,10 +82,10 @@ pub enum Mutation {
 pub enum Written {
     /// The identity's new revision.
     Revision(Revision),
-    /// The message's number in its queue.
+    /// The message's number: greater than any message ever had.
     Number(u64),
-    /// How many messages were removed.
-    Removed(u64),
+    /// Whether the message was there.
+    Found(bool),
     Done,
 }
 
@@ -92,8 +96,10 @@ pub enum Change {
     IdentityDeleted { id: IdentityId },
     SessionPut { id: IdentityId, session: Option<Vec<u8>> },
     MessagePut { id: IdentityId, number: u64, generation: GenerationId, record: Vec<u8> },
-    MessageGone { id: IdentityId, number: u64 },
-    Purged { id: IdentityId },
+    DeliveryNoted { id: IdentityId, number: u64, delivery_count: u32 },
+    MessageGone { id: IdentityId, number: u64, outcome: Outcome },
+    FeedbackPut { id: IdentityId, number: u64, record: Vec<u8> },
+    FeedbackGone { numbers: Vec<u64> },
     MetaPut { key: String, value: Vec<u8> },
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use crate::activity::Activity;
 use crate::id::ModuleId;
 use crate::identity::Identity;
-use crate::queue::DeviceQueue;
+use crate::queue::{DeviceQueue, Queued};
 
 /// An identity's place in the registry. It outlives connections and updates, and ends with its generation.
 #[derive(Debug)]
@@ -49,6 +49,11 @@ impl Entry {
     /// How many cloud-to-device messages wait or are on their way.
     pub fn queued(&self) -> usize {
         self.queue.len()
+    }
+
+    /// The first messages that wait or are on their way, at most `count` of them.
+    pub fn peek(&self, count: usize) -> Vec<Queued> {
+        self.queue.peek(count)
     }
 
     /// Whether this generation of the identity is gone.

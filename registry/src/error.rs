@@ -42,3 +42,12 @@ pub enum SendError {
     #[error(transparent)]
     Store(StoreError),
 }
+
+/// Why a delivery was not completed, abandoned or rejected.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SettleError {
+    #[error("the lock is over, or the message is gone")]
+    LockLost,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}

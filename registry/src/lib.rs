@@ -9,10 +9,13 @@
 pub mod activity;
 pub mod backend;
 pub mod credential;
+mod deadlines;
 pub mod entry;
 pub mod error;
+pub mod feedback;
 pub mod id;
 pub mod identity;
+pub mod lock;
 pub mod message;
 pub mod policy;
 pub mod queue;

@@ -1,4 +1,4 @@
-//! A cloud-to-device message: what its sender gives, and what is kept of it.
+//! A cloud-to-device message: what its sender gives, what is kept of it, and what becomes of it.
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -13,6 +13,23 @@ pub enum Ack {
     Positive,
     Negative,
     Full,
+}
+
+/// What finally became of a message; each has exactly one.
+///
+/// Source: IoT Hub, "Send cloud-to-device messages", life cycle of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The device has it.
+    Completed,
+    /// The device refused it for good.
+    Rejected,
+    /// Nobody took it in time.
+    Expired,
+    /// The device gave it back as often as is allowed.
+    DeliveryCountExceeded,
+    /// An operator emptied the queue.
+    Purged,
 }
 
 /// A message as its sender gives it.
@@ -36,7 +53,7 @@ pub struct NewC2d {
 /// A message in a queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct C2dMessage {
-    /// Its number in its queue, from 1; later messages have greater ones.
+    /// Its number: later messages have greater ones, and no message ever has another's.
     pub number: u64,
     /// The generation it was addressed to; no other ever gets it.
     pub generation: GenerationId,
@@ -53,6 +70,16 @@ pub struct C2dMessage {
     pub body: Bytes,
 }
 
+impl Outcome {
+    pub(crate) const ALL: [Outcome; 5] = [
+        Outcome::Completed,
+        Outcome::Rejected,
+        Outcome::Expired,
+        Outcome::DeliveryCountExceeded,
+        Outcome::Purged,
+    ];
+}
+
 impl Ack {
     /// The word in `iothub-ack`.
     pub fn as_str(self) -> &'static str {
@@ -61,6 +88,16 @@ impl Ack {
             Ack::Positive => "positive",
             Ack::Negative => "negative",
             Ack::Full => "full",
+        }
+    }
+
+    /// Whether the sender wants to hear of this outcome.
+    pub fn wants(self, outcome: Outcome) -> bool {
+        match self {
+            Ack::None => false,
+            Ack::Positive => outcome == Outcome::Completed,
+            Ack::Negative => outcome != Outcome::Completed,
+            Ack::Full => true,
         }
     }
 }

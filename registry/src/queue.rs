@@ -1,24 +1,50 @@
 //! The queue of cloud-to-device messages that every identity is born with, in memory; the backend holds its truth.
 //!
-//! An empty queue allocates nothing. One consumer at a time is attached, the identity's session; a message it was
-//! handed is leased until it completes it or is gone, and goes back in order when it is gone.
+//! An empty queue allocates nothing. A message is with nobody, with the identity's one session until that ends, or
+//! locked by whoever polled it until the lock's time is over; what comes back keeps its place. A message found expired
+//! is never handed out again, whatever the clock does, and leaves once its outcome is stored.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::Notify;
 
-use crate::backend::StoreError;
-use crate::entry::Entry;
+use crate::lock::LockToken;
 use crate::message::C2dMessage;
-use crate::store::Registry;
 
-/// One message handed to a consumer.
+mod consumer;
+
+pub use consumer::Consumer;
+
+/// One message handed to a session.
 #[derive(Clone, Debug)]
 pub struct Lease {
     pub message: Arc<C2dMessage>,
-    /// 1 for the first delivery; more is a repeat.
+    /// Whether it was handed out before, as far as is known: a kill may forget it.
+    pub is_repeat: bool,
+}
+
+/// One message handed to a device that polls.
+#[derive(Clone, Debug)]
+pub struct Received {
+    pub message: Arc<C2dMessage>,
+    /// To complete, abandon or reject it by.
+    pub token: LockToken,
+    /// Whether it was handed out before, as far as is known: a kill may forget it.
+    pub is_repeat: bool,
+    /// How often it was abandoned before.
     pub delivery_count: u32,
+}
+
+/// A message in its queue, as an operator sees it.
+#[derive(Clone, Debug)]
+pub struct Queued {
+    pub message: Arc<C2dMessage>,
+    /// How often it was abandoned.
+    pub delivery_count: u32,
+    /// Whether it is on its way to the device and not acknowledged yet.
+    pub is_held: bool,
 }
 
 /// The messages of one identity.
@@ -27,15 +53,34 @@ pub(crate) struct DeviceQueue(Mutex<Option<Box<Inner>>>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    messages: Vec<Queued>,
-    consumer: Option<Attached>,
+    messages: Vec<Slot>,
+    session: Option<Attached>,
 }
 
 #[derive(Debug)]
-struct Queued {
+struct Slot {
     message: Arc<C2dMessage>,
+    /// How often it was abandoned.
     delivery_count: u32,
-    leased_by: Option<u64>,
+    was_delivered: bool,
+    /// Whether the store knows that it was delivered.
+    is_noted: bool,
+    /// Found expired; only its outcome is still to be stored.
+    is_expired: bool,
+    hold: Hold,
+}
+
+/// Who has a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hold {
+    Nobody,
+    /// The session of this number, until it ends.
+    Session(u64),
+    /// Whoever polled it, until this time on the monotonic clock.
+    Lock {
+        token: LockToken,
+        until: Instant,
+    },
 }
 
 #[derive(Debug)]
@@ -44,12 +89,30 @@ struct Attached {
     wake: Arc<Notify>,
 }
 
+/// What is to be done about a message whose time has come.
+#[derive(Debug)]
+pub(crate) enum Due {
+    /// It is not there any more.
+    Gone,
+    /// It has expired and is with nobody: its outcome is to be stored.
+    Settle(Arc<C2dMessage>),
+    /// It is with the device, which may still acknowledge it; look again then.
+    Later(Timestamp),
+}
+
 impl DeviceQueue {
     /// Adds a message; the backend hands them over in order.
-    pub(crate) fn push(&self, message: C2dMessage) {
+    pub(crate) fn push(&self, message: Arc<C2dMessage>) {
         let mut guard = self.lock();
         let inner = guard.get_or_insert_default();
-        inner.messages.push(Queued { message: Arc::new(message), delivery_count: 0, leased_by: None });
+        inner.messages.push(Slot {
+            message,
+            delivery_count: 0,
+            was_delivered: false,
+            is_noted: false,
+            is_expired: false,
+            hold: Hold::Nobody,
+        });
         inner.wake();
     }
 
@@ -57,33 +120,121 @@ impl DeviceQueue {
     pub(crate) fn remove(&self, number: u64) -> Option<usize> {
         let mut guard = self.lock();
         let inner = guard.as_mut()?;
-        let place = inner.messages.iter().position(|queued| queued.message.number == number)?;
-        let queued = inner.messages.remove(place);
-        inner.wake();
+        let place = inner.place(number)?;
+        let slot = inner.messages.remove(place);
         release_if_idle(&mut guard);
-        Some(queued.message.memory())
+        Some(slot.message.memory())
     }
 
-    /// Takes every message out; what they cost in memory.
-    pub(crate) fn clear(&self) -> usize {
+    /// Takes every message out.
+    pub(crate) fn clear(&self) -> Vec<Arc<C2dMessage>> {
         let mut guard = self.lock();
-        let Some(inner) = guard.as_mut() else { return 0 };
-        let memory = inner.messages.drain(..).map(|queued| queued.message.memory()).sum();
+        let Some(inner) = guard.as_mut() else { return Vec::new() };
+        let messages = inner.messages.drain(..).map(|slot| slot.message).collect();
         release_if_idle(&mut guard);
-        memory
+        messages
+    }
+
+    /// The store knows of a delivery that ended without an answer, or of one given back.
+    pub(crate) fn note(&self, number: u64, delivery_count: u32) {
+        let mut guard = self.lock();
+        let Some(inner) = guard.as_mut() else { return };
+        let Some(place) = inner.place(number) else { return };
+        let slot = &mut inner.messages[place];
+        let is_given_back = delivery_count > slot.delivery_count;
+        slot.delivery_count = slot.delivery_count.max(delivery_count);
+        (slot.was_delivered, slot.is_noted) = (true, true);
+        if is_given_back && matches!(slot.hold, Hold::Lock { .. }) {
+            slot.hold = Hold::Nobody;
+            inner.wake();
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
         self.lock().as_ref().map_or(0, |inner| inner.messages.len())
     }
 
-    /// The numbers of the messages that have expired and are with nobody.
-    pub(crate) fn expired(&self, now: Timestamp) -> Vec<u64> {
+    /// The first messages, at most `count` of them.
+    pub(crate) fn peek(&self, count: usize) -> Vec<Queued> {
         let guard = self.lock();
         let Some(inner) = guard.as_ref() else { return Vec::new() };
-        let expired =
-            inner.messages.iter().filter(|queued| queued.leased_by.is_none() && queued.message.expiry <= now);
-        expired.map(|queued| queued.message.number).collect()
+        let seen = inner.messages.iter().take(count).map(|slot| Queued {
+            message: Arc::clone(&slot.message),
+            delivery_count: slot.delivery_count,
+            is_held: slot.hold != Hold::Nobody,
+        });
+        seen.collect()
+    }
+
+    /// Every message there is now.
+    pub(crate) fn messages(&self) -> Vec<Arc<C2dMessage>> {
+        let guard = self.lock();
+        guard.as_ref().map_or_else(Vec::new, |inner| {
+            inner.messages.iter().map(|slot| Arc::clone(&slot.message)).collect()
+        })
+    }
+
+    /// The messages that have expired and are with nobody.
+    pub(crate) fn expired(&self, now: Timestamp) -> Vec<Arc<C2dMessage>> {
+        let mut guard = self.lock();
+        let Some(inner) = guard.as_mut() else { return Vec::new() };
+        let expired = inner.messages.iter_mut().filter_map(|slot| slot.expire(now).then_some(&slot.message));
+        expired.cloned().collect()
+    }
+
+    /// What to do about one message at `now`.
+    pub(crate) fn due(&self, number: u64, now: Timestamp) -> Due {
+        let mut guard = self.lock();
+        let Some(inner) = guard.as_mut() else { return Due::Gone };
+        let Some(place) = inner.place(number) else { return Due::Gone };
+        let slot = &mut inner.messages[place];
+        if slot.expire(now) {
+            return Due::Settle(Arc::clone(&slot.message));
+        }
+        // A device that has it may acknowledge it for a while; the sender shall not wait for ever.
+        let patience = slot.message.expiry.saturating_add(HELD_TIME_MAX).unwrap_or(Timestamp::MAX);
+        match slot.hold {
+            Hold::Session(_) if now >= patience => {
+                slot.is_expired = true;
+                Due::Settle(Arc::clone(&slot.message))
+            }
+            Hold::Session(_) => Due::Later(patience),
+            Hold::Nobody | Hold::Lock { .. } => {
+                Due::Later(now.saturating_add(LOOK_AGAIN).unwrap_or(Timestamp::MAX))
+            }
+        }
+    }
+
+    /// Locks the first message that is with nobody and has not expired, until `until`.
+    pub(crate) fn receive(&self, now: Timestamp, monotonic: Instant, until: Instant) -> Option<Received> {
+        let mut guard = self.lock();
+        let inner = guard.as_mut()?;
+        inner.end_locks(monotonic);
+        let slot = inner.next(now)?;
+        let token = LockToken::random();
+        slot.hold = Hold::Lock { token, until };
+        let is_repeat = std::mem::replace(&mut slot.was_delivered, true);
+        Some(Received {
+            message: Arc::clone(&slot.message),
+            token,
+            is_repeat,
+            delivery_count: slot.delivery_count,
+        })
+    }
+
+    /// The message a token locks, while its time is not over, and how often it was abandoned.
+    pub(crate) fn locked(&self, token: LockToken, monotonic: Instant) -> Option<(Arc<C2dMessage>, u32)> {
+        let guard = self.lock();
+        let mut slots = guard.as_ref()?.messages.iter();
+        let is_locked = |slot: &&Slot| matches!(slot.hold, Hold::Lock { token: own, until } if own == token && until > monotonic);
+        slots.find(is_locked).map(|slot| (Arc::clone(&slot.message), slot.delivery_count))
+    }
+
+    /// Gives back what was locked for a time that is over.
+    pub(crate) fn end_locks(&self, monotonic: Instant) {
+        if let Some(inner) = self.lock().as_mut() {
+            inner.end_locks(monotonic);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Box<Inner>>> {
@@ -93,89 +244,53 @@ impl DeviceQueue {
 
 impl Inner {
     fn wake(&self) {
-        if let Some(consumer) = &self.consumer {
-            consumer.wake.notify_one();
+        if let Some(session) = &self.session {
+            session.wake.notify_one();
         }
     }
 
+    fn place(&self, number: u64) -> Option<usize> {
+        // In order of their numbers, since they were pushed so.
+        self.messages.binary_search_by_key(&number, |slot| slot.message.number).ok()
+    }
+
     /// The first message that is with nobody and has not expired.
-    fn next(&mut self, now: Timestamp) -> Option<&mut Queued> {
-        self.messages.iter_mut().find(|queued| queued.leased_by.is_none() && queued.message.expiry > now)
+    fn next(&mut self, now: Timestamp) -> Option<&mut Slot> {
+        self.messages
+            .iter_mut()
+            .filter(|slot| slot.hold == Hold::Nobody)
+            .find_map(|slot| if slot.expire(now) { None } else { Some(slot) })
+    }
+
+    fn end_locks(&mut self, monotonic: Instant) {
+        let mut is_any = false;
+        for slot in &mut self.messages {
+            if matches!(slot.hold, Hold::Lock { until, .. } if until <= monotonic) {
+                slot.hold = Hold::Nobody;
+                is_any = true;
+            }
+        }
+        if is_any {
+            self.wake();
+        }
+    }
+}
+
+impl Slot {
+    /// Whether it is with nobody and has expired; if so, it has for good.
+    fn expire(&mut self, now: Timestamp) -> bool {
+        self.is_expired |= self.hold == Hold::Nobody && self.message.expiry <= now;
+        self.is_expired && self.hold == Hold::Nobody
     }
 }
 
 fn release_if_idle(guard: &mut MutexGuard<'_, Option<Box<Inner>>>) {
-    if guard.as_ref().is_some_and(|inner| inner.messages.is_empty() && inner.consumer.is_none()) {
+    if guard.as_ref().is_some_and(|inner| inner.messages.is_empty() && inner.session.is_none()) {
         **guard = None;
     }
 }
 
-/// One session's access to its identity's queue. Dropping it gives back every message it has not completed.
-#[derive(Debug)]
-pub struct Consumer {
-    registry: Arc<Registry>,
-    entry: Arc<Entry>,
-    number: u64,
-    wake: Arc<Notify>,
-}
-
-impl Consumer {
-    pub(crate) fn attach(registry: Arc<Registry>, entry: Arc<Entry>, number: u64) -> Self {
-        let wake = Arc::new(Notify::new());
-        let attached = Attached { number, wake: Arc::clone(&wake) };
-        entry.queue.lock().get_or_insert_default().consumer = Some(attached);
-        // What came before the consumer did is waiting.
-        wake.notify_one();
-        Self { registry, entry, number, wake }
-    }
-
-    /// Waits until `lease` may find something. Cancel-safe; one waiter at a time.
-    pub async fn ready(&self) {
-        self.wake.notified().await;
-    }
-
-    /// The next message in order that is with nobody and has not expired at `now`, leased to this consumer. Expired
-    /// ones on the way are dropped. Whoever stops before this finds nothing is woken again by its next completion.
-    pub fn lease(&mut self, now: Timestamp) -> Option<Lease> {
-        self.registry.drop_expired(&self.entry, now);
-        let mut guard = self.entry.queue.lock();
-        let queued = guard.as_mut()?.next(now)?;
-        queued.leased_by = Some(self.number);
-        queued.delivery_count += 1;
-        Some(Lease { message: Arc::clone(&queued.message), delivery_count: queued.delivery_count })
-    }
-
-    /// The device has the message: it leaves the queue for good. `false` when it is not leased to this consumer.
-    pub async fn complete(&mut self, number: u64) -> Result<bool, StoreError> {
-        let is_ours =
-            |queued: &Queued| queued.message.number == number && queued.leased_by == Some(self.number);
-        if !self.entry.queue.lock().as_ref().is_some_and(|inner| inner.messages.iter().any(is_ours)) {
-            return Ok(false);
-        }
-        self.registry.dequeue(&self.entry, number).await?;
-        Ok(true)
-    }
-
-    /// How many messages are leased to this consumer.
-    pub fn leased(&self) -> usize {
-        let guard = self.entry.queue.lock();
-        guard.as_ref().map_or(0, |inner| {
-            inner.messages.iter().filter(|queued| queued.leased_by == Some(self.number)).count()
-        })
-    }
-}
-
-impl Drop for Consumer {
-    fn drop(&mut self) {
-        let mut guard = self.entry.queue.lock();
-        let Some(inner) = guard.as_mut() else { return };
-        for queued in inner.messages.iter_mut().filter(|queued| queued.leased_by == Some(self.number)) {
-            queued.leased_by = None;
-        }
-        if inner.consumer.as_ref().is_some_and(|attached| attached.number == self.number) {
-            inner.consumer = None;
-        }
-        inner.wake();
-        release_if_idle(&mut guard);
-    }
-}
+/// How long after its expiry a message in a session's hands may still be acknowledged. Source: IoT Hub, the lock time.
+const HELD_TIME_MAX: SignedDuration = SignedDuration::from_secs(60);
+/// When to look again at an expired message that somebody has locked.
+const LOOK_AGAIN: SignedDuration = SignedDuration::from_secs(1);

@@ -1,4 +1,4 @@
-//! What is written down: versioned records of identities and messages, apart from the domain values on purpose.
+//! What is written down: versioned records of identities, messages and feedback, apart from the domain values on purpose.
 //!
 //! To change a record: add a version to its enum, write that one, and keep reading the old ones.
 
@@ -7,9 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::backend::StoreError;
 use crate::credential::{KeyPair, SymmetricKey, Thumbprint, ThumbprintPair};
+use crate::feedback::Feedback;
 use crate::id::{GenerationId, IdentityId, Revision};
 use crate::identity::{Authentication, Identity, Status};
-use crate::message::{Ack, C2dMessage};
+use crate::message::{Ack, C2dMessage, Outcome};
 
 #[derive(Serialize, Deserialize)]
 enum IdentityRecord {
@@ -52,6 +53,19 @@ struct MessageV1 {
     ack: u8,
     properties: Vec<(String, String)>,
     body: bytes::Bytes,
+}
+
+#[derive(Serialize, Deserialize)]
+enum FeedbackRecord {
+    V1(FeedbackV1),
+}
+
+#[derive(Serialize, Deserialize)]
+struct FeedbackV1 {
+    generation: u64,
+    message_id: String,
+    outcome: u8,
+    at_ns: i128,
 }
 
 /// An identity as it is stored; id, generation and revision stand beside it.
@@ -172,5 +186,42 @@ pub(crate) fn decode_message(
         },
         properties: v1.properties,
         body: v1.body,
+    })
+}
+
+/// Feedback as it is stored; the identity it tells of stands beside it.
+pub(crate) fn encode_feedback(feedback: &Feedback) -> Vec<u8> {
+    let record = FeedbackRecord::V1(FeedbackV1 {
+        generation: feedback.generation.number(),
+        message_id: feedback.message_id.clone(),
+        outcome: match feedback.outcome {
+            Outcome::Completed => 0,
+            Outcome::Rejected => 1,
+            Outcome::Expired => 2,
+            Outcome::DeliveryCountExceeded => 3,
+            Outcome::Purged => 4,
+        },
+        at_ns: feedback.at.as_nanosecond(),
+    });
+    postcard::to_stdvec(&record).expect("writing to memory cannot fail")
+}
+
+/// The feedback a record holds.
+pub(crate) fn decode_feedback(device: &IdentityId, record: &[u8]) -> Result<Feedback, StoreError> {
+    let unreadable = || StoreError::Fatal(format!("the record of feedback on {device} cannot be read"));
+    let FeedbackRecord::V1(v1) = postcard::from_bytes(record).map_err(|_| unreadable())?;
+    Ok(Feedback {
+        device: device.clone(),
+        generation: GenerationId::new(v1.generation),
+        message_id: v1.message_id,
+        outcome: match v1.outcome {
+            0 => Outcome::Completed,
+            1 => Outcome::Rejected,
+            2 => Outcome::Expired,
+            3 => Outcome::DeliveryCountExceeded,
+            4 => Outcome::Purged,
+            _ => return Err(unreadable()),
+        },
+        at: Timestamp::from_nanosecond(v1.at_ns).map_err(|_| unreadable())?,
     })
 }

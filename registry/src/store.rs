@@ -14,13 +14,18 @@ use dashmap::DashMap;
 use jiff::Timestamp;
 
 use crate::backend::{Backend, Change, Expect, Mutation, StoreError, Written};
+use crate::deadlines::Deadlines;
 use crate::entry::Entry;
-use crate::error::{RegistryError, SendError};
+use crate::error::RegistryError;
+use crate::feedback::{FeedbackLimits, FeedbackQueue};
 use crate::id::{DeviceId, GenerationId, IdentityId, Precondition, Revision};
 use crate::identity::{Identity, IdentitySpec, Status};
-use crate::message::{C2dMessage, NewC2d};
-use crate::queue::Consumer;
+use crate::message::Outcome;
 use crate::record;
+
+mod c2d;
+
+pub use c2d::QueueCounts;
 
 /// The bounds of a registry.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +38,30 @@ pub struct RegistryLimits {
     pub c2d_ttl_max: Duration,
     /// Memory of all waiting messages together, in bytes.
     pub queued_bytes_max: usize,
+    /// How often a message may be abandoned until it is given up.
+    pub delivery_count_max: u32,
+    pub feedback: FeedbackLimits,
+}
+
+/// IoT Hub's own. Source: "Send cloud-to-device messages"; the bounds over all queues are ours.
+impl Default for RegistryLimits {
+    fn default() -> Self {
+        Self {
+            modules_per_device_max: 20,
+            queue_messages_max: 50,
+            c2d_bytes_max: 65_536,
+            c2d_ttl_default: Duration::from_secs(3600),
+            c2d_ttl_max: Duration::from_secs(2 * 86_400),
+            queued_bytes_max: 1 << 30,
+            delivery_count_max: 10,
+            feedback: FeedbackLimits {
+                records_max: 100_000,
+                ttl: Duration::from_secs(3600),
+                batch_time_max: Duration::from_secs(15),
+                deliveries_max: 10,
+            },
+        }
+    }
 }
 
 /// The identities of one hub.
@@ -95,6 +124,10 @@ struct State {
     disabled_devices: AtomicUsize,
     modules: AtomicUsize,
     queued_bytes: AtomicUsize,
+    deadlines: Mutex<Deadlines>,
+    feedback: FeedbackQueue,
+    /// How many messages ended so since the start, by outcome.
+    outcomes: [AtomicU64; Outcome::ALL.len()],
     last_generation: AtomicU64,
     observer: OnceLock<Observer>,
 }
@@ -237,62 +270,6 @@ impl Registry {
         }
     }
 
-    /// Puts a message into an identity's queue. `Ok` means on stable storage.
-    ///
-    /// Source: IoT Hub, "Send cloud-to-device messages", for limits and defaults.
-    pub async fn send(
-        &self,
-        to: &IdentityId,
-        message: NewC2d,
-        now: Timestamp,
-    ) -> Result<Arc<C2dMessage>, SendError> {
-        let expiry = self.check_message(&message, now)?;
-        let entry = self.entry(to).ok_or_else(|| SendError::NotFound(to.clone()))?;
-        let identity = entry.identity();
-        if identity.status == Status::Disabled {
-            return Err(SendError::Disabled(to.clone()));
-        }
-        // Its number is the backend's to give; the record does not hold it.
-        let message = C2dMessage::new(message, 0, identity.generation, now, expiry);
-        if self.state.queued_bytes.load(Ordering::Relaxed) + message.memory() > self.limits.queued_bytes_max {
-            return Err(SendError::HubFull);
-        }
-        // Expired messages give their places to living ones.
-        let expired =
-            entry.queue.expired(now).into_iter().map(|number| Mutation::Dequeue { id: to.clone(), number });
-        let enqueue = Mutation::Enqueue {
-            id: to.clone(),
-            generation: identity.generation,
-            queue_max: self.limits.queue_messages_max,
-            record: record::encode_message(&message),
-        };
-        let written =
-            self.backend.submit(expired.chain([enqueue]).collect()).await.map_err(|error| match error {
-                StoreError::QueueFull(limit) => SendError::QueueFull { to: to.clone(), limit },
-                StoreError::NotFound | StoreError::Conflict => SendError::NotFound(to.clone()),
-                other => SendError::Store(other),
-            })?;
-        match written.last() {
-            Some(Written::Number(number)) => Ok(Arc::new(C2dMessage { number: *number, ..message })),
-            _ => Err(SendError::Store(StoreError::Fatal("the store did not number a message".into()))),
-        }
-    }
-
-    /// Removes every message from an identity's queue; how many there were.
-    pub async fn purge(&self, id: &IdentityId) -> Result<u64, RegistryError> {
-        let written = self.backend.submit(vec![Mutation::Purge { id: id.clone() }]).await;
-        match written.map_err(|error| self.store_error(id, error))?.first() {
-            Some(Written::Removed(count)) => Ok(*count),
-            _ => Ok(0),
-        }
-    }
-
-    /// Attaches a consumer to an identity's queue.
-    pub fn attach(self: &Arc<Self>, entry: &Arc<Entry>) -> Consumer {
-        let number = self.next_consumer.fetch_add(1, Ordering::Relaxed);
-        Consumer::attach(Arc::clone(self), Arc::clone(entry), number)
-    }
-
     /// Keeps the session of an identity, or forgets it. The bytes are the caller's; a re-created id inherits nothing.
     pub async fn save_session(
         &self,
@@ -333,22 +310,6 @@ impl Registry {
         self.backend.close();
     }
 
-    pub(crate) async fn dequeue(&self, entry: &Entry, number: u64) -> Result<(), StoreError> {
-        let id = entry.identity().id.clone();
-        self.backend.submit(vec![Mutation::Dequeue { id, number }]).await.map(|_| ())
-    }
-
-    /// Has the expired messages of a queue removed; nobody waits for it, they are delivered to nobody meanwhile.
-    pub(crate) fn drop_expired(&self, entry: &Entry, now: Timestamp) {
-        let expired = entry.queue.expired(now);
-        if expired.is_empty() || entry.is_deleted() {
-            return;
-        }
-        let id = entry.identity().id.clone();
-        self.backend
-            .post(expired.into_iter().map(|number| Mutation::Dequeue { id: id.clone(), number }).collect());
-    }
-
     async fn put(&self, identity: Identity, expect: Expect) -> Result<Arc<Identity>, StoreError> {
         let put = Mutation::PutIdentity {
             id: identity.id.clone(),
@@ -369,34 +330,6 @@ impl Registry {
             return Err(RegistryError::NotFound(device));
         }
         Ok(())
-    }
-
-    fn check_message(&self, message: &NewC2d, now: Timestamp) -> Result<Timestamp, SendError> {
-        let size = message.size();
-        if size > self.limits.c2d_bytes_max {
-            return Err(SendError::TooLarge { size, limit: self.limits.c2d_bytes_max });
-        }
-        if message.message_id.as_ref().is_some_and(|id| id.chars().count() > MESSAGE_ID_CHARS_MAX) {
-            return Err(SendError::LongMessageId { limit: MESSAGE_ID_CHARS_MAX });
-        }
-        let system = [
-            &message.message_id,
-            &message.correlation_id,
-            &message.user_id,
-            &message.content_type,
-            &message.content_encoding,
-            &message.to,
-        ];
-        let application = message.properties.iter().flat_map(|(name, value)| [name, value]);
-        if system.into_iter().flatten().chain(application).any(|text| text.contains('\0')) {
-            return Err(SendError::BadProperty);
-        }
-        let bad_expiry = SendError::BadExpiry { max_seconds: self.limits.c2d_ttl_max.as_secs() };
-        let Some(expiry) = message.expiry else {
-            return now.checked_add(self.limits.c2d_ttl_default).map_err(|_| bad_expiry);
-        };
-        let latest = now.checked_add(self.limits.c2d_ttl_max).unwrap_or(Timestamp::MAX);
-        if expiry <= now || expiry > latest { Err(bad_expiry) } else { Ok(expiry) }
     }
 
     /// Greater than every generation this registry ever had, whatever the clock does; close to .NET's ticks.
@@ -440,23 +373,18 @@ impl State {
                 }
             }
             Change::MessagePut { id, number, generation, record } => {
-                let message = record::decode_message(&id, number, generation, &record)?;
-                if let Some(entry) = self.entry(&id).filter(|entry| entry.identity().generation == generation)
-                {
-                    self.queued_bytes.fetch_add(message.memory(), Ordering::Relaxed);
-                    entry.queue.push(message);
-                }
+                self.put_message(record::decode_message(&id, number, generation, &record)?, &id);
             }
-            Change::MessageGone { id, number } => {
-                if let Some(memory) = self.entry(&id).and_then(|entry| entry.queue.remove(number)) {
-                    self.queued_bytes.fetch_sub(memory, Ordering::Relaxed);
-                }
-            }
-            Change::Purged { id } => {
+            Change::DeliveryNoted { id, number, delivery_count } => {
                 if let Some(entry) = self.entry(&id) {
-                    self.queued_bytes.fetch_sub(entry.queue.clear(), Ordering::Relaxed);
+                    entry.queue.note(number, delivery_count);
                 }
             }
+            Change::MessageGone { id, number, outcome } => self.remove_message(&id, number, outcome),
+            Change::FeedbackPut { id, number, record } => {
+                self.feedback.push(number, record::decode_feedback(&id, &record)?);
+            }
+            Change::FeedbackGone { numbers } => self.feedback.remove(&numbers),
             Change::MetaPut { key, value } => {
                 self.meta.lock().unwrap_or_else(PoisonError::into_inner).insert(key, value);
             }
@@ -500,7 +428,7 @@ impl State {
     fn delete(&self, id: &IdentityId) {
         let Some((_, entry)) = self.entries.remove(id) else { return };
         entry.set_deleted();
-        self.queued_bytes.fetch_sub(entry.queue.clear(), Ordering::Relaxed);
+        self.forget_messages(id, &entry);
         self.count_disabled(Some(&entry.identity()), None);
         match &id.module {
             None => {
@@ -540,7 +468,6 @@ impl State {
 const LAST_GENERATION: &str = "last_generation";
 /// .NET counts 100 ns ticks from the year 1; 1970 began at this one.
 const TICKS_AT_1970: u64 = 621_355_968_000_000_000;
-const MESSAGE_ID_CHARS_MAX: usize = 128;
 
 #[cfg(test)]
 mod tests;

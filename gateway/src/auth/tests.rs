@@ -21,14 +21,7 @@ struct World {
 impl World {
     async fn new() -> Self {
         let directory = TempDir::new().unwrap();
-        let limits = RegistryLimits {
-            modules_per_device_max: 20,
-            queue_messages_max: 50,
-            c2d_bytes_max: 65_536,
-            c2d_ttl_default: Duration::from_secs(3600),
-            c2d_ttl_max: Duration::from_secs(7200),
-            queued_bytes_max: 1 << 20,
-        };
+        let limits = RegistryLimits::default();
         let registry =
             Registry::open(Box::new(SqliteBackend::open(directory.path()).unwrap()), limits).unwrap();
         for id in ["d1", "d10", "D1", "off", "d1/m", "d1/m2", "off/m"] {

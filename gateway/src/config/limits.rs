@@ -114,6 +114,18 @@ limits! {
     c2d_ttl_default: Duration as duration = seconds(3_600), seconds(1), seconds(30 * DAY_SECONDS);
     /// The furthest expiry a sender may ask for.
     c2d_ttl_max: Duration as duration = seconds(2 * DAY_SECONDS), seconds(1), seconds(30 * DAY_SECONDS);
+    /// How often a device may abandon a C2D message until it is given up.
+    c2d_delivery_count_max: usize as count = 10, 1, 100;
+    /// How long a C2D message that was polled over HTTPS is locked if the device does not say.
+    c2d_lock_time_default: Duration as duration = seconds(60), seconds(5), seconds(300);
+    /// Feedback on C2D messages that waits for services; beyond it the oldest is dropped.
+    feedback_records_max: usize as count = 100_000, 64, 10_000_000;
+    /// How long feedback waits for a service.
+    feedback_ttl_max: Duration as duration = seconds(3_600), seconds(60), seconds(2 * DAY_SECONDS);
+    /// How long the first record of a batch of feedback waits for others.
+    feedback_batch_time_max: Duration as duration = seconds(15), seconds(0), seconds(600);
+    /// How often a batch of feedback is handed out at most.
+    feedback_delivery_count_max: usize as count = 10, 1, 100;
     /// All waiting C2D messages of the hub.
     queued_bytes_max: usize as bytes = kib(1_024 * 1_024), kib(1_024), kib(1_024 * 1_024 * 1_024);
 }

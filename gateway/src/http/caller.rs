@@ -1,17 +1,19 @@
-//! Who calls: the verified policy behind a request, and the api-version every IoT Hub request must carry.
+//! Who calls: the verified policy or identity behind a request, and the api-version every IoT Hub request must carry.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::extract::{FromRequest, FromRequestParts, RawPathParams, Request};
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use crate::auth::{Face, Origin, VerifiedService};
+use portcullis_registry::id::{DeviceId, IdentityId, ModuleId};
+
+use crate::auth::{Face, Origin, VerifiedIdentity, VerifiedService};
 use crate::http::problem::Problem;
 use crate::hub::Hub;
 
@@ -30,6 +32,30 @@ impl FromRequestParts<Arc<Hub>> for Caller {
             hub.metrics.requests_refused.inc();
             tracing::debug!(reason = problem.for_operator(), path = parts.uri.path(), "request refused");
         })
+    }
+}
+
+/// The device or module that a path names, proven by the request to be its caller.
+pub(super) struct DeviceCaller(pub(super) VerifiedIdentity);
+
+impl FromRequestParts<Arc<Hub>> for DeviceCaller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, hub: &Arc<Hub>) -> Result<Self, Problem> {
+        let path = RawPathParams::from_request_parts(parts, hub)
+            .await
+            .map_err(|error| Problem::argument_invalid(error.to_string()))?;
+        let segment = |name| path.iter().find(|(own, _)| *own == name).map(|(_, value)| value);
+        let id = IdentityId {
+            device: DeviceId::parse(segment("device").unwrap_or_default())?,
+            module: segment("module").map(ModuleId::parse).transpose()?,
+        };
+        let caller = verify_device(parts, hub, &id).inspect_err(|problem| {
+            hub.metrics.requests_refused.inc();
+            tracing::debug!(reason = problem.for_operator(), identity = %id, "request of a device refused");
+        })?;
+        caller.entry().activity().seen(hub.clock.wall());
+        Ok(DeviceCaller(caller))
     }
 }
 
@@ -73,18 +99,35 @@ fn is_api_version(text: &str) -> bool {
 }
 
 fn verify(parts: &Parts, hub: &Hub) -> Result<VerifiedService, Problem> {
-    let mut headers = parts.headers.get_all(AUTHORIZATION).iter();
-    let (Some(header), None) = (headers.next(), headers.next()) else {
-        return Err(Problem::unauthorized("exactly one Authorization header is needed"));
-    };
-    let token =
-        header.to_str().map_err(|_| Problem::unauthorized("the Authorization header is not ASCII"))?;
     let policies = hub.policies();
+    if let Some(proven) = parts.extensions.get::<VerifiedService>() {
+        // A command of `admin`, whose caller has proven itself at CONNECT.
+        return match proven.still_holds(&policies) {
+            true => Ok(proven.clone()),
+            false => Err(Problem::unauthorized("the policy was changed since CONNECT")),
+        };
+    }
+    let token = token(parts)?;
     let peer =
         parts.extensions.get::<Peer>().ok_or_else(|| Problem::unauthorized("a request from nowhere"))?;
     let origin = Origin { face: Face::Rest, peer: peer.0 };
     let verdict = hub.authority(&policies).verify_service(token, None, origin, hub.clock.wall());
     verdict.map_err(|error| Problem::unauthorized(error.to_string()))
+}
+
+fn verify_device(parts: &Parts, hub: &Hub, id: &IdentityId) -> Result<VerifiedIdentity, Problem> {
+    let token = token(parts)?;
+    let policies = hub.policies();
+    let verdict = hub.authority(&policies).verify(id, Some(token), hub.clock.wall());
+    verdict.map_err(|error| Problem::unauthorized(error.to_string()))
+}
+
+fn token(parts: &Parts) -> Result<&str, Problem> {
+    let mut headers = parts.headers.get_all(AUTHORIZATION).iter();
+    let (Some(header), None) = (headers.next(), headers.next()) else {
+        return Err(Problem::unauthorized("exactly one Authorization header is needed"));
+    };
+    header.to_str().map_err(|_| Problem::unauthorized("the Authorization header is not ASCII"))
 }
 
 #[cfg(test)]

@@ -57,6 +57,17 @@ pub(super) async fn purge(
     Ok(Json(json!({ "totalMessagesPurged": count, "deviceId": device, "moduleId": null })))
 }
 
+/// The same for a module: ours.
+pub(super) async fn purge_module(
+    State(hub): State<Arc<Hub>>,
+    Caller(caller): Caller,
+    Path((device, module)): Path<(String, String)>,
+) -> Result<Json<Value>, Problem> {
+    let id = IdentityId::module(DeviceId::parse(&device)?, ModuleId::parse(&module)?);
+    let count = c2d::purge(&hub, &caller, &id).await?;
+    Ok(Json(json!({ "totalMessagesPurged": count, "deviceId": device, "moduleId": module })))
+}
+
 async fn send(
     hub: &Hub,
     caller: &VerifiedService,
@@ -65,12 +76,18 @@ async fn send(
     headers: &HeaderMap,
     body: axum::body::Bytes,
 ) -> Result<Response, Problem> {
-    // IoT Hub: both `deviceBound` and `devicebound` are in use.
-    if !bound.eq_ignore_ascii_case("devicebound") {
-        return Err(Problem::not_found("there is nothing at this path"));
-    }
+    check_bound(bound)?;
     let accepted = c2d::send(hub, caller, to, parse_message(headers, body)?).await?;
     Ok((StatusCode::NO_CONTENT, [("iothub-messageid", accepted.message_id.clone())]).into_response())
+}
+
+/// IoT Hub: both `deviceBound` and `devicebound` are in use.
+pub(super) fn check_bound(bound: &str) -> Result<(), Problem> {
+    if bound.eq_ignore_ascii_case("devicebound") {
+        Ok(())
+    } else {
+        Err(Problem::not_found("there is nothing at this path"))
+    }
 }
 
 fn parse_message(headers: &HeaderMap, body: axum::body::Bytes) -> Result<NewC2d, Problem> {
@@ -93,14 +110,14 @@ fn parse_message(headers: &HeaderMap, body: axum::body::Bytes) -> Result<NewC2d,
 }
 
 /// A header's text; absent and empty are the same.
-fn text(headers: &HeaderMap, name: HeaderName) -> Result<Option<String>, Problem> {
+pub(super) fn text(headers: &HeaderMap, name: HeaderName) -> Result<Option<String>, Problem> {
     let Some(value) = headers.get(&name) else { return Ok(None) };
     let text = std::str::from_utf8(value.as_bytes())
         .map_err(|_| Problem::argument_invalid(format!("header {name} is not UTF-8")))?;
     Ok(Some(text.trim().to_owned()).filter(|text| !text.is_empty()))
 }
 
-fn parse_ack(text: Option<&str>) -> Result<Ack, Problem> {
+pub(super) fn parse_ack(text: Option<&str>) -> Result<Ack, Problem> {
     match text.map(str::to_ascii_lowercase).as_deref() {
         None | Some("none") => Ok(Ack::None),
         Some("positive") => Ok(Ack::Positive),
@@ -112,13 +129,13 @@ fn parse_ack(text: Option<&str>) -> Result<Ack, Problem> {
     }
 }
 
-fn parse_expiry(text: &str) -> Result<Timestamp, Problem> {
+pub(super) fn parse_expiry(text: &str) -> Result<Timestamp, Problem> {
     text.parse().map_err(|_| {
         Problem::argument_invalid(format!("expiry {text:?} is not an ISO 8601 time with a zone"))
     })
 }
 
-fn properties(headers: &HeaderMap) -> Result<Vec<(String, String)>, Problem> {
+pub(super) fn properties(headers: &HeaderMap) -> Result<Vec<(String, String)>, Problem> {
     let mut properties = Vec::new();
     for (name, value) in headers {
         if let Some(own) = name.as_str().strip_prefix("iothub-app-") {

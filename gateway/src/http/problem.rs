@@ -7,12 +7,14 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use portcullis_registry::backend::StoreError;
-use portcullis_registry::error::{RegistryError, SendError};
+use portcullis_registry::error::{RegistryError, SendError, SettleError};
 use portcullis_registry::id::{IdentityId, InvalidId};
 
 use crate::auth::AuthError;
 use crate::bulk::ChangeError;
 use crate::c2d::C2dError;
+use crate::d2c::IngestError;
+use crate::feedback::FeedbackError;
 use crate::identities::IdentityError;
 
 /// An error as a caller sees it, and the reason only the operator sees.
@@ -156,7 +158,38 @@ impl From<C2dError> for Problem {
                 "the properties are too long for an MQTT topic",
             ),
             C2dError::Send(error) => error.into(),
-            C2dError::Purge(error) => error.into(),
+            C2dError::Queue(error) => error.into(),
+        }
+    }
+}
+
+impl From<SettleError> for Problem {
+    fn from(error: SettleError) -> Self {
+        match error {
+            SettleError::LockLost => {
+                Self::new(StatusCode::PRECONDITION_FAILED, "DeviceMessageLockLost", error.to_string())
+            }
+            SettleError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<FeedbackError> for Problem {
+    fn from(error: FeedbackError) -> Self {
+        match error {
+            FeedbackError::Forbidden(error) => error.into(),
+            FeedbackError::Settle(error) => error.into(),
+        }
+    }
+}
+
+impl From<IngestError> for Problem {
+    fn from(error: IngestError) -> Self {
+        match error {
+            IngestError::Bag(error) => Self::argument_invalid(error.to_string()),
+            IngestError::Bus(error) => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", error.to_string())
+            }
         }
     }
 }

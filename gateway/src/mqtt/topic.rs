@@ -52,6 +52,8 @@ pub enum Filter {
     /// Telemetry, for services only. `device` absent: of every device. `modules` absent: what devices send
     /// themselves; `Some(None)`: what any of their modules sends; `Some(Some(_))`: what that module sends.
     Events { device: Option<DeviceId>, modules: Option<Option<ModuleId>> },
+    /// What became of cloud-to-device messages, for services only.
+    Feedback,
 }
 
 /// Why a topic or filter is not one for this peer.
@@ -94,6 +96,7 @@ pub fn parse_publish<'a>(role: &Role, topic: &'a str) -> Result<PublishTopic<'a>
 pub fn parse_filter(role: &Role, text: &str) -> Result<Filter, TopicError> {
     let filter = match role {
         Role::Device(id) => parse_device_filter(id, text),
+        Role::Service if text == FEEDBACK_TOPIC => Some(Filter::Feedback),
         Role::Service => parse_events_filter(text),
     };
     filter.ok_or_else(|| TopicError::NotForSubscribe(excerpt(text)))
@@ -268,7 +271,7 @@ fn own_prefix(device: &str, module: Option<&str>) -> String {
 }
 
 /// Where a message goes when its sender did not say: IoT Hub percent-encodes the ids in it.
-fn address(id: &IdentityId) -> String {
+pub(crate) fn address(id: &IdentityId) -> String {
     let device = utf8_percent_encode(id.device.as_str(), ENCODED);
     match &id.module {
         None => format!("/devices/{device}/messages/devicebound"),
@@ -280,7 +283,7 @@ fn address(id: &IdentityId) -> String {
 }
 
 /// .NET's round-trip form: `2024-05-01T08:15:30.0000000Z`.
-fn round_trip_time(time: Timestamp) -> String {
+pub(crate) fn round_trip_time(time: Timestamp) -> String {
     format!("{time:.7}")
 }
 
@@ -288,6 +291,9 @@ fn round_trip_time(time: Timestamp) -> String {
 fn excerpt(topic: &str) -> String {
     topic.chars().take(EXCERPT_CHARACTERS).collect()
 }
+
+/// Where services hear what became of cloud-to-device messages.
+pub const FEEDBACK_TOPIC: &str = "$admin/feedback";
 
 const ACK_NAME: &str = "iothub-ack";
 

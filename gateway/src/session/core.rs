@@ -10,14 +10,17 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
+use portcullis_registry::lock::LockToken;
 use portcullis_registry::queue::Lease;
 
 use self::allowance::Allowance;
+use self::in_flight::{InFlight, Sent};
 use self::subscriptions::Subscriptions;
 use crate::mqtt::packet::{Packet, Publish, QoS, SUBSCRIPTION_REFUSED, Subscribe, Unsubscribe, Utf8Bytes};
 use crate::mqtt::topic::{self, Filter, PublishTopic, Role, TopicError};
 
 mod allowance;
+mod in_flight;
 mod subscriptions;
 
 /// The rules of one session.
@@ -35,9 +38,7 @@ pub struct SessionCore {
     unanswered: VecDeque<Unanswered>,
     /// SUBACKs and UNSUBACKs that wait for the subscriptions to be stored, in order.
     unsaved: VecDeque<Packet>,
-    /// Sent at QoS 1 and not acknowledged yet, in order.
-    in_flight: VecDeque<InFlight>,
-    last_event_id: u16,
+    in_flight: InFlight,
     allowance: Allowance,
     keep_alive: Duration,
     silent_until: Instant,
@@ -95,6 +96,8 @@ pub enum Action {
     SaveSubscriptions(Option<Vec<u8>>),
     /// The device has the message of this number.
     Complete(u64),
+    /// The service has this batch of feedback.
+    CompleteFeedback(LockToken),
     /// The last action. `send_will` tells that the Will, if the peer left one, is due.
     Close {
         reason: CloseReason,
@@ -142,13 +145,6 @@ pub enum SessionError {
 struct Unanswered {
     packet_id: u16,
     is_taken: bool,
-}
-
-/// A PUBLISH of ours that has no PUBACK yet; `number` is the message's in its device's queue, if it came from one.
-#[derive(Clone, Copy, Debug)]
-struct InFlight {
-    packet_id: u16,
-    number: Option<u64>,
 }
 
 /// The end of the credential, and when to look at the wall clock next.
@@ -216,8 +212,7 @@ impl SessionCore {
             actions: VecDeque::new(),
             unanswered: VecDeque::new(),
             unsaved: VecDeque::new(),
-            in_flight: VecDeque::new(),
-            last_event_id: 0,
+            in_flight: InFlight::default(),
             allowance: Allowance::new(now.monotonic),
             keep_alive,
             silent_until: now.monotonic + keep_alive,
@@ -277,18 +272,17 @@ impl SessionCore {
             return;
         };
         let at_least_once = granted != QoS::AtMostOnce;
-        let packet_id = at_least_once.then(|| self.free_packet_id(message.number));
+        let packet_id = at_least_once.then(|| self.in_flight.add_message(message.number));
         self.actions.push_back(Action::Send(Packet::Publish(Publish {
-            dup: at_least_once && lease.delivery_count > 1,
+            dup: at_least_once && lease.is_repeat,
             qos: granted,
             retain: false,
             topic,
             packet_id,
             payload: message.body.clone(),
         })));
-        match packet_id {
-            Some(packet_id) => self.in_flight.push_back(InFlight { packet_id, number: Some(message.number) }),
-            None => self.actions.push_back(Action::Complete(message.number)),
+        if packet_id.is_none() {
+            self.actions.push_back(Action::Complete(message.number));
         }
     }
 
@@ -307,12 +301,23 @@ impl SessionCore {
         if self.ending {
             return;
         }
-        let packet_id =
-            (qos != QoS::AtMostOnce).then(|| self.free_packet_id(u64::from(self.last_event_id) + 1));
-        if let Some(packet_id) = packet_id {
-            self.last_event_id = packet_id;
-            self.in_flight.push_back(InFlight { packet_id, number: None });
+        self.publish_to_service(topic, payload, qos, Sent::Event);
+    }
+
+    /// A batch of feedback for a service; asked for only while `wants_feedback`.
+    pub fn on_feedback(&mut self, token: LockToken, payload: Bytes) {
+        let Some(qos) = self.subscriptions.feedback_qos().filter(|_| !self.ending) else { return };
+        let Ok(topic) = Utf8Bytes::parse(Bytes::from_static(topic::FEEDBACK_TOPIC.as_bytes())) else {
+            return;
+        };
+        self.publish_to_service(topic, payload, qos, Sent::Feedback(token));
+        if qos == QoS::AtMostOnce {
+            self.actions.push_back(Action::CompleteFeedback(token));
         }
+    }
+
+    fn publish_to_service(&mut self, topic: Utf8Bytes, payload: Bytes, qos: QoS, what: Sent) {
+        let packet_id = (qos != QoS::AtMostOnce).then(|| self.in_flight.add(what));
         let publish = Publish { dup: false, qos, retain: false, topic, packet_id, payload };
         self.actions.push_back(Action::Send(Packet::Publish(publish)));
     }
@@ -354,7 +359,7 @@ impl SessionCore {
         }
         self.ending = true;
         if reason.is_revocation() {
-            self.actions.retain(|action| matches!(action, Action::Complete(_)));
+            self.actions.retain(|action| matches!(action, Action::Complete(_) | Action::CompleteFeedback(_)));
         }
         // [MQTT-3.1.2-8]: due unless the peer said goodbye ([MQTT-3.14.4-3]); never after a revocation (threats T603).
         let send_will = self.will && reason != CloseReason::ClientDisconnected && !reason.is_revocation();
@@ -385,6 +390,13 @@ impl SessionCore {
     /// Whether an event could be sent now.
     pub fn wants_event(&self) -> bool {
         !self.ending && self.in_flight.len() < EVENTS_IN_FLIGHT_MAX && !self.event_filters().is_empty()
+    }
+
+    /// Whether a batch of feedback could be sent now.
+    pub fn wants_feedback(&self) -> bool {
+        !self.ending
+            && self.subscriptions.feedback_qos().is_some()
+            && self.in_flight.batches() < FEEDBACK_IN_FLIGHT_MAX
     }
 
     /// The telemetry a service wants; none for devices.
@@ -463,11 +475,11 @@ impl SessionCore {
     }
 
     fn on_puback(&mut self, packet_id: u16, now: Moment) -> Result<(), SessionError> {
-        let Some(index) = self.in_flight.iter().position(|sent| sent.packet_id == packet_id) else {
-            return self.ignore_ack(now);
-        };
-        if let Some(InFlight { number: Some(number), .. }) = self.in_flight.remove(index) {
-            self.actions.push_back(Action::Complete(number));
+        match self.in_flight.take(packet_id) {
+            Some(Sent::Message(number)) => self.actions.push_back(Action::Complete(number)),
+            Some(Sent::Feedback(token)) => self.actions.push_back(Action::CompleteFeedback(token)),
+            Some(Sent::Event) => {}
+            None => return self.ignore_ack(now),
         }
         Ok(())
     }
@@ -527,16 +539,6 @@ impl SessionCore {
         }
     }
 
-    /// The packet id of a delivery: a message keeps its own over all its deliveries ([MQTT-4.4.0-1]). Should a
-    /// message 65,535 numbers older still be in flight, the next free id serves.
-    fn free_packet_id(&self, number: u64) -> u16 {
-        let mut packet_id = packet_id_of(number);
-        while self.in_flight.iter().any(|sent| sent.packet_id == packet_id) {
-            packet_id = packet_id_of(u64::from(packet_id) + 1);
-        }
-        packet_id
-    }
-
     fn spend(&mut self, now: Moment) -> Result<(), SessionError> {
         if self.allowance.spend(now.monotonic) { Ok(()) } else { Err(SessionError::Flood) }
     }
@@ -561,17 +563,14 @@ fn keep_alive_time(seconds: u16, keep_alive_max: Duration) -> Duration {
     kept.saturating_mul(3) / 2
 }
 
-/// Numbers from 1, in a circle over all packet ids but 0.
-fn packet_id_of(number: u64) -> u16 {
-    let position = number.saturating_sub(1) % u64::from(u16::MAX);
-    position as u16 + 1
-}
-
 /// Source: IoT Hub, error codes.
 const TWINS_UNSUPPORTED: &str = r#"{"errorCode":404013,"message":"ErrorCode:FeatureNotSupported;Device twins are not supported by this hub."}"#;
 
 /// A service reads many devices' telemetry: its window is wider than a device's. No payload is held for it.
 const EVENTS_IN_FLIGHT_MAX: usize = 1024;
+
+/// Batches of feedback sent to one service and not acknowledged.
+const FEEDBACK_IN_FLIGHT_MAX: usize = 16;
 
 const EXPIRY_CHECK_PERIOD: SignedDuration = SignedDuration::from_secs(60);
 

@@ -16,12 +16,15 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::backend::{Backend, Change, Feed, Mutation, StoreError, Submitted, Written};
 use apply::{Rejection, apply};
-use load::{load_identities, load_messages, load_meta, load_sessions, stored_revision};
+use load::{
+    load_deliveries, load_feedback, load_identities, load_messages, load_meta, load_sessions, stored_revision,
+};
 use open::{open_database, open_directory};
 use row::unusable;
 
 mod apply;
 mod load;
+mod migrate;
 mod open;
 mod row;
 #[cfg(test)]
@@ -75,7 +78,9 @@ impl Backend for SqliteBackend {
         load_meta(&writer.database, visit)?;
         load_identities(&writer.database, visit)?;
         load_sessions(&writer.database, visit)?;
-        load_messages(&writer.database, visit)
+        load_messages(&writer.database, visit)?;
+        load_deliveries(&writer.database, visit)?;
+        load_feedback(&writer.database, visit)
     }
 
     fn start(&self, feed: Feed) -> Result<(), StoreError> {

@@ -7,19 +7,12 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::backend::sqlite::SqliteBackend;
+use crate::error::SendError;
 use crate::identity::{Authentication, AuthenticationSpec};
-
-const LIMITS: RegistryLimits = RegistryLimits {
-    modules_per_device_max: 20,
-    queue_messages_max: 50,
-    c2d_bytes_max: 65_536,
-    c2d_ttl_default: Duration::from_secs(3600),
-    c2d_ttl_max: Duration::from_secs(2 * 86_400),
-    queued_bytes_max: 1 << 30,
-};
+use crate::message::NewC2d;
 
 fn open(directory: &Path) -> Arc<Registry> {
-    Registry::open(Box::new(SqliteBackend::open(directory).unwrap()), LIMITS).unwrap()
+    Registry::open(Box::new(SqliteBackend::open(directory).unwrap()), RegistryLimits::default()).unwrap()
 }
 
 async fn close(registry: Arc<Registry>) {
@@ -128,6 +121,8 @@ async fn t707_absent_keys_are_made_once_and_kept_by_a_replace() {
         .replace(IdentitySpec::sas_device(device("d1")), Precondition::AnyVersion, later(1))
         .await
         .unwrap();
+    assert_eq!(replaced.before, created.revision);
+    let replaced = replaced.identity;
     assert_eq!(replaced.authentication, created.authentication);
     assert_eq!(replaced.generation, created.generation);
     assert_ne!(replaced.etag(), created.etag());
@@ -141,7 +136,10 @@ async fn a_change_of_status_is_dated_and_other_changes_are_not() {
     let disabled = IdentitySpec { status: Status::Disabled, ..IdentitySpec::sas_device(device("d1")) };
     let first = registry.replace(disabled.clone(), Precondition::AnyVersion, later(5)).await.unwrap();
     let second = registry.replace(disabled, Precondition::AnyVersion, later(9)).await.unwrap();
-    assert_eq!((first.status_updated, second.status_updated), (Some(later(5)), Some(later(5))));
+    assert_eq!(
+        (first.identity.status_updated, second.identity.status_updated),
+        (Some(later(5)), Some(later(5)))
+    );
 }
 
 #[tokio::test]
@@ -266,7 +264,7 @@ async fn expired_messages_reach_nobody_and_make_room() {
 }
 
 #[tokio::test]
-async fn what_a_consumer_leaves_comes_again_in_order_and_counted() {
+async fn what_a_session_leaves_comes_again_in_order_as_a_repeat() {
     let directory = TempDir::new().unwrap();
     let registry = open(directory.path());
     registry.create(IdentitySpec::sas_device(device("d1")), now()).await.unwrap();
@@ -277,15 +275,15 @@ async fn what_a_consumer_leaves_comes_again_in_order_and_counted() {
     let mut consumer = registry.attach(&entry);
     let first = consumer.lease(now()).unwrap();
     let second = consumer.lease(now()).unwrap();
-    assert_eq!((first.delivery_count, consumer.leased()), (1, 2));
-    assert_eq!(consumer.complete(second.message.number).await, Ok(true));
-    assert_eq!(consumer.complete(second.message.number).await, Ok(false));
+    assert_eq!((first.is_repeat, consumer.leased()), (false, 2));
+    assert_eq!(consumer.complete(second.message.number, now()).await, Ok(true));
+    assert_eq!(consumer.complete(second.message.number, now()).await, Ok(false));
     drop(consumer);
 
     let mut consumer = registry.attach(&entry);
     let again = consumer.lease(now()).unwrap();
-    assert_eq!((again.message.number, again.delivery_count), (first.message.number, 2));
-    assert_eq!(consumer.lease(now()).unwrap().delivery_count, 1);
+    assert_eq!((again.message.number, again.is_repeat), (first.message.number, true));
+    assert!(!consumer.lease(now()).unwrap().is_repeat);
     assert!(consumer.lease(now()).is_none());
 }
 
@@ -310,7 +308,7 @@ async fn a_purge_counts_what_it_removes() {
     for _ in 0..3 {
         registry.send(&device("d1"), text("x"), now()).await.unwrap();
     }
-    assert_eq!(registry.purge(&device("d1")).await, Ok(3));
+    assert_eq!(registry.purge(&device("d1"), now()).await, Ok(3));
     assert_eq!(registry.entry(&device("d1")).unwrap().queued(), 0);
 }
 
@@ -420,7 +418,7 @@ async fn run_step(registry: &mut Arc<Registry>, directory: &Path, model: &mut Mo
             let mut taken = Vec::new();
             while let Some(lease) = consumer.lease(now()) {
                 taken.push(String::from_utf8(lease.message.body.to_vec()).unwrap());
-                assert_eq!(consumer.complete(lease.message.number).await, Ok(true));
+                assert_eq!(consumer.complete(lease.message.number, now()).await, Ok(true));
             }
             assert_eq!(Some(taken), model.identities.get_mut(&id).map(|(_, queue)| std::mem::take(queue)));
         }

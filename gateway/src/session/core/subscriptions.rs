@@ -75,6 +75,11 @@ impl Subscriptions {
         self.highest(|filter| filter.admits(device, module))
     }
 
+    /// At which quality feedback goes out.
+    pub(super) fn feedback_qos(&self) -> Option<QoS> {
+        self.highest(|filter| *filter == Filter::Feedback)
+    }
+
     fn highest(&self, admits: impl Fn(&Filter) -> bool) -> Option<QoS> {
         self.filters.iter().zip(&self.granted).filter(|(filter, _)| admits(filter)).map(|(_, qos)| *qos).max()
     }
@@ -93,7 +98,7 @@ fn code_of(filter: &Filter) -> Option<u8> {
         Filter::TwinResponses => Some(4),
         Filter::TwinDesired => Some(5),
         Filter::Methods => Some(6),
-        Filter::Events { .. } => None,
+        Filter::Events { .. } | Filter::Feedback => None,
     }
 }
 
@@ -156,9 +161,10 @@ mod tests {
     }
 
     #[test]
-    fn telemetry_filters_are_never_stored() {
+    fn filters_of_services_are_never_stored() {
         let mut subscriptions = Subscriptions::default();
         subscriptions.insert(Filter::Events { device: None, modules: None }, QoS::AtLeastOnce, 16);
+        subscriptions.insert(Filter::Feedback, QoS::AtLeastOnce, 16);
         assert_eq!(subscriptions.encode(), None);
     }
 

@@ -6,6 +6,7 @@ use portcullis_registry::message::{Ack, C2dMessage};
 use proptest::prelude::*;
 
 use super::allowance::{AT_ONCE, ONE};
+use super::in_flight::packet_id_of;
 use super::*;
 
 const C2D: &str = "devices/d1/messages/devicebound/#";
@@ -106,7 +107,7 @@ fn lease(number: u64, delivery_count: u32) -> Lease {
         properties: Vec::new(),
         body: Bytes::from(number.to_string()),
     };
-    Lease { message: Arc::new(message), delivery_count }
+    Lease { message: Arc::new(message), is_repeat: delivery_count > 1 }
 }
 
 impl Bench {
@@ -409,7 +410,7 @@ fn t508_a_message_whose_properties_fit_no_topic_is_counted_and_not_sent() {
     let mut bench = Bench::subscribed(QoS::AtLeastOnce);
     let mut message = (*lease(1, 1).message).clone();
     message.properties = vec![("a".into(), "😀".repeat(15_000))];
-    bench.core.on_message(&Lease { message: Arc::new(message), delivery_count: 1 }, bench.now);
+    bench.core.on_message(&Lease { message: Arc::new(message), is_repeat: false }, bench.now);
     assert_eq!((bench.actions(), bench.core.undeliverable()), (vec![], 1));
     assert_eq!(bench.deliver(2, 1).len(), 1);
 }

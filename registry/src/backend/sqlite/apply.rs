@@ -2,7 +2,10 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::row::{checksum, dev, identity_checksum, message_checksum, module, session_checksum};
+use super::row::{
+    checksum, delivery_checksum, dev, feedback_checksum, identity_checksum, message_checksum, module,
+    session_checksum,
+};
 use crate::backend::{Change, Expect, Mutation, StoreError, Written};
 use crate::id::{DeviceId, GenerationId, IdentityId, ModuleId, Revision};
 
@@ -41,19 +44,26 @@ pub(super) fn apply(
         Mutation::Enqueue { id, generation, queue_max, record } => {
             enqueue(database, id, *generation, *queue_max, record, changes)
         }
-        Mutation::Dequeue { id, number } => {
-            let removed = database
-                .prepare_cached("DELETE FROM c2d WHERE dev = ?1 AND mod = ?2 AND number = ?3")?
-                .execute(params![dev(id), module(id), number])?;
-            changes.push(Change::MessageGone { id: id.clone(), number: *number });
-            Ok(Written::Removed(removed as u64))
+        Mutation::Settle { id, number, outcome, feedback } => {
+            let found = take_message(database, id, *number)?;
+            if found {
+                changes.push(Change::MessageGone { id: id.clone(), number: *number, outcome: *outcome });
+            }
+            if let (true, Some(record)) = (found, feedback) {
+                put_feedback(database, id, record, changes)?;
+            }
+            Ok(Written::Found(found))
         }
-        Mutation::Purge { id } => {
-            let removed = database
-                .prepare_cached("DELETE FROM c2d WHERE dev = ?1 AND mod = ?2")?
-                .execute(params![dev(id), module(id)])?;
-            changes.push(Change::Purged { id: id.clone() });
-            Ok(Written::Removed(removed as u64))
+        Mutation::NoteDelivery { id, number, delivery_count } => {
+            note_delivery(database, id, *number, *delivery_count, changes)
+        }
+        Mutation::DropFeedback { numbers } => {
+            let mut statement = database.prepare_cached("DELETE FROM feedback WHERE seq = ?1")?;
+            for number in numbers {
+                statement.execute(params![number])?;
+            }
+            changes.push(Change::FeedbackGone { numbers: numbers.clone() });
+            Ok(Written::Done)
         }
         Mutation::PutMeta { key, value } => {
             let crc = checksum(&[key.as_bytes(), value]);
@@ -105,7 +115,12 @@ fn delete_identity(
     let mut gone = if id.module.is_none() { modules_of(database, &id.device)? } else { Vec::new() };
     gone.push(id.clone());
     for id in gone {
-        for table in ["identity", "session", "c2d"] {
+        database
+            .prepare_cached(
+                "DELETE FROM delivery WHERE seq IN (SELECT seq FROM c2d WHERE dev = ?1 AND mod = ?2)",
+            )?
+            .execute(params![dev(&id), module(&id)])?;
+        for table in ["identity", "session", "c2d", "feedback"] {
             database
                 .prepare_cached(&format!("DELETE FROM {table} WHERE dev = ?1 AND mod = ?2"))?
                 .execute(params![dev(&id), module(&id)])?;
@@ -131,19 +146,70 @@ fn enqueue(
     changes: &mut Vec<Change>,
 ) -> Result<Written, Rejection> {
     check_generation(database, id, generation)?;
-    let (waiting, last): (usize, u64) = database
-        .prepare_cached("SELECT count(*), coalesce(max(number), 0) FROM c2d WHERE dev = ?1 AND mod = ?2")?
-        .query_row(params![dev(id), module(id)], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let waiting: usize = database
+        .prepare_cached("SELECT count(*) FROM c2d WHERE dev = ?1 AND mod = ?2")?
+        .query_row(params![dev(id), module(id)], |row| row.get(0))?;
     if waiting >= queue_max {
         return Err(Rejection::Refused(StoreError::QueueFull(queue_max)));
     }
-    let number = last + 1;
+    let number = next_number(database, "c2d")?;
     let crc = message_checksum(id, number, generation, record);
     database
-        .prepare_cached("INSERT INTO c2d (dev, mod, number, gen, crc, doc) VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
-        .execute(params![dev(id), module(id), number, generation.number(), crc, record])?;
+        .prepare_cached("INSERT INTO c2d (seq, dev, mod, gen, crc, doc) VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
+        .execute(params![number, dev(id), module(id), generation.number(), crc, record])?;
     changes.push(Change::MessagePut { id: id.clone(), number, generation, record: record.to_vec() });
     Ok(Written::Number(number))
+}
+
+/// Removes a message with what is noted of its deliveries; whether it was there.
+fn take_message(database: &Connection, id: &IdentityId, number: u64) -> Result<bool, rusqlite::Error> {
+    let removed = database
+        .prepare_cached("DELETE FROM c2d WHERE seq = ?1 AND dev = ?2 AND mod = ?3")?
+        .execute(params![number, dev(id), module(id)])?;
+    database.prepare_cached("DELETE FROM delivery WHERE seq = ?1")?.execute(params![number])?;
+    Ok(removed > 0)
+}
+
+fn note_delivery(
+    database: &Connection,
+    id: &IdentityId,
+    number: u64,
+    delivery_count: u32,
+    changes: &mut Vec<Change>,
+) -> Result<Written, Rejection> {
+    let found = database
+        .prepare_cached("SELECT 1 FROM c2d WHERE seq = ?1 AND dev = ?2 AND mod = ?3")?
+        .exists(params![number, dev(id), module(id)])?;
+    if found {
+        database
+            .prepare_cached("INSERT OR REPLACE INTO delivery (seq, count, crc) VALUES (?1, ?2, ?3)")?
+            .execute(params![number, delivery_count, delivery_checksum(number, delivery_count)])?;
+        changes.push(Change::DeliveryNoted { id: id.clone(), number, delivery_count });
+    }
+    Ok(Written::Found(found))
+}
+
+fn put_feedback(
+    database: &Connection,
+    id: &IdentityId,
+    record: &[u8],
+    changes: &mut Vec<Change>,
+) -> Result<(), rusqlite::Error> {
+    let number = next_number(database, "feedback")?;
+    database
+        .prepare_cached("INSERT INTO feedback (seq, dev, mod, crc, doc) VALUES (?1, ?2, ?3, ?4, ?5)")?
+        .execute(params![number, dev(id), module(id), feedback_checksum(id, number, record), record])?;
+    changes.push(Change::FeedbackPut { id: id.clone(), number, record: record.to_vec() });
+    Ok(())
+}
+
+/// Greater than any number that was ever given in this table: SQLite keeps the last one of a table that counts by itself.
+fn next_number(database: &Connection, table: &str) -> Result<u64, rusqlite::Error> {
+    let last = database
+        .prepare_cached("SELECT seq FROM sqlite_sequence WHERE name = ?1")?
+        .query_row(params![table], |row| row.get::<_, u64>(0))
+        .optional()?;
+    Ok(last.unwrap_or(0) + 1)
 }
 
 fn put_session(

@@ -3,7 +3,10 @@
 use rusqlite::{Connection, OptionalExtension};
 
 use super::apply::REVISION;
-use super::row::{checksum, damaged, identity_checksum, message_checksum, session_checksum, unusable};
+use super::row::{
+    checksum, damaged, delivery_checksum, feedback_checksum, identity_checksum, message_checksum,
+    session_checksum, unusable,
+};
 use crate::backend::{Change, StoreError};
 use crate::id::{DeviceId, GenerationId, IdentityId, ModuleId, Revision};
 
@@ -48,12 +51,50 @@ pub(super) fn load_sessions(database: &Connection, visit: Visit<'_>) -> Result<(
 }
 
 pub(super) fn load_messages(database: &Connection, visit: Visit<'_>) -> Result<(), StoreError> {
-    load_rows(database, "SELECT dev, mod, crc, doc, number, gen FROM c2d ORDER BY seq", &mut |row| {
+    load_rows(database, "SELECT dev, mod, crc, doc, seq, gen FROM c2d ORDER BY seq", &mut |row| {
         let (number, generation) = (row.numbers.0, GenerationId::new(row.numbers.1));
         if row.crc != message_checksum(&row.id, number, generation, &row.record) {
             return Err(damaged(&format!("message {number} to {}", row.id)));
         }
         visit(Change::MessagePut { id: row.id, number, generation, record: row.record })
+    })
+}
+
+/// The messages of a store of version 1, oldest first.
+pub(super) fn load_messages_v1(
+    database: &Connection,
+    visit: &mut dyn FnMut(IdentityId, GenerationId, Vec<u8>) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    load_rows(database, "SELECT dev, mod, crc, doc, number, gen FROM c2d ORDER BY seq", &mut |row| {
+        let (number, generation) = (row.numbers.0, GenerationId::new(row.numbers.1));
+        if row.crc != message_checksum(&row.id, number, generation, &row.record) {
+            return Err(damaged(&format!("message {number} to {}", row.id)));
+        }
+        visit(row.id, generation, row.record)
+    })
+}
+
+/// After the messages they tell of.
+pub(super) fn load_deliveries(database: &Connection, visit: Visit<'_>) -> Result<(), StoreError> {
+    let sql = "SELECT c2d.dev, c2d.mod, delivery.crc, x'', delivery.seq, delivery.count
+        FROM delivery JOIN c2d ON c2d.seq = delivery.seq";
+    load_rows(database, sql, &mut |row| {
+        let number = row.numbers.0;
+        let delivery_count = u32::try_from(row.numbers.1)
+            .ok()
+            .filter(|count| row.crc == delivery_checksum(number, *count))
+            .ok_or_else(|| damaged(&format!("the deliveries of message {number} to {}", row.id)))?;
+        visit(Change::DeliveryNoted { id: row.id, number, delivery_count })
+    })
+}
+
+pub(super) fn load_feedback(database: &Connection, visit: Visit<'_>) -> Result<(), StoreError> {
+    load_rows(database, "SELECT dev, mod, crc, doc, seq, 0 FROM feedback ORDER BY seq", &mut |row| {
+        let number = row.numbers.0;
+        if row.crc != feedback_checksum(&row.id, number, &row.record) {
+            return Err(damaged(&format!("feedback {number} on {}", row.id)));
+        }
+        visit(Change::FeedbackPut { id: row.id, number, record: row.record })
     })
 }
 

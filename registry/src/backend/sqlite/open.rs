@@ -6,6 +6,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
+use super::migrate::migrate;
 use super::row::unusable;
 use crate::backend::StoreError;
 
@@ -80,7 +81,7 @@ fn set_up(database: &Connection, path: &Path) -> Result<(), StoreError> {
     if number("application_id")? != APPLICATION_ID {
         return Err(StoreError::Fatal(format!("{} is no store of this program", path.display())));
     }
-    let version = number("user_version")?;
+    let version = migrate(database, number("user_version")?)?;
     if version != SCHEMA_VERSION {
         return Err(StoreError::Fatal(format!(
             "{} has format {version}; this program reads format {SCHEMA_VERSION}",
@@ -106,13 +107,18 @@ fn set_up(database: &Connection, path: &Path) -> Result<(), StoreError> {
 
 /// `PorC`.
 const APPLICATION_ID: i64 = 0x506f_7243;
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
+/// A message's `seq` is its number. `delivery` has a row for each message that was delivered in vain.
 const SCHEMA: &str = "
     CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL, crc INTEGER NOT NULL) WITHOUT ROWID;
     CREATE TABLE identity (dev TEXT NOT NULL, mod TEXT NOT NULL, gen INTEGER NOT NULL, rev INTEGER NOT NULL,
         crc INTEGER NOT NULL, doc BLOB NOT NULL, PRIMARY KEY (dev, mod)) WITHOUT ROWID;
     CREATE TABLE session (dev TEXT NOT NULL, mod TEXT NOT NULL, crc INTEGER NOT NULL, doc BLOB NOT NULL,
         PRIMARY KEY (dev, mod)) WITHOUT ROWID;
-    CREATE TABLE c2d (seq INTEGER PRIMARY KEY AUTOINCREMENT, dev TEXT NOT NULL, mod TEXT NOT NULL, number INTEGER NOT NULL,
+    CREATE TABLE c2d (seq INTEGER PRIMARY KEY AUTOINCREMENT, dev TEXT NOT NULL, mod TEXT NOT NULL,
         gen INTEGER NOT NULL, crc INTEGER NOT NULL, doc BLOB NOT NULL);
-    CREATE UNIQUE INDEX c2d_queue ON c2d (dev, mod, number);";
+    CREATE INDEX c2d_queue ON c2d (dev, mod);
+    CREATE TABLE delivery (seq INTEGER PRIMARY KEY, count INTEGER NOT NULL, crc INTEGER NOT NULL);
+    CREATE TABLE feedback (seq INTEGER PRIMARY KEY AUTOINCREMENT, dev TEXT NOT NULL, mod TEXT NOT NULL,
+        crc INTEGER NOT NULL, doc BLOB NOT NULL);
+    CREATE INDEX feedback_of ON feedback (dev, mod);";

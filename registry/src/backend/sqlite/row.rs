@@ -31,6 +31,14 @@ pub(super) fn session_checksum(id: &IdentityId, session: &[u8]) -> u32 {
     checksum(&[dev(id).as_bytes(), b"/", module(id).as_bytes(), b"/", session])
 }
 
+pub(super) fn delivery_checksum(number: u64, delivery_count: u32) -> u32 {
+    checksum(&[&number.to_be_bytes(), &delivery_count.to_be_bytes()])
+}
+
+pub(super) fn feedback_checksum(id: &IdentityId, number: u64, record: &[u8]) -> u32 {
+    checksum(&[dev(id).as_bytes(), b"/", module(id).as_bytes(), b"/", &number.to_be_bytes(), record])
+}
+
 pub(super) fn checksum(parts: &[&[u8]]) -> u32 {
     parts.iter().fold(0, |crc, part| crc32c::crc32c_append(crc, part))
 }

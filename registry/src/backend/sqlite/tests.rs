@@ -10,23 +10,15 @@ use super::*;
 use crate::backend::Expect;
 use crate::id::{DeviceId, GenerationId, IdentityId};
 use crate::identity::IdentitySpec;
+use crate::message::NewC2d;
 use crate::store::{Registry, RegistryLimits};
-
-const LIMITS: RegistryLimits = RegistryLimits {
-    modules_per_device_max: 20,
-    queue_messages_max: 50,
-    c2d_bytes_max: 65_536,
-    c2d_ttl_default: std::time::Duration::from_secs(3600),
-    c2d_ttl_max: std::time::Duration::from_secs(7200),
-    queued_bytes_max: 1 << 30,
-};
 
 fn device(name: &str) -> IdentityId {
     IdentityId::device(DeviceId::parse(name).unwrap())
 }
 
 fn registry(directory: &Path) -> Arc<Registry> {
-    Registry::open(Box::new(SqliteBackend::open(directory).unwrap()), LIMITS).unwrap()
+    Registry::open(Box::new(SqliteBackend::open(directory).unwrap()), RegistryLimits::default()).unwrap()
 }
 
 /// A store with one device in it, closed.
@@ -41,7 +33,8 @@ fn filled() -> TempDir {
 }
 
 fn refusal(directory: &Path) -> String {
-    let opened = SqliteBackend::open(directory).and_then(|backend| Registry::open(Box::new(backend), LIMITS));
+    let opened = SqliteBackend::open(directory)
+        .and_then(|backend| Registry::open(Box::new(backend), RegistryLimits::default()));
     opened.expect_err("the store was opened").to_string()
 }
 
@@ -76,12 +69,98 @@ fn t906_foreign_and_newer_files_are_refused() {
     let database = Connection::open(directory.path().join("hub.db")).unwrap();
     database.execute_batch("PRAGMA user_version = 99").unwrap();
     assert!(refusal(directory.path()).contains("format 99"));
-    database.execute_batch("PRAGMA user_version = 1; PRAGMA application_id = 7").unwrap();
+    database.execute_batch("PRAGMA user_version = 2; PRAGMA application_id = 7").unwrap();
     assert!(refusal(directory.path()).contains("no store of this program"));
     drop(database);
     fs::write(directory.path().join("hub.db"), b"not a database, but long enough to be taken for one")
         .unwrap();
     assert!(refusal(directory.path()).contains("cannot be used"));
+}
+
+/// The tables of version 1, as its program made them.
+const SCHEMA_OF_1: &str = "
+    CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL, crc INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE identity (dev TEXT NOT NULL, mod TEXT NOT NULL, gen INTEGER NOT NULL, rev INTEGER NOT NULL,
+        crc INTEGER NOT NULL, doc BLOB NOT NULL, PRIMARY KEY (dev, mod)) WITHOUT ROWID;
+    CREATE TABLE session (dev TEXT NOT NULL, mod TEXT NOT NULL, crc INTEGER NOT NULL, doc BLOB NOT NULL,
+        PRIMARY KEY (dev, mod)) WITHOUT ROWID;
+    CREATE TABLE c2d (seq INTEGER PRIMARY KEY AUTOINCREMENT, dev TEXT NOT NULL, mod TEXT NOT NULL, number INTEGER NOT NULL,
+        gen INTEGER NOT NULL, crc INTEGER NOT NULL, doc BLOB NOT NULL);
+    CREATE UNIQUE INDEX c2d_queue ON c2d (dev, mod, number);
+    PRAGMA application_id = 1349481027; PRAGMA user_version = 1;";
+
+/// A store of version 1 with two devices of three messages each, numbered from 1 in each queue.
+fn store_of_version_1() -> TempDir {
+    let directory = TempDir::new().unwrap();
+    let registry = registry(directory.path());
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let now = "2026-05-01T08:00:00Z".parse().unwrap();
+    runtime.block_on(async {
+        for name in ["a", "b"] {
+            registry.create(IdentitySpec::sas_device(device(name)), now).await.unwrap();
+        }
+        for body in ["1", "2", "3"] {
+            for name in ["a", "b"] {
+                let body = format!("{name}{body}").into();
+                registry.send(&device(name), NewC2d { body, ..NewC2d::default() }, now).await.unwrap();
+            }
+        }
+    });
+    registry.close();
+    drop(registry);
+    let old = TempDir::new().unwrap();
+    let database = Connection::open(old.path().join("hub.db")).unwrap();
+    database.execute_batch(&SCHEMA_OF_1.replace("1349481027", &0x506f_7243.to_string())).unwrap();
+    let attach = format!("ATTACH '{}' AS new", directory.path().join("hub.db").display());
+    database.execute_batch(&attach).unwrap();
+    for table in ["meta", "identity", "session"] {
+        database.execute_batch(&format!("INSERT INTO {table} SELECT * FROM new.{table}")).unwrap();
+    }
+    let mut read = database.prepare("SELECT dev, gen, doc FROM new.c2d ORDER BY seq").unwrap();
+    let rows = read.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).unwrap();
+    for (place, row) in rows.enumerate() {
+        let (dev, generation, record): (String, u64, Vec<u8>) = row.unwrap();
+        let number = 1 + place as u64 / 2;
+        let crc = row::message_checksum(&device(&dev), number, GenerationId::new(generation), &record);
+        database
+            .execute(
+                "INSERT INTO c2d (dev, mod, number, gen, crc, doc) VALUES (?1, '', ?2, ?3, ?4, ?5)",
+                rusqlite::params![dev, number, generation, crc, record],
+            )
+            .unwrap();
+    }
+    drop(read);
+    old
+}
+
+#[test]
+fn t906_a_store_of_version_1_is_brought_to_today_with_every_message_in_order() {
+    let directory = store_of_version_1();
+    for _ in 0..2 {
+        let registry = registry(directory.path());
+        for name in ["a", "b"] {
+            let queued = registry.entry(&device(name)).unwrap().peek(10);
+            let bodies: Vec<_> = queued.iter().map(|queued| queued.message.body.clone()).collect();
+            assert_eq!(bodies, ["1", "2", "3"].map(|body| format!("{name}{body}")));
+        }
+        registry.close();
+    }
+    let database = Connection::open(directory.path().join("hub.db")).unwrap();
+    let version: i64 = database.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+    assert_eq!(version, 2);
+}
+
+#[test]
+fn t906_a_damaged_store_of_version_1_is_refused_and_left_as_it_is() {
+    let directory = store_of_version_1();
+    let database = Connection::open(directory.path().join("hub.db")).unwrap();
+    database.execute_batch("UPDATE c2d SET gen = gen + 1 WHERE dev = 'b' AND number = 3").unwrap();
+    drop(database);
+    assert!(refusal(directory.path()).contains("message 3 to b"));
+    let database = Connection::open(directory.path().join("hub.db")).unwrap();
+    let version: i64 = database.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+    let count: i64 = database.query_row("SELECT count(*) FROM c2d", [], |row| row.get(0)).unwrap();
+    assert_eq!((version, count), (1, 6));
 }
 
 #[test]

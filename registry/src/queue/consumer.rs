@@ -1,0 +1,90 @@
+//! One session's access to its identity's queue.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tokio::sync::Notify;
+
+use super::{Attached, Hold, Lease, release_if_idle};
+use crate::backend::StoreError;
+use crate::entry::Entry;
+use crate::message::Outcome;
+use crate::store::Registry;
+
+/// One session's access to its identity's queue. Dropping it gives back every message it has not completed.
+#[derive(Debug)]
+pub struct Consumer {
+    registry: Arc<Registry>,
+    entry: Arc<Entry>,
+    number: u64,
+    wake: Arc<Notify>,
+}
+
+impl Consumer {
+    pub(crate) fn attach(registry: Arc<Registry>, entry: Arc<Entry>, number: u64) -> Self {
+        let wake = Arc::new(Notify::new());
+        let attached = Attached { number, wake: Arc::clone(&wake) };
+        entry.queue.lock().get_or_insert_default().session = Some(attached);
+        // What came before the session did is waiting.
+        wake.notify_one();
+        Self { registry, entry, number, wake }
+    }
+
+    /// Waits until `lease` may find something. Cancel-safe; one waiter at a time.
+    pub async fn ready(&self) {
+        self.wake.notified().await;
+    }
+
+    /// The next message in order that is with nobody and has not expired at `now`, leased to this session. Until it
+    /// has found nothing, `ready` returns at once: whoever stops earlier misses nothing.
+    pub fn lease(&mut self, now: Timestamp) -> Option<Lease> {
+        let mut guard = self.entry.queue.lock();
+        let slot = guard.as_mut()?.next(now)?;
+        let is_repeat = std::mem::replace(&mut slot.was_delivered, true);
+        slot.hold = Hold::Session(self.number);
+        self.wake.notify_one();
+        Some(Lease { message: Arc::clone(&slot.message), is_repeat })
+    }
+
+    /// The device has the message: it leaves the queue for good. `false` when it is not leased to this session.
+    pub async fn complete(&mut self, number: u64, now: Timestamp) -> Result<bool, StoreError> {
+        let message = {
+            let guard = self.entry.queue.lock();
+            let slots = guard.iter().flat_map(|inner| &inner.messages);
+            let ours = slots.filter(|slot| slot.hold == Hold::Session(self.number));
+            ours.filter(|slot| slot.message.number == number).map(|slot| Arc::clone(&slot.message)).next()
+        };
+        let Some(message) = message else { return Ok(false) };
+        self.registry.settle(&self.entry, &message, Outcome::Completed, now).await
+    }
+
+    /// How many messages are leased to this session.
+    pub fn leased(&self) -> usize {
+        let guard = self.entry.queue.lock();
+        let slots = guard.iter().flat_map(|inner| &inner.messages);
+        slots.filter(|slot| slot.hold == Hold::Session(self.number)).count()
+    }
+}
+
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        let mut unanswered = Vec::new();
+        let mut guard = self.entry.queue.lock();
+        let Some(inner) = guard.as_mut() else { return };
+        for slot in inner.messages.iter_mut().filter(|slot| slot.hold == Hold::Session(self.number)) {
+            slot.hold = Hold::Nobody;
+            if !slot.is_noted {
+                slot.is_noted = true;
+                unanswered.push((slot.message.number, slot.delivery_count));
+            }
+        }
+        if inner.session.as_ref().is_some_and(|attached| attached.number == self.number) {
+            inner.session = None;
+        }
+        inner.wake();
+        release_if_idle(&mut guard);
+        drop(guard);
+        // So that a repeat is known as one after a restart too.
+        self.registry.note_deliveries(&self.entry, &unanswered);
+    }
+}
