@@ -10,6 +10,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::cli::backup::BackupVerb;
 use crate::cli::c2d::C2dVerb;
 use crate::cli::credential::{ConnectionStringVerb, TOKEN_EXAMPLES, TokenArgs};
 use crate::cli::events::MonitorArgs;
@@ -17,6 +18,7 @@ use crate::cli::exit::{Exit, Failure};
 use crate::cli::identity::{DeviceVerb, ModuleVerb};
 use crate::config::{self, Config, ServeFlags};
 
+mod backup;
 mod c2d;
 mod credential;
 mod events;
@@ -82,6 +84,9 @@ enum Verb {
     /// Print what devices send, as it arrives
     #[command(after_help = MONITOR_EXAMPLES)]
     MonitorEvents(MonitorArgs),
+    /// Backups of the hub on this machine
+    #[command(subcommand)]
+    Backup(BackupVerb),
 }
 
 #[derive(Subcommand)]
@@ -109,6 +114,7 @@ impl CommandLine {
             Verb::ConnectionString(verb) => done(wait_for(verb.run())?),
             Verb::GenerateSasToken(arguments) => done(wait_for(arguments.run())?),
             Verb::C2dMessage(verb) => done(wait_for(verb.run())?),
+            Verb::Backup(verb) => done(verb.run()),
             Verb::MonitorEvents(arguments) => wait_for(arguments.run())?,
         }
     }
@@ -205,6 +211,9 @@ mod tests {
             "portcullis c2d-message send -d pump-7 -m mod1 --data x --props k=v --expiry +10m --ack full",
             "portcullis monitor-events --device-id pump-7 --output json --count 1",
             "portcullis monitor-events --https-port 8443 --mqtt-port 8883 --ca ca.pem --data-dir x",
+            "portcullis backup create --output f --data-dir x",
+            "portcullis backup verify f",
+            "portcullis backup restore f --data-dir x",
             "portcullis config check",
             "portcullis config print --data-dir x",
         ] {

@@ -7,6 +7,7 @@
 //! Domain types do not derive `Serialize`: what is written down is a promise kept in `record`, what is inside is not.
 
 pub mod backend;
+pub mod backup;
 pub mod credential;
 pub mod entry;
 pub mod error;

@@ -4,12 +4,23 @@ use rusqlite::{Connection, OptionalExtension};
 
 use super::apply::REVISION;
 use super::row::{checksum, damaged, identity_checksum, message_checksum, session_checksum, unusable};
+use super::tally::{Counted, Table};
 use crate::backend::{Change, StoreError};
 use crate::id::{DeviceId, GenerationId, IdentityId, ModuleId, Revision};
 
 type Visit<'a> = &'a mut dyn FnMut(Change) -> Result<(), StoreError>;
 
-pub(super) fn load_meta(database: &Connection, visit: Visit<'_>) -> Result<(), StoreError> {
+/// Everything, each row checked by itself and all of them together.
+pub(super) fn load(database: &Connection, visit: Visit<'_>) -> Result<(), StoreError> {
+    let mut counted = Counted::default();
+    load_meta(database, &mut counted, visit)?;
+    load_identities(database, &mut counted, visit)?;
+    load_sessions(database, &mut counted, visit)?;
+    load_messages(database, &mut counted, visit)?;
+    counted.check(database)
+}
+
+fn load_meta(database: &Connection, counted: &mut Counted, visit: Visit<'_>) -> Result<(), StoreError> {
     let mut statement =
         database.prepare("SELECT key, value, crc FROM meta").map_err(|error| unusable(&error))?;
     let mut rows = statement.query([]).map_err(|error| unusable(&error))?;
@@ -18,6 +29,7 @@ pub(super) fn load_meta(database: &Connection, visit: Visit<'_>) -> Result<(), S
         if crc != checksum(&[key.as_bytes(), &value]) {
             return Err(damaged(&format!("record {key:?}")));
         }
+        counted.add(Table::Meta, crc);
         visit(Change::MetaPut { key, value })?;
     }
     Ok(())
@@ -28,31 +40,34 @@ fn read_meta(row: &rusqlite::Row<'_>) -> Result<(String, Vec<u8>, u32), rusqlite
 }
 
 /// In key order, so that every device comes before its modules: the empty text sorts first.
-pub(super) fn load_identities(database: &Connection, visit: Visit<'_>) -> Result<(), StoreError> {
+fn load_identities(database: &Connection, counted: &mut Counted, visit: Visit<'_>) -> Result<(), StoreError> {
     load_rows(database, "SELECT dev, mod, crc, doc, gen, rev FROM identity ORDER BY dev, mod", &mut |row| {
         let (generation, revision) = (GenerationId::new(row.numbers.0), Revision::new(row.numbers.1));
         if row.crc != identity_checksum(&row.id, generation, revision, &row.record) {
             return Err(damaged(&format!("identity {}", row.id)));
         }
+        counted.add(Table::Identity, row.crc);
         visit(Change::IdentityPut { id: row.id, generation, revision, record: row.record })
     })
 }
 
-pub(super) fn load_sessions(database: &Connection, visit: Visit<'_>) -> Result<(), StoreError> {
+fn load_sessions(database: &Connection, counted: &mut Counted, visit: Visit<'_>) -> Result<(), StoreError> {
     load_rows(database, "SELECT dev, mod, crc, doc, 0, 0 FROM session", &mut |row| {
         if row.crc != session_checksum(&row.id, &row.record) {
             return Err(damaged(&format!("session of {}", row.id)));
         }
+        counted.add(Table::Session, row.crc);
         visit(Change::SessionPut { id: row.id, session: Some(row.record) })
     })
 }
 
-pub(super) fn load_messages(database: &Connection, visit: Visit<'_>) -> Result<(), StoreError> {
+fn load_messages(database: &Connection, counted: &mut Counted, visit: Visit<'_>) -> Result<(), StoreError> {
     load_rows(database, "SELECT dev, mod, crc, doc, number, gen FROM c2d ORDER BY seq", &mut |row| {
         let (number, generation) = (row.numbers.0, GenerationId::new(row.numbers.1));
         if row.crc != message_checksum(&row.id, number, generation, &row.record) {
             return Err(damaged(&format!("message {number} to {}", row.id)));
         }
+        counted.add(Table::C2d, row.crc);
         visit(Change::MessagePut { id: row.id, number, generation, record: row.record })
     })
 }
