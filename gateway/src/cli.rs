@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::cli::audit::AuditVerb;
+use crate::cli::backup::BackupVerb;
 use crate::cli::c2d::C2dVerb;
 use crate::cli::credential::{ConnectionStringVerb, TOKEN_EXAMPLES, TokenArgs};
 use crate::cli::events::MonitorArgs;
@@ -19,6 +20,7 @@ use crate::cli::identity::{DeviceVerb, ModuleVerb};
 use crate::config::{self, Config, ServeFlags};
 
 mod audit;
+mod backup;
 mod c2d;
 mod credential;
 mod events;
@@ -87,6 +89,9 @@ enum Verb {
     /// Who changed what
     #[command(subcommand)]
     Audit(AuditVerb),
+    /// Backups of the hub on this machine
+    #[command(subcommand)]
+    Backup(BackupVerb),
 }
 
 #[derive(Subcommand)]
@@ -114,6 +119,7 @@ impl CommandLine {
             Verb::ConnectionString(verb) => done(wait_for(verb.run())?),
             Verb::GenerateSasToken(arguments) => done(wait_for(arguments.run())?),
             Verb::C2dMessage(verb) => done(wait_for(verb.run())?),
+            Verb::Backup(verb) => done(verb.run()),
             Verb::MonitorEvents(arguments) => wait_for(arguments.run())?,
             Verb::Audit(verb) => wait_for(verb.run())?,
         }
@@ -214,6 +220,9 @@ mod tests {
             "portcullis audit tail -n 5 --device-id pump-7 -o json",
             "portcullis audit tail --follow",
             "portcullis audit verify --data-dir x",
+            "portcullis backup create --output f --data-dir x",
+            "portcullis backup verify f",
+            "portcullis backup restore f --data-dir x",
             "portcullis config check",
             "portcullis config print --data-dir x",
         ] {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use portcullis_registry::backend::sqlite::SqliteBackend;
+use portcullis_registry::backup;
 use portcullis_registry::feedback::FeedbackLimits;
 use portcullis_registry::policy::Policies;
 use portcullis_registry::store::{Registry, RegistryLimits};
@@ -181,7 +182,7 @@ fn say(text: &str) {
 }
 
 async fn open_registry(config: &Config) -> anyhow::Result<Arc<Registry>> {
-    let directory = config.data_dir.join("store");
+    let directory = config.data_dir.join(backup::STORE);
     let limits = &config.limits;
     let limits = RegistryLimits {
         modules_per_device_max: limits.modules_per_device_max,

@@ -8,6 +8,7 @@
 
 pub mod activity;
 pub mod backend;
+pub mod backup;
 pub mod credential;
 mod deadlines;
 pub mod entry;

@@ -1,7 +1,8 @@
 //! The embedded backend: one SQLite file, one thread that writes it, group commit.
 //!
-//! Layout of the directory: `hub.db` with its WAL, `lock` (held while open), `store.id` (says that there is a store, so
-//! that a missing file is never taken for an empty registry). Every row carries a CRC32C; a damaged one stops the start.
+//! Layout of the directory: `hub.db` with its WAL, `lock` (held while open), `store.id` (says that there is a store and
+//! how far it got, so that neither a missing file nor an older one is taken for the registry). Every row carries a
+//! CRC32C, and each table's rows are tallied; what does not fit stops the start.
 //! After an I/O error nothing is acknowledged any more; a failed sync is never tried again.
 
 use std::fs::File;
@@ -10,23 +11,26 @@ use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::backend::{Backend, Change, Feed, Mutation, StoreError, Submitted, Written};
 use apply::{Rejection, apply};
-use load::{
-    load_deliveries, load_feedback, load_identities, load_messages, load_meta, load_sessions, stored_revision,
-};
+use load::{load, stored_revision};
+use mark::Mark;
 use open::{open_database, open_directory};
 use row::unusable;
 
 mod apply;
 mod load;
+mod mark;
 mod migrate;
 mod open;
 mod row;
+pub(crate) mod snapshot;
+mod tally;
 #[cfg(test)]
 mod tests;
 
@@ -50,6 +54,7 @@ struct Job {
 struct Writer {
     database: Connection,
     jobs: mpsc::Receiver<Job>,
+    mark: Mark,
     next_revision: u64,
     /// Keeps a second process out for as long as it is open.
     _lock: File,
@@ -59,14 +64,14 @@ impl SqliteBackend {
     /// Opens the store in `directory`, or makes one there when the directory is new or empty.
     pub fn open(directory: &Path) -> Result<Self, StoreError> {
         let lock = open_directory(directory)?;
-        let database = open_database(directory)?;
+        let (database, mark) = open_database(directory)?;
         let next_revision = database
             .query_row("SELECT coalesce(max(rev), 0) FROM identity", [], |row| row.get::<_, u64>(0))
             .map_err(|error| unusable(&error))?
             .max(stored_revision(&database)?)
             + 1;
         let (sender, jobs) = mpsc::channel(JOBS_MAX);
-        let writer = Writer { database, jobs, next_revision, _lock: lock };
+        let writer = Writer { database, mark, jobs, next_revision, _lock: lock };
         Ok(Self { jobs: sender, writer: Mutex::new(Some(writer)), thread: Mutex::default() })
     }
 }
@@ -75,12 +80,7 @@ impl Backend for SqliteBackend {
     fn load(&self, visit: &mut dyn FnMut(Change) -> Result<(), StoreError>) -> Result<(), StoreError> {
         let guard = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let writer = guard.as_ref().ok_or(StoreError::Unavailable)?;
-        load_meta(&writer.database, visit)?;
-        load_identities(&writer.database, visit)?;
-        load_sessions(&writer.database, visit)?;
-        load_messages(&writer.database, visit)?;
-        load_deliveries(&writer.database, visit)?;
-        load_feedback(&writer.database, visit)
+        load(&writer.database, visit)
     }
 
     fn start(&self, feed: Feed) -> Result<(), StoreError> {
@@ -136,18 +136,19 @@ impl Writer {
             }
         }
         self.jobs.close();
-        // Only tidiness: what is in the WAL is as safe as what is in the file.
+        // Only tidiness: what is in the WAL is as safe as what is in the file, and the mark is never ahead.
         let _ = self.database.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
+        let _ = self.mark.sync();
     }
 
     /// One transaction for the whole batch. An error means the store can no longer be trusted.
     fn write(&mut self, batch: &mut Vec<Job>, feed: &Feed) -> Result<(), StoreError> {
-        match self.commit(batch) {
-            Ok((outcomes, changes)) => {
-                changes.into_iter().for_each(feed);
-                for (job, outcome) in batch.drain(..).zip(outcomes) {
-                    job.tell(outcome);
-                }
+        match self.commit(batch, feed) {
+            Ok(committed) => {
+                self.mark.write(committed.number).map_err(|error| {
+                    StoreError::Fatal(format!("the mark beside the store cannot be written: {error}"))
+                })?;
+                committed.tell(batch, feed);
                 Ok(())
             }
             Err(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => {
@@ -162,41 +163,61 @@ impl Writer {
         }
     }
 
-    #[allow(clippy::type_complexity, reason = "a private pair of lists, one place")]
-    fn commit(
-        &mut self,
-        batch: &[Job],
-    ) -> Result<(Vec<Result<Vec<Written>, StoreError>>, Vec<Change>), rusqlite::Error> {
+    fn commit(&mut self, batch: &mut Vec<Job>, feed: &Feed) -> Result<Committed, rusqlite::Error> {
         let mut next_revision = self.next_revision;
-        let mut changes = Vec::new();
-        let mut outcomes = Vec::with_capacity(batch.len());
+        let mut committed = Committed::default();
         let mut transaction = self.database.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        for job in batch {
-            let before = (changes.len(), next_revision);
+        for job in batch.iter() {
+            let before = (committed.changes.len(), next_revision);
             let mut savepoint = transaction.savepoint()?;
             let outcome: Result<Vec<_>, _> = job
                 .mutations
                 .iter()
-                .map(|mutation| apply(&savepoint, mutation, &mut next_revision, &mut changes))
+                .map(|mutation| apply(&savepoint, mutation, &mut next_revision, &mut committed.changes))
                 .collect();
             match outcome {
                 Ok(written) => {
                     savepoint.commit()?;
-                    outcomes.push(Ok(written));
+                    committed.outcomes.push(Ok(written));
                 }
                 Err(Rejection::Refused(error)) => {
                     savepoint.rollback()?;
                     savepoint.commit()?;
-                    changes.truncate(before.0);
+                    committed.changes.truncate(before.0);
                     next_revision = before.1;
-                    outcomes.push(Err(error));
+                    committed.outcomes.push(Err(error));
                 }
                 Err(Rejection::Database(error)) => return Err(error),
             }
         }
+        committed.number = tally::count_commit(&transaction)?;
+        if cfg!(feature = "planted-bug") {
+            std::mem::take(&mut committed).tell(batch, feed);
+            thread::sleep(PLANTED_BUG_TIME);
+        }
         transaction.commit()?;
         self.next_revision = next_revision;
-        Ok((outcomes, changes))
+        Ok(committed)
+    }
+}
+
+/// What a transaction has done.
+#[derive(Debug, Default)]
+struct Committed {
+    /// One for each job.
+    outcomes: Vec<Result<Vec<Written>, StoreError>>,
+    changes: Vec<Change>,
+    /// Which commit it is.
+    number: u64,
+}
+
+impl Committed {
+    /// Shows the changes, then answers those who wait for them.
+    fn tell(self, batch: &mut Vec<Job>, feed: &Feed) {
+        self.changes.into_iter().for_each(feed);
+        for (job, outcome) in batch.drain(..).zip(self.outcomes) {
+            job.tell(outcome);
+        }
     }
 }
 
@@ -213,3 +234,5 @@ impl Job {
 const JOBS_MAX: usize = 4096;
 /// Writes in one transaction at most.
 const BATCH_JOBS_MAX: usize = 1024;
+/// How long the planted bug acknowledges before it commits: as long as a cache that writes behind might.
+const PLANTED_BUG_TIME: Duration = Duration::from_millis(20);

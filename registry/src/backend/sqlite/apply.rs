@@ -129,12 +129,18 @@ fn delete_identity(
     }
     // A revision is used up, so that one made anew never repeats an etag.
     *next_revision += 1;
-    let value = next_revision.to_be_bytes();
+    put_revision(database, *next_revision)?;
+    Ok(Written::Done)
+}
+
+/// Keeps the highest revision used so far, whoever had it.
+pub(super) fn put_revision(database: &Connection, revision: u64) -> Result<(), rusqlite::Error> {
+    let value = revision.to_be_bytes();
     let crc = checksum(&[REVISION.as_bytes(), &value]);
     database
         .prepare_cached("INSERT OR REPLACE INTO meta (key, value, crc) VALUES (?1, ?2, ?3)")?
-        .execute(params![REVISION, value, crc])?;
-    Ok(Written::Done)
+        .execute(params![REVISION, value, crc])
+        .map(|_| ())
 }
 
 fn enqueue(

@@ -7,12 +7,25 @@ use super::row::{
     checksum, damaged, delivery_checksum, feedback_checksum, identity_checksum, message_checksum,
     session_checksum, unusable,
 };
+use super::tally::{Counted, Table};
 use crate::backend::{Change, StoreError};
 use crate::id::{DeviceId, GenerationId, IdentityId, ModuleId, Revision};
 
 type Visit<'a> = &'a mut dyn FnMut(Change) -> Result<(), StoreError>;
 
-pub(super) fn load_meta(database: &Connection, visit: Visit<'_>) -> Result<(), StoreError> {
+/// Everything, each row checked by itself and all of them together.
+pub(super) fn load(database: &Connection, visit: Visit<'_>) -> Result<(), StoreError> {
+    let mut counted = Counted::default();
+    load_meta(database, &mut counted, visit)?;
+    load_identities(database, &mut counted, visit)?;
+    load_sessions(database, &mut counted, visit)?;
+    load_messages(database, &mut counted, visit)?;
+    load_deliveries(database, &mut counted, visit)?;
+    load_feedback(database, &mut counted, visit)?;
+    counted.check(database)
+}
+
+fn load_meta(database: &Connection, counted: &mut Counted, visit: Visit<'_>) -> Result<(), StoreError> {
     let mut statement =
         database.prepare("SELECT key, value, crc FROM meta").map_err(|error| unusable(&error))?;
     let mut rows = statement.query([]).map_err(|error| unusable(&error))?;
@@ -21,6 +34,7 @@ pub(super) fn load_meta(database: &Connection, visit: Visit<'_>) -> Result<(), S
         if crc != checksum(&[key.as_bytes(), &value]) {
             return Err(damaged(&format!("record {key:?}")));
         }
+        counted.add(Table::Meta, crc);
         visit(Change::MetaPut { key, value })?;
     }
     Ok(())
@@ -31,31 +45,34 @@ fn read_meta(row: &rusqlite::Row<'_>) -> Result<(String, Vec<u8>, u32), rusqlite
 }
 
 /// In key order, so that every device comes before its modules: the empty text sorts first.
-pub(super) fn load_identities(database: &Connection, visit: Visit<'_>) -> Result<(), StoreError> {
+fn load_identities(database: &Connection, counted: &mut Counted, visit: Visit<'_>) -> Result<(), StoreError> {
     load_rows(database, "SELECT dev, mod, crc, doc, gen, rev FROM identity ORDER BY dev, mod", &mut |row| {
         let (generation, revision) = (GenerationId::new(row.numbers.0), Revision::new(row.numbers.1));
         if row.crc != identity_checksum(&row.id, generation, revision, &row.record) {
             return Err(damaged(&format!("identity {}", row.id)));
         }
+        counted.add(Table::Identity, row.crc);
         visit(Change::IdentityPut { id: row.id, generation, revision, record: row.record })
     })
 }
 
-pub(super) fn load_sessions(database: &Connection, visit: Visit<'_>) -> Result<(), StoreError> {
+fn load_sessions(database: &Connection, counted: &mut Counted, visit: Visit<'_>) -> Result<(), StoreError> {
     load_rows(database, "SELECT dev, mod, crc, doc, 0, 0 FROM session", &mut |row| {
         if row.crc != session_checksum(&row.id, &row.record) {
             return Err(damaged(&format!("session of {}", row.id)));
         }
+        counted.add(Table::Session, row.crc);
         visit(Change::SessionPut { id: row.id, session: Some(row.record) })
     })
 }
 
-pub(super) fn load_messages(database: &Connection, visit: Visit<'_>) -> Result<(), StoreError> {
+fn load_messages(database: &Connection, counted: &mut Counted, visit: Visit<'_>) -> Result<(), StoreError> {
     load_rows(database, "SELECT dev, mod, crc, doc, seq, gen FROM c2d ORDER BY seq", &mut |row| {
         let (number, generation) = (row.numbers.0, GenerationId::new(row.numbers.1));
         if row.crc != message_checksum(&row.id, number, generation, &row.record) {
             return Err(damaged(&format!("message {number} to {}", row.id)));
         }
+        counted.add(Table::C2d, row.crc);
         visit(Change::MessagePut { id: row.id, number, generation, record: row.record })
     })
 }
@@ -75,7 +92,7 @@ pub(super) fn load_messages_v1(
 }
 
 /// After the messages they tell of.
-pub(super) fn load_deliveries(database: &Connection, visit: Visit<'_>) -> Result<(), StoreError> {
+fn load_deliveries(database: &Connection, counted: &mut Counted, visit: Visit<'_>) -> Result<(), StoreError> {
     let sql = "SELECT c2d.dev, c2d.mod, delivery.crc, x'', delivery.seq, delivery.count
         FROM delivery JOIN c2d ON c2d.seq = delivery.seq";
     load_rows(database, sql, &mut |row| {
@@ -84,16 +101,18 @@ pub(super) fn load_deliveries(database: &Connection, visit: Visit<'_>) -> Result
             .ok()
             .filter(|count| row.crc == delivery_checksum(number, *count))
             .ok_or_else(|| damaged(&format!("the deliveries of message {number} to {}", row.id)))?;
+        counted.add(Table::Delivery, row.crc);
         visit(Change::DeliveryNoted { id: row.id, number, delivery_count })
     })
 }
 
-pub(super) fn load_feedback(database: &Connection, visit: Visit<'_>) -> Result<(), StoreError> {
+fn load_feedback(database: &Connection, counted: &mut Counted, visit: Visit<'_>) -> Result<(), StoreError> {
     load_rows(database, "SELECT dev, mod, crc, doc, seq, 0 FROM feedback ORDER BY seq", &mut |row| {
         let number = row.numbers.0;
         if row.crc != feedback_checksum(&row.id, number, &row.record) {
             return Err(damaged(&format!("feedback {number} on {}", row.id)));
         }
+        counted.add(Table::Feedback, row.crc);
         visit(Change::FeedbackPut { id: row.id, number, record: row.record })
     })
 }

@@ -6,8 +6,10 @@ use std::path::Path;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
+use super::mark::{Mark, Marked};
 use super::migrate::migrate;
 use super::row::unusable;
+use super::tally;
 use crate::backend::StoreError;
 
 /// Makes the directory private, and takes the lock that keeps other processes out.
@@ -35,11 +37,11 @@ fn private_file(path: &Path) -> std::io::Result<File> {
     OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)
 }
 
-pub(super) fn open_database(directory: &Path) -> Result<Connection, StoreError> {
-    let path = directory.join("hub.db");
-    let marker = directory.join("store.id");
+/// The database, ready to be read and written, and the mark beside it.
+pub(super) fn open_database(directory: &Path) -> Result<(Connection, Mark), StoreError> {
+    let path = directory.join(DATABASE);
     let size = fs::metadata(&path).map(|metadata| metadata.len()).unwrap_or(0);
-    if marker.exists() && size == 0 {
+    if Mark::is_in(directory) && size == 0 {
         let state = if path.exists() { "empty" } else { "missing" };
         return Err(StoreError::Fatal(format!(
             "{} is {state}, though there was a store: restore it from a backup",
@@ -55,13 +57,30 @@ pub(super) fn open_database(directory: &Path) -> Result<Connection, StoreError> 
         create(&database).map_err(|error| unusable(&error))?;
     }
     set_up(&database, &path)?;
-    if !marker.exists() {
-        let file = private_file(&marker).and_then(|file| file.sync_all());
-        let directory = file.and_then(|()| File::open(directory)?.sync_all());
-        directory
-            .map_err(|error| StoreError::Fatal(format!("cannot write {}: {error}", marker.display())))?;
+    tally::begin(&database).map_err(|error| unusable(&error))?;
+    let (mark, marked) = Mark::open(directory).map_err(|error| {
+        StoreError::Fatal(format!("cannot use the mark in {}: {error}", directory.display()))
+    })?;
+    check_mark(&database, &path, marked)?;
+    Ok((database, mark))
+}
+
+/// Refuses a database that had more commits when it was last acknowledged.
+pub(super) fn check_mark(database: &Connection, path: &Path, marked: Marked) -> Result<(), StoreError> {
+    let commits = tally::commits(database).map_err(|error| unusable(&error))?;
+    match marked {
+        Marked::Nothing => Ok(()),
+        Marked::Damaged => {
+            tracing::warn!("store.id is damaged and is written anew; if power was lost, look at the disk");
+            Ok(())
+        }
+        Marked::Commits(acknowledged) if acknowledged <= commits => Ok(()),
+        Marked::Commits(acknowledged) => Err(StoreError::Fatal(format!(
+            "{} has lost acknowledged changes: it is at commit {commits}, and {acknowledged} were acknowledged. \
+             It is damaged or an older copy; restore it from a backup",
+            path.display()
+        ))),
     }
-    Ok(database)
 }
 
 /// A new store, whole or not at all: the format is set in the transaction that makes the tables.
@@ -78,16 +97,10 @@ fn set_up(database: &Connection, path: &Path) -> Result<(), StoreError> {
     let number = |name: &str| {
         database.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(|error| unusable(&error))
     };
-    if number("application_id")? != APPLICATION_ID {
-        return Err(StoreError::Fatal(format!("{} is no store of this program", path.display())));
+    if number("application_id")? == APPLICATION_ID {
+        migrate(database, number("user_version")?)?;
     }
-    let version = migrate(database, number("user_version")?)?;
-    if version != SCHEMA_VERSION {
-        return Err(StoreError::Fatal(format!(
-            "{} has format {version}; this program reads format {SCHEMA_VERSION}",
-            path.display()
-        )));
-    }
+    check_format(database, path)?;
     let mode: String = database
         .pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))
         .map_err(|error| unusable(&error))?;
@@ -105,6 +118,26 @@ fn set_up(database: &Connection, path: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Checks whose file it is and that it has today's format.
+pub(super) fn check_format(database: &Connection, path: &Path) -> Result<(), StoreError> {
+    let number = |name: &str| {
+        database.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(|error| unusable(&error))
+    };
+    if number("application_id")? != APPLICATION_ID {
+        return Err(StoreError::Fatal(format!("{} is no store of this program", path.display())));
+    }
+    let version = number("user_version")?;
+    if version != SCHEMA_VERSION {
+        return Err(StoreError::Fatal(format!(
+            "{} has format {version}; this program reads format {SCHEMA_VERSION}",
+            path.display()
+        )));
+    }
+    Ok(())
+}
+
+/// The file of the database in the store's directory.
+pub(super) const DATABASE: &str = "hub.db";
 /// `PorC`.
 const APPLICATION_ID: i64 = 0x506f_7243;
 const SCHEMA_VERSION: i64 = 2;

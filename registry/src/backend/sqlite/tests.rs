@@ -8,7 +8,8 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::backend::Expect;
-use crate::id::{DeviceId, GenerationId, IdentityId};
+use crate::error::RegistryError;
+use crate::id::{DeviceId, GenerationId, IdentityId, Precondition};
 use crate::identity::IdentitySpec;
 use crate::message::NewC2d;
 use crate::store::{Registry, RegistryLimits};
@@ -51,6 +52,157 @@ fn t905_a_flipped_bit_in_a_record_is_found() {
     }
     database.execute("UPDATE identity SET doc = ?1, gen = gen + 1", [&record]).unwrap();
     assert!(refusal(directory.path()).contains("identity d1"));
+}
+
+/// Everything a start reads, or why it refuses to start.
+fn contents(directory: &Path) -> Result<Vec<Change>, StoreError> {
+    let backend = SqliteBackend::open(directory)?;
+    let mut changes = Vec::new();
+    backend.load(&mut |change| {
+        changes.push(change);
+        Ok(())
+    })?;
+    Ok(changes)
+}
+
+/// A store as a killed process leaves it: some of it in the database, the rest in the WAL. Each file with its bytes.
+fn killed() -> (TempDir, Vec<(&'static str, Vec<u8>)>) {
+    let directory = TempDir::new().unwrap();
+    let living = directory.path().join("living");
+    let registry = registry(&living);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let now = "2026-05-01T08:00:00Z".parse().unwrap();
+    runtime.block_on(registry.create(IdentitySpec::sas_device(device("d1")), now)).unwrap();
+    let other = Connection::open(living.join("hub.db")).unwrap();
+    other.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+    runtime.block_on(registry.create(IdentitySpec::sas_device(device("d2")), now)).unwrap();
+    runtime.block_on(registry.put_meta("policies", b"keys".to_vec())).unwrap();
+    let files = ["hub.db", "hub.db-wal", "store.id"];
+    let files = files.map(|name| (name, fs::read(living.join(name)).unwrap())).to_vec();
+    registry.close();
+    (directory, files)
+}
+
+fn put_files(directory: &Path, files: &[(&str, Vec<u8>)]) {
+    let _ = fs::remove_dir_all(directory);
+    fs::create_dir(directory).unwrap();
+    for (name, content) in files {
+        fs::write(directory.join(name), content).unwrap();
+    }
+}
+
+#[test]
+fn t905_a_flipped_bit_anywhere_is_found_or_harmless() {
+    let (directory, files) = killed();
+    let copy = directory.path().join("copy");
+    put_files(&copy, &files);
+    let good = contents(&copy).unwrap();
+    let stride = std::env::var(FLIP_STRIDE).map_or(101, |stride| stride.parse().unwrap());
+    let (mut found, mut harmless) = (0, 0);
+    for (file, (name, content)) in files.iter().enumerate() {
+        for place in (0..content.len()).step_by(stride) {
+            let mut flipped = files.clone();
+            flipped[file].1[place] ^= 1 << (place % 8);
+            put_files(&copy, &flipped);
+            match contents(&copy) {
+                Err(_) => found += 1,
+                Ok(read) => {
+                    assert_eq!(read, good, "byte {place} of {name}");
+                    harmless += 1;
+                }
+            }
+        }
+    }
+    assert!(found > 50 && harmless > 50, "{found} found, {harmless} harmless");
+}
+
+#[test]
+fn t905_a_removed_doubled_or_older_row_is_found() {
+    for (sql, table) in [
+        ("DELETE FROM identity", "identity"),
+        (
+            "INSERT INTO identity SELECT 'd0', mod, gen, rev, crc, doc FROM identity WHERE dev = 'd1'",
+            "checksum",
+        ),
+        ("DELETE FROM meta WHERE key = 'policies'", "meta"),
+    ] {
+        let (directory, files) = killed();
+        let copy = directory.path().join("copy");
+        put_files(&copy, &files);
+        Connection::open(copy.join("hub.db")).unwrap().execute(sql, []).unwrap();
+        assert!(contents(&copy).unwrap_err().to_string().contains(table), "{sql}");
+    }
+}
+
+#[test]
+fn t904_a_torn_end_is_cut_back_to_what_was_acknowledged() {
+    let (directory, files) = killed();
+    let copy = directory.path().join("copy");
+    put_files(&copy, &files);
+    let good = contents(&copy).unwrap();
+    let wal = files[1].1.clone();
+    // A commit that was under way: garbage after the last good one.
+    for surplus in [1, 24, 4_096, 4_120, 9_000] {
+        let mut torn = files.clone();
+        torn[1].1.extend(std::iter::repeat_n(0xA5, surplus));
+        put_files(&copy, &torn);
+        assert_eq!(contents(&copy).unwrap(), good, "{surplus}");
+    }
+    // Without what was acknowledged there is no start, wherever the end is missing.
+    for end in (0..wal.len()).step_by(1_021) {
+        let mut cut = files.clone();
+        cut[1].1.truncate(end);
+        put_files(&copy, &cut);
+        assert!(contents(&copy).unwrap_err().to_string().contains("lost acknowledged changes"), "{end}");
+    }
+}
+
+#[test]
+fn t906_an_older_copy_is_refused_and_taken_where_the_mark_is_removed() {
+    let directory = filled();
+    let older = fs::read(directory.path().join("hub.db")).unwrap();
+    let registry = registry(directory.path());
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(registry.put_meta("policies", b"keys".to_vec())).unwrap();
+    registry.close();
+    drop(registry);
+    fs::write(directory.path().join("hub.db"), older).unwrap();
+    assert!(refusal(directory.path()).contains("an older copy"));
+    fs::remove_file(directory.path().join("store.id")).unwrap();
+    assert!(contents(directory.path()).is_ok());
+}
+
+#[tokio::test]
+async fn t907_a_full_disk_refuses_writes_and_heals() {
+    let directory = TempDir::new().unwrap();
+    let backend = SqliteBackend::open(directory.path()).unwrap();
+    {
+        let guard = backend.writer.lock().unwrap();
+        let database = &guard.as_ref().unwrap().database;
+        let pages: i64 = database.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
+        database.query_row(&format!("PRAGMA max_page_count = {}", pages + 4), [], |_| Ok(())).unwrap();
+    }
+    let registry = Registry::open(Box::new(backend), RegistryLimits::default()).unwrap();
+    let now = "2026-05-01T08:00:00Z".parse().unwrap();
+    let create = |name: String| registry.create(IdentitySpec::sas_device(device(&name)), now);
+    let mut created = 0;
+    while create(format!("d{created}")).await.is_ok() {
+        created += 1;
+    }
+    let full = Err(RegistryError::Store(StoreError::DiskFull));
+    let one_more = format!("d{created}");
+    assert_eq!(create(one_more.clone()).await, full);
+    // What is there is served, what was refused is not, and room makes it go on.
+    assert_eq!(registry.counts().devices, created);
+    assert!(registry.entry(&device(&one_more)).is_none() && registry.entry(&device("d0")).is_some());
+    for number in 0..created / 2 {
+        registry.delete(&device(&format!("d{number}")), Precondition::Absent).await.unwrap();
+    }
+    assert!(create(one_more).await.is_ok());
+    tokio::task::spawn_blocking(move || registry.close()).await.unwrap();
+    let kept = contents(directory.path()).unwrap();
+    let identities = kept.iter().filter(|change| matches!(change, Change::IdentityPut { .. })).count();
+    assert_eq!(identities, created - created / 2 + 1);
 }
 
 #[test]
@@ -198,6 +350,71 @@ async fn one_refused_write_of_a_batch_spoils_no_other() {
     assert!(backend.submit(put("c", Expect::Absent)).await.is_ok());
 }
 
+/// Runs one of the children below in a second process; `prepared` is what the shell does first.
+fn child(name: &str, prepared: &str, directory: &Path) -> std::process::Child {
+    Command::new("sh")
+        .arg("-c")
+        .arg(format!("{prepared} exec \"$0\" --exact backend::sqlite::tests::{name} --nocapture"))
+        .arg(std::env::current_exe().unwrap())
+        .env(CHILD_DIRECTORY, directory)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+/// Not a test of its own: what `t908_…` runs under a limit. Tells each outcome, until the store is lost.
+#[test]
+fn child_that_creates_until_the_store_is_lost() {
+    let Some(directory) = std::env::var_os(CHILD_DIRECTORY) else { return };
+    let registry = registry(Path::new(&directory));
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let now = "2026-05-01T08:00:00Z".parse().unwrap();
+    runtime.block_on(async {
+        let mut refused = 0;
+        for number in 0.. {
+            let id = device(&format!("d{number}"));
+            match registry.create(IdentitySpec::sas_device(id.clone()), now).await {
+                Ok(_) => println!("\nacknowledged {id}"),
+                Err(error) => {
+                    println!("\nrefused {error}");
+                    refused += 1;
+                }
+            }
+            if refused == 10 {
+                break;
+            }
+        }
+        registry.store_lost().await;
+        println!("\nlost");
+    });
+}
+
+/// The file size limit makes a write in the middle of the WAL fail, as a failing disk does: not with "full".
+#[test]
+fn t908_after_a_write_fails_nothing_is_acknowledged_any_more() {
+    let directory = TempDir::new().unwrap();
+    let limited = "trap '' XFSZ; ulimit -f 400;";
+    let child = child("child_that_creates_until_the_store_is_lost", limited, directory.path());
+    let said = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
+    let lines: Vec<_> = said
+        .lines()
+        .filter(|line| ["acknowledged ", "refused ", "lost"].iter().any(|word| line.starts_with(word)))
+        .collect();
+    let acknowledged = lines.iter().take_while(|line| line.starts_with("acknowledged ")).count();
+    assert!(acknowledged > 0, "{said}");
+    let after: Vec<_> = lines.iter().skip(acknowledged).collect();
+    assert_eq!(after.len(), 11, "{said}");
+    assert!(after[..10].iter().all(|line| **line == "refused the store takes no writes"), "{said}");
+    assert_eq!(*after[10], "lost");
+    // What was acknowledged is there for the next process, on a disk that works.
+    let registry = registry(directory.path());
+    for number in 0..acknowledged {
+        assert!(registry.entry(&device(&format!("d{number}"))).is_some(), "{number}");
+    }
+    assert!(registry.counts().devices <= acknowledged + 1);
+}
+
 /// Not a test of its own: what `t901_…` runs in a second process and kills. Prints each id after it was acknowledged.
 #[test]
 fn child_that_creates_until_it_is_killed() {
@@ -220,13 +437,7 @@ fn t901_nothing_acknowledged_is_lost_when_the_process_is_killed() {
     let directory = TempDir::new().unwrap();
     let mut acknowledged = Vec::new();
     for round in 0..10 {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "backend::sqlite::tests::child_that_creates_until_it_is_killed", "--nocapture"])
-            .env(CHILD_DIRECTORY, directory.path())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+        let mut child = child("child_that_creates_until_it_is_killed", "", directory.path());
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
         let mut heard =
             lines.by_ref().filter_map(|line| line.strip_prefix("acknowledged ").map(str::to_owned));
@@ -246,3 +457,5 @@ fn t901_nothing_acknowledged_is_lost_when_the_process_is_killed() {
 }
 
 const CHILD_DIRECTORY: &str = "PORTCULLIS_TEST_CHILD_DIRECTORY";
+/// Every so many bytes one bit is flipped; 1 tries each byte, which takes minutes.
+const FLIP_STRIDE: &str = "PORTCULLIS_TEST_FLIP_STRIDE";
