@@ -1,10 +1,10 @@
-//! `device-identity` and `module-identity`: the registry, one identity at a time.
+//! `device-identity` and `module-identity`: the identities of the registry.
 //!
 //! What is a valid identity is the hub's to say; this only writes down what was asked for.
 
 use std::io::{self, BufRead, IsTerminal, Write};
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use portcullis_registry::id::{DeviceId, IdentityId, ModuleId};
 use reqwest::header::HeaderValue;
 use serde_json::Value;
@@ -12,12 +12,16 @@ use serde_json::Value;
 use crate::cli::credential::KeyType;
 use crate::cli::exit::Failure;
 use crate::cli::login::Access;
-use crate::cli::output::{self, Column, Format, scalar};
+use crate::cli::output::{Column, OutputArgs, TextArgs, printable, scalar};
 use crate::cli::rest::Rest;
 
 mod authentication;
 mod device;
 mod module;
+mod pages;
+mod properties;
+mod renewal;
+mod update;
 
 pub(super) use device::DeviceVerb;
 pub(super) use module::ModuleVerb;
@@ -40,24 +44,11 @@ pub(super) struct ModuleArgs {
     module_id: ModuleId,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-pub(super) enum StatusArg {
-    Enabled,
-    Disabled,
-}
-
 #[derive(Args)]
 pub(super) struct TopArg {
-    /// How many at most; -1 for as many as the hub lists
+    /// How many at most; -1 for all
     #[arg(long, value_name = "N", default_value = "-1", allow_hyphen_values = true, value_parser = parse_top)]
-    top: usize,
-}
-
-#[derive(Args)]
-pub(super) struct OutputArg {
-    /// How to print
-    #[arg(short, long, value_enum, default_value = "json")]
-    output: Format,
+    top: u64,
 }
 
 #[derive(Args)]
@@ -75,9 +66,8 @@ pub(super) struct CredentialArgs {
     /// Which of the two keys
     #[arg(long, visible_alias = "kt", value_enum, default_value = "primary")]
     key_type: KeyType,
-    /// How to print; without it the bare text
-    #[arg(short, long, value_enum)]
-    output: Option<Format>,
+    #[command(flatten)]
+    output: TextArgs,
 }
 
 impl DeviceArg {
@@ -89,15 +79,6 @@ impl DeviceArg {
 impl ModuleArgs {
     fn id(&self) -> IdentityId {
         IdentityId::module(self.device.device_id.clone(), self.module_id.clone())
-    }
-}
-
-impl StatusArg {
-    fn word(self) -> &'static str {
-        match self {
-            StatusArg::Enabled => "enabled",
-            StatusArg::Disabled => "disabled",
-        }
     }
 }
 
@@ -113,14 +94,19 @@ async fn create(
     access: &Access,
     id: &IdentityId,
     body: &Value,
-    format: Format,
+    output: &OutputArgs,
     columns: &[Column],
 ) -> Result<(), Failure> {
     let rest = Rest::new(access.login()?)?;
-    output::print(&rest.create(&path(id), body).await?, format, columns)
+    output.print(&rest.create(&path(id), body).await?, columns)
 }
 
-async fn show(access: &Access, id: &IdentityId, format: Format, columns: &[Column]) -> Result<(), Failure> {
+async fn show(
+    access: &Access,
+    id: &IdentityId,
+    output: &OutputArgs,
+    columns: &[Column],
+) -> Result<(), Failure> {
     let rest = Rest::new(access.login()?)?;
     let found = rest.get(&path(id), &[]).await;
     // Whether it is registered or not, why it was last refused is what an operator asks next.
@@ -129,7 +115,27 @@ async fn show(access: &Access, id: &IdentityId, format: Format, columns: &[Colum
     {
         eprintln!("{line}");
     }
-    output::print(&found?, format, columns)
+    output.print(&found?, columns)
+}
+
+/// Reads an identity, changes it, and writes it back, unless somebody else changed it in between.
+///
+/// With an etag given that one is demanded instead of the one that was read; `*` demands nothing.
+async fn change(
+    rest: &Rest,
+    id: &IdentityId,
+    etag: Option<&str>,
+    change: impl FnOnce(&mut Value) -> Result<(), Failure>,
+) -> Result<Value, Failure> {
+    let mut identity = rest.get(&path(id), &[]).await?;
+    let read = scalar(&identity, "/etag");
+    let etag = etag.filter(|etag| !etag.is_empty()).unwrap_or(&read);
+    if etag.is_empty() {
+        return Err(Failure::error(format!("the hub gave no etag for {id}")));
+    }
+    let if_match = if_match(etag)?;
+    change(&mut identity)?;
+    rest.replace(&path(id), &identity, if_match).await
 }
 
 /// Where REST tells how an identity's connections went.
@@ -140,7 +146,7 @@ fn connections_path(id: &IdentityId) -> Vec<&str> {
 /// The last refusal in words, if there was one.
 fn last_refusal(connections: &Value) -> Option<String> {
     let refusal = connections.get("lastRefusal").filter(|refusal| refusal.is_object())?;
-    let text = |pointer: &str| output::printable(&scalar(refusal, pointer));
+    let text = |pointer: &str| printable(&scalar(refusal, pointer));
     let (time, peer, count, reason) = (text("/time"), text("/peer"), text("/count"), text("/reason"));
     Some(format!("note: last refused at {time} from {peer}, {count} time(s) in all: {reason}"))
 }
@@ -148,15 +154,18 @@ fn last_refusal(connections: &Value) -> Option<String> {
 async fn delete(access: &Access, id: &IdentityId, confirmation: &DeleteArgs) -> Result<(), Failure> {
     let if_match = if_match(&confirmation.etag)?;
     let rest = Rest::new(access.login()?)?;
-    if !confirmation.yes && io::stdin().is_terminal() && !is_confirmed(id) {
+    if !confirmation.yes && !is_confirmed(&format!("Delete {id} and the messages that wait for it?")) {
         return Err(Failure::error("not deleted"));
     }
-    rest.delete(&path(id), if_match).await
+    rest.delete(&path(id), Some(if_match)).await
 }
 
-/// Asks whoever sits at the terminal.
-fn is_confirmed(id: &IdentityId) -> bool {
-    eprint!("Delete {id} and the messages that wait for it? [y/N] ");
+/// Asks whoever sits at the terminal; where there is none, nothing is asked.
+pub(super) fn is_confirmed(question: &str) -> bool {
+    if !io::stdin().is_terminal() {
+        return true;
+    }
+    eprint!("{question} [y/N] ");
     let _ = io::stderr().flush();
     let mut answer = String::new();
     io::stdin().lock().read_line(&mut answer).is_ok() && matches!(answer.trim(), "y" | "Y" | "yes")
@@ -169,16 +178,39 @@ fn if_match(etag: &str) -> Result<HeaderValue, Failure> {
     HeaderValue::from_str(&text).map_err(|_| Failure::usage("--etag: not an etag"))
 }
 
-fn parse_top(text: &str) -> Result<usize, String> {
+fn parse_top(text: &str) -> Result<u64, String> {
     match text.parse::<i64>() {
-        Ok(-1) => Ok(LIST_MAX),
-        Ok(top) if top >= 1 => Ok(usize::try_from(top).unwrap_or(LIST_MAX).min(LIST_MAX)),
+        Ok(-1) => Ok(u64::MAX),
+        Ok(top) if top >= 1 => Ok(top.unsigned_abs()),
         _ => Err("expected -1 or a number from 1 on".into()),
     }
 }
 
-/// IoT Hub lists at most this many identities at once.
-const LIST_MAX: usize = 1000;
+/// Devices and modules in one list.
+const RENEWED_COLUMNS: &[Column] = &[
+    ("Device Id", |identity| scalar(identity, "/deviceId")),
+    ("Module Id", |identity| scalar(identity, "/moduleId")),
+    ("Authentication", |identity| scalar(identity, "/authentication/type")),
+    ("Etag", |identity| scalar(identity, "/etag")),
+];
+
+pub(super) const DEVICE_EXAMPLES: &str = "\
+Examples:
+  portcullis device-identity create -d pump-7
+  portcullis device-identity list -o table
+  portcullis device-identity update -d pump-7 --status disabled
+  portcullis device-identity renew-key -d pump-7 --kt primary
+  portcullis device-identity connection-string show -d pump-7
+
+`portcullis device-identity VERB --help` tells more of each.";
+pub(super) const MODULE_EXAMPLES: &str = "\
+Examples:
+  portcullis module-identity create -d pump-7 -m camera
+  portcullis module-identity list -d pump-7 -o table
+  portcullis module-identity renew-key -d pump-7 -m camera --kt secondary
+  portcullis module-identity connection-string show -d pump-7 -m camera
+
+`portcullis module-identity VERB --help` tells more of each.";
 
 #[cfg(test)]
 mod tests {
@@ -196,9 +228,9 @@ mod tests {
 
     #[test]
     fn top_is_minus_one_or_a_number_from_one_on() {
-        assert_eq!(parse_top("-1"), Ok(1000));
+        assert_eq!(parse_top("-1"), Ok(u64::MAX));
         assert_eq!(parse_top("7"), Ok(7));
-        assert_eq!(parse_top("5000"), Ok(1000));
+        assert_eq!(parse_top("5000"), Ok(5000));
         for bad in ["0", "-2", "x", ""] {
             assert!(parse_top(bad).is_err(), "{bad}");
         }
