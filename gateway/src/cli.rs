@@ -227,7 +227,7 @@ mod tests {
             "portcullis device-identity update -d pump-7 --set status=disabled capabilities.iotEdge=true",
             "portcullis device-identity renew-key -d pump-7 --kt primary --etag AAA=",
             "portcullis device-identity renew-key -d pump-7 pump-8 --key-type both --im -o table",
-            "portcullis device-identity renew-key -d * --kt swap",
+            "portcullis device-identity renew-key -d * --kt swap --yes",
             "portcullis device-identity delete -d pump-7 -e AAA= --yes",
             "portcullis device-identity connection-string show -d pump-7 --kt secondary",
             "portcullis module-identity create -d pump-7 -m mod1 --am x509_ca",

@@ -12,7 +12,8 @@ use crate::cli::identity::properties::PropertyArgs;
 use crate::cli::identity::renewal::{self, Renewal, Renewals, Target, renew_one};
 use crate::cli::identity::update::{UpdateArgs, nothing_to_change};
 use crate::cli::identity::{
-    CredentialArgs, DeleteArgs, DeviceArg, RENEWED_COLUMNS, TopArg, change, create, delete, show,
+    CredentialArgs, DeleteArgs, DeviceArg, RENEWED_COLUMNS, TopArg, change, create, delete, is_confirmed,
+    show,
 };
 use crate::cli::login::Access;
 use crate::cli::output::{Column, OutputArgs, scalar};
@@ -83,6 +84,9 @@ pub(in crate::cli) enum DeviceVerb {
         /// Only if it still is the version with this etag; for a single device
         #[arg(short, long, conflicts_with = "include_modules")]
         etag: Option<String>,
+        /// Do not ask before the keys of all devices are renewed; nothing is asked where no terminal is
+        #[arg(short, long)]
+        yes: bool,
         #[command(flatten)]
         output: OutputArgs,
         #[command(flatten)]
@@ -150,7 +154,7 @@ impl DeviceVerb {
                 .await?;
                 output.print(&changed, DEVICE_COLUMNS)
             }
-            DeviceVerb::RenewKey { device_id, key_type, include_modules, etag, output, access } => {
+            DeviceVerb::RenewKey { device_id, key_type, include_modules, etag, yes, output, access } => {
                 let rest = Rest::new(access.login()?)?;
                 if let ([Target::One(device)], false) = (device_id.as_slice(), include_modules) {
                     let id = IdentityId::device(device.clone());
@@ -158,6 +162,9 @@ impl DeviceVerb {
                 }
                 if etag.is_some() {
                     return Err(Failure::usage("--etag is for a single device"));
+                }
+                if device_id.contains(&Target::All) && !yes && !is_confirmed("Renew keys of every device?") {
+                    return Err(Failure::error("no key was renewed"));
                 }
                 let mut renewals = Renewals::new(&rest, key_type, &output, RENEWED_COLUMNS);
                 for target in device_id {
