@@ -13,6 +13,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use crate::cli::audit::AuditVerb;
 use crate::cli::c2d::{C2dVerb, SEND_EXAMPLES};
 use crate::cli::credential::{ConnectionStringVerb, SHOW_EXAMPLES, TOKEN_EXAMPLES, TokenArgs};
+use crate::cli::doctor::DoctorArgs;
 use crate::cli::events::MonitorArgs;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::identity::{DEVICE_EXAMPLES, DeviceVerb, MODULE_EXAMPLES, ModuleVerb};
@@ -24,6 +25,7 @@ use crate::config::{self, Config, ServeFlags};
 mod audit;
 mod c2d;
 mod credential;
+mod doctor;
 mod events;
 mod exit;
 mod identity;
@@ -75,6 +77,9 @@ enum Verb {
     /// Whether the hub serves, and how many devices it has
     #[command(after_help = status::EXAMPLES)]
     Status(StatusArgs),
+    /// Look for what is wrong with the hub on this machine, or with the way to another
+    #[command(after_help = doctor::EXAMPLES)]
+    Doctor(DoctorArgs),
     /// Devices in the registry
     #[command(subcommand, after_help = DEVICE_EXAMPLES)]
     DeviceIdentity(DeviceVerb),
@@ -128,6 +133,7 @@ impl CommandLine {
             Verb::Serve(flags) => done(serve(&flags)),
             Verb::Config(verb) => done(verb.run()),
             Verb::Status(arguments) => wait_for(arguments.run())?,
+            Verb::Doctor(arguments) => wait_for(arguments.run())?,
             Verb::DeviceIdentity(verb) => done(wait_for(verb.run())?),
             Verb::ModuleIdentity(verb) => done(wait_for(verb.run())?),
             Verb::Policy(verb) => done(wait_for(verb.run())?),
@@ -245,6 +251,7 @@ mod tests {
             "portcullis policy renew-key -n p --key-type swap -o json",
             "portcullis policy delete -n p -y",
             "portcullis status -o table",
+            "portcullis doctor --data-dir x -o json",
             "portcullis completions bash",
             "portcullis completions powershell",
             "portcullis man --directory x",

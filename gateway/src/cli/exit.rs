@@ -91,6 +91,11 @@ impl Failure {
         self.ends_all
     }
 
+    /// What went wrong, without code and hint.
+    pub(super) fn message(&self) -> &str {
+        &self.message
+    }
+
     pub(super) fn exit(&self) -> Exit {
         self.exit
     }

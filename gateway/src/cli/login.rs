@@ -155,6 +155,15 @@ pub(super) struct Access {
 }
 
 impl Access {
+    /// Whether these flags mean the hub whose data directory is on this machine.
+    pub(super) fn is_local(&self) -> bool {
+        self.login.as_deref().is_none_or(str::is_empty)
+    }
+
+    pub(super) fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
     /// The login these flags come to.
     pub(super) fn login(&self) -> Result<Login, Failure> {
         let ca = self.ca.as_ref().filter(|path| !path.is_empty()).map(PathBuf::from);

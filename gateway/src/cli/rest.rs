@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, IF_MATCH};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderValue, IF_MATCH};
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde_json::Value;
 
@@ -18,6 +18,12 @@ use crate::cli::login::{Login, chain};
 pub(super) struct Rest {
     client: Client,
     login: Login,
+}
+
+/// Whether a hub serves, and what time it takes it to be, as HTTP writes times.
+pub(super) struct Readiness {
+    pub(super) ready: bool,
+    pub(super) date: Option<String>,
 }
 
 /// An answer that says yes.
@@ -52,15 +58,17 @@ impl Rest {
         parse(&answer)
     }
 
-    /// Whether the hub says that it serves; it does so without credentials.
-    pub(super) async fn is_ready(&self) -> Result<bool, Failure> {
+    /// What the hub says of itself without credentials.
+    pub(super) async fn readiness(&self) -> Result<Readiness, Failure> {
         let url = url(&self.login.host, self.login.https_port, &["healthz", "ready"]);
         let response = self.client.get(url).send().await.map_err(|error| self.unreachable(&error))?;
-        match response.status() {
-            StatusCode::SERVICE_UNAVAILABLE => Ok(false),
-            status if status.is_success() => Ok(true),
-            status => Err(refused(status, None, b"")),
-        }
+        let ready = match response.status() {
+            StatusCode::SERVICE_UNAVAILABLE => false,
+            status if status.is_success() => true,
+            status => return Err(refused(status, None, b"")),
+        };
+        let date = response.headers().get(DATE).and_then(|date| date.to_str().ok()).map(str::to_owned);
+        Ok(Readiness { ready, date })
     }
 
     /// At most `count` objects of the list at a path, and what the hub wants to hear for those after them.

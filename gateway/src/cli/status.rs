@@ -24,7 +24,7 @@ impl StatusArgs {
         let login = self.access.login()?;
         let version = login.hub_version.clone();
         let rest = Rest::new(login)?;
-        let ready = rest.is_ready().await?;
+        let ready = rest.readiness().await?.ready;
         let mut status = json!({
             "host": rest.login().host,
             "ready": ready,
