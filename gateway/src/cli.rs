@@ -72,7 +72,7 @@ enum Verb {
     /// Run the hub (also without a verb)
     Serve(ServeFlags),
     /// The hub's settings
-    #[command(subcommand)]
+    #[command(subcommand, after_help = CONFIG_EXAMPLES)]
     Config(ConfigVerb),
     /// Whether the hub serves, and how many devices it has
     #[command(after_help = status::EXAMPLES)]
@@ -192,6 +192,10 @@ and `-` from standard input. Data goes to standard output, messages to standard 
 
 Exit codes: 0 done, 1 error, 2 usage, 3 not found, 4 conflict, 5 unauthorized, 6 throttled or timeout, 7 done in part,
 130 Ctrl-C.";
+const CONFIG_EXAMPLES: &str = "\
+Examples:
+  portcullis config print                                    # every setting with its value
+  portcullis config check --config /etc/portcullis.toml      # exit code 2 if it cannot be served";
 const MONITOR_EXAMPLES: &str = "\
 Examples:
   portcullis monitor-events                                  # for eyes

@@ -399,6 +399,28 @@ async fn who_may_not_is_told_so_with_exit_code_5() {
 }
 
 #[tokio::test]
+async fn p12_a_policy_is_shown_with_its_keys_in_json_and_without_them_in_tables() {
+    let hub = TestHub::start().await;
+    let owner = Shell::of(&hub, "iothubowner");
+    let keys = hub.hub.policies().find("service").unwrap().keys.clone();
+    let (primary, secondary) = (keys.primary.to_base64(), keys.secondary.to_base64());
+    let shown = owner.json(&["policy", "show", "--name", "service"]).await;
+    assert_eq!(shown["rights"], json!(["ServiceConnect"]));
+    assert_eq!((&shown["primaryKey"], &shown["secondaryKey"]), (&json!(*primary), &json!(*secondary)));
+    for more in [&["-o", "table"][..], &["-o", "tsv"], &["-o", "table", "--query", "@"]] {
+        let text = owner.print(&[&["policy", "show", "--name", "service"][..], more].concat()).await;
+        assert!(text.contains("service"), "{text}");
+        assert!(!text.contains(&*primary) && !text.contains(&*secondary), "{text}");
+    }
+    let text = owner.print(&["policy", "show", "-n", "service", "-o", "table", "--show-keys"]).await;
+    assert!(text.contains(&*primary) && text.contains(&*secondary), "{text}");
+    let picked = ["policy", "show", "-n", "service", "--query", "secondaryKey", "-o", "tsv"];
+    assert_eq!(owner.print(&picked).await.trim(), *secondary);
+    owner.refused(3, &["policy", "show", "-n", "nothing"]).await;
+    hub.stop().await;
+}
+
+#[tokio::test]
 async fn status_tells_what_the_policy_may_know() {
     let hub = TestHub::start().await;
     let device = hub.device("d1").await;
