@@ -82,10 +82,13 @@ fn clock(date: &str, now: Timestamp) -> Option<Finding> {
     let hubs = rfc2822::parse(date).ok()?.timestamp();
     let off = now.as_second() - hubs.as_second();
     let detail = format!("this machine is {off:+} s from the hub");
-    Some(match off.unsigned_abs() {
-        0..=CLOCK_SECONDS_GOOD => Finding::ok("clock", detail),
-        0..=CLOCK_SECONDS_MAX => Finding::warn("clock", detail, "keep both in time with NTP"),
-        _ => Finding::fail("clock", detail, "tokens made here are refused; keep both in time with NTP"),
+    let off = off.unsigned_abs();
+    Some(if off <= CLOCK_SECONDS_GOOD {
+        Finding::ok("clock", detail)
+    } else if off <= CLOCK_SECONDS_MAX {
+        Finding::warn("clock", detail, "keep both in time with NTP")
+    } else {
+        Finding::fail("clock", detail, "tokens made here are refused; keep both in time with NTP")
     })
 }
 
