@@ -8,29 +8,37 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::cli::audit::AuditVerb;
 use crate::cli::backup::BackupVerb;
-use crate::cli::c2d::C2dVerb;
-use crate::cli::credential::{ConnectionStringVerb, TOKEN_EXAMPLES, TokenArgs};
+use crate::cli::c2d::{C2dVerb, SEND_EXAMPLES};
+use crate::cli::credential::{ConnectionStringVerb, SHOW_EXAMPLES, TOKEN_EXAMPLES, TokenArgs};
+use crate::cli::doctor::DoctorArgs;
 use crate::cli::events::MonitorArgs;
 use crate::cli::exit::{Exit, Failure};
-use crate::cli::identity::{DeviceVerb, ModuleVerb};
+use crate::cli::identity::{DEVICE_EXAMPLES, DeviceVerb, MODULE_EXAMPLES, ModuleVerb};
+use crate::cli::manual::{COMPLETIONS_EXAMPLES, CompletionsArgs, MAN_EXAMPLES, ManArgs};
+use crate::cli::policy::PolicyVerb;
+use crate::cli::status::StatusArgs;
 use crate::config::{self, Config, ServeFlags};
 
 mod audit;
 mod backup;
 mod c2d;
 mod credential;
+mod doctor;
 mod events;
 mod exit;
 mod identity;
 pub mod local;
 mod log;
 mod login;
+mod manual;
 mod output;
+mod policy;
 mod rest;
+mod status;
 
 /// Runs the program with the arguments it was called with, its own name first.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -66,22 +74,31 @@ enum Verb {
     /// Run the hub (also without a verb)
     Serve(ServeFlags),
     /// The hub's settings
-    #[command(subcommand)]
+    #[command(subcommand, after_help = CONFIG_EXAMPLES)]
     Config(ConfigVerb),
+    /// Whether the hub serves, and how many devices it has
+    #[command(after_help = status::EXAMPLES)]
+    Status(StatusArgs),
+    /// Look for what is wrong with the hub on this machine, or with the way to another
+    #[command(after_help = doctor::EXAMPLES)]
+    Doctor(DoctorArgs),
     /// Devices in the registry
-    #[command(subcommand)]
+    #[command(subcommand, after_help = DEVICE_EXAMPLES)]
     DeviceIdentity(DeviceVerb),
     /// Modules of devices in the registry
-    #[command(subcommand)]
+    #[command(subcommand, after_help = MODULE_EXAMPLES)]
     ModuleIdentity(ModuleVerb),
+    /// Shared access policies: what services and operators sign in with
+    #[command(subcommand, after_help = policy::EXAMPLES)]
+    Policy(PolicyVerb),
     /// Connection strings of policies, devices and modules
-    #[command(subcommand)]
+    #[command(subcommand, after_help = SHOW_EXAMPLES)]
     ConnectionString(ConnectionStringVerb),
     /// Print a token that signs in as a device, module or policy
     #[command(after_help = TOKEN_EXAMPLES)]
     GenerateSasToken(TokenArgs),
     /// Messages to devices
-    #[command(subcommand)]
+    #[command(subcommand, after_help = SEND_EXAMPLES)]
     C2dMessage(C2dVerb),
     /// Print what devices send, as it arrives
     #[command(after_help = MONITOR_EXAMPLES)]
@@ -92,6 +109,12 @@ enum Verb {
     /// Backups of the hub on this machine
     #[command(subcommand)]
     Backup(BackupVerb),
+    /// Print a script that completes verbs and flags in a shell
+    #[command(after_help = COMPLETIONS_EXAMPLES)]
+    Completions(CompletionsArgs),
+    /// Print the manual
+    #[command(after_help = MAN_EXAMPLES)]
+    Man(ManArgs),
 }
 
 #[derive(Subcommand)]
@@ -114,14 +137,19 @@ impl CommandLine {
         match self.verb.unwrap_or(Verb::Serve(self.serve)) {
             Verb::Serve(flags) => done(serve(&flags)),
             Verb::Config(verb) => done(verb.run()),
+            Verb::Status(arguments) => wait_for(arguments.run())?,
+            Verb::Doctor(arguments) => wait_for(arguments.run())?,
             Verb::DeviceIdentity(verb) => done(wait_for(verb.run())?),
             Verb::ModuleIdentity(verb) => done(wait_for(verb.run())?),
+            Verb::Policy(verb) => done(wait_for(verb.run())?),
             Verb::ConnectionString(verb) => done(wait_for(verb.run())?),
             Verb::GenerateSasToken(arguments) => done(wait_for(arguments.run())?),
             Verb::C2dMessage(verb) => done(wait_for(verb.run())?),
             Verb::Backup(verb) => done(verb.run()),
             Verb::MonitorEvents(arguments) => wait_for(arguments.run())?,
             Verb::Audit(verb) => wait_for(verb.run())?,
+            Verb::Completions(arguments) => done(arguments.run(CommandLine::command())),
+            Verb::Man(arguments) => done(arguments.run(CommandLine::command())),
         }
     }
 }
@@ -165,7 +193,15 @@ The client verbs find the hub on this machine by its data directory. For another
   portcullis device-identity list --login 'HostName=hub.example.com;SharedAccessKeyName=…' --ca ca.pem
 or set PORTCULLIS_CONNECTION_STRING and PORTCULLIS_CA.
 
-Exit codes: 0 done, 1 error, 2 usage, 3 not found, 4 conflict, 5 unauthorized, 6 throttled or timeout, 130 Ctrl-C.";
+Secrets need not stand on the command line: where a key or connection string is taken, `@FILE` reads it from a file
+and `-` from standard input. Data goes to standard output, messages to standard error.
+
+Exit codes: 0 done, 1 error, 2 usage, 3 not found, 4 conflict, 5 unauthorized, 6 throttled or timeout, 7 done in part,
+130 Ctrl-C.";
+const CONFIG_EXAMPLES: &str = "\
+Examples:
+  portcullis config print                                    # every setting with its value
+  portcullis config check --config /etc/portcullis.toml      # exit code 2 if it cannot be served";
 const MONITOR_EXAMPLES: &str = "\
 Examples:
   portcullis monitor-events                                  # for eyes
@@ -174,8 +210,6 @@ Examples:
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     fn parse(line: &str) -> Result<CommandLine, clap::Error> {
@@ -202,15 +236,39 @@ mod tests {
             "portcullis device-identity create -d pump-7 --am x509_ca --status Enabled -o tsv",
             "portcullis device-identity show -d pump-7 -o jsonc -l HostName=h",
             "portcullis device-identity list --top -1 --output table",
+            "portcullis device-identity list --query [].deviceId -o yaml",
+            "portcullis device-identity update -d pump-7 --sta disabled --star why --ee false -e AAA=",
+            "portcullis device-identity update -d pump-7 --am x509_thumbprint --ptp AB --stp CD --etag *",
+            "portcullis device-identity update -d pump-7 --pk @a --sk - -o table",
+            "portcullis device-identity update -d pump-7 --set status=disabled capabilities.iotEdge=true",
+            "portcullis device-identity renew-key -d pump-7 --kt primary --etag AAA=",
+            "portcullis device-identity renew-key -d pump-7 pump-8 --key-type both --im -o table",
+            "portcullis device-identity renew-key -d * --kt swap --yes",
             "portcullis device-identity delete -d pump-7 -e AAA= --yes",
             "portcullis device-identity connection-string show -d pump-7 --kt secondary",
             "portcullis module-identity create -d pump-7 -m mod1 --am x509_ca",
             "portcullis module-identity show -d pump-7 -m mod1",
             "portcullis module-identity list -d pump-7",
+            "portcullis module-identity update -d pump-7 -m mod1 --am x509_ca --set managedBy=me --etag AAA=",
+            "portcullis module-identity renew-key -d pump-7 -m mod1 mod2 --kt secondary",
+            "portcullis module-identity renew-key -d pump-7 -m * --kt both",
             "portcullis module-identity delete -d pump-7 -m mod1",
+            "portcullis policy list -o table --show-keys",
+            "portcullis policy show --policy-name p",
+            "portcullis policy create -n p --permissions RegistryWrite serviceconnect --pk @a --sk @b",
+            "portcullis policy create --pn p --rights RegistryRead,DeviceConnect",
+            "portcullis policy regenerate --name p --kt both",
+            "portcullis policy renew-key -n p --key-type swap -o json",
+            "portcullis policy delete -n p -y",
+            "portcullis status -o table",
+            "portcullis doctor --data-dir x -o json",
+            "portcullis completions bash",
+            "portcullis completions powershell",
+            "portcullis man --directory x",
             "portcullis module-identity connection-string show -d pump-7 -m mod1",
             "portcullis connection-string show",
             "portcullis connection-string show --policy-name service --kt secondary -o json",
+            "portcullis connection-string show --query connectionString -o tsv",
             "portcullis connection-string show --device-id pump-7 --module-id mod1",
             "portcullis generate-sas-token -d pump-7 -m mod1 --duration 60",
             "portcullis generate-sas-token --policy-name service --du 60",
@@ -239,6 +297,19 @@ mod tests {
             "portcullis device-identity create -d a/b",
             "portcullis device-identity create -d a+b",
             "portcullis device-identity create -d a --am password",
+            "portcullis device-identity list --query [?",
+            "portcullis device-identity list --top 0",
+            "portcullis device-identity update -d a --set tags.x=1",
+            "portcullis device-identity renew-key -d a",
+            "portcullis device-identity renew-key --kt both",
+            "portcullis device-identity renew-key -d a --im --kt both --etag x",
+            "portcullis device-identity renew-key -d a --kt tertiary",
+            "portcullis device-identity update -d *x/ --sta enabled",
+            "portcullis policy create -n p",
+            "portcullis policy create -n p --rights Everything",
+            "portcullis policy show",
+            "portcullis policy show --name",
+            "portcullis completions tcsh",
             "portcullis connection-string show --module-id mod1",
             "portcullis connection-string show --policy-name p -d pump-7",
             "portcullis generate-sas-token --duration 0",

@@ -131,6 +131,7 @@ impl Bound {
                 .https_address()
                 .map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |address| reachable(address.ip()))
                 .to_string(),
+            version: Some(env!("CARGO_PKG_VERSION").to_owned()),
             owner: format!("HostName={host};SharedAccessKeyName={OWNER};SharedAccessKey={key}"),
         }
     }

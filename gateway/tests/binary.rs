@@ -1,6 +1,8 @@
 //! The built program, used as a person would: start, create, kill, start again, stop.
 
+use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
@@ -151,4 +153,49 @@ fn t912_a_mistake_in_the_settings_is_refused_before_anything_is_bound() {
     let words = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(words.contains("did you mean \"PORTCULLIS__LIMITS__QUEUE_MESSAGES_MAX\"?"), "{words}");
     assert!(!directory.path().join("data").exists());
+}
+
+#[test]
+fn doctor_and_status_tell_no_hub_a_healthy_one_an_open_directory_and_a_stopped_hub() {
+    let directory = TempDir::new().unwrap();
+    let data_dir = directory.path().join("data");
+    let doctor = |code: i32| {
+        let output = run(&data_dir, &["doctor"]);
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{text}");
+        assert!(!text.contains("SharedAccessKey"), "{text}");
+        text
+    };
+    let status = |format: &str| run(&data_dir, &["status", "-o", format]);
+    assert!(doctor(2).starts_with("fail  data directory: "));
+    assert_eq!(status("json").status.code(), Some(1));
+
+    let hub = Served::start(&data_dir);
+    let healthy = doctor(0);
+    assert!(healthy.lines().all(|line| line.starts_with("ok    ")), "{healthy}");
+    for check in [
+        "data directory",
+        "keys",
+        "store files",
+        "own certificate",
+        "MQTT port",
+        "HTTPS port",
+        "TLS",
+        "ready",
+        "clock",
+        "registry",
+    ] {
+        assert!(healthy.contains(&format!("ok    {check}: ")), "{check} is not checked:\n{healthy}");
+    }
+    let version = env!("CARGO_PKG_VERSION");
+    assert_eq!(printed(&status("tsv")), format!("localhost\ttrue\t{version}\t0\t0\t0\n"));
+
+    fs::set_permissions(&data_dir, Permissions::from_mode(0o755)).unwrap();
+    assert!(doctor(1).contains("is open to others  hint: chmod 700 it"));
+    fs::set_permissions(&data_dir, Permissions::from_mode(0o700)).unwrap();
+
+    assert_eq!(hub.terminate(), Some(0));
+    let stopped = doctor(2);
+    assert!(stopped.contains("fail  HTTPS port: "), "{stopped}");
+    assert_eq!(status("none").status.code(), Some(1));
 }

@@ -133,7 +133,7 @@ fn parse_duration(text: &str) -> Option<SignedDuration> {
     number.parse::<u32>().ok().map(|number| SignedDuration::from_secs(i64::from(number) * seconds))
 }
 
-const SEND_EXAMPLES: &str = "\
+pub(super) const SEND_EXAMPLES: &str = "\
 Examples:
   portcullis c2d-message send -d pump-7 --data 'open valve'
   portcullis c2d-message send -d pump-7 --data '{\"valve\":3}' --content-type application/json --props 'unit=bar&by=ops%20desk'

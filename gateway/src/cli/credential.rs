@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::identity::path;
 use crate::cli::login::{Access, ConnectionString, Login, Secret};
-use crate::cli::output::{self, Format, scalar};
+use crate::cli::output::{TextArgs, scalar};
 use crate::cli::rest::Rest;
 
 /// Verbs on connection strings.
@@ -35,9 +35,8 @@ pub(super) struct ShowArgs {
     /// Which of the two keys
     #[arg(long, visible_alias = "kt", value_enum, default_value = "primary")]
     key_type: KeyType,
-    /// How to print; without it the bare text
-    #[arg(short, long, value_enum)]
-    output: Option<Format>,
+    #[command(flatten)]
+    output: TextArgs,
     #[command(flatten)]
     access: Access,
 }
@@ -60,9 +59,8 @@ pub(super) struct TokenArgs {
     /// Which of the two keys
     #[arg(long, visible_alias = "kt", value_enum, default_value = "primary")]
     key_type: KeyType,
-    /// How to print; without it the bare text
-    #[arg(short, long, value_enum)]
-    output: Option<Format>,
+    #[command(flatten)]
+    output: TextArgs,
     #[command(flatten)]
     access: Access,
 }
@@ -78,10 +76,10 @@ impl ConnectionStringVerb {
     pub(super) async fn run(self) -> Result<(), Failure> {
         let ConnectionStringVerb::Show(args) = self;
         match identity(args.device_id, args.module_id) {
-            Some(id) => show_connection_string(&args.access, &id, args.key_type, args.output).await,
+            Some(id) => show_connection_string(&args.access, &id, args.key_type, &args.output).await,
             None => {
                 let name = args.policy_name.filter(|name| !name.is_empty()).unwrap_or_else(|| OWNER.into());
-                show_policy(&args.access, name, args.key_type, args.output).await
+                show_policy(&args.access, name, args.key_type, &args.output).await
             }
         }
     }
@@ -108,7 +106,7 @@ impl TokenArgs {
                 sas::sign(&resource, &key, expiry, Some(&policy))
             }
         };
-        output::print_text("sas", &token, self.output)
+        self.output.print("sas", &token)
     }
 }
 
@@ -117,7 +115,7 @@ pub(super) async fn show_connection_string(
     access: &Access,
     id: &IdentityId,
     key_type: KeyType,
-    format: Option<Format>,
+    output: &TextArgs,
 ) -> Result<(), Failure> {
     check_expressible(id)?;
     let rest = Rest::new(access.login()?)?;
@@ -131,14 +129,14 @@ pub(super) async fn show_connection_string(
         module: id.module.clone(),
         secret,
     };
-    output::print_text("connectionString", &text.to_string(), format)
+    output.print("connectionString", &text.to_string())
 }
 
 async fn show_policy(
     access: &Access,
     name: String,
     key_type: KeyType,
-    format: Option<Format>,
+    output: &TextArgs,
 ) -> Result<(), Failure> {
     let login = access.login()?;
     let (host, port) = (login.host.clone(), login.https_port);
@@ -154,7 +152,7 @@ async fn show_policy(
         module: None,
         secret: Secret::Key { policy: Some(name), key },
     };
-    output::print_text("connectionString", &text.to_string(), format)
+    output.print("connectionString", &text.to_string())
 }
 
 /// The key of a policy: the login's own needs no question.
@@ -212,7 +210,7 @@ fn check_expressible(id: &IdentityId) -> Result<(), Failure> {
 
 /// The policy with every right.
 const OWNER: &str = "iothubowner";
-const SHOW_EXAMPLES: &str = "\
+pub(super) const SHOW_EXAMPLES: &str = "\
 Examples:
   portcullis connection-string show                          # the owner's
   portcullis connection-string show --policy-name service

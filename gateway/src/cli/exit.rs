@@ -8,39 +8,62 @@ use std::process::ExitCode;
 /// How the program ended, as the shell sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Exit {
-    Done = 0,
+    Done,
     /// The hub, the network or this machine failed.
-    Error = 1,
-    Usage = 2,
-    NotFound = 3,
+    Error,
+    Usage,
+    NotFound,
     /// It exists already, or is no longer what the caller took it for.
-    Conflict = 4,
-    Unauthorized = 5,
+    Conflict,
+    Unauthorized,
     /// Throttled, or no answer in time: worth another try.
-    Throttled = 6,
+    Throttled,
+    /// Some of several were done, others not.
+    Partial,
+    /// `status`: there is a hub, but it does not serve.
+    NotReady,
     /// Ctrl-C.
-    Interrupted = 130,
+    Interrupted,
+}
+
+impl Exit {
+    /// The number scripts see.
+    pub(super) fn code(self) -> u8 {
+        match self {
+            Exit::Done => 0,
+            Exit::Error => 1,
+            Exit::Usage | Exit::NotReady => 2,
+            Exit::NotFound => 3,
+            Exit::Conflict => 4,
+            Exit::Unauthorized => 5,
+            Exit::Throttled => 6,
+            Exit::Partial => 7,
+            Exit::Interrupted => 130,
+        }
+    }
 }
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
-        ExitCode::from(exit as u8)
+        ExitCode::from(exit.code())
     }
 }
 
 /// Why a verb failed, in the operator's words.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Failure {
     exit: Exit,
     /// IoT Hub's number of the error, when the hub told one.
     code: Option<u32>,
     message: String,
     hint: Option<String>,
+    /// Whether whatever else was asked of the hub would end the same way.
+    ends_all: bool,
 }
 
 impl Failure {
     pub(super) fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self { exit, code: None, message: message.into(), hint: None }
+        Self { exit, code: None, message: message.into(), hint: None, ends_all: exit == Exit::Unauthorized }
     }
 
     pub(super) fn error(message: impl Into<String>) -> Self {
@@ -57,6 +80,20 @@ impl Failure {
 
     pub(super) fn with_hint(self, hint: impl Into<String>) -> Self {
         Self { hint: Some(hint.into()), ..self }
+    }
+
+    /// The hub cannot be reached.
+    pub(super) fn of_the_link(self) -> Self {
+        Self { ends_all: true, ..self }
+    }
+
+    pub(super) fn ends_all(&self) -> bool {
+        self.ends_all
+    }
+
+    /// What went wrong, without code and hint.
+    pub(super) fn message(&self) -> &str {
+        &self.message
     }
 
     pub(super) fn exit(&self) -> Exit {

@@ -21,6 +21,9 @@ pub struct LocalAccess {
     pub https_port: u16,
     /// The address that reaches both ports from this machine, whatever the name resolves to.
     pub connect_address: String,
+    /// The version of the program that serves.
+    #[serde(default)]
+    pub version: Option<String>,
     /// The connection string of the policy with every right.
     pub owner: String,
 }
@@ -81,6 +84,7 @@ mod tests {
             mqtt_port: 8883,
             https_port: 8443,
             connect_address: "127.0.0.1".into(),
+            version: Some("1.2.3".into()),
             owner: "HostName=localhost;SharedAccessKeyName=iothubowner;SharedAccessKey=c2VjcmV0".into(),
         }
     }
@@ -101,7 +105,7 @@ mod tests {
     fn the_file_is_the_documented_one() {
         let json = serde_json::to_value(access()).unwrap();
         let names: Vec<_> = json.as_object().unwrap().keys().cloned().collect();
-        for name in ["hostname", "mqttPort", "httpsPort", "connectAddress", "owner"] {
+        for name in ["hostname", "mqttPort", "httpsPort", "connectAddress", "version", "owner"] {
             assert!(names.iter().any(|own| own == name), "{name}");
         }
     }

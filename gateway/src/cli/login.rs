@@ -155,6 +155,15 @@ pub(super) struct Access {
 }
 
 impl Access {
+    /// Whether these flags mean the hub whose data directory is on this machine.
+    pub(super) fn is_local(&self) -> bool {
+        self.login.as_deref().is_none_or(str::is_empty)
+    }
+
+    pub(super) fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
     /// The login these flags come to.
     pub(super) fn login(&self) -> Result<Login, Failure> {
         let ca = self.ca.as_ref().filter(|path| !path.is_empty()).map(PathBuf::from);
@@ -174,6 +183,7 @@ impl Access {
             https_port: self.https_port.or(port).unwrap_or(HTTPS_PORT_DEFAULT),
             mqtt_port: self.mqtt_port.unwrap_or(MQTT_PORT_DEFAULT),
             connect_address: None,
+            hub_version: None,
             policy,
             key,
             ca,
@@ -196,6 +206,7 @@ impl Access {
             https_port: self.https_port.unwrap_or(access.https_port),
             mqtt_port: self.mqtt_port.unwrap_or(access.mqtt_port),
             connect_address: access.connect_address.parse().ok(),
+            hub_version: access.version,
             policy,
             key,
             ca: Some(ca.unwrap_or_else(|| self.data_dir.join("ca.pem"))),
@@ -212,6 +223,8 @@ pub(super) struct Login {
     pub(super) mqtt_port: u16,
     /// Where to connect, whatever the name resolves to.
     pub(super) connect_address: Option<IpAddr>,
+    /// The version of the program that serves; known on its own machine only.
+    pub(super) hub_version: Option<String>,
     pub(super) policy: String,
     pub(super) key: SymmetricKey,
     /// The CA certificates to trust; the system's when absent.
@@ -246,7 +259,12 @@ pub(super) fn read_secret(given: &str) -> Result<String, Failure> {
         }
         (text, None) => Ok(text.to_owned()),
     };
-    read.map(|text| text.trim().to_owned()).map_err(Failure::error)
+    let text = read.map_err(Failure::error)?.trim().to_owned();
+    match text.is_empty() {
+        // An empty value counts as absent, but what was pointed at was meant to be there.
+        true if !given.is_empty() => Err(Failure::usage(format!("{given}: there is nothing in it"))),
+        _ => Ok(text),
+    }
 }
 
 /// An error with its causes, each once.
@@ -385,6 +403,7 @@ mod tests {
             mqtt_port: 1883,
             https_port: 1443,
             connect_address: "127.0.0.5".into(),
+            version: None,
             owner: format!("HostName=hub.example.test;SharedAccessKeyName=iothubowner;SharedAccessKey={KEY}"),
         };
         local.write(dir.path()).unwrap();
@@ -404,6 +423,8 @@ mod tests {
         assert_eq!(read_secret(&format!("@{}", path.display())).unwrap(), "secret");
         assert_eq!(read_secret("plain").unwrap(), "plain");
         assert!(read_secret("@/nowhere/key").is_err());
+        std::fs::write(&path, "\n").unwrap();
+        assert!(read_secret(&format!("@{}", path.display())).is_err());
     }
 
     #[test]

@@ -1,18 +1,28 @@
-//! What goes to standard output: JSON, a table, or tab-separated values. Data only; messages go to standard error.
+//! What goes to standard output: JSON, YAML, a table, or tab-separated values. Data only; messages go to standard error.
 
 use std::io::{self, Write};
 
-use clap::ValueEnum;
-use serde_json::Value;
+use clap::{Args, ValueEnum};
+use serde_json::{Value, json};
 
 use crate::cli::exit::Failure;
+
+mod colour;
+mod listing;
+mod query;
+mod table;
+
+pub(super) use listing::Listing;
+use query::Query;
+use table::Table;
 
 /// The words az knows for output formats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Format {
     Json,
-    /// JSON for eyes; the same as json
+    /// JSON for eyes: coloured on a terminal, unless NO_COLOR is set
     Jsonc,
+    Yaml,
     Table,
     /// Tab-separated values without a header
     Tsv,
@@ -20,21 +30,83 @@ pub(super) enum Format {
     None,
 }
 
+/// How to print objects.
+#[derive(Args)]
+pub(super) struct OutputArgs {
+    /// How to print
+    #[arg(short, long, value_enum, default_value = "json")]
+    output: Format,
+    /// Print only what this JMESPath expression picks
+    #[arg(long, value_name = "JMESPATH", value_parser = Query::parse)]
+    query: Option<Query>,
+}
+
+/// How to print a single text.
+#[derive(Args)]
+pub(super) struct TextArgs {
+    /// How to print; without it the bare text
+    #[arg(short, long, value_enum)]
+    output: Option<Format>,
+    /// Print only what this JMESPath expression picks
+    #[arg(long, value_name = "JMESPATH", value_parser = Query::parse)]
+    query: Option<Query>,
+}
+
 /// A column of a table: its title, and the cell for one object.
 pub(super) type Column = (&'static str, fn(&Value) -> String);
 
-/// Prints one object, or a list of objects.
-pub(super) fn print(value: &Value, format: Format, columns: &[Column]) -> Result<(), Failure> {
-    answer(&render(value, format, columns))
+impl OutputArgs {
+    /// Prints one object, or a list of objects.
+    pub(super) fn print(&self, value: &Value, columns: &[Column]) -> Result<(), Failure> {
+        match &self.query {
+            None => print(value, self.output, columns),
+            Some(query) => answer(&render(&query.pick(value)?, self.output, Columns::Members)?),
+        }
+    }
+
+    pub(super) fn is_table(&self) -> bool {
+        self.output == Format::Table
+    }
+
+    /// Begins a list that is printed part by part.
+    pub(super) fn list<'a>(&'a self, columns: &'a [Column]) -> Listing<'a> {
+        Listing::new(self.output, self.query.as_ref(), columns)
+    }
 }
 
-/// Prints a single text as it is, or, with a format, under its name.
-pub(super) fn print_text(name: &'static str, text: &str, format: Option<Format>) -> Result<(), Failure> {
-    match format {
-        None | Some(Format::Tsv) => answer(&format!("{text}\n")),
-        Some(Format::Json | Format::Jsonc) => answer(&to_json(&serde_json::json!({ name: text }))),
-        Some(Format::Table) => answer(&to_table(&[name], &[vec![text.to_owned()]])),
-        Some(Format::None) => Ok(()),
+impl TextArgs {
+    /// Prints a single text as it is, or, with a format or a query, under its name.
+    pub(super) fn print(&self, name: &'static str, text: &str) -> Result<(), Failure> {
+        let object = json!({ name: text });
+        match (&self.query, self.output) {
+            (None, None | Some(Format::Tsv)) => answer(&format!("{text}\n")),
+            (None, Some(format)) => answer(&render(&object, format, Columns::Members)?),
+            (Some(query), format) => {
+                let format = format.unwrap_or(Format::Json);
+                answer(&render(&query.pick(&object)?, format, Columns::Members)?)
+            }
+        }
+    }
+}
+
+/// Where the columns of a table come from.
+#[derive(Clone, Copy)]
+enum Columns<'a> {
+    Fixed(&'a [Column]),
+    /// Whatever scalar members the first object has, under their own names.
+    Members,
+}
+
+/// Prints one object, or a list of objects.
+pub(super) fn print(value: &Value, format: Format, columns: &[Column]) -> Result<(), Failure> {
+    answer(&render(value, format, Columns::Fixed(columns))?)
+}
+
+/// Writes an answer. Whoever reads may stop reading: that is no failure worth a message.
+pub(super) fn answer(text: &str) -> Result<(), Failure> {
+    match write_out(text) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(cannot_write(&error)),
+        _ => Ok(()),
     }
 }
 
@@ -47,12 +119,7 @@ pub(super) fn write_out(text: &str) -> io::Result<()> {
 
 /// A member as text; absent, null and not a scalar are empty.
 pub(super) fn scalar(value: &Value, pointer: &str) -> String {
-    match value.pointer(pointer) {
-        Some(Value::String(text)) => text.clone(),
-        Some(Value::Bool(flag)) => flag.to_string(),
-        Some(Value::Number(number)) => number.to_string(),
-        _ => String::new(),
-    }
+    value.pointer(pointer).map(text_of).unwrap_or_default()
 }
 
 /// The text without what would move a terminal's cursor or worse; devices choose some of these texts.
@@ -62,84 +129,92 @@ pub(super) fn printable(text: &str) -> String {
         .collect()
 }
 
-/// Writes an answer. Whoever reads may stop reading: that is no failure worth a message.
-pub(super) fn answer(text: &str) -> Result<(), Failure> {
-    match write_out(text) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::error(format!("standard output: {error}")))
-        }
-        _ => Ok(()),
+fn cannot_write(error: &io::Error) -> Failure {
+    Failure::error(format!("standard output: {error}"))
+}
+
+fn text_of(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Bool(flag) => flag.to_string(),
+        Value::Number(number) => number.to_string(),
+        Value::Null | Value::Array(_) | Value::Object(_) => String::new(),
     }
 }
 
-fn render(value: &Value, format: Format, columns: &[Column]) -> String {
-    let objects = match value {
-        Value::Array(objects) => objects.as_slice(),
-        one => std::slice::from_ref(one),
-    };
-    let row = |object: &Value| columns.iter().map(|(_, cell)| printable(&cell(object))).collect::<Vec<_>>();
-    match format {
-        Format::Json | Format::Jsonc => to_json(value),
-        Format::Table => {
-            let titles: Vec<_> = columns.iter().map(|(title, _)| *title).collect();
-            to_table(&titles, &objects.iter().map(row).collect::<Vec<_>>())
-        }
-        Format::Tsv => objects.iter().map(|object| row(object).join("\t") + "\n").collect(),
+fn render(value: &Value, format: Format, columns: Columns<'_>) -> Result<String, Failure> {
+    Ok(match format {
+        Format::Json => to_json(value),
+        Format::Jsonc => colour::to_json(value),
+        Format::Yaml => to_yaml(value)?,
+        Format::Table => Table::of(value, columns).text(),
+        Format::Tsv => Table::of(value, columns).tab_separated(),
         Format::None => String::new(),
-    }
+    })
 }
 
 fn to_json(value: &Value) -> String {
     format!("{value:#}\n")
 }
 
-/// Columns two spaces apart, with a ruled header, as az prints them.
-fn to_table(titles: &[&str], rows: &[Vec<String>]) -> String {
-    let width = |(place, title): (usize, &&str)| {
-        let cells = rows.iter().filter_map(|row| row.get(place)).map(|cell| cell.chars().count());
-        cells.fold(title.chars().count(), usize::max)
-    };
-    let widths: Vec<_> = titles.iter().enumerate().map(width).collect();
-    let line = |cells: &mut dyn Iterator<Item = String>| {
-        let padded = cells.zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
-        padded.collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n"
-    };
-    let mut text = line(&mut titles.iter().map(|title| (*title).to_owned()));
-    text += &line(&mut widths.iter().map(|width| "-".repeat(*width)));
-    for row in rows {
-        text += &line(&mut row.iter().cloned());
-    }
-    text
+fn to_yaml(value: &Value) -> Result<String, Failure> {
+    let text = serde_saphyr::to_string(value).map_err(|error| Failure::error(format!("YAML: {error}")))?;
+    Ok(if text.ends_with('\n') { text } else { text + "\n" })
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
-    const COLUMNS: &[Column] = &[("Id", |row| scalar(row, "/id")), ("On", |row| scalar(row, "/deep/on"))];
+    const COLUMNS: Columns<'static> =
+        Columns::Fixed(&[("Id", |row| scalar(row, "/id")), ("On", |row| scalar(row, "/deep/on"))]);
+
+    fn rendered(value: &Value, format: Format) -> String {
+        render(value, format, COLUMNS).unwrap()
+    }
 
     #[test]
     fn a_table_is_aligned() {
         let rows = json!([{"id": "pump-7", "deep": {"on": true}}, {"id": "p", "deep": null}]);
-        assert_eq!(render(&rows, Format::Table, COLUMNS), "Id      On\n------  ----\npump-7  true\np\n");
+        assert_eq!(rendered(&rows, Format::Table), "Id      On\n------  ----\npump-7  true\np\n");
     }
 
     #[test]
     fn tab_separated_values_have_no_header() {
-        assert_eq!(render(&json!({"id": 7, "deep": {"on": false}}), Format::Tsv, COLUMNS), "7\tfalse\n");
+        assert_eq!(rendered(&json!({"id": 7, "deep": {"on": false}}), Format::Tsv), "7\tfalse\n");
     }
 
     #[test]
     fn json_is_indented_and_none_is_nothing() {
-        assert_eq!(render(&json!({"id": 1}), Format::Json, COLUMNS), "{\n  \"id\": 1\n}\n");
-        assert_eq!(render(&json!({"id": 1}), Format::None, COLUMNS), "");
+        assert_eq!(rendered(&json!({"id": 1}), Format::Json), "{\n  \"id\": 1\n}\n");
+        assert_eq!(rendered(&json!({"id": 1}), Format::None), "");
+    }
+
+    #[test]
+    fn yaml_keeps_texts_texts() {
+        let value =
+            json!({"id": "yes", "etag": "AAA=", "count": "12", "none": null, "keys": {"a": [1, true]}});
+        let expected = "count: \"12\"\netag: AAA=\nid: \"yes\"\nkeys:\n  a:\n  - 1\n  - true\nnone: null\n";
+        assert_eq!(rendered(&value, Format::Yaml), expected);
     }
 
     #[test]
     fn an_empty_list_still_has_its_header() {
-        assert_eq!(render(&json!([]), Format::Table, COLUMNS), "Id  On\n--  --\n");
+        assert_eq!(rendered(&json!([]), Format::Table), "Id  On\n--  --\n");
+    }
+
+    #[test]
+    fn a_querys_result_makes_its_own_columns() {
+        let table = |value: Value| render(&value, Format::Table, Columns::Members).unwrap();
+        assert_eq!(table(json!("x")), "Result\n------\nx\n");
+        assert_eq!(table(json!(["x", "y"])), "Result\n------\nx\ny\n");
+        assert_eq!(
+            table(json!([["x", 1], ["y", 2]])),
+            "Column1  Column2\n-------  -------\nx        1\ny        2\n"
+        );
+        assert_eq!(table(json!([{"a": 1, "deep": {}}, {"a": 2}])), "a\n-\n1\n2\n");
+        assert_eq!(render(&json!(null), Format::Tsv, Columns::Members).unwrap(), "");
+        assert_eq!(render(&json!(["x", "y"]), Format::Tsv, Columns::Members).unwrap(), "x\ny\n");
     }
 
     #[test]

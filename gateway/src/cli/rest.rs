@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, IF_MATCH};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderValue, IF_MATCH};
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde_json::Value;
 
@@ -18,6 +18,18 @@ use crate::cli::login::{Login, chain};
 pub(super) struct Rest {
     client: Client,
     login: Login,
+}
+
+/// Whether a hub serves, and what time it takes it to be, as HTTP writes times.
+pub(super) struct Readiness {
+    pub(super) ready: bool,
+    pub(super) date: Option<String>,
+}
+
+/// An answer that says yes.
+struct Answer {
+    headers: HeaderMap,
+    body: Vec<u8>,
 }
 
 impl Rest {
@@ -46,14 +58,67 @@ impl Rest {
         parse(&answer)
     }
 
-    /// Creates: without `If-Match` an identity that exists already is a conflict.
+    /// What the hub says of itself without credentials.
+    pub(super) async fn readiness(&self) -> Result<Readiness, Failure> {
+        let url = url(&self.login.host, self.login.https_port, &["healthz", "ready"]);
+        let response = self.client.get(url).send().await.map_err(|error| self.unreachable(&error))?;
+        let ready = match response.status() {
+            StatusCode::SERVICE_UNAVAILABLE => false,
+            status if status.is_success() => true,
+            status => return Err(refused(status, None, b"")),
+        };
+        let date = response.headers().get(DATE).and_then(|date| date.to_str().ok()).map(str::to_owned);
+        Ok(Readiness { ready, date })
+    }
+
+    /// At most `count` objects of the list at a path, and what the hub wants to hear for those after them.
+    pub(super) async fn page(
+        &self,
+        path: &[&str],
+        count: usize,
+        continuation: Option<&HeaderValue>,
+    ) -> Result<(Vec<Value>, Option<HeaderValue>), Failure> {
+        let mut request = self.request(Method::GET, path).header(MAX_ITEM_COUNT, count);
+        // A hub that knows no pages, as IoT Hub, still keeps to the count.
+        request = request.query(&[("top", count)]);
+        if let Some(continuation) = continuation {
+            request = request.header(CONTINUATION, continuation);
+        }
+        let mut answer = self.send(request).await?;
+        let objects = serde_json::from_slice(&answer.body).map_err(not_json)?;
+        Ok((objects, answer.headers.remove(CONTINUATION)))
+    }
+
+    /// Creates: without `If-Match` what exists already is a conflict.
     pub(super) async fn create(&self, path: &[&str], body: &Value) -> Result<Value, Failure> {
         let answer = self.send(self.request(Method::PUT, path).json(body)).await?;
         parse(&answer)
     }
 
-    pub(super) async fn delete(&self, path: &[&str], if_match: HeaderValue) -> Result<(), Failure> {
-        self.send(self.request(Method::DELETE, path).header(IF_MATCH, if_match)).await.map(drop)
+    /// Replaces what is there, if it still is the version named.
+    pub(super) async fn replace(
+        &self,
+        path: &[&str],
+        body: &Value,
+        if_match: HeaderValue,
+    ) -> Result<Value, Failure> {
+        let request = self.request(Method::PUT, path).header(IF_MATCH, if_match).json(body);
+        parse(&self.send(request).await?)
+    }
+
+    /// Deletes, if a version is named only that one.
+    pub(super) async fn delete(&self, path: &[&str], if_match: Option<HeaderValue>) -> Result<(), Failure> {
+        let mut request = self.request(Method::DELETE, path);
+        if let Some(if_match) = if_match {
+            request = request.header(IF_MATCH, if_match);
+        }
+        self.send(request).await.map(drop)
+    }
+
+    /// Asks for something to be done; the object it came to.
+    pub(super) async fn act(&self, path: &[&str], body: &Value) -> Result<Value, Failure> {
+        let answer = self.send(self.request(Method::POST, path).json(body)).await?;
+        parse(&answer)
     }
 
     /// Sends bytes with headers of their own.
@@ -75,11 +140,10 @@ impl Rest {
         }
     }
 
-    async fn send(&self, request: RequestBuilder) -> Result<Vec<u8>, Failure> {
+    async fn send(&self, request: RequestBuilder) -> Result<Answer, Failure> {
         let mut response = request.send().await.map_err(|error| self.unreachable(&error))?;
         let status = response.status();
-        let name =
-            response.headers().get(ERROR_HEADER).and_then(|name| name.to_str().ok()).map(str::to_owned);
+        let headers = std::mem::take(response.headers_mut());
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|error| self.unreachable(&error))? {
             if body.len() + chunk.len() > ANSWER_BYTES_MAX {
@@ -87,7 +151,11 @@ impl Rest {
             }
             body.extend_from_slice(&chunk);
         }
-        if status.is_success() { Ok(body) } else { Err(refused(status, name.as_deref(), &body)) }
+        if status.is_success() {
+            return Ok(Answer { headers, body });
+        }
+        let name = headers.get(ERROR_HEADER).and_then(|name| name.to_str().ok());
+        Err(refused(status, name, &body))
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> Failure {
@@ -96,11 +164,12 @@ impl Rest {
             return Failure::new(
                 Exit::Throttled,
                 format!("no answer from {where_to} within {REQUEST_TIME_MAX:?}"),
-            );
+            )
+            .of_the_link();
         }
         // The outermost text only repeats the URL.
         let text = error.source().map_or_else(|| error.to_string(), chain);
-        let failure = Failure::error(format!("{where_to}: {text}"));
+        let failure = Failure::error(format!("{where_to}: {text}")).of_the_link();
         if text.contains("certificate") {
             return failure
                 .with_hint("--ca FILE names the hub's ca.pem; the host must be a name in its certificate");
@@ -119,8 +188,12 @@ fn url(host: &str, port: u16, path: &[&str]) -> String {
     url
 }
 
-fn parse(answer: &[u8]) -> Result<Value, Failure> {
-    serde_json::from_slice(answer).map_err(|error| Failure::error(format!("the answer is not JSON: {error}")))
+fn parse(answer: &Answer) -> Result<Value, Failure> {
+    serde_json::from_slice(&answer.body).map_err(not_json)
+}
+
+fn not_json(error: serde_json::Error) -> Failure {
+    Failure::error(format!("the answer is not JSON: {error}"))
 }
 
 /// What an error answer means. IoT Hub: `{"Message":"ErrorCode:Name;text"}`, the name also in a header.
@@ -225,6 +298,8 @@ const NUMBERS: &[(u32, &str)] = &[
 ];
 const API_VERSION: &str = "2021-04-12";
 const ERROR_HEADER: &str = "iothub-errorcode";
+const MAX_ITEM_COUNT: &str = "x-ms-max-item-count";
+const CONTINUATION: &str = "x-ms-continuation";
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(30);
 /// A list of 1,000 identities is about 1 MiB.
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -270,7 +345,7 @@ mod tests {
             [(404, 3), (409, 4), (412, 4), (401, 5), (429, 6), (504, 6), (400, 1), (403, 1), (500, 1)]
         {
             let failure = refused(StatusCode::from_u16(status).unwrap(), None, b"");
-            assert_eq!(failure.exit() as u8, code, "{status}");
+            assert_eq!(failure.exit().code(), code, "{status}");
         }
     }
 }

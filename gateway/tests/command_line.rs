@@ -1,0 +1,460 @@
+//! The built command line against a hub: every verb on identities from end to end, with the exit codes scripts rest on.
+
+use std::collections::HashSet;
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use portcullis::testing::{TestHub, TestIdentity, within};
+use portcullis_registry::credential::SymmetricKey;
+use portcullis_registry::id::{DeviceId, IdentityId};
+use portcullis_registry::identity::{Authentication, AuthenticationSpec};
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+
+/// Somebody at a shell, with the connection string of a policy.
+struct Shell {
+    login: String,
+    ca: PathBuf,
+}
+
+/// How a verb ended.
+#[derive(Debug)]
+struct Ended {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+impl Shell {
+    fn of(hub: &TestHub, policy: &str) -> Self {
+        let policies = hub.hub.policies();
+        let key = policies.find(policy).unwrap().keys.primary.to_base64();
+        Self::with_key(hub, policy, &key)
+    }
+
+    fn with_key(hub: &TestHub, policy: &str, key: &str) -> Self {
+        let (host, port) = (hub.hub.hosts.primary(), hub.https.port());
+        Self {
+            login: format!("HostName={host}:{port};SharedAccessKeyName={policy};SharedAccessKey={key}"),
+            ca: hub.data_dir().join("ca.pem"),
+        }
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+        command
+            .args(arguments)
+            .env("PORTCULLIS_CONNECTION_STRING", &self.login)
+            .env("PORTCULLIS_CA", &self.ca)
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        command
+    }
+
+    async fn run(&self, arguments: &[&str]) -> Ended {
+        Ended::of(within(self.command(arguments).output()).await.unwrap())
+    }
+
+    /// What a verb that must succeed prints.
+    async fn print(&self, arguments: &[&str]) -> String {
+        let ended = self.run(arguments).await;
+        assert_eq!(ended.code, Some(0), "{arguments:?}: {}", ended.err);
+        ended.out
+    }
+
+    /// The JSON a verb that must succeed prints.
+    async fn json(&self, arguments: &[&str]) -> Value {
+        serde_json::from_str(&self.print(arguments).await).unwrap()
+    }
+
+    /// What a verb that must fail with this exit code says.
+    async fn refused(&self, code: i32, arguments: &[&str]) -> String {
+        let ended = self.run(arguments).await;
+        assert_eq!(ended.code, Some(code), "{arguments:?}: {}", ended.err);
+        assert_eq!(ended.out, "", "{arguments:?}");
+        ended.err
+    }
+}
+
+impl Ended {
+    fn of(output: std::process::Output) -> Self {
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        Self { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+    }
+}
+
+/// The writing end of a named pipe, once somebody reads from it.
+async fn opened_by_the_reader(path: &Path) -> File {
+    let path = path.to_owned();
+    let (opened, wait) = tokio::sync::oneshot::channel();
+    // A thread of its own: should nobody ever read, nothing waits for it.
+    std::thread::spawn(move || opened.send(OpenOptions::new().write(true).open(path)));
+    wait.await.unwrap().unwrap()
+}
+
+/// The keys an identity has now.
+fn keys(hub: &TestHub, id: &IdentityId) -> (String, String) {
+    let entry = hub.hub.registry.entry(id).unwrap();
+    let Authentication::Sas(keys) = &entry.identity().authentication else { panic!("{id} has no keys") };
+    (keys.primary.to_base64().as_str().to_owned(), keys.secondary.to_base64().as_str().to_owned())
+}
+
+async fn with_certificate(hub: &TestHub, name: &str) -> TestIdentity {
+    let device = hub.device(name).await;
+    hub.change(&device, |spec| spec.authentication = AuthenticationSpec::CertificateAuthority).await;
+    device
+}
+
+#[tokio::test]
+async fn a_device_is_created_shown_changed_listed_and_deleted() {
+    let hub = TestHub::start().await;
+    let owner = Shell::of(&hub, "iothubowner");
+    let device = |verb: &'static str, more: &[&'static str]| {
+        let mut line = vec!["device-identity", verb, "-d", "pump-7"];
+        line.extend(more);
+        line
+    };
+    let made = owner.json(&device("create", &["--status", "enabled"])).await;
+    assert_eq!(owner.json(&device("show", &[])).await, made);
+    owner.refused(4, &device("create", &[])).await;
+
+    let line = device("update", &["--sta", "Disabled", "--star", "stolen", "--ee"]);
+    let changed = owner.json(&line).await;
+    assert_eq!((&changed["status"], &changed["statusReason"]), (&json!("disabled"), &json!("stolen")));
+    assert_eq!(changed["capabilities"]["iotEdge"], true);
+    assert_eq!(changed["authentication"], made["authentication"], "keys stay unless asked");
+    let cleared = owner.json(&device("update", &["--set", "statusReason=null", "status=enabled"])).await;
+    assert_eq!((&cleared["status"], &cleared["statusReason"]), (&json!("enabled"), &json!(null)));
+    assert_eq!(cleared["capabilities"]["iotEdge"], true);
+
+    let stale = made["etag"].as_str().unwrap();
+    let line = ["device-identity", "update", "-d", "pump-7", "--sta", "disabled", "--etag", stale];
+    let words = owner.refused(4, &line).await;
+    assert!(words.starts_with("error[412001]: "), "{words}");
+    let line = ["device-identity", "update", "-d", "pump-7", "--ptp", &"ab".repeat(32), "--etag", "*"];
+    let pinned = owner.json(&line).await;
+    assert_eq!(pinned["authentication"]["type"], "selfSigned");
+    assert_eq!(pinned["authentication"]["x509Thumbprint"]["primaryThumbprint"], "AB".repeat(32));
+    assert_eq!(pinned["authentication"]["symmetricKey"]["primaryKey"], json!(null));
+    let back = owner.json(&device("update", &["--am", "shared_private_key"])).await;
+    assert_eq!(back["authentication"]["symmetricKey"]["primaryKey"].as_str().unwrap().len(), 44);
+
+    owner.refused(2, &device("update", &[])).await;
+    owner.refused(2, &device("update", &["--set", "tags.site=north"])).await;
+    owner.refused(3, &["device-identity", "update", "-d", "nobody", "--sta", "disabled"]).await;
+    owner.refused(3, &["device-identity", "renew-key", "-d", "nobody", "--kt", "both"]).await;
+    owner.refused(4, &device("delete", &["-e", "AAAAAAAAAAk="])).await;
+    assert_eq!(owner.print(&device("delete", &["--yes"])).await, "");
+    let words = owner.refused(3, &device("show", &[])).await;
+    assert!(words.contains("error[404001]: ") && words.contains("hint: "), "{words}");
+    hub.stop().await;
+}
+
+#[tokio::test]
+async fn t705_an_update_loses_against_one_that_came_between() {
+    let hub = TestHub::start().await;
+    let owner = Shell::of(&hub, "iothubowner");
+    let device = hub.device("d1").await;
+    let etag = owner.print(&["device-identity", "show", "-d", "d1", "--query", "etag", "-o", "tsv"]).await;
+    hub.disable(&device).await;
+    for line in [
+        &["device-identity", "update", "-d", "d1", "--ee", "-e", etag.trim()][..],
+        &["device-identity", "renew-key", "-d", "d1", "--kt", "both", "-e", etag.trim()],
+    ] {
+        owner.refused(4, line).await;
+    }
+    // Without an etag: the verb has read the device and now waits for its key, and somebody else is quicker.
+    let pipe = hub.data_dir().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let from_pipe = format!("@{}", pipe.display());
+    let before = keys(&hub, &device.id);
+    let own_key = SymmetricKey::generate().to_base64();
+    for (etag, code, key) in [(&[][..], 4, before.0.as_str()), (&["-e", "*"][..], 0, &own_key)] {
+        let line = [&["device-identity", "update", "-d", "d1", "--pk", &from_pipe][..], etag].concat();
+        let slow = owner.command(&line).output();
+        let quick = async {
+            let mut pipe = opened_by_the_reader(&pipe).await;
+            hub.disable(&device).await;
+            pipe.write_all(own_key.as_bytes()).unwrap();
+        };
+        let (ended, ()) = within(futures_util::future::join(slow, quick)).await;
+        let ended = Ended::of(ended.unwrap());
+        assert_eq!(ended.code, Some(code), "{}", ended.err);
+        assert_eq!(keys(&hub, &device.id).0, key);
+    }
+    hub.stop().await;
+}
+
+#[tokio::test]
+async fn a_module_is_created_shown_changed_listed_and_deleted() {
+    let hub = TestHub::start().await;
+    let owner = Shell::of(&hub, "iothubowner");
+    hub.device("pump-7").await;
+    let module = |verb: &'static str, more: &[&'static str]| {
+        let mut line = vec!["module-identity", verb, "-d", "pump-7", "-m", "camera"];
+        line.extend(more);
+        line
+    };
+    let made = owner.json(&module("create", &[])).await;
+    assert_eq!(owner.json(&module("show", &[])).await, made);
+    owner.refused(4, &module("create", &[])).await;
+    let listed = owner.json(&["module-identity", "list", "-d", "pump-7"]).await;
+    assert_eq!(listed, json!([made]));
+    let changed = owner.json(&module("update", &["--set", "managedBy=operations"])).await;
+    assert_eq!(changed["managedBy"], "operations");
+    let renewed = owner.json(&module("renew-key", &["--kt", "swap"])).await;
+    let keys = |identity: &Value| identity["authentication"]["symmetricKey"].clone();
+    assert_eq!(keys(&renewed)["primaryKey"], keys(&made)["secondaryKey"]);
+    assert_eq!(keys(&renewed)["secondaryKey"], keys(&made)["primaryKey"]);
+    let certified = owner.json(&module("update", &["--am", "x509_ca"])).await;
+    assert_eq!(certified["authentication"]["type"], "certificateAuthority");
+    let words = owner.refused(1, &module("renew-key", &["--kt", "both"])).await;
+    assert!(words.contains("pump-7/camera has no keys to renew"), "{words}");
+    owner.refused(4, &module("update", &["--am", "x509_ca", "-e", "AAAAAAAAAAk="])).await;
+    owner.print(&module("delete", &["--yes"])).await;
+    let words = owner.refused(3, &module("update", &["--am", "x509_ca"])).await;
+    assert!(words.starts_with("error[404010]: "), "{words}");
+    hub.stop().await;
+}
+
+#[tokio::test]
+async fn t603_t613_a_renewed_key_ends_the_connection_that_rests_on_it_and_no_other() {
+    let hub = TestHub::start().await;
+    let owner = Shell::of(&hub, "iothubowner");
+    let device = hub.device("d1").await;
+    let module = hub.module("d1", "m1").await;
+    // Both sign in with their primary keys.
+    let mut of_device = hub.connect(&device).await;
+    let mut of_module = hub.connect(&module).await;
+    owner.print(&["device-identity", "renew-key", "-d", "d1", "--kt", "secondary"]).await;
+    of_device.settle().await;
+    // The key in use becomes the secondary one.
+    owner.print(&["device-identity", "renew-key", "-d", "d1", "--kt", "swap"]).await;
+    owner.print(&["device-identity", "renew-key", "-d", "d1", "--kt", "primary"]).await;
+    of_device.settle().await;
+    owner.print(&["device-identity", "renew-key", "-d", "d1", "--kt", "secondary"]).await;
+    assert!(of_device.closed().await);
+    assert!(hub.connect_with(hub.connect_packet(&device)).await.is_err(), "the old key is refused");
+    of_module.settle().await;
+    owner.print(&["module-identity", "renew-key", "-d", "d1", "-m", "m1", "--kt", "primary"]).await;
+    assert!(of_module.closed().await);
+    hub.stop().await;
+}
+
+#[tokio::test]
+async fn of_several_the_keys_are_renewed_where_they_can_be_and_the_exit_code_tells() {
+    let hub = TestHub::start().await;
+    let owner = Shell::of(&hub, "iothubowner");
+    let ids = ["a", "b", "c"].map(|name| IdentityId::device(DeviceId::parse(name).unwrap()));
+    for name in ["a", "b", "c"] {
+        hub.device(name).await;
+    }
+    let module = hub.module("c", "m").await;
+    with_certificate(&hub, "x").await;
+    let all = |hub: &TestHub| ids.iter().map(|id| keys(hub, id)).collect::<Vec<_>>();
+    let before = all(&hub);
+
+    let ended =
+        owner.run(&["device-identity", "renew-key", "-d", "a", "nobody", "x", "b", "--kt", "primary"]).await;
+    assert_eq!(ended.code, Some(7), "{}", ended.err);
+    assert!(ended.err.contains("error[404001]: DeviceNotFound: nobody"), "{}", ended.err);
+    assert!(ended.err.contains("x has no keys to renew"), "{}", ended.err);
+    assert!(ended.err.contains("error: 2 renewed, 2 failed"), "{}", ended.err);
+    let renewed: Value = serde_json::from_str(&ended.out).unwrap();
+    let names: Vec<_> = renewed.as_array().unwrap().iter().map(|device| &device["deviceId"]).collect();
+    assert_eq!(names, ["a", "b"]);
+    let after = all(&hub);
+    assert!(after[0].0 != before[0].0 && after[0].1 == before[0].1);
+    assert!(after[1].0 != before[1].0 && after[1].1 == before[1].1);
+    assert_eq!(after[2], before[2]);
+
+    let ended = owner.run(&["device-identity", "renew-key", "-d", "nobody", "nothing", "--kt", "both"]).await;
+    assert_eq!((ended.code, ended.out.as_str()), (Some(3), "[]\n"), "{}", ended.err);
+
+    let before = (all(&hub), keys(&hub, &module.id));
+    let line = ["device-identity", "renew-key", "-d", "*", "--kt", "swap", "--im", "-o", "table"];
+    let table = owner.print(&line).await;
+    assert_eq!(table.lines().count(), 2 + 4, "three devices and a module: {table}");
+    let swapped = |(primary, secondary): &(String, String)| (secondary.clone(), primary.clone());
+    assert_eq!(all(&hub), before.0.iter().map(swapped).collect::<Vec<_>>());
+    assert_eq!(keys(&hub, &module.id), swapped(&before.1));
+    hub.stop().await;
+}
+
+#[tokio::test]
+async fn a_list_of_2500_devices_comes_whole_in_every_format_and_tables_hold_no_key() {
+    let hub = TestHub::start().await;
+    let owner = Shell::of(&hub, "iothubowner");
+    let rest = hub.rest();
+    assert_eq!(owner.print(&["device-identity", "list"]).await, "[]\n");
+    for part in 0..25 {
+        let items: Value = (0..100).map(|n| json!({"id": format!("d{:04}", part * 100 + n)})).collect();
+        let (status, _) = rest.call("POST", "/devices?api-version=2021-04-12", Some(items)).await;
+        assert_eq!(status, 200);
+    }
+    let listed = owner.json(&["device-identity", "list"]).await;
+    let listed = listed.as_array().unwrap();
+    let ids: Vec<_> = listed.iter().map(|device| device["deviceId"].as_str().unwrap()).collect();
+    assert_eq!(ids, (0..2500).map(|n| format!("d{n:04}")).collect::<Vec<_>>());
+    let all_keys: HashSet<_> = listed
+        .iter()
+        .flat_map(|device| {
+            ["primaryKey", "secondaryKey"].map(|key| &device["authentication"]["symmetricKey"][key])
+        })
+        .map(|key| key.as_str().unwrap())
+        .collect();
+    assert_eq!(all_keys.len(), 5000);
+
+    let table = owner.print(&["device-identity", "list", "-o", "table"]).await;
+    let head = table.lines().next().unwrap().split("  ").map(str::trim).filter(|title| !title.is_empty());
+    let titles =
+        ["Device Id", "Status", "Connection State", "Authentication", "Edge Enabled", "Last Activity Time"];
+    assert_eq!(head.collect::<Vec<_>>(), titles);
+    assert_eq!(table.lines().count(), 2502);
+    let tsv = owner.print(&["device-identity", "list", "-o", "tsv"]).await;
+    assert_eq!(tsv.lines().count(), 2500);
+    for text in [&table, &tsv] {
+        assert!(text.split_whitespace().all(|word| !all_keys.contains(word)), "a key is in the table");
+    }
+    let yaml = owner.print(&["device-identity", "list", "-o", "yaml", "--top", "1001"]).await;
+    assert_eq!(yaml.lines().filter(|line| line.starts_with("- ")).count(), 1001);
+    let topped = owner.json(&["device-identity", "list", "--top", "1500"]).await;
+    assert_eq!(topped.as_array().unwrap()[..], listed[..1500]);
+    let last = owner.json(&["device-identity", "list", "--query", "[-1].{id: deviceId}"]).await;
+    assert_eq!(last, json!({"id": "d2499"}));
+    let count = owner.print(&["device-identity", "list", "--query", "length(@)", "-o", "tsv"]).await;
+    assert_eq!(count, "2500\n");
+    let plain = owner.print(&["device-identity", "list", "--top", "1", "-o", "jsonc"]).await;
+    assert!(!plain.contains('\u{1b}'), "colours are for terminals: {plain}");
+    assert_eq!(owner.print(&["device-identity", "list", "-o", "none"]).await, "");
+
+    // Whoever reads only the beginning has not made a mistake.
+    let mut child = owner.command(&["device-identity", "list"]).stdout(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    assert_eq!(within(child.wait()).await.unwrap().code(), Some(0));
+    hub.stop().await;
+}
+
+#[tokio::test]
+async fn secrets_come_from_files_and_standard_input_and_go_nowhere_they_should_not() {
+    let hub = TestHub::start().await;
+    let owner = Shell::of(&hub, "iothubowner");
+    let (primary, secondary) =
+        ("AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=", "ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8=");
+    let file = hub.data_dir().join("primary.key");
+    std::fs::write(&file, format!("{primary}\n")).unwrap();
+    let from_file = format!("@{}", file.display());
+    let line = ["device-identity", "create", "-d", "d1", "--pk", &from_file, "--sk", "-", "-o", "table"];
+    let mut child = owner
+        .command(&line)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(secondary.as_bytes()).await.unwrap();
+    let ended = Ended::of(within(child.wait_with_output()).await.unwrap());
+    assert_eq!(ended.code, Some(0), "{}", ended.err);
+    assert!(!ended.out.contains(primary) && !ended.out.contains(secondary), "{}", ended.out);
+    let id = IdentityId::device(DeviceId::parse("d1").unwrap());
+    assert_eq!(keys(&hub, &id), (primary.into(), secondary.into()));
+    let words = owner.refused(2, &["device-identity", "update", "-d", "d1", "--pk", "-"]).await;
+    assert!(words.contains("there is nothing in it"), "{words}");
+    assert_eq!(keys(&hub, &id), (primary.into(), secondary.into()));
+    let string =
+        owner.print(&["device-identity", "connection-string", "show", "-d", "d1", "--kt", "secondary"]).await;
+    assert_eq!(string, format!("HostName=localhost;DeviceId=d1;SharedAccessKey={secondary}\n"));
+    let picked = ["connection-string", "show", "-d", "d1", "--query", "connectionString", "-o", "tsv"];
+    assert_eq!(
+        owner.print(&picked).await,
+        format!("HostName=localhost;DeviceId=d1;SharedAccessKey={primary}\n")
+    );
+    hub.stop().await;
+}
+
+#[tokio::test]
+async fn who_may_not_is_told_so_with_exit_code_5() {
+    let hub = TestHub::start().await;
+    hub.device("d1").await;
+    let stranger = Shell::with_key(&hub, "iothubowner", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=");
+    let reader = Shell::of(&hub, "registryRead");
+    let renew = ["device-identity", "renew-key", "-d", "d1", "d2", "--kt", "both"];
+    for (shell, line) in [
+        (&stranger, &["device-identity", "list"][..]),
+        (&stranger, &renew),
+        (&reader, &["device-identity", "update", "-d", "d1", "--sta", "disabled"]),
+        (&reader, &renew),
+        (&reader, &["policy", "show", "--name", "service"]),
+    ] {
+        let words = shell.refused(5, line).await;
+        assert!(words.starts_with("error[401002]: ") && words.contains("hint: "), "{words}");
+        assert!(!words.contains("SharedAccessKey"), "{words}");
+        assert_eq!(words.lines().count(), 1, "the first refusal ends the whole verb: {words}");
+    }
+    assert_eq!(reader.json(&["device-identity", "list", "--query", "[].deviceId"]).await, json!(["d1"]));
+    hub.stop().await;
+}
+
+#[tokio::test]
+async fn p12_a_policy_is_shown_with_its_keys_in_json_and_without_them_in_tables() {
+    let hub = TestHub::start().await;
+    let owner = Shell::of(&hub, "iothubowner");
+    let keys = hub.hub.policies().find("service").unwrap().keys.clone();
+    let (primary, secondary) = (keys.primary.to_base64(), keys.secondary.to_base64());
+    let shown = owner.json(&["policy", "show", "--name", "service"]).await;
+    assert_eq!(shown["rights"], json!(["ServiceConnect"]));
+    assert_eq!((&shown["primaryKey"], &shown["secondaryKey"]), (&json!(*primary), &json!(*secondary)));
+    for more in [&["-o", "table"][..], &["-o", "tsv"], &["-o", "table", "--query", "@"]] {
+        let text = owner.print(&[&["policy", "show", "--name", "service"][..], more].concat()).await;
+        assert!(text.contains("service"), "{text}");
+        assert!(!text.contains(&*primary) && !text.contains(&*secondary), "{text}");
+    }
+    let text = owner.print(&["policy", "show", "-n", "service", "-o", "table", "--show-keys"]).await;
+    assert!(text.contains(&*primary) && text.contains(&*secondary), "{text}");
+    let picked = ["policy", "show", "-n", "service", "--query", "secondaryKey", "-o", "tsv"];
+    assert_eq!(owner.print(&picked).await.trim(), *secondary);
+    owner.refused(3, &["policy", "show", "-n", "nothing"]).await;
+    hub.stop().await;
+}
+
+#[tokio::test]
+async fn status_tells_what_the_policy_may_know() {
+    let hub = TestHub::start().await;
+    let device = hub.device("d1").await;
+    hub.disable(&hub.device("d2").await).await;
+    let _client = hub.connect(&device).await;
+    let status = Shell::of(&hub, "iothubowner").json(&["status"]).await;
+    let counts = json!({"host": "localhost", "ready": true, "version": null, "devices": 2, "enabledDevices": 1, "connectedDevices": 1});
+    assert_eq!(status, counts);
+    let reader = Shell::of(&hub, "registryRead").json(&["status"]).await;
+    assert_eq!((&reader["devices"], &reader["connectedDevices"]), (&json!(2), &json!(null)));
+    let mut owner = Shell::of(&hub, "iothubowner");
+    let kept = tempfile::tempdir().unwrap();
+    owner.ca = kept.path().join("ca.pem");
+    std::fs::write(&owner.ca, hub.ca_pem()).unwrap();
+    hub.stop().await;
+    let words = owner.refused(1, &["status"]).await;
+    assert!(words.contains("is the hub running"), "{words}");
+}
+
+#[tokio::test]
+async fn shells_and_manuals_are_told_every_verb() {
+    let directory = tempfile::tempdir().unwrap();
+    let shell = Shell { login: String::new(), ca: PathBuf::new() };
+    for name in ["bash", "zsh", "fish", "powershell"] {
+        let script = shell.print(&["completions", name]).await;
+        for word in ["module-identity", "renew-key", "regenerate", "key-type"] {
+            assert!(script.contains(word), "{name} knows no {word}");
+        }
+    }
+    assert!(shell.print(&["man"]).await.contains(".TH portcullis 1"));
+    let at = directory.path().display().to_string();
+    shell.print(&["man", "--directory", &at]).await;
+    let page =
+        std::fs::read_to_string(directory.path().join("portcullis-device-identity-renew-key.1")).unwrap();
+    assert!(page.contains("Without downtime"), "{page}");
+    shell.refused(1, &["man", "--directory", "/nowhere/at/all"]).await;
+}
