@@ -1,9 +1,8 @@
 //! The HTTPS face: IoT Hub's REST dialect under its own paths, ours under `/api/v1`, and health. One path switches to a
 //! WebSocket, which `connection` takes over.
 //!
-//! A leaf: it translates requests into the operations of `identities` and `c2d` and their results back; it decides
-//! nothing itself. To add an endpoint: write the operation where it belongs, a handler beside its kin in `http/`,
-//! and the route below; errors become statuses in `problem` alone.
+//! A leaf: it translates requests into the operations of `identities`, `query`, `policies` and `c2d` and their results
+//! back; it decides nothing itself. `routes` lists every endpoint and says how to add one; errors become statuses in `problem` alone.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -14,7 +13,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{Request, StatusCode};
-use axum::routing::{delete, get, post};
+use axum::routing::get;
 use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::service::{Service, service_fn};
@@ -38,39 +37,23 @@ mod dialect;
 mod health;
 mod messages;
 mod modules;
+mod openapi;
+mod paging;
 mod policies;
 mod problem;
+mod query;
+mod routes;
 mod statistics;
 mod websocket;
 mod wire;
 
+pub use routes::{Needs, Route, routes};
+
 /// Every route of the HTTPS listener.
 pub fn router(hub: Arc<Hub>) -> Router {
     let body_bytes_max = hub.config.limits.request_body_bytes_max;
-    let device = get(devices::show).put(devices::put).delete(devices::delete);
-    let module = get(modules::show).put(modules::put).delete(modules::delete);
-    let routes = Router::new()
-        .route("/devices", get(devices::list).post(bulk::apply))
-        .route("/devices/", get(devices::list).post(bulk::apply))
-        .route("/devices/{device}", device.clone())
-        .route("/devices/{device}/", device)
-        .route("/devices/{device}/modules", get(modules::list))
-        .route("/devices/{device}/modules/", get(modules::list))
-        .route("/devices/{device}/modules/{module}", module.clone())
-        .route("/devices/{device}/modules/{module}/", module)
-        .route("/devices/{device}/commands", delete(messages::purge))
-        .route("/devices/{device}/messages/{bound}", post(messages::send_to_device))
-        .route("/devices/{device}/modules/{module}/messages/{bound}", post(messages::send_to_module))
-        .route("/statistics/devices", get(statistics::of_devices))
-        .route("/statistics/service", get(statistics::of_service))
-        .layer(axum::middleware::from_fn(caller::require_api_version))
-        .route("/api/v1/policies/{name}", get(policies::show))
-        .route("/api/v1/devices/{device}/connections", get(connections::of_device))
-        .route("/api/v1/devices/{device}/modules/{module}/connections", get(connections::of_module))
-        .route(websocket::PATH, get(websocket::switch))
-        .merge(health::routes())
+    let routes = routes::router()
         .fallback(problem::no_such_route)
-        .method_not_allowed_fallback(problem::method_not_allowed)
         .layer(DefaultBodyLimit::max(body_bytes_max))
         .with_state(hub);
     dialect::understood_by(routes)
