@@ -32,6 +32,9 @@ pub enum Operation {
     UpdateIdentity,
     DeleteIdentity,
     PurgeQueue,
+    CreatePolicy,
+    RegeneratePolicy,
+    DeletePolicy,
 }
 
 /// One change, done or refused.

@@ -1,9 +1,8 @@
 //! The HTTPS face: IoT Hub's REST dialect under its own paths, ours under `/api/v1`, and health. One path switches to a
 //! WebSocket, which `connection` takes over.
 //!
-//! A leaf: it translates requests into the operations of `identities` and `c2d` and their results back; it decides
-//! nothing itself. To add an endpoint: write the operation where it belongs, a handler beside its kin in `http/`,
-//! and the route below; errors become statuses in `problem` alone.
+//! A leaf: it translates requests into the operations of `identities`, `query`, `policies` and `c2d` and their results
+//! back; it decides nothing itself. `routes` lists every endpoint and says how to add one; errors become statuses in `problem` alone.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -14,7 +13,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{Request, StatusCode};
-use axum::routing::{MethodRouter, delete, get, post};
+use axum::routing::get;
 use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::service::{Service, service_fn};
@@ -43,59 +42,26 @@ mod feedback;
 mod health;
 mod messages;
 mod modules;
+mod openapi;
+mod paging;
 mod policies;
 mod problem;
+mod query;
+mod routes;
 mod statistics;
 mod websocket;
 mod wire;
 
+pub use routes::{Needs, Route, routes};
+
 /// Every route of the HTTPS listener.
 pub fn router(hub: Arc<Hub>) -> Router {
     let body_bytes_max = hub.config.limits.request_body_bytes_max;
-    let device = get(devices::show).put(devices::put).delete(devices::delete);
-    let module = get(modules::show).put(modules::put).delete(modules::delete);
-    let routes = Router::new()
-        .route("/devices", get(devices::list).post(bulk::apply))
-        .route("/devices/", get(devices::list).post(bulk::apply))
-        .route("/devices/{device}", device.clone())
-        .route("/devices/{device}/", device)
-        .route("/devices/{device}/modules", get(modules::list))
-        .route("/devices/{device}/modules/", get(modules::list))
-        .route("/devices/{device}/modules/{module}", module.clone())
-        .route("/devices/{device}/modules/{module}/", module)
-        .route("/devices/{device}/commands", delete(messages::purge))
-        .route("/devices/{device}/modules/{module}/commands", delete(messages::purge_module))
-        .merge(device_bound("/devices/{device}/messages", post(messages::send_to_device)))
-        .merge(device_bound("/devices/{device}/modules/{module}/messages", post(messages::send_to_module)))
-        .route("/messages/serviceBound/feedback", get(feedback::receive))
-        .route("/messages/serviceBound/feedback/{token}", delete(feedback::complete))
-        .route("/messages/serviceBound/feedback/{token}/abandon", post(feedback::abandon))
-        .route("/statistics/devices", get(statistics::of_devices))
-        .route("/statistics/service", get(statistics::of_service))
-        .layer(axum::middleware::from_fn(caller::require_api_version))
-        .route("/api/v1/audit", get(audit::read))
-        .route("/api/v1/policies/{name}", get(policies::show))
-        .route("/api/v1/devices/{device}/connections", get(connections::of_device))
-        .route("/api/v1/devices/{device}/modules/{module}/connections", get(connections::of_module))
-        .route("/api/v1/c2d-messages", post(c2d_messages::send_all))
-        .route("/api/v1/devices/{device}/c2d-messages", get(c2d_messages::of_device))
-        .route("/api/v1/devices/{device}/modules/{module}/c2d-messages", get(c2d_messages::of_module))
-        .route(websocket::PATH, get(websocket::switch))
-        .merge(health::routes())
+    let routes = routes::router()
         .fallback(problem::no_such_route)
-        .method_not_allowed_fallback(problem::method_not_allowed)
         .layer(DefaultBodyLimit::max(body_bytes_max))
         .with_state(hub);
     dialect::understood_by(routes)
-}
-
-/// What an identity's messages have under their path: services `send` to it, the identity itself does the rest.
-fn device_bound(path: &str, send: MethodRouter<Arc<Hub>>) -> Router<Arc<Hub>> {
-    Router::new()
-        .route(&format!("{path}/events"), post(device_side::telemetry))
-        .route(&format!("{path}/{{bound}}"), send.get(device_side::receive))
-        .route(&format!("{path}/{{bound}}/{{token}}"), delete(device_side::complete_or_reject))
-        .route(&format!("{path}/{{bound}}/{{token}}/abandon"), post(device_side::abandon))
 }
 
 /// The routes of the operations listener: health and metrics, nothing else.

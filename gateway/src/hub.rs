@@ -3,11 +3,12 @@
 //! Orders go down through it by function call. News comes up: a change of the registry is held against the live
 //! connections that rest on what changed, before the change is answered.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use portcullis_registry::credential::SymmetricKey;
 use portcullis_registry::policy::Policies;
 use portcullis_registry::store::{ChangeKind, Changed, Registry};
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -42,7 +43,9 @@ pub struct Hub {
     pub stopping: CancellationToken,
     /// Every connection's task; a stop waits for them.
     pub tasks: TaskTracker,
-    policies: RwLock<Arc<Policies>>,
+    /// The turn of whoever changes the shared access policies.
+    pub(crate) policy_changes: Semaphore,
+    policies: watch::Sender<Arc<Policies>>,
     decoy: SymmetricKey,
 }
 
@@ -71,7 +74,8 @@ impl Hub {
             metrics,
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
-            policies: RwLock::new(Arc::new(policies)),
+            policy_changes: Semaphore::new(1),
+            policies: watch::Sender::new(Arc::new(policies)),
             decoy: SymmetricKey::generate(),
             config,
         });
@@ -86,7 +90,20 @@ impl Hub {
 
     /// The shared access policies as they are now.
     pub fn policies(&self) -> Arc<Policies> {
-        Arc::clone(&self.policies.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.policies.borrow())
+    }
+
+    /// The shared access policies as they change, for a connection that rests on one.
+    pub fn watch_policies(&self) -> watch::Receiver<Arc<Policies>> {
+        self.policies.subscribe()
+    }
+
+    /// Puts other policies in force and holds them against every live session (threats P6).
+    pub(crate) fn set_policies(&self, policies: Policies) {
+        self.policies.send_replace(Arc::new(policies));
+        for session in self.sessions.all() {
+            self.recheck(&session);
+        }
     }
 
     /// What verdicts rest on.

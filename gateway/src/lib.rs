@@ -25,6 +25,8 @@ pub mod identities;
 pub mod listener;
 pub mod metrics;
 pub mod mqtt;
+pub mod policies;
+pub mod query;
 pub mod refusals;
 pub mod serve;
 pub mod session;

@@ -8,7 +8,6 @@ use anyhow::Context;
 use portcullis_registry::backend::sqlite::SqliteBackend;
 use portcullis_registry::backup;
 use portcullis_registry::feedback::FeedbackLimits;
-use portcullis_registry::policy::Policies;
 use portcullis_registry::store::{Registry, RegistryLimits};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -19,7 +18,7 @@ use crate::config::{Config, Listen};
 use crate::doors::Doors;
 use crate::hub::Hub;
 use crate::tls::ServerTls;
-use crate::{connection, http, listener, sweeper};
+use crate::{connection, http, listener, policies, sweeper};
 
 /// A hub with its listeners bound and not yet accepting.
 #[derive(Debug)]
@@ -67,7 +66,7 @@ pub async fn bind(config: Config) -> anyhow::Result<Bound> {
     let ops = bind_all(&config.ops_listen, "operations")?.0;
     let tls = ServerTls::open_or_create(&config).context("the server certificate")?;
     let registry = open_registry(&config).await?;
-    let policies = open_policies(&registry, &config).await?;
+    let policies = policies::open(&registry, &config).await.context("the shared access policies")?;
     let hosts = HostNames::new(config.host_names(), ports(mqtt.iter().chain(&https)));
     let hub =
         Hub::new(config, hosts, tls, registry, policies).context("the telemetry bus and the audit record")?;
@@ -117,14 +116,8 @@ impl Bound {
     /// How programs on this machine reach the hub as its owner.
     pub fn local_access(&self) -> LocalAccess {
         let hub = &self.hub;
-        let host = hub.hosts.primary();
-        let policies = hub.policies();
-        let key = policies
-            .find(OWNER)
-            .map(|owner| owner.keys.primary.to_base64().as_str().to_owned())
-            .unwrap_or_default();
         LocalAccess {
-            hostname: host.to_owned(),
+            hostname: hub.hosts.primary().to_owned(),
             mqtt_port: self.mqtt_address().map_or(0, |address| address.port()),
             https_port: self.https_address().map_or(0, |address| address.port()),
             connect_address: self
@@ -132,7 +125,7 @@ impl Bound {
                 .map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |address| reachable(address.ip()))
                 .to_string(),
             version: Some(env!("CARGO_PKG_VERSION").to_owned()),
-            owner: format!("HostName={host};SharedAccessKeyName={OWNER};SharedAccessKey={key}"),
+            owner: policies::owner_connection_string(hub),
         }
     }
 
@@ -207,27 +200,6 @@ async fn open_registry(config: &Config) -> anyhow::Result<Arc<Registry>> {
     opened.await.context("the store's thread")?.context("the store")
 }
 
-/// The stored policies, or on the first start five new ones with random keys. A key given in the configuration wins.
-async fn open_policies(registry: &Registry, config: &Config) -> anyhow::Result<Policies> {
-    let mut policies = match registry.meta(POLICIES) {
-        Some(bytes) => Policies::decode(&bytes).context("the stored shared access policies")?,
-        None => {
-            let policies = Policies::generate();
-            registry
-                .put_meta(POLICIES, policies.encode())
-                .await
-                .context("the shared access policies cannot be stored")?;
-            policies
-        }
-    };
-    for (name, keys) in &config.policy_keys {
-        policies
-            .override_keys(name, keys.primary.clone(), keys.secondary.clone())
-            .with_context(|| format!("policies.{name}"))?;
-    }
-    Ok(policies)
-}
-
 /// Binds every address of a listener, or where the default port may not be had its fallback port.
 fn bind_all(listen: &Listen, name: &str) -> anyhow::Result<(Vec<TcpListener>, bool)> {
     match bind_addresses(&listen.addrs, listen.defaulted) {
@@ -291,7 +263,3 @@ fn ports<'a>(listeners: impl Iterator<Item = &'a TcpListener>) -> Vec<u16> {
 
 /// Connections to the operations listener at once.
 const OPS_CONNECTIONS_MAX: usize = 64;
-/// The policy with every right.
-const OWNER: &str = "iothubowner";
-/// Under which key the store keeps the policies.
-const POLICIES: &str = "policies";

@@ -7,10 +7,13 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use portcullis_registry::activity::Activity;
 use portcullis_registry::feedback::FeedbackReceiver;
 use portcullis_registry::lock::LockToken;
+use portcullis_registry::policy::Policies;
 use portcullis_registry::queue::Consumer;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
 use tokio::time::{sleep_until, timeout};
 
 use crate::auth::{Revoked, VerifiedIdentity, VerifiedService, Who};
@@ -22,7 +25,7 @@ use crate::mqtt::packet::{Connect, ConnectReturnCode, Packet, Will};
 use crate::mqtt::topic::{self, PublishTopic, Role};
 use crate::wire::{Wire, WireError};
 use core::{Action, CloseReason, Moment, Opening, SessionCore};
-use table::{Leave, Seat};
+use table::Seat;
 
 pub mod core;
 pub mod table;
@@ -79,7 +82,7 @@ where
     };
     let consumer = hub.registry.attach(who.entry());
     let feed = Feed::Queue(consumer);
-    let mut session = Session::open(hub, wire, opening, feed, Some(seat));
+    let mut session = Session::open(hub, wire, opening, feed, Standing::Seat(seat));
     session.will = connect.will;
     tracing::info!(identity = %who.id(), session_present = session.core.session_present(), "connected");
     let reason = session.converse(Some(&who)).await;
@@ -101,7 +104,8 @@ where
     };
     let feedback = hub.registry.feedback_receiver();
     let feed = Feed::Service { telemetry: hub.bus.subscribe(), feedback };
-    let mut session = Session::open(hub, wire, opening, feed, None);
+    let standing = Standing::Policy { who: who.clone(), policies: hub.watch_policies() };
+    let mut session = Session::open(hub, wire, opening, feed, standing);
     tracing::info!(policy = who.policy(), "service connected");
     let reason = session.converse(None).await;
     tracing::info!(policy = who.policy(), reason = reason.label(), "service disconnected");
@@ -127,8 +131,40 @@ struct Session<'h, S> {
     wire: Wire<S>,
     core: SessionCore,
     feed: Feed,
-    seat: Option<Seat>,
+    standing: Standing,
     will: Option<Will>,
+}
+
+/// What the session may go on for, and by which it hears when it may not.
+enum Standing {
+    /// A device's place in the table; it is told through that.
+    Seat(Seat),
+    /// A service's policy, which it watches itself: services have no place in the table.
+    Policy { who: VerifiedService, policies: watch::Receiver<Arc<Policies>> },
+}
+
+impl Standing {
+    /// Where a device's activity is noted; services have none.
+    fn activity(&self) -> Option<&Activity> {
+        match self {
+            Standing::Seat(seat) => Some(seat.who().entry().activity()),
+            Standing::Policy { .. } => None,
+        }
+    }
+
+    /// Waits for the order to leave. Cancel-safe.
+    async fn lost(&mut self) -> CloseReason {
+        match self {
+            Standing::Seat(seat) => seat.leave().ordered().await,
+            Standing::Policy { who, policies } => {
+                match policies.wait_for(|policies| !who.still_holds(policies)).await {
+                    Ok(_) => CloseReason::CredentialChanged,
+                    // Nobody can change policies any more: the hub is gone.
+                    Err(_) => CloseReason::Shutdown,
+                }
+            }
+        }
+    }
 }
 
 /// Where messages for the peer come from.
@@ -165,18 +201,18 @@ impl Feed {
 
 impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
     /// The session with its CONNACK on the way.
-    fn open(hub: &'h Arc<Hub>, mut wire: Wire<S>, opening: Opening, feed: Feed, seat: Option<Seat>) -> Self {
+    fn open(hub: &'h Arc<Hub>, mut wire: Wire<S>, opening: Opening, feed: Feed, standing: Standing) -> Self {
         let core = SessionCore::new(opening, hub.session_limits(), hub.clock.now());
         hub.metrics.connection_attempt("succeeded");
         hub.metrics.connections.inc();
-        if let Some(seat) = &seat {
-            seat.who().entry().activity().connection_changed(hub.clock.wall());
+        if let Some(activity) = standing.activity() {
+            activity.connection_changed(hub.clock.wall());
         }
         wire.send(&Packet::ConnAck {
             session_present: core.session_present(),
             code: ConnectReturnCode::Accepted,
         });
-        Self { hub, wire, core, feed, seat, will: None }
+        Self { hub, wire, core, feed, standing, will: None }
     }
 
     /// Converses to the end; the reason is why it ended. `who` is the sender of telemetry, for a device.
@@ -200,7 +236,7 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
         let hub = self.hub;
         let feeds = self.core.wants_message() || self.core.wants_event() || self.core.wants_feedback();
         tokio::select! {
-            reason = ordered(self.seat.as_ref(), hub) => self.core.close(reason),
+            reason = ordered(&mut self.standing, hub) => self.core.close(reason),
             packet = self.wire.read() => self.on_read(packet),
             fed = self.feed.next(&self.core), if feeds => self.on_fed(fed),
             () = sleep_until(self.core.deadline().into()) => self.core.on_timeout(hub.clock.now()),
@@ -249,8 +285,8 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
 
     /// The device sent something or is being sent something.
     fn note_activity(&self, now: Moment) {
-        if let Some(seat) = &self.seat {
-            seat.who().entry().activity().seen(now.wall);
+        if let Some(activity) = self.standing.activity() {
+            activity.seen(now.wall);
         }
     }
 
@@ -304,7 +340,7 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
         let Some(who) = who else { return };
         let outcome = tokio::select! {
             biased;
-            reason = ordered(self.seat.as_ref(), self.hub) => Err(reason),
+            reason = ordered(&mut self.standing, self.hub) => Err(reason),
             taken = d2c::accept(self.hub, who, incoming) => taken.map_err(|error| match error {
                 d2c::IngestError::Bag(error) => CloseReason::ProtocolViolation(error.to_string()),
                 d2c::IngestError::Bus(_) => CloseReason::Shutdown,
@@ -346,7 +382,7 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
             return Ok(());
         }
         tokio::select! {
-            reason = ordered(self.seat.as_ref(), self.hub) => Err(reason),
+            reason = ordered(&mut self.standing, self.hub) => Err(reason),
             sent = timeout(self.hub.config.limits.write_time_max, self.wire.flush()) => match sent {
                 Ok(Ok(())) => Ok(()),
                 Ok(Err(_)) => Err(CloseReason::ConnectionLost),
@@ -386,8 +422,8 @@ impl<S> Drop for Session<'_, S> {
     fn drop(&mut self) {
         self.hub.metrics.connections.dec();
         // Before the seat is free: what a newcomer notes is later.
-        if let Some(seat) = &self.seat {
-            seat.who().entry().activity().connection_changed(self.hub.clock.wall());
+        if let Some(activity) = self.standing.activity() {
+            activity.connection_changed(self.hub.clock.wall());
         }
     }
 }
@@ -403,16 +439,10 @@ impl From<Revoked> for CloseReason {
 }
 
 /// The order to leave, whether given to this session or to all.
-async fn ordered(seat: Option<&Seat>, hub: &Hub) -> CloseReason {
-    let own = async {
-        match seat.map(Seat::leave) {
-            Some(leave) => Leave::ordered(leave).await,
-            None => std::future::pending().await,
-        }
-    };
+async fn ordered(standing: &mut Standing, hub: &Hub) -> CloseReason {
     tokio::select! {
         biased;
-        reason = own => reason,
+        reason = standing.lost() => reason,
         () = hub.stopping.cancelled() => CloseReason::Shutdown,
     }
 }

@@ -26,13 +26,18 @@ impl Rights {
 
     /// IoT Hub's names of the rights.
     pub fn names(self) -> Vec<&'static str> {
-        let named = [
-            (Self::REGISTRY_READ, "RegistryRead"),
-            (Self::REGISTRY_WRITE, "RegistryWrite"),
-            (Self::SERVICE_CONNECT, "ServiceConnect"),
-            (Self::DEVICE_CONNECT, "DeviceConnect"),
-        ];
-        named.into_iter().filter(|(right, _)| self.contains(*right)).map(|(_, name)| name).collect()
+        NAMED_RIGHTS.iter().filter(|(right, _)| self.contains(*right)).map(|(_, name)| *name).collect()
+    }
+
+    /// The rights of these names, in any letter case. There must be one at least.
+    pub fn parse_names<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<Self, InvalidPolicy> {
+        let mut rights = Rights(0);
+        for name in names {
+            let named = NAMED_RIGHTS.iter().find(|(_, own)| own.eq_ignore_ascii_case(name));
+            let (right, _) = named.ok_or_else(|| InvalidPolicy::Right(name.to_owned()))?;
+            rights = rights | *right;
+        }
+        if rights == Rights(0) { Err(InvalidPolicy::NoRights) } else { Ok(rights) }
     }
 }
 
@@ -58,41 +63,127 @@ pub struct Policy {
     pub keys: KeyPair,
 }
 
+impl Policy {
+    /// A policy of these rights. Keys that are not given are made.
+    pub fn new(
+        name: &str,
+        rights: Rights,
+        primary: Option<SymmetricKey>,
+        secondary: Option<SymmetricKey>,
+    ) -> Result<Self, InvalidPolicy> {
+        let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+        if !(1..=NAME_BYTES_MAX).contains(&name.len()) || !name.bytes().all(is_allowed) {
+            return Err(InvalidPolicy::Name);
+        }
+        let made = KeyPair::generate();
+        let keys = KeyPair {
+            primary: primary.unwrap_or(made.primary),
+            secondary: secondary.unwrap_or(made.secondary),
+        };
+        Ok(Self { name: name.to_owned(), rights, keys })
+    }
+
+    /// Whether every hub has it.
+    pub fn is_built_in(&self) -> bool {
+        BUILT_IN.iter().any(|(name, _)| *name == self.name)
+    }
+}
+
+/// Why there can be no such policy.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidPolicy {
+    #[error("a policy's name has 1 to {NAME_BYTES_MAX} letters, digits and -._")]
+    Name,
+    #[error("{0:?} is none of the rights RegistryRead, RegistryWrite, ServiceConnect, DeviceConnect")]
+    Right(String),
+    #[error("a policy has at least one right")]
+    NoRights,
+}
+
+/// Which keys of a pair are to change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Renewal {
+    Primary,
+    Secondary,
+    Both,
+    /// No new key: the two change places.
+    Swap,
+}
+
 /// A hub's policies, by name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policies(Vec<Policy>);
 
-/// Stored policies that cannot be read. Nothing is granted then.
+/// Why policies cannot be read or changed. Nothing is granted by what cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PoliciesError {
     #[error("the stored policies are damaged or of a newer version")]
     Damaged,
     #[error("there is no policy {0:?}")]
     Unknown(String),
+    #[error("there is a policy {0:?} already, if not in this letter case")]
+    AlreadyExists(String),
+    #[error("{0:?} is built in")]
+    BuiltIn(String),
+    #[error("there are {POLICIES_MAX} policies, which is the limit")]
+    TooMany,
 }
 
 impl Policies {
     /// The five built-in policies with new random keys.
     pub fn generate() -> Self {
-        let read_write = Rights::REGISTRY_READ | Rights::REGISTRY_WRITE;
-        let built_in = [
-            ("iothubowner", Rights::ALL),
-            ("service", Rights::SERVICE_CONNECT),
-            ("device", Rights::DEVICE_CONNECT),
-            ("registryRead", Rights::REGISTRY_READ),
-            ("registryReadWrite", read_write),
-        ];
-        let policy = |(name, rights): (&str, Rights)| Policy {
-            name: name.to_owned(),
-            rights,
+        let policy = |(name, rights): &(&str, Rights)| Policy {
+            name: (*name).to_owned(),
+            rights: *rights,
             keys: KeyPair::generate(),
         };
-        Self(built_in.into_iter().map(policy).collect())
+        Self(BUILT_IN.iter().map(policy).collect())
     }
 
     /// The policy of exactly this name.
     pub fn find(&self, name: &str) -> Option<&Policy> {
         self.0.iter().find(|policy| policy.name == name)
+    }
+
+    /// Every policy, the built-in ones first.
+    pub fn iter(&self) -> impl Iterator<Item = &Policy> {
+        self.0.iter()
+    }
+
+    /// Adds a policy. Names that differ in letter case only would be taken for each other, so they count as one.
+    pub fn insert(&mut self, policy: Policy) -> Result<(), PoliciesError> {
+        if self.0.iter().any(|own| own.name.eq_ignore_ascii_case(&policy.name)) {
+            return Err(PoliciesError::AlreadyExists(policy.name));
+        }
+        if self.0.len() >= POLICIES_MAX {
+            return Err(PoliciesError::TooMany);
+        }
+        self.0.push(policy);
+        Ok(())
+    }
+
+    /// Removes a policy that is not built in; so there is always one that has every right.
+    pub fn remove(&mut self, name: &str) -> Result<(), PoliciesError> {
+        let place = self.0.iter().position(|policy| policy.name == name);
+        let place = place.ok_or_else(|| PoliciesError::Unknown(name.to_owned()))?;
+        if self.0[place].is_built_in() {
+            return Err(PoliciesError::BuiltIn(name.to_owned()));
+        }
+        self.0.remove(place);
+        Ok(())
+    }
+
+    /// Gives a policy new random keys, or swaps those it has.
+    pub fn renew_keys(&mut self, name: &str, renewal: Renewal) -> Result<(), PoliciesError> {
+        let policy = self.0.iter_mut().find(|policy| policy.name == name);
+        let keys = &mut policy.ok_or_else(|| PoliciesError::Unknown(name.to_owned()))?.keys;
+        match renewal {
+            Renewal::Primary => keys.primary = SymmetricKey::generate(),
+            Renewal::Secondary => keys.secondary = SymmetricKey::generate(),
+            Renewal::Both => *keys = KeyPair::generate(),
+            Renewal::Swap => std::mem::swap(&mut keys.primary, &mut keys.secondary),
+        }
+        Ok(())
     }
 
     /// Replaces a policy's keys by given ones; a key not given stays.
@@ -126,6 +217,25 @@ impl Policies {
         policies.filter(|policies| !policies.is_empty()).map(Self).ok_or(PoliciesError::Damaged)
     }
 }
+
+/// The policies of every hub. Source: IoT Hub, as above.
+const BUILT_IN: [(&str, Rights); 5] = [
+    ("iothubowner", Rights::ALL),
+    ("service", Rights::SERVICE_CONNECT),
+    ("device", Rights::DEVICE_CONNECT),
+    ("registryRead", Rights::REGISTRY_READ),
+    ("registryReadWrite", Rights(Rights::REGISTRY_READ.0 | Rights::REGISTRY_WRITE.0)),
+];
+const NAMED_RIGHTS: [(Rights, &str); 4] = [
+    (Rights::REGISTRY_READ, "RegistryRead"),
+    (Rights::REGISTRY_WRITE, "RegistryWrite"),
+    (Rights::SERVICE_CONNECT, "ServiceConnect"),
+    (Rights::DEVICE_CONNECT, "DeviceConnect"),
+];
+/// Policies of one hub, the built-in ones included.
+const POLICIES_MAX: usize = 100;
+/// As long as IoT Hub's may be.
+const NAME_BYTES_MAX: usize = 64;
 
 #[derive(Serialize, Deserialize)]
 enum Stored {
@@ -189,6 +299,48 @@ mod tests {
             Policies::decode(&postcard::to_stdvec(&Stored::V1(Vec::new())).unwrap()),
             Err(PoliciesError::Damaged)
         );
+    }
+
+    #[test]
+    fn policies_are_added_renewed_and_removed_but_built_in_ones_stay() {
+        let mut policies = Policies::generate();
+        let rights = Rights::parse_names(["registryread", "ServiceConnect"]).unwrap();
+        let own = Policy::new("my.Policy_1-a", rights, None, None).unwrap();
+        policies.insert(own.clone()).unwrap();
+        let taken = Policy::new("MY.policy_1-a", Rights::ALL, None, None).unwrap();
+        assert!(matches!(policies.insert(taken), Err(PoliciesError::AlreadyExists(_))));
+        assert_eq!(Policies::decode(&policies.encode()).unwrap(), policies);
+
+        let keys = |policies: &Policies| policies.find(&own.name).unwrap().keys.clone();
+        policies.renew_keys(&own.name, Renewal::Swap).unwrap();
+        assert_eq!(keys(&policies).primary, own.keys.secondary);
+        assert_eq!(keys(&policies).secondary, own.keys.primary);
+        policies.renew_keys(&own.name, Renewal::Primary).unwrap();
+        assert!(
+            keys(&policies).primary != own.keys.secondary && keys(&policies).secondary == own.keys.primary
+        );
+        policies.renew_keys(&own.name, Renewal::Both).unwrap();
+        assert_ne!(keys(&policies).secondary, own.keys.primary);
+
+        policies.remove(&own.name).unwrap();
+        assert!(matches!(policies.remove(&own.name), Err(PoliciesError::Unknown(_))));
+        for (name, _) in BUILT_IN {
+            assert!(matches!(policies.remove(name), Err(PoliciesError::BuiltIn(_))), "{name}");
+        }
+        for number in BUILT_IN.len()..POLICIES_MAX {
+            policies.insert(Policy::new(&format!("p{number}"), Rights::ALL, None, None).unwrap()).unwrap();
+        }
+        let one_more = Policy::new("one-more", Rights::ALL, None, None).unwrap();
+        assert_eq!(policies.insert(one_more), Err(PoliciesError::TooMany));
+    }
+
+    #[test]
+    fn policies_of_odd_names_or_rights_are_refused() {
+        for name in ["", "a b", "a/b", "ä", "a&skn=b", &"a".repeat(65)] {
+            assert_eq!(Policy::new(name, Rights::ALL, None, None), Err(InvalidPolicy::Name), "{name}");
+        }
+        assert_eq!(Rights::parse_names([]), Err(InvalidPolicy::NoRights));
+        assert_eq!(Rights::parse_names(["RegistryRead", "Root"]), Err(InvalidPolicy::Right("Root".into())));
     }
 
     #[test]

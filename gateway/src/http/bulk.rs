@@ -12,9 +12,10 @@ use axum::response::{IntoResponse, Response};
 use portcullis_registry::id::{DeviceId, IdentityId, ModuleId, Precondition};
 use serde::Serialize;
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use crate::bulk::{Bulk, CHANGES_MAX, Change};
-use crate::http::caller::{Body, Caller};
+use crate::http::caller::{Caller, JsonBody};
 use crate::http::problem::Problem;
 use crate::http::wire::IdentityIn;
 use crate::hub::Hub;
@@ -23,7 +24,7 @@ use crate::hub::Hub;
 pub(super) async fn apply(
     State(hub): State<Arc<Hub>>,
     Caller(caller): Caller,
-    Body(body): Body,
+    JsonBody(body): JsonBody,
 ) -> Result<Response, Problem> {
     let bulk = Bulk::permit(&hub, &caller)?;
     let items = parse_items(&body)?;
@@ -144,15 +145,15 @@ impl About {
 }
 
 /// IoT Hub's `BulkRegistryOperationResult`.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct ResultOut {
+pub(super) struct ResultOut {
     is_successful: bool,
     errors: Vec<ErrorOut>,
     warnings: Vec<WarningOut>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct ErrorOut {
     device_id: String,
@@ -162,7 +163,7 @@ struct ErrorOut {
     operation: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct WarningOut {
     device_id: String,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, RawPathParams, Request};
-use axum::http::header::AUTHORIZATION;
+use axum::http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE};
 use axum::http::request::Parts;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -75,6 +75,32 @@ impl FromRequest<Arc<Hub>> for Body {
             Err(_) => Err(Problem::request_timeout()),
         }
     }
+}
+
+/// A whole request body that is to be JSON, read as [`Body`] is: plain, and in UTF-8.
+pub(super) struct JsonBody(pub(super) Bytes);
+
+impl FromRequest<Arc<Hub>> for JsonBody {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, hub: &Arc<Hub>) -> Result<Self, Problem> {
+        let headers = request.headers();
+        let is_coded = headers.get(CONTENT_ENCODING).is_some_and(|coding| coding != "identity");
+        let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+        if is_coded || is_in_another_charset(kind) {
+            return Err(Problem::encoding_not_taken());
+        }
+        Body::from_request(request, hub).await.map(|Body(bytes)| Self(bytes))
+    }
+}
+
+/// Whether a `Content-Type` names a charset and it is not UTF-8.
+fn is_in_another_charset(kind: &str) -> bool {
+    let charset = kind.split(';').skip(1).find_map(|parameter| {
+        let (name, value) = parameter.split_once('=')?;
+        name.trim().eq_ignore_ascii_case("charset").then(|| value.trim().trim_matches('"'))
+    });
+    charset.is_some_and(|charset| !charset.eq_ignore_ascii_case("utf-8"))
 }
 
 /// Every IoT Hub route takes exactly one well-formed `api-version`; which one makes no difference.

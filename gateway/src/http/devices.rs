@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, RawQuery, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -12,7 +12,8 @@ use portcullis_registry::entry::Entry;
 use portcullis_registry::id::{DeviceId, IdentityId, Precondition};
 
 use crate::auth::VerifiedService;
-use crate::http::caller::{Body, Caller};
+use crate::http::caller::{Caller, JsonBody};
+use crate::http::paging::{self, CONTINUATION, ITEMS_MAX};
 use crate::http::problem::Problem;
 use crate::http::wire::{DeviceOut, IdentityIn, Live};
 use crate::hub::Hub;
@@ -24,7 +25,7 @@ pub(super) async fn put(
     Caller(caller): Caller,
     Path(device): Path<String>,
     headers: HeaderMap,
-    Body(body): Body,
+    JsonBody(body): JsonBody,
 ) -> Result<Response, Problem> {
     let id = IdentityId::device(DeviceId::parse(&device)?);
     let spec = IdentityIn::parse(&body)?.into_spec(id.clone())?;
@@ -66,12 +67,12 @@ pub(super) async fn list(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    if let Some(count) = headers.get(MAX_ITEM_COUNT) {
-        return list_page(&hub, &caller, parse_count(count)?, parse_continuation(&headers)?);
+    if let Some(count) = paging::parse_count(&headers)? {
+        return list_page(&hub, &caller, count, parse_continuation(&headers)?);
     }
     let query = query.unwrap_or_default();
     let top = query.split('&').find_map(|pair| pair.strip_prefix("top=")).and_then(|text| text.parse().ok());
-    let top = top.filter(|top| (1..=LIST_MAX).contains(top)).unwrap_or(LIST_MAX);
+    let top = top.filter(|top| (1..=ITEMS_MAX).contains(top)).unwrap_or(ITEMS_MAX);
     let devices = identities::list(&hub, &caller, top)?;
     Ok(array(&hub, &devices))
 }
@@ -88,20 +89,13 @@ fn list_page(
     Ok(([(CONTINUATION, STANDARD.encode(next.as_str()))], answer).into_response())
 }
 
-fn parse_count(header: &HeaderValue) -> Result<usize, Problem> {
-    let count = header.to_str().ok().and_then(|text| text.trim().parse().ok());
-    count.filter(|count| (1..=LIST_MAX).contains(count)).ok_or_else(|| {
-        Problem::argument_invalid(format!("{MAX_ITEM_COUNT} is not a number from 1 to {LIST_MAX}"))
-    })
-}
-
 /// The id in a continuation token. A forged one tells nothing that another page would not.
 fn parse_continuation(headers: &HeaderMap) -> Result<Option<DeviceId>, Problem> {
-    let Some(token) = headers.get(CONTINUATION) else { return Ok(None) };
-    let id = STANDARD.decode(token.as_bytes()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    let Some(token) = paging::continuation(headers)? else { return Ok(None) };
+    let id = STANDARD.decode(token).ok().and_then(|bytes| String::from_utf8(bytes).ok());
     match id.as_deref().map(DeviceId::parse) {
         Some(Ok(id)) => Ok(Some(id)),
-        _ => Err(Problem::argument_invalid(format!("{CONTINUATION} is not one this hub gave"))),
+        _ => Err(paging::no_token_of_ours()),
     }
 }
 
@@ -137,8 +131,3 @@ fn answer(hub: &Hub, entry: &Entry) -> Response {
     let etag = [(header::ETAG, identity.etag().quoted())];
     (etag, Json(DeviceOut::new(&identity, live(hub, entry)))).into_response()
 }
-
-/// IoT Hub lists at most this many identities at once.
-const LIST_MAX: usize = 1000;
-const MAX_ITEM_COUNT: HeaderName = HeaderName::from_static("x-ms-max-item-count");
-const CONTINUATION: HeaderName = HeaderName::from_static("x-ms-continuation");

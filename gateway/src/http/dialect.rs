@@ -1,14 +1,18 @@
 //! How some clients say what others say plainly: such requests are put into the plain words before they are routed.
+//! And what every answer has in IoT Hub's words, whoever gave it.
 
 use axum::Router;
 use axum::extract::Request;
 use axum::http::uri::PathAndQuery;
-use axum::http::{HeaderName, Method, Uri};
-use axum::middleware::map_request;
+use axum::http::{HeaderName, HeaderValue, Method, Uri, header};
+use axum::middleware::{map_request, map_response};
+use axum::response::Response;
+
+use crate::http::problem::tracking_id;
 
 /// `router`, and the dialect in front of it: what a layer of `router` itself changes no longer moves a route.
 pub(super) fn understood_by(router: Router) -> Router {
-    Router::new().fallback_service(router).layer(map_request(plain))
+    Router::new().fallback_service(router).layer(map_request(plain)).layer(map_response(dressed))
 }
 
 async fn plain(mut request: Request) -> Request {
@@ -22,6 +26,20 @@ async fn plain(mut request: Request) -> Request {
         *request.uri_mut() = uri;
     }
     request
+}
+
+/// IoT Hub names the encoding of its JSON, and gives each answer an id by which both sides can speak of it.
+async fn dressed(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    if headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/json") {
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
+    }
+    if !headers.contains_key(REQUEST_ID)
+        && let Ok(id) = HeaderValue::from_str(&tracking_id())
+    {
+        headers.insert(REQUEST_ID, id);
+    }
+    response
 }
 
 /// IoT Explorer encodes the whole path, separators too. `/` is in no id, so each `%2F` can only be a separator.
@@ -40,6 +58,7 @@ fn with_separators(uri: &Uri) -> Option<Uri> {
     Uri::from_parts(parts).ok()
 }
 
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-ms-request-id");
 const METHOD_OVERRIDE: HeaderName = HeaderName::from_static("x-http-method-override");
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use axum::routing::get;
 
 use crate::hub::Hub;
 
-/// The health paths and their usual aliases.
+/// The health paths and their usual aliases, for a listener without other routes.
 pub(super) fn routes() -> Router<Arc<Hub>> {
     Router::new()
         .route("/healthz/live", get(live))
@@ -27,12 +27,13 @@ pub(super) async fn metrics(State(hub): State<Arc<Hub>>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, kind)], hub.metrics.to_text())
 }
 
-async fn live() -> &'static str {
+/// Whether the process answers at all.
+pub(super) async fn live() -> &'static str {
     "live\n"
 }
 
-/// A hub answers only after its registry is loaded, so what remains to be told is that it is stopping.
-async fn ready(State(hub): State<Arc<Hub>>) -> (StatusCode, &'static str) {
+/// Whether the hub serves. A hub answers only after its registry is loaded, so what remains to be told is that it is stopping.
+pub(super) async fn ready(State(hub): State<Arc<Hub>>) -> (StatusCode, &'static str) {
     if hub.stopping.is_cancelled() {
         (StatusCode::SERVICE_UNAVAILABLE, "stopping\n")
     } else {

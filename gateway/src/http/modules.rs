@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use portcullis_registry::entry::Entry;
 use portcullis_registry::id::{DeviceId, IdentityId, ModuleId};
 
-use crate::http::caller::{Body, Caller};
+use crate::http::caller::{Caller, JsonBody};
 use crate::http::devices::{live, precondition};
 use crate::http::problem::Problem;
 use crate::http::wire::{IdentityIn, ModuleOut};
@@ -22,7 +22,7 @@ pub(super) async fn put(
     Caller(caller): Caller,
     Path(path): Path<(String, String)>,
     headers: HeaderMap,
-    Body(body): Body,
+    JsonBody(body): JsonBody,
 ) -> Result<Response, Problem> {
     let id = parse(&path)?;
     let spec = IdentityIn::parse(&body)?.into_spec(id.clone())?;

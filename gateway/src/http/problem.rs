@@ -3,12 +3,15 @@
 //! The body is IoT Hub's: `{"Message":"ErrorCode:Name;text","ExceptionMessage":"Tracking ID:…-TimeStamp:…"}` with the
 //! same name in the header `iothub-errorcode`. What only the operator may know is kept apart and never sent.
 
+use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use portcullis_registry::backend::StoreError;
 use portcullis_registry::error::{RegistryError, SendError, SettleError};
 use portcullis_registry::id::{IdentityId, InvalidId};
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::auth::AuthError;
 use crate::bulk::ChangeError;
@@ -16,6 +19,17 @@ use crate::c2d::C2dError;
 use crate::d2c::IngestError;
 use crate::feedback::FeedbackError;
 use crate::identities::IdentityError;
+use crate::policies::PolicyError;
+use crate::query::QueryError;
+
+/// An error in an answer.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct ProblemOut {
+    /// `ErrorCode:Name;text`
+    message: String,
+    exception_message: String,
+}
 
 /// An error as a caller sees it, and the reason only the operator sees.
 #[derive(Debug)]
@@ -75,6 +89,19 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, "GenericNotFound", text)
     }
 
+    /// The path exists, the method does not.
+    pub(super) fn method_not_allowed() -> Self {
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "GenericBadRequest", "this path does not take this method")
+    }
+
+    pub(super) fn encoding_not_taken() -> Self {
+        Self::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "GenericBadRequest",
+            "a JSON body has no Content-Encoding and the charset UTF-8",
+        )
+    }
+
     fn no_such_identity(id: &IdentityId) -> Self {
         let name = if id.module.is_some() { "ModuleNotFound" } else { "DeviceNotFound" };
         Self::new(StatusCode::NOT_FOUND, name, id.to_string())
@@ -99,13 +126,16 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let tracking = tracking_id();
-        let body = serde_json::json!({
-            "Message": format!("ErrorCode:{};{}", self.name, self.text),
-            "ExceptionMessage": format!("Tracking ID:{tracking}-TimeStamp:{}", Timestamp::now().strftime("%m/%d/%Y %H:%M:%S")),
-        });
-        let mut response = (self.status, body.to_string()).into_response();
+        let time = Timestamp::now().strftime("%m/%d/%Y %H:%M:%S");
+        let body = ProblemOut {
+            message: format!("ErrorCode:{};{}", self.name, self.text),
+            exception_message: format!("Tracking ID:{tracking}-TimeStamp:{time}"),
+        };
+        let mut response = (self.status, Json(body)).into_response();
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
+        if matches!(self.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
+        }
         headers.insert("iothub-errorcode", HeaderValue::from_static(self.name));
         if let Ok(tracking) = HeaderValue::from_str(&tracking) {
             headers.insert("x-ms-request-id", tracking);
@@ -144,6 +174,43 @@ impl From<ChangeError> for Problem {
             }
             ChangeError::NoTwins(_) => Self::new(StatusCode::NOT_FOUND, "FeatureNotSupported", text),
             ChangeError::Identity(error) => error.into(),
+        }
+    }
+}
+
+impl From<PolicyError> for Problem {
+    fn from(error: PolicyError) -> Self {
+        let text = error.to_string();
+        match error {
+            PolicyError::Forbidden(error) => error.into(),
+            PolicyError::NotFound(_) => Self::not_found(text),
+            PolicyError::AlreadyExists(_) => Self::new(StatusCode::CONFLICT, "GenericConflict", text),
+            PolicyError::BuiltIn(_) | PolicyError::Configured(_) => {
+                Self::new(StatusCode::FORBIDDEN, "GenericForbidden", text)
+            }
+            PolicyError::TooMany => Self::new(StatusCode::FORBIDDEN, "GenericForbidden", text),
+            PolicyError::Invalid(_) => Self::argument_invalid(text),
+            PolicyError::Stored(_) | PolicyError::Stopping => Self {
+                for_operator: Some(text),
+                ..Self::new(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "ServiceUnavailable",
+                    "the store takes no writes now",
+                )
+            },
+            PolicyError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<QueryError> for Problem {
+    fn from(error: QueryError) -> Self {
+        let text = error.to_string();
+        match error {
+            QueryError::Forbidden(error) => error.into(),
+            QueryError::Invalid(_) | QueryError::Continuation | QueryError::TooManyGroups(_) => {
+                Self::argument_invalid(text)
+            }
         }
     }
 }
@@ -252,17 +319,15 @@ impl From<StoreError> for Problem {
     }
 }
 
+/// When a caller may try again, in seconds.
+const RETRY_AFTER_SECONDS: &str = "1";
+
 /// No such path.
 pub(super) async fn no_such_route() -> Problem {
     Problem::not_found("there is nothing at this path")
 }
 
-/// The path exists, the method does not; the `Allow` header tells which do.
-pub(super) async fn method_not_allowed() -> Problem {
-    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "GenericBadRequest", "this path does not take this method")
-}
-
 /// A random id by which caller and operator can speak of the same failure.
-fn tracking_id() -> String {
+pub(super) fn tracking_id() -> String {
     portcullis_registry::random_bytes::<16>().iter().map(|byte| format!("{byte:02x}")).collect()
 }

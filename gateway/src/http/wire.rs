@@ -10,11 +10,13 @@ use portcullis_registry::credential::{SymmetricKey, ThumbprintPair};
 use portcullis_registry::id::IdentityId;
 use portcullis_registry::identity::{Authentication, AuthenticationSpec, Identity, IdentitySpec, Status};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
+use crate::clock::time_text;
 use crate::http::problem::Problem;
 
 /// A device or module in a request.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct IdentityIn {
     device_id: Option<String>,
@@ -26,7 +28,7 @@ pub(super) struct IdentityIn {
     managed_by: Option<String>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct AuthenticationIn {
     #[serde(rename = "type")]
@@ -36,21 +38,21 @@ struct AuthenticationIn {
     x509_thumbprint: Option<ThumbprintsIn>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct KeysIn {
     primary_key: Option<String>,
     secondary_key: Option<String>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct ThumbprintsIn {
     primary_thumbprint: Option<String>,
     secondary_thumbprint: Option<String>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct CapabilitiesIn {
     #[serde(default)]
@@ -196,7 +198,7 @@ pub(super) struct Live {
 }
 
 /// A device in an answer.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct DeviceOut {
     device_id: String,
@@ -214,7 +216,7 @@ pub(super) struct DeviceOut {
 }
 
 /// A module in an answer: no status, no capabilities.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ModuleOut {
     module_id: String,
@@ -229,7 +231,7 @@ pub(super) struct ModuleOut {
     authentication: AuthenticationOut,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct AuthenticationOut {
     symmetric_key: KeysOut,
@@ -239,21 +241,21 @@ struct AuthenticationOut {
     kind: &'static str,
 }
 
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct KeysOut {
     primary_key: Option<String>,
     secondary_key: Option<String>,
 }
 
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct ThumbprintsOut {
     primary_thumbprint: Option<String>,
     secondary_thumbprint: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct CapabilitiesOut {
     iot_edge: bool,
@@ -271,9 +273,9 @@ impl DeviceOut {
                 Status::Disabled => "disabled",
             },
             status_reason: identity.status_reason.clone(),
-            connection_state_updated_time: time(live.connection_changed),
-            status_updated_time: time(identity.status_updated),
-            last_activity_time: time(live.last_seen),
+            connection_state_updated_time: time_text(live.connection_changed),
+            status_updated_time: time_text(identity.status_updated),
+            last_activity_time: time_text(live.last_seen),
             cloud_to_device_message_count: live.queued,
             authentication: AuthenticationOut::new(&identity.authentication),
             capabilities: CapabilitiesOut { iot_edge: identity.iot_edge },
@@ -290,8 +292,8 @@ impl ModuleOut {
             generation_id: identity.generation.to_string(),
             etag: identity.etag().to_string(),
             connection_state: connection_state(live),
-            connection_state_updated_time: time(live.connection_changed),
-            last_activity_time: time(live.last_seen),
+            connection_state_updated_time: time_text(live.connection_changed),
+            last_activity_time: time_text(live.last_seen),
             cloud_to_device_message_count: live.queued,
             authentication: AuthenticationOut::new(&identity.authentication),
         }
@@ -326,13 +328,6 @@ fn connection_state(live: Live) -> &'static str {
     if live.connected { "Connected" } else { "Disconnected" }
 }
 
-/// ISO 8601 with seven fraction digits, or IoT Hub's word for never.
-fn time(time: Option<Timestamp>) -> String {
-    time.map_or_else(|| NEVER.into(), |time| format!("{:.7}", time))
-}
-
-/// .NET's `DateTime.MinValue`, which is how IoT Hub says "never".
-const NEVER: &str = "0001-01-01T00:00:00";
 const STATUS_REASON_CHARS_MAX: usize = 128;
 
 #[cfg(test)]
@@ -401,14 +396,5 @@ mod tests {
     fn the_type_is_the_last_member_of_authentication() {
         let text = serde_json::to_string(&AuthenticationOut::new(&Authentication::None)).unwrap();
         assert!(text.ends_with(r#""type":"none"}"#), "{text}");
-    }
-
-    #[test]
-    fn times_carry_seven_digits_and_never_has_its_word() {
-        assert_eq!(
-            time(Some("2024-05-01T08:15:30.1234567Z".parse().unwrap())),
-            "2024-05-01T08:15:30.1234567Z"
-        );
-        assert_eq!(time(None), "0001-01-01T00:00:00");
     }
 }

@@ -1,0 +1,245 @@
+//! Queries over devices and modules, in IoT Hub's query language: who asks, what for, and a page of the answer.
+//!
+//! `grammar` reads a query into a `statement`, `scan` walks through the identities, `row` is what a query sees of one,
+//! `evaluate` and `aggregate` make the answer. A request looks at a bounded number of identities: when it has not come
+//! to the end of them by then, it answers with what it has, perhaps nothing, and a token to go on with. Only what is
+//! counted over all rows has to look at all of them; it gives the processor away between steps.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use portcullis_registry::id::{DeviceId, IdentityId, ModuleId};
+use portcullis_registry::policy::Rights;
+use serde_json::{Map, Value as Json};
+
+use crate::auth::{AuthError, VerifiedService};
+use crate::hub::Hub;
+use aggregate::Groups;
+pub use grammar::InvalidQuery;
+use row::Row;
+use scan::Scan;
+use statement::{Item, Projection, Select, Statement};
+
+mod aggregate;
+mod evaluate;
+mod grammar;
+mod row;
+mod scan;
+mod statement;
+mod value;
+
+/// One page of an answer.
+#[derive(Debug)]
+pub struct Answer {
+    pub rows: Vec<Json>,
+    pub kind: ItemKind,
+    /// What to ask with for the next page; none when this is the last.
+    pub next: Option<String>,
+}
+
+/// What the rows of an answer are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ItemKind {
+    /// Whole twins.
+    Twin,
+    /// What was selected.
+    Raw,
+}
+
+/// Why a query is not answered.
+#[derive(Debug, thiserror::Error)]
+pub enum QueryError {
+    #[error(transparent)]
+    Forbidden(#[from] AuthError),
+    #[error(transparent)]
+    Invalid(#[from] InvalidQuery),
+    #[error("the continuation token is not one this hub gave for this query")]
+    Continuation,
+    #[error("the answer has more than {0} groups")]
+    TooManyGroups(usize),
+}
+
+/// Answers a query with at most `rows_max` rows, going on where `continuation` says.
+pub async fn run(
+    hub: &Hub,
+    caller: &VerifiedService,
+    text: &str,
+    rows_max: usize,
+    continuation: Option<&str>,
+) -> Result<Answer, QueryError> {
+    caller.check(Rights::SERVICE_CONNECT)?;
+    let statement = grammar::parse(text)?;
+    let kind = match statement.select {
+        Select::All => ItemKind::Twin,
+        Select::Items(_) => ItemKind::Raw,
+    };
+    if statement.is_aggregate() {
+        if continuation.is_some() {
+            return Err(QueryError::Continuation);
+        }
+        let rows = aggregate(hub, &statement).await?;
+        return Ok(Answer { rows, kind, next: None });
+    }
+    let from = match continuation {
+        None => Place { after: None, left: statement.top },
+        Some(token) => Place::parse(token, &statement)?,
+    };
+    let (rows, next) = page(hub, &statement, rows_max, from).await;
+    Ok(Answer { rows, kind, next: next.map(|place| place.to_token()) })
+}
+
+async fn page(hub: &Hub, statement: &Statement, rows_max: usize, from: Place) -> (Vec<Json>, Option<Place>) {
+    let wanted = from.left.map_or(rows_max, |left| left.min(rows_max));
+    let is_enough = from.left.is_some_and(|left| left <= rows_max);
+    let left = |rows: &[Json]| from.left.map(|left| left.saturating_sub(rows.len()));
+    let mut scan = Scan::new(&hub.registry, statement.source, statement.narrowing(), from.after.clone());
+    let mut rows: Vec<Json> = Vec::new();
+    let mut last = from.after.clone();
+    let mut weight = 0;
+    if wanted == 0 {
+        return (rows, None);
+    }
+    while let Some(entries) = scan.step(step_devices(statement)) {
+        for entry in entries {
+            let row = Row::of(hub, &entry);
+            weight += statement.weight();
+            if !fulfils(statement, &row) {
+                last = Some(entry.identity().id.clone());
+                continue;
+            }
+            if rows.len() == wanted {
+                // There is more, and where it begins is known.
+                let place = Place { left: left(&rows), after: last };
+                return (rows, Some(place));
+            }
+            rows.push(select(&statement.select, &row));
+            last = Some(entry.identity().id.clone());
+            if is_enough && rows.len() == wanted {
+                return (rows, None);
+            }
+        }
+        if weight > WEIGHT_MAX {
+            let place = Place { left: left(&rows), after: last };
+            return (rows, Some(place));
+        }
+        tokio::task::yield_now().await;
+    }
+    (rows, None)
+}
+
+async fn aggregate(hub: &Hub, statement: &Statement) -> Result<Vec<Json>, QueryError> {
+    let items: &[Item] = match &statement.select {
+        Select::All => &[],
+        Select::Items(items) => items,
+    };
+    let mut groups = Groups::new(items, &statement.group_by);
+    let mut scan = Scan::new(&hub.registry, statement.source, statement.narrowing(), None);
+    while let Some(entries) = scan.step(step_devices(statement)) {
+        for entry in entries {
+            let row = Row::of(hub, &entry);
+            if fulfils(statement, &row) {
+                groups.add(&row)?;
+            }
+        }
+        tokio::task::yield_now().await;
+    }
+    let mut rows = groups.into_rows();
+    rows.truncate(statement.top.unwrap_or(usize::MAX));
+    Ok(rows)
+}
+
+fn fulfils(statement: &Statement, row: &Row) -> bool {
+    statement.condition.as_ref().is_none_or(|condition| evaluate::holds(condition, row))
+}
+
+fn select(select: &Select, row: &Row) -> Json {
+    let Select::Items(items) = select else { return row.to_json() };
+    let selected = items.iter().filter_map(|item| match &item.of {
+        Projection::Expression(of) => Some((item.name.clone(), evaluate::value(of, row).into_json()?)),
+        Projection::Aggregate(..) => None,
+    });
+    Json::Object(selected.collect::<Map<_, _>>())
+}
+
+/// How many devices are looked at before others have their turn: fewer, the more a query asks of each.
+fn step_devices(statement: &Statement) -> usize {
+    (STEP_WEIGHT / statement.weight()).clamp(1, STEP_DEVICES_MAX)
+}
+
+/// Where an answer is to go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Place {
+    after: Option<IdentityId>,
+    /// How many rows the query's TOP leaves.
+    left: Option<usize>,
+}
+
+impl Place {
+    /// As whoever asks carries it: `left|device/module`, in base64. No id holds these signs.
+    fn to_token(&self) -> String {
+        let left = self.left.map(|left| left.to_string()).unwrap_or_default();
+        let after = self.after.as_ref().map(ToString::to_string).unwrap_or_default();
+        STANDARD.encode(format!("{left}|{after}"))
+    }
+
+    /// A forged token tells nothing that the query would not; it cannot make TOP greater.
+    fn parse(token: &str, statement: &Statement) -> Result<Self, QueryError> {
+        let parsed = || {
+            let text = String::from_utf8(STANDARD.decode(token).ok()?).ok()?;
+            let (left, after) = text.split_once('|')?;
+            let left = match (left, statement.top) {
+                ("", None) => None,
+                (left, Some(top)) => Some(left.parse::<usize>().ok()?.min(top)),
+                (_, None) => return None,
+            };
+            Some(Self { left, after: if after.is_empty() { None } else { Some(parse_id(after)?) } })
+        };
+        parsed().ok_or(QueryError::Continuation)
+    }
+}
+
+fn parse_id(text: &str) -> Option<IdentityId> {
+    let (device, module) = match text.split_once('/') {
+        None => (text, None),
+        Some((device, module)) => (device, Some(ModuleId::parse(module).ok()?)),
+    };
+    Some(IdentityId { device: DeviceId::parse(device).ok()?, module })
+}
+
+/// How much work one request may be, in parts of a condition evaluated: some tenth of a second.
+const WEIGHT_MAX: usize = 200_000;
+/// How much work is done in one go, in the same measure.
+const STEP_WEIGHT: usize = 4_000;
+/// Devices looked at in one go.
+const STEP_DEVICES_MAX: usize = 500;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_brings_back_its_place_and_no_other_is_taken() {
+        let all = grammar::parse("SELECT * FROM devices").unwrap();
+        let top = grammar::parse("SELECT TOP 5 * FROM devices").unwrap();
+        for (after, left, statement) in
+            [(None, None, &all), (Some("d1"), None, &all), (Some("d1/m"), Some(3), &top)]
+        {
+            let place = Place { after: after.map(|id| parse_id(id).unwrap()), left };
+            assert_eq!(Place::parse(&place.to_token(), statement).unwrap(), place);
+        }
+        let token = |text: &str| STANDARD.encode(text);
+        assert_eq!(Place::parse(&token("99|d1"), &top).unwrap().left, Some(5));
+        for (text, statement) in [
+            ("", &all),
+            ("d1", &all),
+            ("3|d1", &all),
+            ("|d1", &top),
+            ("-1|d1", &top),
+            ("|d1/", &all),
+            ("|d1/m/n", &all),
+            ("|../etc", &all),
+        ] {
+            assert!(Place::parse(&token(text), statement).is_err(), "{text}");
+        }
+        assert!(Place::parse("?", &all).is_err());
+    }
+}
