@@ -206,14 +206,15 @@ async fn a_request_that_is_no_websocket_handshake_is_answered_400() {
         good.replace("Version: 13", "Version: 8"),
         good.replace("dGhlIHNhbXBsZSBub25jZQ==", "c2hvcnQ="),
         good.replace("HTTP/1.1", "HTTP/1.0"),
-        good.replace("GET ", "HEAD "),
     ];
     for request in cases {
         let head = answer(&hub, &request).await;
         assert!(head.contains(" 400 "), "{request}{head}");
     }
-    let head = answer(&hub, &good.replace("GET ", "POST ")).await;
-    assert!(head.contains(" 405 "), "{head}");
+    for method in ["POST ", "HEAD "] {
+        let head = answer(&hub, &good.replace("GET ", method)).await;
+        assert!(head.contains(" 405 "), "{head}");
+    }
     hub.stop().await;
 }
 
