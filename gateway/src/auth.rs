@@ -98,6 +98,11 @@ impl VerifiedService {
         &self.policy
     }
 
+    /// What the policy granted when this was proven.
+    pub fn rights(&self) -> Rights {
+        self.rights
+    }
+
     /// Where it calls from.
     pub fn origin(&self) -> Origin {
         self.origin

@@ -17,13 +17,16 @@ use tokio::time::{sleep_until, timeout_at};
 use tokio_rustls::server::TlsStream;
 use tracing::Instrument;
 
+use crate::admin::Commands;
 use crate::auth::{AuthError, Face, Origin, Who};
 use crate::doors::Place;
+use crate::events::Details;
 use crate::hub::Hub;
 use crate::listener::Accepted;
 use crate::mqtt::codec::{DecodeError, PacketLimits, Side};
 use crate::mqtt::connect::{self, Claim, ClaimError};
 use crate::mqtt::packet::{Connect, ConnectReturnCode, Packet};
+use crate::mqtt::topic::EventName;
 use crate::session::{self, core::CloseReason};
 use crate::websocket::WebSocket;
 use crate::wire::{Wire, WireError};
@@ -71,32 +74,39 @@ enum ConnectionError {
     Stopping,
 }
 
-/// Serves one device connection from accept to goodbye.
-pub async fn serve(hub: Arc<Hub>, accepted: Accepted) {
+/// Serves one device connection from accept to goodbye. A service's commands go through `commands`.
+pub async fn serve(hub: Arc<Hub>, commands: Arc<Commands>, accepted: Accepted) {
     let peer = accepted.peer;
     // Boxed, so that a device that stays for months does not carry along the room its handshake took.
     let known = Box::pin(async { accepted.handshake(&hub).await?.authenticate(&hub).await });
-    converse(&hub, peer, known).await;
+    converse(&hub, &commands, peer, known).await;
 }
 
 /// Serves a device whose connection has switched from HTTP, to its goodbye. The time for CONNECT begins now.
-pub async fn serve_websocket(hub: Arc<Hub>, stream: WebSocket<DeviceTls>, peer: SocketAddr, place: Place) {
+pub async fn serve_websocket(
+    hub: Arc<Hub>,
+    commands: Arc<Commands>,
+    stream: WebSocket<DeviceTls>,
+    peer: SocketAddr,
+    place: Place,
+) {
     let connect_deadline = Instant::now() + hub.config.limits.connect_time_max;
     let established = TlsEstablished::new(&hub, stream, peer, connect_deadline, place);
     let known = Box::pin(established.authenticate(&hub));
-    converse(&hub, peer, known).await;
+    converse(&hub, &commands, peer, known).await;
 }
 
 /// What follows once the peer is known, whichever way it came.
 async fn converse<S: DeviceStream>(
     hub: &Arc<Hub>,
+    commands: &Commands,
     peer: SocketAddr,
     known: Pin<Box<impl Future<Output = Result<Authenticated<S>, ConnectionError>>>>,
 ) {
     let span = tracing::info_span!("conn", %peer, identity = tracing::field::Empty);
     async {
         match known.await {
-            Ok(known) => session::run(hub, known.wire, known.who, known.connect).await,
+            Ok(known) => session::run(hub, commands, known.wire, peer, known.who, known.connect).await,
             Err(error) => {
                 hub.metrics.ended_before_session(error.label());
                 tracing::debug!(%error, "connection ended before it had a session");
@@ -221,7 +231,10 @@ impl<S: DeviceStream> TlsEstablished<S> {
             Origin { face: Face::Mqtt, peer: self.peer.ip() },
             hub.clock.wall(),
         )?;
-        service.check(Rights::SERVICE_CONNECT)?;
+        // What it may do here each command and subscription tells; a policy that may only act for devices may do nothing.
+        if service.rights() == Rights::DEVICE_CONNECT {
+            service.check(Rights::SERVICE_CONNECT)?;
+        }
         Ok(Who::Service(service))
     }
 
@@ -250,6 +263,13 @@ impl<S: DeviceStream> TlsEstablished<S> {
         let now = hub.clock.wall();
         if let Some(id) = id {
             hub.refusals.note(id, now, self.peer.ip(), outcome, reason.to_owned());
+            let details = Details {
+                reason: Some(outcome),
+                text: Some(reason.to_owned()),
+                peer: Some(self.peer.ip().to_string()),
+                ..Details::default()
+            };
+            hub.events.tell(EventName::CredentialRefused, id, now, details);
         }
         if hub.refusals.may_tell(now) {
             tracing::info!(peer = %self.peer, identity = id.map(tracing::field::display), outcome, reason, "connection refused");

@@ -24,6 +24,7 @@ use tokio::net::TcpStream;
 use tokio::time::{timeout, timeout_at};
 use tokio_rustls::server::TlsStream;
 
+use crate::admin::Commands;
 use crate::connection;
 use crate::http::caller::Peer;
 use crate::hub::Hub;
@@ -71,7 +72,7 @@ pub fn ops_router(hub: Arc<Hub>) -> Router {
 
 /// Serves one HTTPS connection from accept to goodbye, as a device's once it has switched to a WebSocket. `router` is
 /// `router(hub)`, made once.
-pub async fn serve(hub: Arc<Hub>, router: Router, accepted: Accepted) {
+pub async fn serve(hub: Arc<Hub>, router: Router, commands: Arc<Commands>, accepted: Accepted) {
     let Accepted { stream, peer, place } = accepted;
     // Boxed, so that a device that stays for months does not carry along the room its request took.
     let switched = Box::pin(async {
@@ -80,7 +81,7 @@ pub async fn serve(hub: Arc<Hub>, router: Router, accepted: Accepted) {
         Some(WebSocket::server(Box::new(stream), early, hub.config.limits.connect_packet_bytes_max))
     });
     match switched.await {
-        Some(socket) => connection::serve_websocket(hub, socket, peer, place).await,
+        Some(socket) => connection::serve_websocket(hub, commands, socket, peer, place).await,
         // A request proves itself; its connection keeps its place at the door until it closes.
         None => drop(place),
     }

@@ -18,8 +18,10 @@ use crate::bus::Bus;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::doors::Doors;
+use crate::events::{Details, Events};
 use crate::metrics::{Metrics, QueueCollector};
 use crate::mqtt::codec::PacketLimits;
+use crate::mqtt::topic::EventName;
 use crate::refusals::RefusalLog;
 use crate::session::core::{CloseReason, SessionLimits};
 use crate::session::table::{Seated, SessionTable};
@@ -35,6 +37,7 @@ pub struct Hub {
     pub registry: Arc<Registry>,
     pub sessions: Arc<SessionTable>,
     pub bus: Bus,
+    pub events: Events,
     pub audit: Audit,
     pub doors: Arc<Doors>,
     pub refusals: RefusalLog,
@@ -69,6 +72,7 @@ impl Hub {
             registry,
             sessions: Arc::default(),
             bus: Bus::start()?,
+            events: Events::default(),
             audit: Audit::open(&config.data_dir.join(AUDIT_DIRECTORY))?,
             refusals: RefusalLog::new(REFUSED_IDS_MAX),
             metrics,
@@ -162,15 +166,34 @@ impl Hub {
     /// Holds a change of the registry against the sessions that rest on the identity: called after the registry
     /// shows the change and before the change is answered (threats P6).
     fn on_changed(&self, changed: &Changed) {
+        self.tell_change(changed);
         if let Some(session) = self.sessions.session(&changed.id) {
             self.recheck(&session);
         }
-        if changed.id.module.is_none() && changed.kind != ChangeKind::Created {
+        if changed.id.module.is_none() && matches!(changed.kind, ChangeKind::Updated | ChangeKind::Deleted) {
             // A module rests on its device too.
             for module in self.sessions.modules_of(&changed.id.device) {
                 self.recheck(&module);
             }
         }
+    }
+
+    fn tell_change(&self, changed: &Changed) {
+        let etag = || self.registry.entry(&changed.id).map(|entry| entry.identity().etag().to_string());
+        let (name, details) = match &changed.kind {
+            ChangeKind::Created => {
+                (EventName::IdentityCreated, Details { etag: etag(), ..Details::default() })
+            }
+            ChangeKind::Updated => {
+                (EventName::IdentityUpdated, Details { etag: etag(), ..Details::default() })
+            }
+            ChangeKind::Deleted => (EventName::IdentityDeleted, Details::default()),
+            ChangeKind::MessageExpired(message) => {
+                let message_id = Some(message.message_id.clone());
+                (EventName::C2dExpired, Details { message_id, ..Details::default() })
+            }
+        };
+        self.events.tell(name, &changed.id, self.clock.wall(), details);
     }
 
     fn recheck(&self, session: &Seated) {

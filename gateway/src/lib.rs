@@ -7,6 +7,7 @@
 //! Deliberately absent: a general broker. A device has a fixed set of topics, its own; nothing a device
 //! sends ever reaches another device, and no wildcard is matched between devices.
 
+pub mod admin;
 pub mod audit;
 pub mod auth;
 pub mod bulk;
@@ -18,6 +19,7 @@ pub mod config;
 pub mod connection;
 pub mod d2c;
 pub mod doors;
+pub mod events;
 pub mod feedback;
 pub mod http;
 pub mod hub;

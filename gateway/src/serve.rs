@@ -12,6 +12,7 @@ use portcullis_registry::store::{Registry, RegistryLimits};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::admin::Commands;
 use crate::auth::HostNames;
 use crate::cli::local::LocalAccess;
 use crate::config::{Config, Listen};
@@ -78,14 +79,18 @@ impl Bound {
     pub fn accept(self) {
         let Self { hub, mqtt, https, ops, .. } = self;
         hub.tasks.spawn(sweeper::run(Arc::clone(&hub)));
+        let router = http::router(Arc::clone(&hub));
+        let commands = Arc::new(Commands::new(router.clone()));
         for listener in mqtt {
             let doors = Arc::clone(&hub.doors);
-            hub.tasks.spawn(listener::run(Arc::clone(&hub), listener, doors, connection::serve));
+            let commands = Arc::clone(&commands);
+            let serve = move |hub, accepted| connection::serve(hub, Arc::clone(&commands), accepted);
+            hub.tasks.spawn(listener::run(Arc::clone(&hub), listener, doors, serve));
         }
-        let router = http::router(Arc::clone(&hub));
         for listener in https {
-            let router = router.clone();
-            let serve = move |hub, accepted| http::serve(hub, router.clone(), accepted);
+            let (router, commands) = (router.clone(), Arc::clone(&commands));
+            let serve =
+                move |hub, accepted| http::serve(hub, router.clone(), Arc::clone(&commands), accepted);
             hub.tasks.spawn(listener::run(Arc::clone(&hub), listener, Arc::clone(&hub.doors), serve));
         }
         let router = http::ops_router(Arc::clone(&hub));

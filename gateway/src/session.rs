@@ -4,6 +4,7 @@
 //! performs what the core asks and decides nothing itself. Whatever it waits for, it also waits for the order to
 //! leave, so that a revoked connection goes at once, whether its peer reads or not.
 
+use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -13,31 +14,39 @@ use portcullis_registry::lock::LockToken;
 use portcullis_registry::policy::Policies;
 use portcullis_registry::queue::Consumer;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 use tokio::time::{sleep_until, timeout};
 
+use crate::admin::Commands;
 use crate::auth::{Revoked, VerifiedIdentity, VerifiedService, Who};
 use crate::bus::{Event, Subscription};
 use crate::d2c::{self, Incoming};
+use crate::events::{self, Details};
 use crate::feedback;
 use crate::hub::Hub;
 use crate::mqtt::packet::{Connect, ConnectReturnCode, Packet, Will};
-use crate::mqtt::topic::{self, PublishTopic, Role};
+use crate::mqtt::topic::{self, EventName, PublishTopic, Role};
 use crate::wire::{Wire, WireError};
-use core::{Action, CloseReason, Moment, Opening, SessionCore};
+use core::{Action, CloseReason, Command, Moment, Opening, SessionCore};
 use table::Seat;
 
 pub mod core;
 pub mod table;
 
-/// Opens the session of an authenticated peer and converses until either side ends it.
-pub async fn run<S>(hub: &Arc<Hub>, wire: Wire<S>, who: Who, connect: Box<Connect>)
-where
+/// Opens the session of an authenticated peer and converses until either side ends it. `commands` is for services.
+pub async fn run<S>(
+    hub: &Arc<Hub>,
+    commands: &Commands,
+    wire: Wire<S>,
+    peer: SocketAddr,
+    who: Who,
+    connect: Box<Connect>,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     match who {
-        Who::Device(identity) => run_device(hub, wire, identity, connect).await,
-        Who::Service(service) => run_service(hub, wire, service, connect).await,
+        Who::Device(identity) => run_device(hub, wire, peer, identity, connect).await,
+        Who::Service(service) => run_service(hub, commands, wire, service, connect).await,
     }
 }
 
@@ -51,8 +60,13 @@ pub fn check_will(who: &Who, will: &Will) -> Result<(), String> {
     }
 }
 
-async fn run_device<S>(hub: &Arc<Hub>, mut wire: Wire<S>, who: VerifiedIdentity, connect: Box<Connect>)
-where
+async fn run_device<S>(
+    hub: &Arc<Hub>,
+    mut wire: Wire<S>,
+    peer: SocketAddr,
+    who: VerifiedIdentity,
+    connect: Box<Connect>,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     let (seat, took_over) = hub.sessions.take(who.clone()).await;
@@ -85,16 +99,26 @@ where
     let mut session = Session::open(hub, wire, opening, feed, Standing::Seat(seat));
     session.will = connect.will;
     tracing::info!(identity = %who.id(), session_present = session.core.session_present(), "connected");
+    let at = Details { peer: Some(peer.ip().to_string()), ..Details::default() };
+    hub.events.tell(EventName::Connected, who.id(), hub.clock.wall(), at.clone());
     let reason = session.converse(Some(&who)).await;
+    drop(session);
     tracing::info!(identity = %who.id(), reason = reason.label(), "disconnected");
+    let details = Details { reason: Some(reason.label()), text: reason.text(), ..at };
+    hub.events.tell(EventName::Disconnected, who.id(), hub.clock.wall(), details);
 }
 
-async fn run_service<S>(hub: &Arc<Hub>, wire: Wire<S>, who: VerifiedService, connect: Box<Connect>)
-where
+async fn run_service<S>(
+    hub: &Arc<Hub>,
+    commands: &Commands,
+    wire: Wire<S>,
+    who: VerifiedService,
+    connect: Box<Connect>,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     let opening = Opening {
-        role: Role::Service,
+        role: Role::Service(who.rights()),
         // A service's subscriptions are never kept: it has no identity they could belong to.
         clean_session: true,
         keep_alive: connect.keep_alive,
@@ -103,9 +127,10 @@ where
         will: false,
     };
     let feedback = hub.registry.feedback_receiver();
-    let feed = Feed::Service { telemetry: hub.bus.subscribe(), feedback };
+    let feed = Feed::Service { telemetry: hub.bus.subscribe(), feedback, events: None };
     let standing = Standing::Policy { who: who.clone(), policies: hub.watch_policies() };
     let mut session = Session::open(hub, wire, opening, feed, standing);
+    session.commands = Some(commands);
     tracing::info!(policy = who.policy(), "service connected");
     let reason = session.converse(None).await;
     tracing::info!(policy = who.policy(), reason = reason.label(), "service disconnected");
@@ -132,6 +157,8 @@ struct Session<'h, S> {
     core: SessionCore,
     feed: Feed,
     standing: Standing,
+    /// What a service's commands go through.
+    commands: Option<&'h Commands>,
     will: Option<Will>,
 }
 
@@ -172,13 +199,19 @@ enum Feed {
     /// A device's own queue.
     Queue(Consumer),
     /// The telemetry bus and what became of messages, for a service.
-    Service { telemetry: Subscription, feedback: FeedbackReceiver },
+    Service {
+        telemetry: Subscription,
+        feedback: FeedbackReceiver,
+        /// There while the service wants any.
+        events: Option<broadcast::Receiver<Arc<events::Event>>>,
+    },
 }
 
 /// What a feed has.
 enum Fed {
     MessagesWait,
     Event(Arc<Event>),
+    AdminEvent(Arc<events::Event>),
     FeedbackWaits,
     BusStopped,
 }
@@ -191,9 +224,10 @@ impl Feed {
                 consumer.ready().await;
                 Fed::MessagesWait
             }
-            Feed::Service { telemetry, feedback } => tokio::select! {
+            Feed::Service { telemetry, feedback, events } => tokio::select! {
                 event = telemetry.events.recv(), if core.wants_event() => event.map_or(Fed::BusStopped, Fed::Event),
                 () = feedback.ready(), if core.wants_feedback() => Fed::FeedbackWaits,
+                event = heard(events), if core.wants_admin_event() => Fed::AdminEvent(event),
             },
         }
     }
@@ -212,7 +246,7 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
             session_present: core.session_present(),
             code: ConnectReturnCode::Accepted,
         });
-        Self { hub, wire, core, feed, standing, will: None }
+        Self { hub, wire, core, feed, standing, commands: None, will: None }
     }
 
     /// Converses to the end; the reason is why it ended. `who` is the sender of telemetry, for a device.
@@ -234,7 +268,9 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
     /// Waits for the next thing to happen and tells the core. No arm is favoured, so none starves.
     async fn wait(&mut self) {
         let hub = self.hub;
-        let feeds = self.core.wants_message() || self.core.wants_event() || self.core.wants_feedback();
+        let core = &self.core;
+        let feeds =
+            core.wants_message() || core.wants_event() || core.wants_feedback() || core.wants_admin_event();
         tokio::select! {
             reason = ordered(&mut self.standing, hub) => self.core.close(reason),
             packet = self.wire.read() => self.on_read(packet),
@@ -250,8 +286,12 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
                 self.note_activity(now);
                 let is_wish = matches!(packet, Packet::Subscribe(_) | Packet::Unsubscribe(_));
                 let outcome = self.core.on_packet(packet, now).map_err(CloseReason::from);
-                if let (true, Feed::Service { telemetry, .. }) = (is_wish, &self.feed) {
+                if let (true, Feed::Service { telemetry, events, .. }) = (is_wish, &mut self.feed) {
                     telemetry.set_filters(self.core.event_filters());
+                    match self.core.hears_admin_events() {
+                        true => _ = events.get_or_insert_with(|| self.hub.events.listen()),
+                        false => *events = None,
+                    }
                 }
                 outcome
             }
@@ -278,6 +318,9 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
             }
             Fed::Event(event) => {
                 self.core.on_event(event_topic(&event), event.telemetry.payload.clone(), now)
+            }
+            Fed::AdminEvent(event) => {
+                self.core.on_admin_event(event.name, &event.id, event.body().into());
             }
             Fed::BusStopped => self.core.close(CloseReason::Shutdown),
         }
@@ -320,6 +363,7 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
                 let incoming = Incoming { bag: &bag, payload, retain, will: false };
                 self.ingest(who, packet_id, incoming).await;
             }
+            Action::Command { packet_id, rid, command } => self.command(packet_id, &rid, command).await,
             Action::SaveSubscriptions(bytes) => self.save_subscriptions(who, bytes).await,
             Action::Complete(number) => self.complete(number).await,
             Action::CompleteFeedback(token) => self.complete_feedback(token).await,
@@ -349,6 +393,20 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
         match outcome {
             Ok(()) => self.core.ingested(packet_id),
             Err(reason) => self.core.close(reason),
+        }
+    }
+
+    /// Does a command and hands its answer to the core. A service that loses its right meanwhile gets no answer.
+    async fn command(&mut self, packet_id: Option<u16>, rid: &str, command: Command) {
+        let (Standing::Policy { who, .. }, Some(commands)) = (&self.standing, self.commands) else { return };
+        let who = who.clone();
+        tokio::select! {
+            biased;
+            reason = ordered(&mut self.standing, self.hub) => self.core.close(reason),
+            answer = commands.execute(who, command) => {
+                let topic = topic::answer_topic(answer.status, rid, &answer.head);
+                self.core.commanded(packet_id, topic, answer.body);
+            }
         }
     }
 
@@ -444,6 +502,18 @@ async fn ordered(standing: &mut Standing, hub: &Hub) -> CloseReason {
         biased;
         reason = standing.lost() => reason,
         () = hub.stopping.cancelled() => CloseReason::Shutdown,
+    }
+}
+
+/// The next event that is heard. One that lagged goes on with the oldest there is: the numbers show the gap.
+async fn heard(events: &mut Option<broadcast::Receiver<Arc<events::Event>>>) -> Arc<events::Event> {
+    let Some(events) = events else { return std::future::pending().await };
+    loop {
+        match events.recv().await {
+            Ok(event) => return event,
+            Err(broadcast::error::RecvError::Lagged(_)) => {}
+            Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
+        }
     }
 }
 

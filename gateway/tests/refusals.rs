@@ -108,16 +108,26 @@ async fn t322_known_user_names_work_and_others_are_refused() {
 }
 
 #[tokio::test]
-async fn a_service_needs_its_right_and_gets_only_telemetry() {
+async fn t313_a_service_hears_what_its_policy_grants_and_no_more() {
     let hub = TestHub::start().await;
-    for policy in ["device", "registryRead", "registryReadWrite"] {
-        assert!(hub.connect_service(policy).await.is_err(), "{policy}");
-    }
-    for policy in ["service", "iothubowner"] {
+    // A policy that acts for devices is nobody without one.
+    assert!(hub.connect_service("device").await.is_err());
+    for (policy, codes) in [
+        ("registryRead", [0x80, 0x80, 1, 0x80, 0x80, 1]),
+        ("registryReadWrite", [0x80, 0x80, 1, 0x80, 0x80, 1]),
+        ("service", [0x80, 0x80, 1, 1, 1, 0x80]),
+        ("iothubowner", [0x80, 0x80, 1, 1, 1, 1]),
+    ] {
         let mut service = hub.connect_service(policy).await.unwrap();
-        let filters =
-            ["devices/+/messages/devicebound/#", "#", "$admin/res/#", "devices/d1/messages/events/#"];
-        assert_eq!(service.subscribe(&filters).await, [0x80, 0x80, 0x80, 1]);
+        let filters = [
+            "devices/+/messages/devicebound/#",
+            "#",
+            "$admin/res/#",
+            "devices/d1/messages/events/#",
+            "$admin/feedback",
+            "$admin/events/#",
+        ];
+        assert_eq!(service.subscribe(&filters).await, codes, "{policy}");
         service.publish("devices/d1/messages/devicebound/", b"x").await;
         assert!(service.closed().await);
     }

@@ -116,14 +116,14 @@ impl DeviceQueue {
         inner.wake();
     }
 
-    /// Takes a message out; what it cost in memory, if it was there.
-    pub(crate) fn remove(&self, number: u64) -> Option<usize> {
+    /// Takes a message out, if it was there.
+    pub(crate) fn remove(&self, number: u64) -> Option<Arc<C2dMessage>> {
         let mut guard = self.lock();
         let inner = guard.as_mut()?;
         let place = inner.place(number)?;
         let slot = inner.messages.remove(place);
         release_if_idle(&mut guard);
-        Some(slot.message.memory())
+        Some(slot.message)
     }
 
     /// Takes every message out.

@@ -20,7 +20,7 @@ use crate::error::RegistryError;
 use crate::feedback::{FeedbackLimits, FeedbackQueue};
 use crate::id::{DeviceId, GenerationId, IdentityId, Precondition, Revision};
 use crate::identity::{Identity, IdentitySpec, Status};
-use crate::message::Outcome;
+use crate::message::{C2dMessage, Outcome};
 use crate::record;
 
 mod c2d;
@@ -80,11 +80,13 @@ pub struct Changed {
     pub kind: ChangeKind,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ChangeKind {
     Created,
     Updated,
     Deleted,
+    /// A message of its queue expired.
+    MessageExpired(Arc<C2dMessage>),
 }
 
 /// An identity in place of an earlier state of it.

@@ -8,17 +8,22 @@ use jiff::Timestamp;
 use percent_encoding::utf8_percent_encode;
 use portcullis_registry::id::{DeviceId, IdentityId, ModuleId};
 use portcullis_registry::message::{Ack, C2dMessage, NewC2d};
+use portcullis_registry::policy::Rights;
 
 use super::bag::{ENCODED, write_pair};
 use super::packet::TEXT_BYTES_MAX;
+
+mod admin;
+
+pub use admin::{AdminCommand, EventName, EventsWanted, admin_event_topic, answer_topic};
 
 /// On whose behalf a connection publishes and subscribes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Role {
     /// A device or a module.
     Device(IdentityId),
-    /// A service that holds a policy; it has no identity.
-    Service,
+    /// A service that holds a policy with these rights; it has no identity.
+    Service(Rights),
 }
 
 /// A topic a peer may publish to.
@@ -32,6 +37,8 @@ pub enum PublishTopic<'a> {
     TwinReported { rid: &'a str },
     /// The answer to a direct method; the status is the device's own.
     MethodResponse { status: &'a str, rid: &'a str },
+    /// A command, for services only.
+    Command(AdminCommand<'a>),
 }
 
 /// A filter a peer may subscribe to.
@@ -54,6 +61,10 @@ pub enum Filter {
     Events { device: Option<DeviceId>, modules: Option<Option<ModuleId>> },
     /// What became of cloud-to-device messages, for services only.
     Feedback,
+    /// Answers to commands, for services only.
+    AdminAnswers,
+    /// What happens to identities and connections, for services only.
+    AdminEvents(EventsWanted),
 }
 
 /// Why a topic or filter is not one for this peer.
@@ -67,10 +78,12 @@ pub enum TopicError {
     NoRequestId(String),
 }
 
-/// Reads a topic `role` publishes to. Services publish nowhere.
+/// Reads a topic `role` publishes to. Services publish commands and nothing else.
 pub fn parse_publish<'a>(role: &Role, topic: &'a str) -> Result<PublishTopic<'a>, TopicError> {
     let foreign = || TopicError::NotForPublish(excerpt(topic));
-    let Role::Device(id) = role else { return Err(foreign()) };
+    let Role::Device(id) = role else {
+        return admin::parse_command(topic).map(PublishTopic::Command).ok_or_else(foreign);
+    };
     if let Some(rest) = own_topic(id, topic) {
         let bag = rest.strip_prefix("messages/events").and_then(|rest| telemetry_bag(id, rest));
         return bag.map(|bag| PublishTopic::Telemetry { bag }).ok_or_else(foreign);
@@ -96,8 +109,7 @@ pub fn parse_publish<'a>(role: &Role, topic: &'a str) -> Result<PublishTopic<'a>
 pub fn parse_filter(role: &Role, text: &str) -> Result<Filter, TopicError> {
     let filter = match role {
         Role::Device(id) => parse_device_filter(id, text),
-        Role::Service if text == FEEDBACK_TOPIC => Some(Filter::Feedback),
-        Role::Service => parse_events_filter(text),
+        Role::Service(rights) => parse_service_filter(*rights, text),
     };
     filter.ok_or_else(|| TopicError::NotForSubscribe(excerpt(text)))
 }
@@ -116,6 +128,19 @@ fn parse_device_filter(id: &IdentityId, text: &str) -> Option<Filter> {
         ("#", Some(_)) => Some(Filter::ModuleAll),
         _ => None,
     }
+}
+
+/// What a service may hear follows its rights; answers to its own commands it may always hear.
+fn parse_service_filter(rights: Rights, text: &str) -> Option<Filter> {
+    let (filter, wanted) = match text {
+        "$admin/res/#" => return Some(Filter::AdminAnswers),
+        FEEDBACK_TOPIC => (Filter::Feedback, Rights::SERVICE_CONNECT),
+        _ if text.starts_with('$') => {
+            (Filter::AdminEvents(admin::parse_events_wanted(text)?), Rights::REGISTRY_READ)
+        }
+        _ => (parse_events_filter(text)?, Rights::SERVICE_CONNECT),
+    };
+    rights.contains(wanted).then_some(filter)
 }
 
 fn parse_events_filter(text: &str) -> Option<Filter> {

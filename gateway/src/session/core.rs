@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
+use portcullis_registry::id::IdentityId;
 use portcullis_registry::lock::LockToken;
 use portcullis_registry::queue::Lease;
 
@@ -17,7 +18,7 @@ use self::allowance::Allowance;
 use self::in_flight::{InFlight, Sent};
 use self::subscriptions::Subscriptions;
 use crate::mqtt::packet::{Packet, Publish, QoS, SUBSCRIPTION_REFUSED, Subscribe, Unsubscribe, Utf8Bytes};
-use crate::mqtt::topic::{self, Filter, PublishTopic, Role, TopicError};
+use crate::mqtt::topic::{self, EventName, Filter, PublishTopic, Role, TopicError};
 
 mod allowance;
 mod in_flight;
@@ -92,6 +93,12 @@ pub enum Action {
         payload: Bytes,
         retain: bool,
     },
+    /// Do what a service commands, then tell `commanded`.
+    Command {
+        packet_id: Option<u16>,
+        rid: String,
+        command: Command,
+    },
     /// Store these, or that there is nothing to keep; then tell `subscriptions_saved`.
     SaveSubscriptions(Option<Vec<u8>>),
     /// The device has the message of this number.
@@ -103,6 +110,17 @@ pub enum Action {
         reason: CloseReason,
         send_will: bool,
     },
+}
+
+/// A command of a service: a REST request in MQTT's words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Command {
+    pub method: String,
+    /// Without its first slash; segments are percent-encoded as in REST.
+    pub path: String,
+    /// As written, the request id among its parameters.
+    pub query: String,
+    pub body: Bytes,
 }
 
 /// Why a session ended.
@@ -173,6 +191,14 @@ impl CloseReason {
         }
     }
 
+    /// What there is to say beyond the label, for the operator.
+    pub fn text(&self) -> Option<String> {
+        match self {
+            CloseReason::ProtocolViolation(text) => Some(text.clone()),
+            _ => None,
+        }
+    }
+
     /// Whether the peer lost its right to speak. Nothing it sent counts any more, its Will included (threats P6).
     fn is_revocation(&self) -> bool {
         match self {
@@ -235,7 +261,7 @@ impl SessionCore {
             return Ok(());
         }
         match packet {
-            Packet::Publish(publish) => self.on_publish(publish),
+            Packet::Publish(publish) => self.on_publish(publish, now),
             Packet::PubAck(packet_id) => self.on_puback(packet_id, now),
             Packet::Subscribe(subscribe) => self.on_subscribe(&subscribe, now),
             Packet::Unsubscribe(unsubscribe) => self.on_unsubscribe(&unsubscribe, now),
@@ -322,6 +348,30 @@ impl SessionCore {
         self.actions.push_back(Action::Send(Packet::Publish(publish)));
     }
 
+    /// A command is done; `topic` and `payload` are its answer. Whoever has not subscribed to answers gets none.
+    pub fn commanded(&mut self, packet_id: Option<u16>, topic: String, payload: Bytes) {
+        self.ingested(packet_id);
+        let Some(qos) = self.subscriptions.answers_qos().filter(|_| !self.ending) else { return };
+        if self.in_flight.len() >= EVENTS_IN_FLIGHT_MAX {
+            self.close(CloseReason::SlowReader);
+            return;
+        }
+        let Ok(topic) = Utf8Bytes::parse(topic) else {
+            self.undeliverable += 1;
+            return;
+        };
+        self.publish_to_service(topic, payload, qos, Sent::Event);
+    }
+
+    /// Something happened to an identity or connection; asked for only while `wants_admin_event`.
+    pub fn on_admin_event(&mut self, name: EventName, id: &IdentityId, payload: Bytes) {
+        let Some(qos) = self.subscriptions.admin_event_qos(Some((name, id))).filter(|_| !self.ending) else {
+            return;
+        };
+        let Ok(topic) = Utf8Bytes::parse(topic::admin_event_topic(name, id)) else { return };
+        self.publish_to_service(topic, payload, qos, Sent::Event);
+    }
+
     /// The bus has the telemetry of this PUBLISH: it may be acknowledged, behind those before it ([MQTT-4.6.0-2]).
     pub fn ingested(&mut self, packet_id: Option<u16>) {
         let Some(packet_id) = packet_id else { return };
@@ -399,11 +449,21 @@ impl SessionCore {
             && self.in_flight.batches() < FEEDBACK_IN_FLIGHT_MAX
     }
 
+    /// Whether the service has asked for news of identities and connections.
+    pub fn hears_admin_events(&self) -> bool {
+        self.subscriptions.admin_event_qos(None).is_some()
+    }
+
+    /// Whether an event of identities and connections could be sent now.
+    pub fn wants_admin_event(&self) -> bool {
+        !self.ending && self.in_flight.len() < EVENTS_IN_FLIGHT_MAX && self.hears_admin_events()
+    }
+
     /// The telemetry a service wants; none for devices.
     pub fn event_filters(&self) -> &[Filter] {
         match self.role {
             Role::Device(_) => &[],
-            Role::Service => self.subscriptions.filters(),
+            Role::Service(_) => self.subscriptions.filters(),
         }
     }
 
@@ -422,7 +482,7 @@ impl SessionCore {
         self.undeliverable
     }
 
-    fn on_publish(&mut self, publish: Publish) -> Result<(), SessionError> {
+    fn on_publish(&mut self, publish: Publish, now: Moment) -> Result<(), SessionError> {
         // IoT Hub: the connection is closed.
         if publish.qos == QoS::ExactlyOnce {
             return Err(SessionError::QoS2);
@@ -433,7 +493,7 @@ impl SessionCore {
                 // Still at it: the answer will do for both (threats T210).
                 return Ok(());
             }
-            let is_taken = !matches!(topic, PublishTopic::Telemetry { .. });
+            let is_taken = !matches!(topic, PublishTopic::Telemetry { .. } | PublishTopic::Command(_));
             self.unanswered.push_back(Unanswered { packet_id, is_taken });
         }
         match topic {
@@ -446,6 +506,17 @@ impl SessionCore {
             PublishTopic::TwinGet { rid } | PublishTopic::TwinReported { rid } => {
                 self.answer_publishes();
                 self.refuse_twin_request(rid);
+            }
+            PublishTopic::Command(asked) => {
+                self.spend(now)?;
+                let command = Command {
+                    method: asked.method.to_owned(),
+                    path: asked.path.to_owned(),
+                    query: asked.query.to_owned(),
+                    body: publish.payload,
+                };
+                let rid = asked.rid.to_owned();
+                self.actions.push_back(Action::Command { packet_id: publish.packet_id, rid, command });
             }
             // Nothing ever calls a method, so nothing waits for the answer.
             PublishTopic::MethodResponse { .. } => self.answer_publishes(),

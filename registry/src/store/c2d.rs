@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use super::{Registry, State};
+use super::{ChangeKind, Registry, State};
 use crate::backend::{Mutation, StoreError, Written};
 use crate::deadlines::Deadlines;
 use crate::entry::Entry;
@@ -336,8 +336,10 @@ impl State {
     pub(super) fn remove_message(&self, id: &IdentityId, number: u64, outcome: Outcome) {
         self.deadlines().remove(number);
         self.outcomes[outcome as usize].fetch_add(1, Ordering::Relaxed);
-        if let Some(memory) = self.entry(id).and_then(|entry| entry.queue.remove(number)) {
-            self.queued_bytes.fetch_sub(memory, Ordering::Relaxed);
+        let Some(message) = self.entry(id).and_then(|entry| entry.queue.remove(number)) else { return };
+        self.queued_bytes.fetch_sub(message.memory(), Ordering::Relaxed);
+        if outcome == Outcome::Expired {
+            self.tell(id.clone(), ChangeKind::MessageExpired(message));
         }
     }
 

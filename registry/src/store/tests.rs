@@ -320,7 +320,7 @@ async fn the_observer_hears_after_the_map_shows_it() {
     let (seen, watched) = (Arc::clone(&heard), Arc::downgrade(&registry));
     registry.observe(Box::new(move |changed| {
         let shown = watched.upgrade().unwrap().entry(&changed.id).is_some();
-        seen.lock().unwrap().push((changed.kind, shown));
+        seen.lock().unwrap().push((changed.kind.clone(), shown));
     }));
     registry.create(IdentitySpec::sas_device(device("d1")), now()).await.unwrap();
     registry.replace(IdentitySpec::sas_device(device("d1")), Precondition::AnyVersion, now()).await.unwrap();

@@ -123,16 +123,43 @@ fn t601_topics_of_another_are_refused() {
 }
 
 #[test]
-fn t615_admin_topics_are_nobodys_and_services_publish_nowhere() {
-    let topics = ["$admin/PUT/devices/d1/?$rid=1", "$admin/res/200/?$rid=1", "$admin", "$ADMIN/x"];
-    for topic in topics {
-        for role in [Role::Device(device("d1")), Role::Device(module("d1", "m1")), Role::Service] {
-            assert!(parse_publish(&role, topic).is_err(), "{topic}");
-            assert!(parse_filter(&role, topic).is_err(), "{topic}");
+fn t615_commands_are_for_services_and_nothing_else_is() {
+    let command = "$admin/PUT/devices/d1/?$rid=1";
+    let filters = ["$admin/res/#", "$admin/events/#", "$admin/feedback", "$admin/events/connected/d1/#"];
+    for role in [Role::Device(device("d1")), Role::Device(module("d1", "m1"))] {
+        assert!(parse_publish(&role, command).is_err());
+        for filter in filters {
+            assert!(parse_filter(&role, filter).is_err(), "{filter}");
         }
     }
-    for topic in ["devices/d1/messages/events/", "$iothub/twin/GET/?$rid=1", "devices/+/messages/events/#"] {
-        assert!(parse_publish(&Role::Service, topic).is_err(), "{topic}");
+    let service = Role::Service(Rights::ALL);
+    assert!(matches!(parse_publish(&service, command), Ok(PublishTopic::Command(_))));
+    for topic in [
+        "$admin/res/200/?$rid=1",
+        "$admin",
+        "$ADMIN/GET/devices/?$rid=1",
+        "devices/d1/messages/events/",
+        "$iothub/twin/GET/?$rid=1",
+        "devices/+/messages/events/#",
+    ] {
+        assert!(parse_publish(&service, topic).is_err(), "{topic}");
+    }
+    for filter in ["$admin", "$admin/#", "$admin/res/+/#", "$admin/res/200/#", "$admin/feedback/#"] {
+        assert!(parse_filter(&service, filter).is_err(), "{filter}");
+    }
+}
+
+#[test]
+fn t313_what_a_service_may_hear_follows_its_rights() {
+    let hears = |rights, filter| parse_filter(&Role::Service(rights), filter).is_ok();
+    for (rights, expected) in [
+        (Rights::SERVICE_CONNECT, [true, true, true, false]),
+        (Rights::REGISTRY_READ, [true, false, false, true]),
+        (Rights::REGISTRY_WRITE, [true, false, false, false]),
+        (Rights::ALL, [true, true, true, true]),
+    ] {
+        let filters = ["$admin/res/#", "$admin/feedback", "devices/+/messages/events/#", "$admin/events/#"];
+        assert_eq!(filters.map(|filter| hears(rights, filter)), expected, "{rights}");
     }
 }
 
@@ -263,7 +290,7 @@ fn a_service_may_subscribe_to_telemetry_and_to_nothing_else() {
         ("devices/d1/modules/m1/messages/events/#", Filter::Events { device: d1(), modules: Some(m1()) }),
     ];
     for (text, filter) in granted {
-        assert_eq!(parse_filter(&Role::Service, text), Ok(filter), "{text}");
+        assert_eq!(parse_filter(&Role::Service(Rights::ALL), text), Ok(filter), "{text}");
     }
     let refused = [
         "#",
@@ -284,14 +311,14 @@ fn a_service_may_subscribe_to_telemetry_and_to_nothing_else() {
         "$SYS/#",
     ];
     for text in refused {
-        assert!(parse_filter(&Role::Service, text).is_err(), "{text}");
+        assert!(parse_filter(&Role::Service(Rights::ALL), text).is_err(), "{text}");
     }
 }
 
 #[test]
 fn telemetry_filters_admit_whom_they_name() {
     let admitted = |text: &str| {
-        let filter = parse_filter(&Role::Service, text).unwrap();
+        let filter = parse_filter(&Role::Service(Rights::ALL), text).unwrap();
         [("d1", None), ("d2", None), ("d1", Some("m1")), ("d1", Some("m2")), ("d2", Some("m1"))]
             .map(|(device, module)| filter.admits(device, module))
     };
@@ -436,7 +463,7 @@ proptest! {
 
     #[test]
     fn no_text_makes_the_parsers_panic(text in "\\PC{0,60}", pieces in "(devices/|d1|/|modules|messages|events|#|\\+|\\$iothub|\\?|&|=){0,12}") {
-        for role in [Role::Device(device("d1")), Role::Device(module("d1", "m1")), Role::Service] {
+        for role in [Role::Device(device("d1")), Role::Device(module("d1", "m1")), Role::Service(Rights::ALL)] {
             for text in [&text, &pieces] {
                 let _ = parse_publish(&role, text);
                 let _ = parse_filter(&role, text);

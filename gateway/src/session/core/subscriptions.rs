@@ -2,8 +2,10 @@
 //!
 //! A device has at most six filters, so a list is searched faster than anything else and kept smaller.
 
+use portcullis_registry::id::IdentityId;
+
 use crate::mqtt::packet::QoS;
-use crate::mqtt::topic::Filter;
+use crate::mqtt::topic::{EventName, Filter};
 
 /// Filters with the quality of service granted for each; none is there twice.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -80,6 +82,20 @@ impl Subscriptions {
         self.highest(|filter| *filter == Filter::Feedback)
     }
 
+    /// At which quality answers to commands go out.
+    pub(super) fn answers_qos(&self) -> Option<QoS> {
+        self.highest(|filter| *filter == Filter::AdminAnswers)
+    }
+
+    /// At which quality an event goes out; without a name and id, at which any would.
+    pub(super) fn admin_event_qos(&self, event: Option<(EventName, &IdentityId)>) -> Option<QoS> {
+        self.highest(|filter| match (filter, event) {
+            (Filter::AdminEvents(_), None) => true,
+            (Filter::AdminEvents(wanted), Some((name, id))) => wanted.admits(name, id),
+            _ => false,
+        })
+    }
+
     fn highest(&self, admits: impl Fn(&Filter) -> bool) -> Option<QoS> {
         self.filters.iter().zip(&self.granted).filter(|(filter, _)| admits(filter)).map(|(_, qos)| *qos).max()
     }
@@ -98,7 +114,7 @@ fn code_of(filter: &Filter) -> Option<u8> {
         Filter::TwinResponses => Some(4),
         Filter::TwinDesired => Some(5),
         Filter::Methods => Some(6),
-        Filter::Events { .. } | Filter::Feedback => None,
+        Filter::AdminAnswers | Filter::AdminEvents(_) | Filter::Events { .. } | Filter::Feedback => None,
     }
 }
 

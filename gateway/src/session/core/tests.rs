@@ -7,6 +7,8 @@ use proptest::prelude::*;
 
 use super::allowance::{AT_ONCE, ONE};
 use super::in_flight::packet_id_of;
+use portcullis_registry::policy::Rights;
+
 use super::*;
 
 const C2D: &str = "devices/d1/messages/devicebound/#";
@@ -48,7 +50,7 @@ fn module() -> Opening {
 }
 
 fn service() -> Opening {
-    Opening { role: Role::Service, clean_session: true, will: false, ..device() }
+    Opening { role: Role::Service(Rights::ALL), clean_session: true, will: false, ..device() }
 }
 
 fn text(text: &str) -> Utf8Bytes {
@@ -584,12 +586,42 @@ fn t602_foreign_filters_are_refused_one_by_one_and_bring_no_message() {
 }
 
 #[test]
-fn t615_a_service_publishes_nothing() {
-    for topic in ["devices/d1/messages/events/", "$admin/GET/devices/?$rid=1", "$iothub/twin/GET/?$rid=1"] {
+fn t615_a_service_publishes_commands_and_nothing_else() {
+    for topic in ["devices/d1/messages/events/", "$admin/GET/devices/", "$iothub/twin/GET/?$rid=1"] {
         let mut bench = Bench::new(service());
         assert!(matches!(bench.packet(publish(topic, Some(1))), Err(SessionError::Topic(_))));
         assert_eq!(bench.actions(), []);
     }
+}
+
+#[test]
+fn a_command_is_acknowledged_once_done_and_answered_if_the_answer_is_wanted() {
+    let mut bench = Bench::new(service());
+    let command = Command {
+        method: "GET".into(),
+        path: "devices".into(),
+        query: "$rid=1".into(),
+        body: Bytes::from_static(b"x"),
+    };
+    let asked = |packet_id| Action::Command { packet_id, rid: "1".into(), command: command.clone() };
+    let mut ask = |bench: &mut Bench, packet_id: u16| {
+        let packet = Packet::Publish(Publish {
+            payload: Bytes::from_static(b"x"),
+            ..match publish("$admin/GET/devices/?$rid=1", Some(packet_id)) {
+                Packet::Publish(publish) => publish,
+                other => panic!("{other:?}"),
+            }
+        });
+        bench.packet(packet).unwrap();
+        assert_eq!(bench.actions(), [asked(Some(packet_id))]);
+        bench.core.commanded(Some(packet_id), "$admin/res/200/?$rid=1".into(), Bytes::from_static(b"[]"));
+        bench.actions()
+    };
+    assert_eq!(ask(&mut bench, 7), [Action::Send(Packet::PubAck(7))]);
+    bench.exchange(subscribe(1, &[("$admin/res/#", QoS::AtMostOnce)]));
+    let answered = ask(&mut bench, 8);
+    assert_eq!(answered[0], Action::Send(Packet::PubAck(8)));
+    assert!(matches!(&answered[1..], [Action::Send(Packet::Publish(answer))] if answer.payload == "[]"));
 }
 
 #[test]
