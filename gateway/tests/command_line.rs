@@ -416,7 +416,8 @@ async fn p12_a_policy_is_shown_with_its_keys_in_json_and_without_them_in_tables(
     assert!(text.contains(&*primary) && text.contains(&*secondary), "{text}");
     let picked = ["policy", "show", "-n", "service", "--query", "secondaryKey", "-o", "tsv"];
     assert_eq!(owner.print(&picked).await.trim(), *secondary);
-    owner.refused(3, &["policy", "show", "-n", "nothing"]).await;
+    let words = owner.refused(3, &["policy", "show", "-n", "nothing"]).await;
+    assert!(words.contains("hint: `portcullis policy list`"), "{words}");
     hub.stop().await;
 }
 
@@ -438,6 +439,45 @@ async fn status_tells_what_the_policy_may_know() {
     hub.stop().await;
     let words = owner.refused(1, &["status"]).await;
     assert!(words.contains("is the hub running"), "{words}");
+}
+
+#[tokio::test]
+async fn doctor_tells_what_is_wrong_on_the_way_to_a_hub_elsewhere() {
+    let hub = TestHub::start().await;
+    let mqtt = hub.mqtt.port().to_string();
+    let line = ["doctor", "-o", "json", "--mqtt-port", &mqtt];
+    let verdicts = |ended: &Ended| -> Vec<(String, String)> {
+        let findings: Value = serde_json::from_str(&ended.out).unwrap();
+        let text = |finding: &Value, name: &str| finding[name].as_str().unwrap().to_owned();
+        findings
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|found| (text(found, "check"), text(found, "verdict")))
+            .collect()
+    };
+    let told = |verdicts: &[(&str, &str)]| -> Vec<(String, String)> {
+        verdicts.iter().map(|(check, verdict)| ((*check).to_owned(), (*verdict).to_owned())).collect()
+    };
+    let owner = Shell::of(&hub, "iothubowner");
+    let healthy = owner.run(&line).await;
+    let ports = [("MQTT port", "ok"), ("HTTPS port", "ok")];
+    let answers = [("TLS", "ok"), ("ready", "ok"), ("clock", "ok")];
+    assert_eq!(healthy.code, Some(0), "{}", healthy.out);
+    assert_eq!(verdicts(&healthy), told(&[&ports[..], &answers, &[("registry", "ok")]].concat()));
+
+    let stranger = Shell::with_key(&hub, "iothubowner", &SymmetricKey::generate().to_base64());
+    let refused = stranger.run(&line).await;
+    assert_eq!(refused.code, Some(1), "{}", refused.out);
+    assert_eq!(verdicts(&refused), told(&[&ports[..], &answers, &[("registry", "fail")]].concat()));
+
+    let other = TestHub::start().await;
+    let astray = Shell { ca: other.data_dir().join("ca.pem"), ..Shell::of(&hub, "iothubowner") };
+    let refused = astray.run(&line).await;
+    assert_eq!(refused.code, Some(1), "{}", refused.out);
+    assert_eq!(verdicts(&refused), told(&[&ports[..], &[("TLS", "fail")]].concat()));
+    other.stop().await;
+    hub.stop().await;
 }
 
 #[tokio::test]
