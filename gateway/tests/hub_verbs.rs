@@ -11,6 +11,67 @@ fn shell(hub: &TestHub, policy: &str) -> Shell {
     Shell::new(PROGRAM, hub, policy)
 }
 
+/// A key of 32 equal bytes.
+fn key(byte: u8) -> String {
+    SymmetricKey::from_bytes(vec![byte; 32]).unwrap().to_base64().as_str().to_owned()
+}
+
+#[tokio::test]
+async fn a_policy_is_created_used_renewed_and_deleted() {
+    let hub = TestHub::start().await;
+    let owner = shell(&hub, "iothubowner");
+    let secret = hub.data_dir().join("secondary.key");
+    std::fs::write(&secret, key(7)).unwrap();
+    let from_file = format!("@{}", secret.display());
+    let line = ["policy", "create", "--name", "dashboard", "--rights", "RegistryRead", "serviceconnect"];
+    let made = owner.json(&[&line[..], &["--sk", &from_file]].concat()).await;
+    assert_eq!(made["rights"], json!(["RegistryRead", "ServiceConnect"]));
+    assert_eq!(made["secondaryKey"], key(7));
+    owner.refused(4, &line).await;
+    assert_eq!(owner.json(&["policy", "show", "--policy-name", "dashboard"]).await, made);
+
+    // What is printed for it signs in, with its rights and no others.
+    let string = owner.print(&["connection-string", "show", "--policy-name", "dashboard"]).await;
+    let primary = made["primaryKey"].as_str().unwrap();
+    assert!(
+        string.contains(&format!(";SharedAccessKeyName=dashboard;SharedAccessKey={primary}\n")),
+        "{string}"
+    );
+    let dashboard = Shell::with_key(PROGRAM, &hub, "dashboard", primary);
+    assert_eq!(dashboard.print(&["device-identity", "list"]).await, "[]\n");
+    dashboard.refused(5, &["device-identity", "create", "-d", "d1"]).await;
+    dashboard.refused(5, &["policy", "list"]).await;
+
+    let listed = owner.json(&["policy", "list"]).await;
+    let names = listed.as_array().unwrap().iter().map(|policy| policy["name"].as_str().unwrap());
+    assert_eq!(names.filter(|name| *name == "dashboard").count(), 1);
+    assert_eq!(listed.as_array().unwrap().len(), 6);
+    let table = owner.print(&["policy", "list", "-o", "table"]).await;
+    assert_eq!(table.lines().count(), 2 + 6, "{table}");
+    for policy in listed.as_array().unwrap() {
+        for name in ["primaryKey", "secondaryKey"] {
+            assert!(!table.contains(policy[name].as_str().unwrap()), "{table}");
+        }
+    }
+
+    let swapped = owner.json(&["policy", "regenerate", "-n", "dashboard", "--kt", "swap"]).await;
+    assert_eq!((&swapped["primaryKey"], &swapped["secondaryKey"]), (&json!(key(7)), &json!(primary)));
+    dashboard.print(&["device-identity", "list"]).await;
+    owner.print(&["policy", "renew-key", "-n", "dashboard", "--kt", "secondary", "-o", "none"]).await;
+    dashboard.refused(5, &["device-identity", "list"]).await;
+    let dashboard = Shell::with_key(PROGRAM, &hub, "dashboard", &key(7));
+    dashboard.print(&["device-identity", "list"]).await;
+    owner.print(&["policy", "delete", "-n", "dashboard", "--yes"]).await;
+    dashboard.refused(5, &["device-identity", "list"]).await;
+
+    owner.refused(3, &["policy", "delete", "-n", "dashboard"]).await;
+    owner.refused(3, &["policy", "show", "-n", "dashboard"]).await;
+    owner.refused(3, &["policy", "regenerate", "-n", "dashboard", "--kt", "both"]).await;
+    owner.refused(3, &["connection-string", "show", "--policy-name", "dashboard"]).await;
+    owner.refused(1, &["policy", "delete", "-n", "service"]).await;
+    hub.stop().await;
+}
+
 #[tokio::test]
 async fn p12_a_policy_is_shown_with_its_keys_in_json_and_without_them_in_tables() {
     let hub = TestHub::start().await;
