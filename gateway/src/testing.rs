@@ -34,6 +34,7 @@ use crate::websocket::WebSocket;
 use crate::wire::{Wire, WireError};
 
 mod log_check;
+pub mod shell;
 pub mod tools;
 
 use log_check::LogCheck;

@@ -3,87 +3,19 @@
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 
+use portcullis::testing::shell::{Ended, Shell};
 use portcullis::testing::{TestHub, TestIdentity, within};
 use portcullis_registry::credential::SymmetricKey;
 use portcullis_registry::id::{DeviceId, IdentityId};
 use portcullis_registry::identity::{Authentication, AuthenticationSpec};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
-use tokio::process::Command;
 
-/// Somebody at a shell, with the connection string of a policy.
-struct Shell {
-    login: String,
-    ca: PathBuf,
-}
-
-/// How a verb ended.
-#[derive(Debug)]
-struct Ended {
-    code: Option<i32>,
-    out: String,
-    err: String,
-}
-
-impl Shell {
-    fn of(hub: &TestHub, policy: &str) -> Self {
-        let policies = hub.hub.policies();
-        let key = policies.find(policy).unwrap().keys.primary.to_base64();
-        Self::with_key(hub, policy, &key)
-    }
-
-    fn with_key(hub: &TestHub, policy: &str, key: &str) -> Self {
-        let (host, port) = (hub.hub.hosts.primary(), hub.https.port());
-        Self {
-            login: format!("HostName={host}:{port};SharedAccessKeyName={policy};SharedAccessKey={key}"),
-            ca: hub.data_dir().join("ca.pem"),
-        }
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
-        command
-            .args(arguments)
-            .env("PORTCULLIS_CONNECTION_STRING", &self.login)
-            .env("PORTCULLIS_CA", &self.ca)
-            .stdin(Stdio::null())
-            .kill_on_drop(true);
-        command
-    }
-
-    async fn run(&self, arguments: &[&str]) -> Ended {
-        Ended::of(within(self.command(arguments).output()).await.unwrap())
-    }
-
-    /// What a verb that must succeed prints.
-    async fn print(&self, arguments: &[&str]) -> String {
-        let ended = self.run(arguments).await;
-        assert_eq!(ended.code, Some(0), "{arguments:?}: {}", ended.err);
-        ended.out
-    }
-
-    /// The JSON a verb that must succeed prints.
-    async fn json(&self, arguments: &[&str]) -> Value {
-        serde_json::from_str(&self.print(arguments).await).unwrap()
-    }
-
-    /// What a verb that must fail with this exit code says.
-    async fn refused(&self, code: i32, arguments: &[&str]) -> String {
-        let ended = self.run(arguments).await;
-        assert_eq!(ended.code, Some(code), "{arguments:?}: {}", ended.err);
-        assert_eq!(ended.out, "", "{arguments:?}");
-        ended.err
-    }
-}
-
-impl Ended {
-    fn of(output: std::process::Output) -> Self {
-        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-        Self { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
-    }
+fn shell(hub: &TestHub, policy: &str) -> Shell {
+    Shell::new(PROGRAM, hub, policy)
 }
 
 /// The writing end of a named pipe, once somebody reads from it.
@@ -111,7 +43,7 @@ async fn with_certificate(hub: &TestHub, name: &str) -> TestIdentity {
 #[tokio::test]
 async fn a_device_is_created_shown_changed_listed_and_deleted() {
     let hub = TestHub::start().await;
-    let owner = Shell::of(&hub, "iothubowner");
+    let owner = shell(&hub, "iothubowner");
     let device = |verb: &'static str, more: &[&'static str]| {
         let mut line = vec!["device-identity", verb, "-d", "pump-7"];
         line.extend(more);
@@ -156,7 +88,7 @@ async fn a_device_is_created_shown_changed_listed_and_deleted() {
 #[tokio::test]
 async fn t705_an_update_loses_against_one_that_came_between() {
     let hub = TestHub::start().await;
-    let owner = Shell::of(&hub, "iothubowner");
+    let owner = shell(&hub, "iothubowner");
     let device = hub.device("d1").await;
     let etag = owner.print(&["device-identity", "show", "-d", "d1", "--query", "etag", "-o", "tsv"]).await;
     hub.disable(&device).await;
@@ -191,7 +123,7 @@ async fn t705_an_update_loses_against_one_that_came_between() {
 #[tokio::test]
 async fn a_module_is_created_shown_changed_listed_and_deleted() {
     let hub = TestHub::start().await;
-    let owner = Shell::of(&hub, "iothubowner");
+    let owner = shell(&hub, "iothubowner");
     hub.device("pump-7").await;
     let module = |verb: &'static str, more: &[&'static str]| {
         let mut line = vec!["module-identity", verb, "-d", "pump-7", "-m", "camera"];
@@ -223,7 +155,7 @@ async fn a_module_is_created_shown_changed_listed_and_deleted() {
 #[tokio::test]
 async fn t603_t613_a_renewed_key_ends_the_connection_that_rests_on_it_and_no_other() {
     let hub = TestHub::start().await;
-    let owner = Shell::of(&hub, "iothubowner");
+    let owner = shell(&hub, "iothubowner");
     let device = hub.device("d1").await;
     let module = hub.module("d1", "m1").await;
     // Both sign in with their primary keys.
@@ -247,7 +179,7 @@ async fn t603_t613_a_renewed_key_ends_the_connection_that_rests_on_it_and_no_oth
 #[tokio::test]
 async fn of_several_the_keys_are_renewed_where_they_can_be_and_the_exit_code_tells() {
     let hub = TestHub::start().await;
-    let owner = Shell::of(&hub, "iothubowner");
+    let owner = shell(&hub, "iothubowner");
     let ids = ["a", "b", "c"].map(|name| IdentityId::device(DeviceId::parse(name).unwrap()));
     for name in ["a", "b", "c"] {
         hub.device(name).await;
@@ -287,7 +219,7 @@ async fn of_several_the_keys_are_renewed_where_they_can_be_and_the_exit_code_tel
 #[tokio::test]
 async fn a_list_of_2500_devices_comes_whole_in_every_format_and_tables_hold_no_key() {
     let hub = TestHub::start().await;
-    let owner = Shell::of(&hub, "iothubowner");
+    let owner = shell(&hub, "iothubowner");
     let rest = hub.rest();
     assert_eq!(owner.print(&["device-identity", "list"]).await, "[]\n");
     for part in 0..25 {
@@ -341,7 +273,7 @@ async fn a_list_of_2500_devices_comes_whole_in_every_format_and_tables_hold_no_k
 #[tokio::test]
 async fn secrets_come_from_files_and_standard_input_and_go_nowhere_they_should_not() {
     let hub = TestHub::start().await;
-    let owner = Shell::of(&hub, "iothubowner");
+    let owner = shell(&hub, "iothubowner");
     let (primary, secondary) =
         ("AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=", "ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8=");
     let file = hub.data_dir().join("primary.key");
@@ -379,8 +311,9 @@ async fn secrets_come_from_files_and_standard_input_and_go_nowhere_they_should_n
 async fn who_may_not_is_told_so_with_exit_code_5() {
     let hub = TestHub::start().await;
     hub.device("d1").await;
-    let stranger = Shell::with_key(&hub, "iothubowner", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=");
-    let reader = Shell::of(&hub, "registryRead");
+    let stranger =
+        Shell::with_key(PROGRAM, &hub, "iothubowner", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=");
+    let reader = shell(&hub, "registryRead");
     let renew = ["device-identity", "renew-key", "-d", "d1", "d2", "--kt", "both"];
     for (shell, line) in [
         (&stranger, &["device-identity", "list"][..]),
@@ -398,63 +331,4 @@ async fn who_may_not_is_told_so_with_exit_code_5() {
     hub.stop().await;
 }
 
-#[tokio::test]
-async fn p12_a_policy_is_shown_with_its_keys_in_json_and_without_them_in_tables() {
-    let hub = TestHub::start().await;
-    let owner = Shell::of(&hub, "iothubowner");
-    let keys = hub.hub.policies().find("service").unwrap().keys.clone();
-    let (primary, secondary) = (keys.primary.to_base64(), keys.secondary.to_base64());
-    let shown = owner.json(&["policy", "show", "--name", "service"]).await;
-    assert_eq!(shown["rights"], json!(["ServiceConnect"]));
-    assert_eq!((&shown["primaryKey"], &shown["secondaryKey"]), (&json!(*primary), &json!(*secondary)));
-    for more in [&["-o", "table"][..], &["-o", "tsv"], &["-o", "table", "--query", "@"]] {
-        let text = owner.print(&[&["policy", "show", "--name", "service"][..], more].concat()).await;
-        assert!(text.contains("service"), "{text}");
-        assert!(!text.contains(&*primary) && !text.contains(&*secondary), "{text}");
-    }
-    let text = owner.print(&["policy", "show", "-n", "service", "-o", "table", "--show-keys"]).await;
-    assert!(text.contains(&*primary) && text.contains(&*secondary), "{text}");
-    let picked = ["policy", "show", "-n", "service", "--query", "secondaryKey", "-o", "tsv"];
-    assert_eq!(owner.print(&picked).await.trim(), *secondary);
-    owner.refused(3, &["policy", "show", "-n", "nothing"]).await;
-    hub.stop().await;
-}
-
-#[tokio::test]
-async fn status_tells_what_the_policy_may_know() {
-    let hub = TestHub::start().await;
-    let device = hub.device("d1").await;
-    hub.disable(&hub.device("d2").await).await;
-    let _client = hub.connect(&device).await;
-    let status = Shell::of(&hub, "iothubowner").json(&["status"]).await;
-    let counts = json!({"host": "localhost", "ready": true, "version": null, "devices": 2, "enabledDevices": 1, "connectedDevices": 1});
-    assert_eq!(status, counts);
-    let reader = Shell::of(&hub, "registryRead").json(&["status"]).await;
-    assert_eq!((&reader["devices"], &reader["connectedDevices"]), (&json!(2), &json!(null)));
-    let mut owner = Shell::of(&hub, "iothubowner");
-    let kept = tempfile::tempdir().unwrap();
-    owner.ca = kept.path().join("ca.pem");
-    std::fs::write(&owner.ca, hub.ca_pem()).unwrap();
-    hub.stop().await;
-    let words = owner.refused(1, &["status"]).await;
-    assert!(words.contains("is the hub running"), "{words}");
-}
-
-#[tokio::test]
-async fn shells_and_manuals_are_told_every_verb() {
-    let directory = tempfile::tempdir().unwrap();
-    let shell = Shell { login: String::new(), ca: PathBuf::new() };
-    for name in ["bash", "zsh", "fish", "powershell"] {
-        let script = shell.print(&["completions", name]).await;
-        for word in ["module-identity", "renew-key", "regenerate", "key-type"] {
-            assert!(script.contains(word), "{name} knows no {word}");
-        }
-    }
-    assert!(shell.print(&["man"]).await.contains(".TH portcullis 1"));
-    let at = directory.path().display().to_string();
-    shell.print(&["man", "--directory", &at]).await;
-    let page =
-        std::fs::read_to_string(directory.path().join("portcullis-device-identity-renew-key.1")).unwrap();
-    assert!(page.contains("Without downtime"), "{page}");
-    shell.refused(1, &["man", "--directory", "/nowhere/at/all"]).await;
-}
+const PROGRAM: &str = env!("CARGO_BIN_EXE_portcullis");

@@ -5,7 +5,7 @@
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
-use crate::cli::exit::Failure;
+use crate::cli::exit::{Exit, Failure};
 use crate::cli::identity::is_confirmed;
 use crate::cli::login::{Access, read_secret};
 use crate::cli::output::{Column, OutputArgs, scalar};
@@ -121,6 +121,13 @@ pub(super) enum PolicyRenewal {
 
 impl PolicyVerb {
     pub(super) async fn run(self) -> Result<(), Failure> {
+        self.ask().await.map_err(|failure| match failure.exit() {
+            Exit::NotFound => failure.with_hint("`portcullis policy list` shows what there is"),
+            _ => failure,
+        })
+    }
+
+    async fn ask(self) -> Result<(), Failure> {
         match self {
             PolicyVerb::List { keys, output, access } => {
                 let rest = Rest::new(access.login()?)?;

@@ -23,6 +23,8 @@ pub(super) struct PolicyOut {
     rights: Vec<&'static str>,
     primary_key: String,
     secondary_key: String,
+    /// Whether it came with the hub and cannot be deleted.
+    built_in: bool,
 }
 
 /// A policy to be created.
@@ -120,6 +122,7 @@ impl PolicyOut {
             rights: policy.rights.names(),
             primary_key: policy.keys.primary.to_base64().as_str().to_owned(),
             secondary_key: policy.keys.secondary.to_base64().as_str().to_owned(),
+            built_in: policy.is_built_in(),
         }
     }
 }
