@@ -9,6 +9,7 @@
 
 pub mod audit;
 pub mod auth;
+pub mod authorities;
 pub mod bulk;
 pub mod bus;
 pub mod c2d;

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use anyhow::Context;
+use portcullis_registry::authority::Authorities;
 use portcullis_registry::backend::sqlite::SqliteBackend;
 use portcullis_registry::backup;
 use portcullis_registry::feedback::FeedbackLimits;
@@ -12,7 +13,8 @@ use portcullis_registry::store::{Registry, RegistryLimits};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::auth::HostNames;
+use crate::auth::{HostNames, Trust};
+use crate::authorities;
 use crate::cli::local::LocalAccess;
 use crate::config::{Config, Listen};
 use crate::doors::Doors;
@@ -68,8 +70,9 @@ pub async fn bind(config: Config) -> anyhow::Result<Bound> {
     let registry = open_registry(&config).await?;
     let policies = policies::open(&registry, &config).await.context("the shared access policies")?;
     let hosts = HostNames::new(config.host_names(), ports(mqtt.iter().chain(&https)));
-    let hub =
-        Hub::new(config, hosts, tls, registry, policies).context("the telemetry bus and the audit record")?;
+    let trust = open_trust(&registry)?;
+    let hub = Hub::new(config, hosts, tls, registry, policies, trust)
+        .context("the telemetry bus and the audit record")?;
     Ok(Bound { hub, mqtt, https, ops, https_fell_back })
 }
 
@@ -198,6 +201,15 @@ async fn open_registry(config: &Config) -> anyhow::Result<Arc<Registry>> {
             Registry::open(Box::new(SqliteBackend::open(&directory)?), limits)
         });
     opened.await.context("the store's thread")?.context("the store")
+}
+
+/// The enrolled CAs. Ones that cannot be read are no reason to serve without them.
+fn open_trust(registry: &Registry) -> anyhow::Result<Trust> {
+    let authorities = match registry.meta(authorities::STORED) {
+        Some(bytes) => Authorities::decode(&bytes)?,
+        None => Authorities::default(),
+    };
+    Trust::new(authorities).context("a stored CA certificate")
 }
 
 /// Binds every address of a listener, or where the default port may not be had its fallback port.

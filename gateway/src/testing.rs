@@ -35,6 +35,7 @@ use crate::wire::{Wire, WireError};
 
 mod log_check;
 pub mod tools;
+pub mod x509;
 
 use log_check::LogCheck;
 
