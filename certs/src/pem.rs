@@ -1,4 +1,4 @@
-//! Reads PEM text. The only place that knows which library does.
+//! Reads and writes PEM text. The only place that knows which library does.
 
 use rustls_pemfile::Item;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -39,6 +39,12 @@ pub fn read_certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, Pe
     }
 }
 
+/// A certificate as PEM text.
+pub fn write_certificate(certificate: &CertificateDer<'_>) -> String {
+    let block = ::pem::Pem::new("CERTIFICATE", certificate.as_ref());
+    ::pem::encode_config(&block, ::pem::EncodeConfig::new().set_line_ending(::pem::LineEnding::LF))
+}
+
 /// The one private key of a text; certificates beside it are passed over.
 pub fn read_key(text: &[u8]) -> Result<PrivateKeyDer<'static>, PemError> {
     let mut keys = items(text)?.into_iter().filter_map(|item| match item {
@@ -71,6 +77,14 @@ mod tests {
         let bundle = format!("a comment\n{}{}", server.certificate_pem, ca.pem());
         let read = read_certificates(bundle.as_bytes()).unwrap();
         assert_eq!(read, [server.certificate, ca.certificate().clone()]);
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let ca = TestCa::new();
+        let text = write_certificate(ca.certificate());
+        assert!(text.ends_with("-----END CERTIFICATE-----\n") && !text.contains('\r'));
+        assert_eq!(read_certificates(text.as_bytes()).unwrap(), [ca.certificate().clone()]);
     }
 
     #[test]

@@ -29,6 +29,7 @@ pub use origin::{Face, Origin};
 pub use proof::Proof;
 pub use trust::{Trust, TrustStore};
 pub use x509::X509Error;
+pub(crate) use x509::unix_time;
 
 /// A device or module that has proven who it is. Only `verify` makes one.
 #[derive(Clone, Debug)]

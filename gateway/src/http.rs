@@ -31,6 +31,7 @@ use crate::listener::Accepted;
 use crate::websocket::WebSocket;
 
 mod audit;
+mod authorities;
 mod bulk;
 mod c2d_messages;
 mod caller;

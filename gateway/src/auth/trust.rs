@@ -16,9 +16,13 @@ pub struct Trust {
     pending: Vec<(AuthorityName, Anchor)>,
 }
 
-/// The state that holds now.
+/// The state that holds now, and whose turn it is to change it.
 #[derive(Debug)]
-pub struct TrustStore(RwLock<Arc<Trust>>);
+pub struct TrustStore {
+    current: RwLock<Arc<Trust>>,
+    /// Guards no data: a change reads, stores and counts, and no other may come between.
+    turn: tokio::sync::Semaphore,
+}
 
 impl Trust {
     /// Reads every certificate. One that is not fit to be a CA's refuses the whole: it was never enrolled through us.
@@ -57,16 +61,22 @@ impl Trust {
 
 impl TrustStore {
     pub fn new(trust: Trust) -> Self {
-        Self(RwLock::new(Arc::new(trust)))
+        Self { current: RwLock::new(Arc::new(trust)), turn: tokio::sync::Semaphore::new(1) }
+    }
+
+    /// Waits for the turn to change the enrolled CAs; it ends when the permit is dropped.
+    pub(crate) async fn turn(&self) -> Option<tokio::sync::SemaphorePermit<'_>> {
+        // The semaphore is never closed.
+        self.turn.acquire().await.ok()
     }
 
     /// The enrolled CAs as they are now.
     pub fn current(&self) -> Arc<Trust> {
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// From now on these count.
     pub(crate) fn set(&self, trust: Trust) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(trust);
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(trust);
     }
 }

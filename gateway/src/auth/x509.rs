@@ -132,7 +132,8 @@ fn end_of(last: UnixTime) -> Option<Timestamp> {
     i64::try_from(last.as_secs()).ok().and_then(|last| Timestamp::from_second(last.checked_add(1)?).ok())
 }
 
-fn unix_time(time: Timestamp) -> UnixTime {
+/// A time as certificates count it.
+pub(crate) fn unix_time(time: Timestamp) -> UnixTime {
     UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(time.as_second()).unwrap_or(0)))
 }
 
