@@ -6,6 +6,8 @@
 pub mod anchor;
 pub mod ca;
 pub mod chain;
+pub mod description;
+pub mod fleet;
 pub mod key;
 pub mod name;
 pub mod pem;

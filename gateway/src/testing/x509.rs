@@ -94,10 +94,11 @@ impl TestHub {
         let spec = IdentitySpec { authentication, ..IdentitySpec::sas_device(identity(id)) };
         let now = self.hub.clock.wall();
         let registry = &self.hub.registry;
-        match registry.entry(&spec.id) {
-            None => registry.create(spec, now).await.expect("the identity is new"),
-            Some(_) => registry.replace(spec, Precondition::AnyVersion, now).await.expect("it is there"),
-        };
+        if registry.entry(&spec.id).is_none() {
+            registry.create(spec, now).await.expect("the identity is new");
+        } else {
+            registry.replace(spec, Precondition::AnyVersion, now).await.expect("the identity is there");
+        }
     }
 
     /// Enrols a CA and marks it verified.
