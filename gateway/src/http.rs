@@ -89,7 +89,7 @@ pub async fn serve(hub: Arc<Hub>, router: Router, accepted: Accepted) {
 
 async fn handshake(hub: &Hub, stream: TcpStream, peer: SocketAddr) -> Option<TlsStream<TcpStream>> {
     let deadline = Instant::now() + hub.config.limits.handshake_time_max;
-    let handshake = hub.tls.https_acceptor().accept(stream);
+    let handshake = hub.tls.accept_https(stream);
     tokio::select! {
         () = hub.stopping.cancelled() => None,
         outcome = timeout_at(deadline.into(), handshake) => match outcome {

@@ -19,7 +19,7 @@ use crate::cli::local::LocalAccess;
 use crate::config::{Config, Listen};
 use crate::doors::Doors;
 use crate::hub::Hub;
-use crate::tls::ServerTls;
+use crate::tls::{self, ServerTls};
 use crate::{connection, http, listener, policies, sweeper};
 
 /// A hub with its listeners bound and not yet accepting.
@@ -43,6 +43,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let _ = bound.print_welcome();
     let mut terminate = signal(SignalKind::terminate()).context("no signal handler")?;
     bound.accept();
+    hub.tasks.spawn(tls::reload::follow(Arc::clone(&hub)));
     let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
     say("ready");
     let failed = tokio::select! {
@@ -73,6 +74,7 @@ pub async fn bind(config: Config) -> anyhow::Result<Bound> {
     let trust = open_trust(&registry)?;
     let hub = Hub::new(config, hosts, tls, registry, policies, trust)
         .context("the telemetry bus and the audit record")?;
+    tls::reload::tell_end(&hub);
     Ok(Bound { hub, mqtt, https, ops, https_fell_back })
 }
 
