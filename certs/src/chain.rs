@@ -54,7 +54,10 @@ pub enum ChainError {
     NameConstraint,
     #[error("certificate {0} is not for client authentication (extended key usage)")]
     NotForClients(String),
-    #[error("the certificate is of X.509 version {0}; a CA vouches for version 3 only")]
+    #[error(
+        "the certificate is of X.509 version {0}; a CA vouches for version 3 only \
+         (openssl x509 -req makes one when -extfile gives it extensions)"
+    )]
     Version(u32),
     #[error("certificate {0} holds a critical extension that is not understood")]
     CriticalExtension(String),

@@ -34,6 +34,7 @@ use crate::websocket::WebSocket;
 use crate::wire::{Wire, WireError};
 
 mod log_check;
+pub mod openssl;
 pub mod tools;
 pub mod x509;
 

@@ -186,6 +186,11 @@ impl TestHub {
         TestClient::over(stream).connect(connect).await
     }
 
+    /// A TLS connection for saying whatever one likes.
+    pub fn raw_over(&self, stream: TlsStream<TcpStream>) -> super::RawClient {
+        super::RawClient { stream }
+    }
+
     fn server_name(&self) -> rustls_pki_types::ServerName<'static> {
         self.hub.hosts.primary().to_owned().try_into().expect("a host name")
     }
