@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyUsagePurpose};
+use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use x509_parser::prelude::ASN1Time;
 
@@ -45,6 +45,16 @@ impl TestCa {
     /// A server's certificate that has expired.
     pub fn expired_server(&self, names: &[&str]) -> TestCert {
         self.server_at(names, UnixTime::since_unix_epoch(Duration::from_secs(LONG_AGO)))
+    }
+
+    /// A server's certificate that says what `change` makes of it.
+    pub fn server_with(&self, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> TestCert {
+        self.device_with(names.first().copied().unwrap_or_default(), |params| {
+            let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+            params.subject_alt_names = CertificateParams::new(names).expect("names").subject_alt_names;
+            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+            change(params);
+        })
     }
 
     /// A device's certificate, valid for an hour.

@@ -74,17 +74,34 @@ impl TestHub {
 
     /// A hub that differs from the default one.
     pub async fn start_with(settings: HubSettings) -> Self {
+        let (directory, flags) = Self::place(&settings);
+        Self::open(directory, flags, settings.environment).await
+    }
+
+    /// A hub with a server certificate of another CA, whose PEM text is given.
+    pub async fn start_trusting(settings: HubSettings, ca_pem: &str) -> Self {
+        let (directory, flags) = Self::place(&settings);
+        let data_dir = flags.data_dir.as_ref().expect("a data directory");
+        std::os::unix::fs::DirBuilderExt::mode(&mut std::fs::DirBuilder::new(), 0o700)
+            .create(data_dir)
+            .expect("a new directory");
+        // Where clients look; the hub makes no CA of its own.
+        std::fs::write(data_dir.join("ca.pem"), ca_pem).expect("a new file");
+        Self::open(directory, flags, settings.environment).await
+    }
+
+    fn place(settings: &HubSettings) -> (TempDir, ServeFlags) {
         let directory = TempDir::new().expect("a temporary directory");
         let free = || "127.0.0.1:0".to_owned();
         let flags = ServeFlags {
             data_dir: Some(directory.path().join("data")),
-            hostname: Some(settings.hostname).filter(|name| !name.is_empty()),
+            hostname: Some(settings.hostname.clone()).filter(|name| !name.is_empty()),
             mqtt_listen: vec![settings.mqtt.map_or_else(free, |address| address.to_string())],
             https_listen: vec![settings.https.map_or_else(free, |address| address.to_string())],
             ops_listen: vec![free()],
             ..ServeFlags::default()
         };
-        Self::open(directory, flags, settings.environment).await
+        (directory, flags)
     }
 
     async fn open(directory: TempDir, flags: ServeFlags, settings: Vec<(String, String)>) -> Self {
@@ -118,6 +135,18 @@ impl TestHub {
         drop(hub);
         log.check();
         (directory, flags, settings)
+    }
+
+    /// Stops the hub and tells why another one does not start on the same data.
+    pub async fn restart_or_fail(self) -> anyhow::Result<()> {
+        let (_directory, flags, settings) = self.close().await;
+        let config = Config::load(&flags, settings.iter().cloned())?;
+        serve::bind(config).await.map(drop)
+    }
+
+    /// Whether this text stood in a warning or error.
+    pub fn heard(&self, text: &str) -> bool {
+        self.log.heard(text)
     }
 
     /// From now on this text may stand in a warning or error.
