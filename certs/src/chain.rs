@@ -194,6 +194,8 @@ fn diagnose(
             }
         }
         E::UnknownIssuer => unknown_issuer(&last, row.len() - 1, anchors, now),
+        // The customary self-signed ones say CA:TRUE; who shows one has most likely forgotten to register it.
+        E::CaUsedAsEndEntity if is_self_issued(chain.x509()) => ChainError::SelfSigned,
         E::CaUsedAsEndEntity => ChainError::CaAsDevice,
         E::EndEntityUsedAsCa => {
             let others = row.iter().skip(1).find(|x509| !is_ca(x509));
@@ -252,10 +254,14 @@ fn unknown_issuer(
     if let Some((anchor, when)) = out_of_time {
         return ChainError::AnchorOutOfTime { subject: anchor.subject().to_owned(), when };
     }
-    if intermediates == 0 && last.issuer().as_raw() == last.subject().as_raw() {
+    if intermediates == 0 && is_self_issued(last) {
         return ChainError::SelfSigned;
     }
     ChainError::UnknownIssuer { issuer, intermediates }
+}
+
+fn is_self_issued(x509: &X509Certificate<'_>) -> bool {
+    x509.issuer().as_raw() == x509.subject().as_raw()
 }
 
 /// The step of the row that is signed by another key, or the last step, which the anchor should have signed.
