@@ -215,9 +215,7 @@ fn diagnose(
             (Some((x509, hash)), _) => {
                 ChainError::WeakSignature { subject: name::shown(x509.subject()), hash }
             }
-            (None, Some((x509, bits))) => {
-                ChainError::WeakKey { subject: name::shown(x509.subject()), bits }
-            }
+            (None, Some((x509, bits))) => ChainError::WeakKey { subject: name::shown(x509.subject()), bits },
             (None, None) if matches!(error, E::InvalidSignatureForPublicKey) => bad_signature(&row, &last),
             // A version 1 certificate has no version field, which webpki takes for bad encoding.
             (None, None) if chain.x509().version().0 != 2 => {
@@ -234,8 +232,7 @@ fn row<'a>(chain: &PresentedChain<'a>) -> Vec<X509Certificate<'a>> {
     let mut row = vec![chain.x509().clone()];
     while let Some(last) = row.last()
         && last.issuer().as_raw() != last.subject().as_raw()
-        && let Some(next) =
-            others.iter().position(|other| other.subject().as_raw() == last.issuer().as_raw())
+        && let Some(next) = others.iter().position(|other| other.subject().as_raw() == last.issuer().as_raw())
     {
         row.push(others.swap_remove(next));
     }

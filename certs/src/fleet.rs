@@ -123,10 +123,7 @@ mod tests {
         let verified = chain::verify(&chain, &[&anchor], now()).unwrap();
         assert_eq!(verified.valid_until, later(now(), DAY * 30));
         assert_eq!(chain.common_name(), Ok(name.as_str()));
-        assert!(matches!(
-            root.sign_device(&key(), "d", DAY, later(now(), DAY * 30)),
-            Err(CaError::Expired)
-        ));
+        assert!(matches!(root.sign_device(&key(), "d", DAY, later(now(), DAY * 30)), Err(CaError::Expired)));
     }
 
     #[test]

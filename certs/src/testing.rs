@@ -81,11 +81,7 @@ impl TestCa {
     }
 
     /// A CA below this one, valid for a day, that says what `change` makes of it.
-    pub fn intermediate_with(
-        &self,
-        common_name: &str,
-        change: impl FnOnce(&mut CertificateParams),
-    ) -> Self {
+    pub fn intermediate_with(&self, common_name: &str, change: impl FnOnce(&mut CertificateParams)) -> Self {
         let key = new_key();
         let minted = self.0.sign_as_it_is(ca_params(common_name, change), &key).expect("an intermediate");
         Self::of(minted, key)

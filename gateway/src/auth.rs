@@ -11,19 +11,21 @@ use std::time::Duration;
 use jiff::Timestamp;
 use portcullis_registry::credential::{KeyPair, SymmetricKey};
 use portcullis_registry::entry::Entry;
-use portcullis_registry::id::{DeviceId, GenerationId, IdentityId};
+use portcullis_registry::id::{GenerationId, IdentityId};
 use portcullis_registry::identity::{Authentication, Identity, Status};
 use portcullis_registry::policy::{Policies, Policy, Rights};
 use portcullis_registry::sas::{SasError, SasToken};
 use portcullis_registry::store::Registry;
 use rustls_pki_types::CertificateDer;
 
+mod error;
 pub mod hosts;
 mod origin;
 mod proof;
 mod trust;
 mod x509;
 
+pub use error::AuthError;
 pub use hosts::HostNames;
 pub use origin::{Face, Origin};
 pub use proof::Proof;
@@ -160,66 +162,6 @@ pub enum Who {
     Service(VerifiedService),
 }
 
-/// The exact reason why a connection or call was refused: for the operator's eyes.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum AuthError {
-    #[error("no identity {0} in the registry")]
-    UnknownIdentity(IdentityId),
-    #[error("identity {0} is disabled")]
-    Disabled(IdentityId),
-    #[error("device {0} of this module is disabled")]
-    ParentDisabled(DeviceId),
-    #[error(
-        "no credential was presented; identity {0} authenticates by SAS token, so the password must hold one"
-    )]
-    NoToken(IdentityId),
-    #[error("no client certificate was presented; identity {id} authenticates by {registered}")]
-    NoCertificate { id: IdentityId, registered: &'static str },
-    #[error("identity {id} authenticates by {registered}, not by {presented}")]
-    WrongMethod { id: IdentityId, registered: &'static str, presented: &'static str },
-    #[error("this hub takes no SAS tokens from {0} (setting sas.{0})")]
-    SasSwitchedOff(&'static str),
-    #[error("{0}")]
-    Certificate(X509Error),
-    #[error("token: {0}")]
-    Token(SasError),
-    #[error("token is for host {presented:?}; this hub is {expected}")]
-    WrongHost { presented: String, expected: String },
-    #[error("token covers {presented:?}, which is not {wanted:?}")]
-    WrongResource { presented: String, wanted: String },
-    #[error("no shared access policy {0:?}")]
-    UnknownPolicy(String),
-    #[error("token names no shared access policy (skn)")]
-    PolicyMissing,
-    #[error("user name says policy {claimed:?}, token says {presented:?}")]
-    PolicyMismatch { claimed: String, presented: String },
-    #[error("policy {policy:?} lacks the right {wanted}")]
-    RightMissing { policy: String, wanted: Rights },
-}
-
-impl AuthError {
-    /// The metric label: a public, fixed set of words.
-    pub fn outcome(&self) -> &'static str {
-        match self {
-            AuthError::UnknownIdentity(_) => "unknown_device",
-            AuthError::Disabled(_) | AuthError::ParentDisabled(_) => "disabled",
-            AuthError::NoToken(_) | AuthError::NoCertificate { .. } => "no_credential",
-            AuthError::WrongMethod { .. } => "wrong_auth_method",
-            AuthError::SasSwitchedOff(_) => "sas_switched_off",
-            AuthError::Certificate(error) => error.outcome(),
-            AuthError::Token(SasError::Expired { .. }) => "sas_expired",
-            AuthError::Token(SasError::SignatureMismatch) => "sas_bad_signature",
-            AuthError::Token(_) => "sas_malformed",
-            AuthError::WrongHost { .. } => "hub_unknown",
-            AuthError::WrongResource { .. } => "sas_wrong_audience",
-            AuthError::UnknownPolicy(_) | AuthError::PolicyMissing | AuthError::PolicyMismatch { .. } => {
-                "unknown_policy"
-            }
-            AuthError::RightMissing { .. } => "right_missing",
-        }
-    }
-}
-
 /// Everything a verdict rests on besides the claim.
 pub struct Authority<'a> {
     pub registry: &'a Registry,
@@ -319,7 +261,11 @@ impl Authority<'_> {
             Authentication::CertificateAuthority => x509::by_authority(&chain, id, &trust, now)?,
             other => {
                 let (id, registered) = (id.clone(), method(other));
-                return Err(refuse(AuthError::WrongMethod { id, registered, presented: "client certificate" }));
+                return Err(refuse(AuthError::WrongMethod {
+                    id,
+                    registered,
+                    presented: "client certificate",
+                }));
             }
         };
         let parent = self.enabled_parent(&identity)?;
@@ -508,12 +454,6 @@ fn wrong_resource(token: &SasToken<'_>, id: &IdentityId) -> AuthError {
         Some(module) => format!("devices/{}/modules/{module}", id.device),
     };
     AuthError::WrongResource { presented: token.resource().to_owned(), wanted }
-}
-
-impl From<X509Error> for AuthError {
-    fn from(error: X509Error) -> Self {
-        Self::Certificate(error)
-    }
 }
 
 #[cfg(test)]

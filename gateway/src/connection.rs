@@ -11,10 +11,10 @@ use std::time::Instant;
 
 use portcullis_registry::id::IdentityId;
 use portcullis_registry::policy::Rights;
+use rustls_pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{sleep_until, timeout_at};
-use rustls_pki_types::CertificateDer;
 use tokio_rustls::server::TlsStream;
 use tracing::Instrument;
 

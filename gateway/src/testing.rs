@@ -78,18 +78,6 @@ impl TestHub {
         Self::open(directory, flags, settings.environment).await
     }
 
-    /// A hub with a server certificate of another CA, whose PEM text is given.
-    pub async fn start_trusting(settings: HubSettings, ca_pem: &str) -> Self {
-        let (directory, flags) = Self::place(&settings);
-        let data_dir = flags.data_dir.as_ref().expect("a data directory");
-        std::os::unix::fs::DirBuilderExt::mode(&mut std::fs::DirBuilder::new(), 0o700)
-            .create(data_dir)
-            .expect("a new directory");
-        // Where clients look; the hub makes no CA of its own.
-        std::fs::write(data_dir.join("ca.pem"), ca_pem).expect("a new file");
-        Self::open(directory, flags, settings.environment).await
-    }
-
     fn place(settings: &HubSettings) -> (TempDir, ServeFlags) {
         let directory = TempDir::new().expect("a temporary directory");
         let free = || "127.0.0.1:0".to_owned();
@@ -135,18 +123,6 @@ impl TestHub {
         drop(hub);
         log.check();
         (directory, flags, settings)
-    }
-
-    /// Stops the hub and tells why another one does not start on the same data.
-    pub async fn restart_or_fail(self) -> anyhow::Result<()> {
-        let (_directory, flags, settings) = self.close().await;
-        let config = Config::load(&flags, settings.iter().cloned())?;
-        serve::bind(config).await.map(drop)
-    }
-
-    /// Whether this text stood in a warning or error.
-    pub fn heard(&self, text: &str) -> bool {
-        self.log.heard(text)
     }
 
     /// From now on this text may stand in a warning or error.

@@ -94,8 +94,7 @@ impl ServerTls {
         };
         let mqtt = asks(server_builder()?);
         let mut https_devices = asks(server_builder()?);
-        let mut https =
-            server_builder()?.with_no_client_auth().with_cert_resolver(Arc::clone(&served) as _);
+        let mut https = server_builder()?.with_no_client_auth().with_cert_resolver(Arc::clone(&served) as _);
         for config in [&mut https, &mut https_devices] {
             config.alpn_protocols = vec![b"http/1.1".to_vec()];
         }

@@ -41,7 +41,10 @@ async fn a_ca_is_enrolled_verified_by_its_key_used_and_removed() {
     assert_eq!(enrolled["certificate"], ca.pem().trim_start().replace('\r', ""));
     // T408: enrolled is not verified, and the operator hears what is missing.
     assert!(hub.connect_x509("d1", &device).await.is_err());
-    assert!(hub.last_refusal("d1").contains("enrolled but not verified; `portcullis cert ca verify --name fleet`"));
+    assert!(
+        hub.last_refusal("d1")
+            .contains("enrolled but not verified; `portcullis cert ca verify --name fleet`")
+    );
 
     let first = code(&rest).await;
     let good = code(&rest).await;

@@ -71,7 +71,8 @@ async fn mosquitto_pub_proves_itself_with_certificates_made_by_openssl() {
     openssl.signed("camera", "/CN=pump-7\\/camera", "fleet", client, "");
     let hub = TestHub::start().await;
     hub.register("own", thumbprints(Some(openssl.shown("own", &[]).certificate()), None)).await;
-    let fleet = serde_json::json!({ "certificate": openssl.read("fleet.pem"), "verified": true, "reason": "a test" });
+    let fleet =
+        serde_json::json!({ "certificate": openssl.read("fleet.pem"), "verified": true, "reason": "a test" });
     assert_eq!(hub.rest().call("PUT", "/api/v1/certificate-authorities/fleet", Some(fleet)).await.0, 200);
     let by_ca = || AuthenticationSpec::CertificateAuthority;
     hub.register("pump-7", by_ca()).await;

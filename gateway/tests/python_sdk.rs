@@ -63,7 +63,8 @@ async fn the_python_sdk_proves_itself_with_a_certificate_by_thumbprint_and_by_ca
         enrol(&hub, &openssl).await;
         hub.register("pump-7", authentication).await;
         let mut events = hub.events().await;
-        let mut device = PythonDevice::with_certificate(&python, &hub, &openssl, certificate, "pump-7", transport);
+        let mut device =
+            PythonDevice::with_certificate(&python, &hub, &openssl, certificate, "pump-7", transport);
         for event in ["connected", "subscribed", "sent"] {
             assert_eq!(device.next_line().await, json!({ "event": event }));
         }
@@ -201,7 +202,8 @@ impl PythonDevice {
         transport: Transport,
     ) -> Self {
         let mut command = Self::command(python, hub, transport);
-        let (device, module) = id.split_once('/').map_or((id, None), |(device, module)| (device, Some(module)));
+        let (device, module) =
+            id.split_once('/').map_or((id, None), |(device, module)| (device, Some(module)));
         command
             .env("PORTCULLIS_TEST_CERTIFICATE", openssl.path(&format!("{certificate}.pem")))
             .env("PORTCULLIS_TEST_KEY", openssl.path(&format!("{certificate}-key.pem")))

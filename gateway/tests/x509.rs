@@ -70,7 +70,8 @@ async fn t401_expired_or_not_yet_valid_is_refused_with_the_date() {
     let (old, early) = (self_signed_at(-7_200, -3_600), self_signed_at(3_600, 7_200));
     hub.register("d1", thumbprints(Some(&old.certificate), Some(&early.certificate))).await;
     assert_refused(&hub, "d1", &Shown::alone(&old), &["the client certificate expired at 20"]).await;
-    assert_refused(&hub, "d1", &Shown::alone(&early), &["the client certificate is not valid before 20"]).await;
+    assert_refused(&hub, "d1", &Shown::alone(&early), &["the client certificate is not valid before 20"])
+        .await;
     assert_eq!(hub.hub.metrics.attempts("x509_expired"), 1);
     hub.stop().await;
 }
@@ -150,7 +151,8 @@ async fn t404_anothers_own_certificate_opens_nothing_and_disturbs_nobody() {
     hub.register("a", thumbprints(Some(&a.certificate), None)).await;
     hub.register("b", thumbprints(Some(&b.certificate), None)).await;
     let mut victim = hub.connect_x509("a", &Shown::alone(&a)).await.unwrap();
-    let hashes = |own: &TestCert| portcullis_certs::thumbprint::Sha256Thumbprint::of(&own.certificate).to_string();
+    let hashes =
+        |own: &TestCert| portcullis_certs::thumbprint::Sha256Thumbprint::of(&own.certificate).to_string();
     assert_refused(&hub, "a", &Shown::alone(&b), &[&hashes(&a), &hashes(&b), "registered"]).await;
     victim.settle().await;
     assert_eq!(hub.hub.metrics.attempts("x509_thumbprint_mismatch"), 1);
@@ -197,7 +199,13 @@ async fn t406_certificates_of_openssls_usual_recipes_are_admitted_by_ca() {
     openssl.signed("twice", "/CN=d1/CN=d1", "fleet", client, "");
     openssl.signed("nameless", "/O=d1", "fleet", &format!("{client}subjectAltName=DNS:d1\n"), "");
     openssl.signed("v1", "/CN=d1", "fleet", "", "");
-    openssl.signed("server", "/CN=d1", "fleet", "basicConstraints=CA:FALSE\nextendedKeyUsage=serverAuth\n", "");
+    openssl.signed(
+        "server",
+        "/CN=d1",
+        "fleet",
+        "basicConstraints=CA:FALSE\nextendedKeyUsage=serverAuth\n",
+        "",
+    );
     openssl.signed("sha1", "/CN=d1", "fleet", client, "-sha1");
     openssl.signed("md5", "/CN=d1", "fleet", client, "-md5");
     let ca = "basicConstraints=critical,CA:TRUE\nkeyUsage=keyCertSign\n";
@@ -206,12 +214,14 @@ async fn t406_certificates_of_openssls_usual_recipes_are_admitted_by_ca() {
     openssl.self_signed("weak", "/CN=weak", "-newkey rsa:1024");
     openssl.signed("weakly", "/CN=d1", "weak", client, "");
     let hub = TestHub::start().await;
-    let body = serde_json::json!({ "certificate": openssl.read("fleet.pem"), "verified": true, "reason": "a test" });
+    let body =
+        serde_json::json!({ "certificate": openssl.read("fleet.pem"), "verified": true, "reason": "a test" });
     let enrolled = hub.rest().call("PUT", "/api/v1/certificate-authorities/fleet", Some(body)).await;
     assert_eq!(enrolled.0, 200, "{}", enrolled.1);
     hub.register("d1", AuthenticationSpec::CertificateAuthority).await;
 
-    for (name, others) in [("d1", &[][..]), ("d1", &["fleet"]), ("below", &["middle"]), ("below", &["fleet", "middle"])]
+    for (name, others) in
+        [("d1", &[][..]), ("d1", &["fleet"]), ("below", &["middle"]), ("below", &["fleet", "middle"])]
     {
         hub.connect_x509("d1", &openssl.shown(name, others)).await.unwrap().settle().await;
     }
@@ -222,7 +232,10 @@ async fn t406_certificates_of_openssls_usual_recipes_are_admitted_by_ca() {
         ("server", "not for client authentication"),
         ("sha1", "signed with SHA-1"),
         ("md5", "signed with MD5"),
-        ("below", "the chain ends at issuer CN=middle, which is no enrolled CA (no intermediate was sent along)"),
+        (
+            "below",
+            "the chain ends at issuer CN=middle, which is no enrolled CA (no intermediate was sent along)",
+        ),
         ("weakly", "the chain ends at issuer CN=weak"),
     ] {
         assert_refused(&hub, "d1", &openssl.shown(name, &[]), &[words]).await;
@@ -240,7 +253,8 @@ async fn t410_a_device_key_of_1024_bits_is_not_taken() {
     openssl.request("d1", "/CN=d1", "rsa:1024");
     openssl.sign("d1", "fleet", "basicConstraints=CA:FALSE\n", "");
     let hub = TestHub::start().await;
-    let body = serde_json::json!({ "certificate": openssl.read("fleet.pem"), "verified": true, "reason": "a test" });
+    let body =
+        serde_json::json!({ "certificate": openssl.read("fleet.pem"), "verified": true, "reason": "a test" });
     assert_eq!(hub.rest().call("PUT", "/api/v1/certificate-authorities/fleet", Some(body)).await.0, 200);
     hub.register("d1", AuthenticationSpec::CertificateAuthority).await;
     let body = serde_json::json!({ "certificate": openssl.read("d1.pem") });
@@ -288,8 +302,13 @@ async fn t413_a_token_decides_for_sas_and_no_password_for_x509() {
     let with_token = hub.connect_packet(&device);
     hub.connect_x509_with(with_token, &Shown::alone(&own)).await.unwrap().settle().await;
     // Its certificate alone is worth nothing to a SAS identity.
-    assert_refused(&hub, "sas", &Shown::alone(&own), &["authenticates by SAS token, not by client certificate"])
-        .await;
+    assert_refused(
+        &hub,
+        "sas",
+        &Shown::alone(&own),
+        &["authenticates by SAS token, not by client certificate"],
+    )
+    .await;
 
     hub.register("x509", thumbprints(Some(&own.certificate), None)).await;
     let policy_token = hub.policy_token("device");
@@ -326,7 +345,8 @@ async fn t319_sas_switched_off_is_refused_for_devices_or_modules() {
         let hub = TestHub::start_with(setting(name)).await;
         let device = hub.device("d1").await;
         let module = hub.module("d1", "m1").await;
-        let of = |id: &str| if id == "d1" { hub.connect_packet(&device) } else { hub.connect_packet(&module) };
+        let of =
+            |id: &str| if id == "d1" { hub.connect_packet(&device) } else { hub.connect_packet(&module) };
         assert_eq!(hub.connect_with(of(off)).await.err(), Some(REFUSED), "{name}");
         assert!(hub.last_refusal(off).contains("takes no SAS tokens"), "{}", hub.last_refusal(off));
         let mut by_policy = hub.connect_packet_of(off);

@@ -148,7 +148,8 @@ impl Authorities {
         let revision = self.next_revision();
         if *precondition != Precondition::Absent {
             let own = self.admitted(&name, precondition)?;
-            *own = Authority { name, certificate, revision, created: own.created, updated: now, verification };
+            *own =
+                Authority { name, certificate, revision, created: own.created, updated: now, verification };
             return Ok(());
         }
         let Err(place) = self.0.binary_search_by(|own| own.name.cmp(&name)) else {
@@ -367,14 +368,8 @@ mod tests {
             let pending = Verification::Pending(None);
             authorities.enrol(name(own), certificate.to_vec(), pending, &Precondition::Absent, at(0))
         };
-        assert_eq!(
-            again(&mut authorities, "a", b"x"),
-            Err(AuthorityError::AlreadyExists(name("a")))
-        );
-        assert_eq!(
-            again(&mut authorities, "d", b"c"),
-            Err(AuthorityError::SameCertificate(name("c")))
-        );
+        assert_eq!(again(&mut authorities, "a", b"x"), Err(AuthorityError::AlreadyExists(name("a"))));
+        assert_eq!(again(&mut authorities, "d", b"c"), Err(AuthorityError::SameCertificate(name("c"))));
         for number in 3..AUTHORITIES_MAX {
             again(&mut authorities, &format!("n{number}"), number.to_string().as_bytes()).unwrap();
         }

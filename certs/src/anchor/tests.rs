@@ -14,10 +14,7 @@ fn t412_what_is_no_ca_certificate_is_refused() {
     assert_eq!(refused(&with_key), InvalidAnchor::Pem(PemError::KeyAmongCertificates));
     assert_eq!(refused(&ca.pem().repeat(100)), InvalidAnchor::NotAlone(100));
     assert_eq!(refused(&"x".repeat(1 << 20)), InvalidAnchor::Pem(PemError::NoCertificate));
-    assert!(matches!(
-        Anchor::parse(vec![0x30; 17 * 1024].into()),
-        Err(InvalidAnchor::TooLarge(_))
-    ));
+    assert!(matches!(Anchor::parse(vec![0x30; 17 * 1024].into()), Err(InvalidAnchor::TooLarge(_))));
     assert_eq!(Anchor::parse(vec![0x30, 0x80].into()).unwrap_err(), InvalidAnchor::Unreadable);
     let mute = TestCa::root_with("mute", |params| {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];

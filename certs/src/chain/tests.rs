@@ -141,10 +141,7 @@ fn t409_path_lengths_and_name_constraints_hold() {
     let root = TestCa::root_with("root", short);
     let middle = root.intermediate("middle");
     let device = middle.device("d1");
-    assert_eq!(
-        judge(&device.certificate, &[middle.certificate()], &[&root]),
-        Err(ChainError::PathTooLong)
-    );
+    assert_eq!(judge(&device.certificate, &[middle.certificate()], &[&root]), Err(ChainError::PathTooLong));
     let root = TestCa::root("root");
     let upper = root.intermediate_with("upper", short);
     let lower = upper.intermediate("lower");
@@ -173,9 +170,7 @@ fn t409_path_lengths_and_name_constraints_hold() {
 fn t409_every_certificate_of_the_path_must_hold_now_and_the_first_to_end_counts() {
     let root = TestCa::root("root");
     let at = |from, until| move |params: &mut CertificateParams| set_time(params, from, until);
-    for (from, until, words) in
-        [(-2 * DAY, -DAY, "expired at"), (DAY, 2 * DAY, "is not valid before")]
-    {
+    for (from, until, words) in [(-2 * DAY, -DAY, "expired at"), (DAY, 2 * DAY, "is not valid before")] {
         let device = root.device_with("d1", at(from, until));
         let reason = refused(&device.certificate, &[], &[&root]);
         assert!(reason.starts_with(&format!("certificate CN=d1 {words} 20")), "{reason}");
@@ -240,10 +235,7 @@ fn t411_an_unknown_critical_extension_and_a_huge_one_are_refused_or_harmless() {
         })
         .certificate
     };
-    assert_eq!(
-        judge(&extended(true, 4), &[], &[&root]),
-        Err(ChainError::CriticalExtension("CN=d1".into()))
-    );
+    assert_eq!(judge(&extended(true, 4), &[], &[&root]), Err(ChainError::CriticalExtension("CN=d1".into())));
     assert!(judge(&extended(false, 4), &[], &[&root]).is_ok());
     let huge = extended(false, 64 * 1024);
     assert!(PresentedChain::parse(&huge, &[]).is_err());

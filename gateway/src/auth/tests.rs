@@ -213,7 +213,10 @@ async fn t319_a_token_for_an_x509_identity_is_refused() {
     let world = World::new().await;
     let token = sign("hub.example.test/devices/x509", &SymmetricKey::generate(), IN_AN_HOUR, None);
     let refused = world.verify("x509", &token).unwrap_err();
-    assert_eq!(refused, AuthError::WrongMethod { id: identity("x509"), registered: "X.509 CA", presented: "SAS token" });
+    assert_eq!(
+        refused,
+        AuthError::WrongMethod { id: identity("x509"), registered: "X.509 CA", presented: "SAS token" }
+    );
 }
 
 #[tokio::test]

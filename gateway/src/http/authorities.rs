@@ -118,12 +118,7 @@ pub(super) async fn judge_module(
     judge(&hub, &caller, &id, &body)
 }
 
-fn judge(
-    hub: &Hub,
-    caller: &VerifiedService,
-    id: &IdentityId,
-    body: &[u8],
-) -> Result<Json<Value>, Problem> {
+fn judge(hub: &Hub, caller: &VerifiedService, id: &IdentityId, body: &[u8]) -> Result<Json<Value>, Problem> {
     let chain = CertificateIn::parse(body)?.certificate;
     let verdict = authorities::judge(hub, caller, id, chain.as_bytes())?;
     Ok(Json(match verdict {

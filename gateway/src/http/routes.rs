@@ -19,8 +19,8 @@ use super::openapi::{Answer, Shape, array, json, many, object, text};
 use super::problem::Problem;
 use super::wire::{DeviceOut, IdentityIn, ModuleOut};
 use super::{
-    authorities, audit, bulk, c2d_messages, caller, connections, device_side, devices, feedback, health, messages,
-    modules, openapi, policies, query, statistics, websocket,
+    audit, authorities, bulk, c2d_messages, caller, connections, device_side, devices, feedback, health,
+    messages, modules, openapi, policies, query, statistics, websocket,
 };
 use crate::hub::Hub;
 

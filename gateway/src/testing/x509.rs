@@ -18,8 +18,10 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::{TestClient, TestHub, WebSocket, websocket_request, within};
+use super::{HubSettings, TestClient, TestHub, WebSocket, websocket_request, within};
+use crate::config::Config;
 use crate::mqtt::packet::{Connect, ConnectReturnCode, Password};
+use crate::serve;
 
 /// What a client shows in the handshake, whatever the server asks for, with a key that need not be its own.
 #[derive(Clone, Debug)]
@@ -89,6 +91,30 @@ pub fn thumbprints(
 }
 
 impl TestHub {
+    /// A hub with a server certificate of another CA, whose PEM text is given.
+    pub async fn start_trusting(settings: HubSettings, ca_pem: &str) -> Self {
+        let (directory, flags) = Self::place(&settings);
+        let data_dir = flags.data_dir.as_ref().expect("a data directory");
+        std::os::unix::fs::DirBuilderExt::mode(&mut std::fs::DirBuilder::new(), 0o700)
+            .create(data_dir)
+            .expect("a new directory");
+        // Where clients look; the hub makes no CA of its own.
+        std::fs::write(data_dir.join("ca.pem"), ca_pem).expect("a new file");
+        Self::open(directory, flags, settings.environment).await
+    }
+
+    /// Stops the hub and tells why another one does not start on the same data.
+    pub async fn restart_or_fail(self) -> anyhow::Result<()> {
+        let (_directory, flags, settings) = self.close().await;
+        let config = Config::load(&flags, settings.iter().cloned())?;
+        serve::bind(config).await.map(drop)
+    }
+
+    /// Whether this text stood in a warning or error.
+    pub fn heard(&self, text: &str) -> bool {
+        self.log.heard(text)
+    }
+
     /// Registers a device (`d`) or module (`d/m`) that proves itself so; or changes how it does.
     pub async fn register(&self, id: &str, authentication: AuthenticationSpec) {
         let spec = IdentitySpec { authentication, ..IdentitySpec::sas_device(identity(id)) };

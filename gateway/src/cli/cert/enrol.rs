@@ -4,14 +4,13 @@ use std::path::PathBuf;
 
 use clap::Args;
 use portcullis_registry::authority::AuthorityName;
-use reqwest::header::HeaderValue;
 use rustls_pki_types::UnixTime;
 use serde_json::{Value, json};
 
 use super::{mint, read, read_chain};
 use crate::cli::exit::Failure;
 use crate::cli::login::Access;
-use crate::cli::output::{self, Column, Format, scalar};
+use crate::cli::output::{self, Column, OutputArgs, scalar};
 use crate::cli::rest::Rest;
 
 #[derive(Args)]
@@ -34,9 +33,8 @@ pub(in crate::cli) struct EnrolArgs {
 
 #[derive(Args)]
 pub(in crate::cli) struct ListArgs {
-    /// How to print
-    #[arg(short, long, value_enum, default_value = "json")]
-    output: Format,
+    #[command(flatten)]
+    output: OutputArgs,
     #[command(flatten)]
     access: Access,
 }
@@ -92,7 +90,7 @@ impl EnrolArgs {
 impl ListArgs {
     pub(super) async fn run(self) -> Result<(), Failure> {
         let rest = Rest::new(self.access.login()?)?;
-        output::print(&rest.get(&AUTHORITIES, &[]).await?, self.output, COLUMNS)
+        self.output.print(&rest.get(&AUTHORITIES, &[]).await?, COLUMNS)
     }
 }
 
@@ -121,7 +119,7 @@ impl VerifyArgs {
 impl RemoveArgs {
     pub(super) async fn run(self) -> Result<(), Failure> {
         let rest = Rest::new(self.access.login()?)?;
-        rest.delete(&path(&self.name), HeaderValue::from_static("*")).await
+        rest.delete(&path(&self.name), None).await
     }
 }
 

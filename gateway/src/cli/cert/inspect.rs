@@ -75,9 +75,10 @@ impl InspectArgs {
             }
         }
         let anchor = match &self.ca_cert {
-            Some(path) => Some(Anchor::parse_pem(read(path)?.as_bytes()).map_err(|error| {
-                Failure::error(format!("{}: {error}", path.display()))
-            })?),
+            Some(path) => Some(
+                Anchor::parse_pem(read(path)?.as_bytes())
+                    .map_err(|error| Failure::error(format!("{}: {error}", path.display())))?,
+            ),
             None => None,
         };
         Ok(of_the_file(id, certificates, anchor.as_ref()))
@@ -92,7 +93,9 @@ impl InspectArgs {
 
 fn of_the_hub(id: &IdentityId, verdict: &Value) -> (String, bool) {
     match verdict.pointer("/admitted") {
-        Some(Value::Bool(true)) => (format!("The hub would let {id} in with this certificate and its key."), true),
+        Some(Value::Bool(true)) => {
+            (format!("The hub would let {id} in with this certificate and its key."), true)
+        }
         _ => {
             let reason = printable(&scalar(verdict, "/reason"));
             (format!("The hub would not let {id} in with this certificate: {reason}."), false)
@@ -135,8 +138,12 @@ fn of_the_file(
     };
     let trusted = chain::verify(&chain, &[anchor], now).map_err(|error| error.to_string());
     match trusted.and(name) {
-        Ok(()) => (format!("A hub that has {} enrolled and verified would let {id} in.", anchor.subject()), true),
-        Err(reason) => (format!("A hub that trusts {} would not let {id} in: {reason}.", anchor.subject()), false),
+        Ok(()) => {
+            (format!("A hub that has {} enrolled and verified would let {id} in.", anchor.subject()), true)
+        }
+        Err(reason) => {
+            (format!("A hub that trusts {} would not let {id} in: {reason}.", anchor.subject()), false)
+        }
     }
 }
 
@@ -157,7 +164,8 @@ fn describe(answer: &mut String, place: usize, certificate: &CertificateDer<'_>)
     let _ = writeln!(answer, "{title}");
     let _ = writeln!(answer, "  subject     {}", found.subject);
     let _ = writeln!(answer, "  issuer      {}", found.issuer);
-    let _ = writeln!(answer, "  valid       {} to {} ({holds})", date(found.valid_from), date(found.valid_until));
+    let _ =
+        writeln!(answer, "  valid       {} to {} ({holds})", date(found.valid_from), date(found.valid_until));
     let _ = writeln!(answer, "  key         {}", found.key);
     let _ = writeln!(answer, "  version     {}", found.version);
     let usage = match (found.is_ca, found.is_for_clients) {

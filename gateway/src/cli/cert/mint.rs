@@ -169,10 +169,11 @@ impl NewFiles {
 
 /// Makes a file that is not there yet, readable by whom `mode` says from its first byte on.
 fn create(path: &Path, text: &str, mode: u32) -> Result<(), Failure> {
-    let written = OpenOptions::new().write(true).create_new(true).mode(mode).open(path).and_then(|mut file| {
-        file.write_all(text.as_bytes())?;
-        file.sync_all()
-    });
+    let written =
+        OpenOptions::new().write(true).create_new(true).mode(mode).open(path).and_then(|mut file| {
+            file.write_all(text.as_bytes())?;
+            file.sync_all()
+        });
     written.map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => already_there(path),
         _ => Failure::error(format!("{}: {error}", path.display())),
@@ -186,10 +187,8 @@ fn already_there(path: &Path) -> Failure {
 
 /// A CA from its certificate, and its key beside it or where it is said to be.
 pub(super) fn read_ca(certificate: &Path, key: Option<&Path>) -> Result<CertificateAuthority, Failure> {
-    let beside = certificate.with_file_name(format!(
-        "{}-key.pem",
-        certificate.file_stem().unwrap_or_default().to_string_lossy()
-    ));
+    let beside = certificate
+        .with_file_name(format!("{}-key.pem", certificate.file_stem().unwrap_or_default().to_string_lossy()));
     let key = key.unwrap_or(&beside);
     let (certificate_pem, key_pem) = (read(certificate)?, read(key)?);
     CertificateAuthority::parse(&certificate_pem, key_pem.as_bytes()).map_err(|error| {
@@ -213,7 +212,11 @@ fn days(days: u32) -> Duration {
 /// A name that stays in the directory it is put in.
 fn parse_file_name(text: &str) -> Result<String, String> {
     let bad = text.is_empty() || text.starts_with('.') || text.contains('/') || text.contains('\0');
-    if bad || text.len() > FILE_NAME_MAX { Err("expected a file name".to_owned()) } else { Ok(text.to_owned()) }
+    if bad || text.len() > FILE_NAME_MAX {
+        Err("expected a file name".to_owned())
+    } else {
+        Ok(text.to_owned())
+    }
 }
 
 /// RFC 5280, A.1, which not everybody keeps to.

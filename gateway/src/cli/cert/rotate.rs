@@ -93,9 +93,7 @@ mod tests {
 
     #[test]
     fn one_is_always_registered_that_the_device_has() {
-        let pair = |primary: Option<&str>, secondary: Option<&str>| {
-            json!({ "primaryThumbprint": primary, "secondaryThumbprint": secondary })
-        };
+        let pair = |primary: Option<&str>, secondary: Option<&str>| json!({ "primaryThumbprint": primary, "secondaryThumbprint": secondary });
         let begun = rotated(&pair(Some("A"), None), Some("B")).unwrap();
         assert_eq!(begun, pair(Some("A"), Some("B")));
         // Twice the same step changes nothing.
