@@ -73,6 +73,15 @@ impl CertificateAuthority {
         Ok(Self { pem: minted.pem(), certificate: minted.into(), valid_until, key })
     }
 
+    /// A CA just made.
+    pub(crate) fn new(minted: Minted, valid_until: UnixTime, key: PrivateKey) -> Self {
+        Self { certificate: minted.certificate, pem: minted.pem, valid_until, key }
+    }
+
+    pub(crate) fn valid_until(&self) -> UnixTime {
+        self.valid_until
+    }
+
     /// Reads a CA from PEM texts; its key must be its certificate's.
     pub fn parse(certificate_pem: &str, key_pem: &[u8]) -> Result<Self, CaError> {
         let mut certificates = pem::read_certificates(certificate_pem.as_bytes()).map_err(CaError::Pem)?;
@@ -116,7 +125,8 @@ impl CertificateAuthority {
             return Err(CaError::Expired);
         }
         let names: Vec<String> = names.iter().map(|name| name.to_str().into_owned()).collect();
-        let subject = names.first().map_or("", String::as_str);
+        // A subject's common name ends at 64 characters (RFC 5280, A.1); the names that count are the alternative ones.
+        let subject = names.first().filter(|name| name.len() <= COMMON_NAME_MAX).map_or("", String::as_str);
         let until = later(now, SERVER_LIFETIME).min(self.valid_until);
         let mut params = params(subject, Validity { from: now, until })?;
         params.subject_alt_names = CertificateParams::new(names).map_err(CaError::Mint)?.subject_alt_names;
@@ -128,6 +138,15 @@ impl CertificateAuthority {
     pub(crate) fn sign(&self, mut params: CertificateParams, key: &PrivateKey) -> Result<Minted, CaError> {
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        self.sign_as_it_is(params, key)
+    }
+
+    /// Signs a certificate that already says what it is.
+    pub(crate) fn sign_as_it_is(
+        &self,
+        mut params: CertificateParams,
+        key: &PrivateKey,
+    ) -> Result<Minted, CaError> {
         params.use_authority_key_identifier_extension = true;
         let issuer = Issuer::from_ca_cert_der(&self.certificate, self.key.signer()).map_err(CaError::Mint)?;
         let minted = params.signed_by(key.signer(), &issuer).map_err(CaError::Mint)?;
@@ -158,12 +177,11 @@ pub(crate) struct Validity {
     pub(crate) until: UnixTime,
 }
 
-/// A certificate with this subject and a random serial number.
+/// A certificate with this common name, if it is not empty, and a random serial number.
 pub(crate) fn params(common_name: &str, validity: Validity) -> Result<CertificateParams, CaError> {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
-    // A subject's common name ends at 64 characters (RFC 5280, A.1); the names that count are the alternative ones.
-    if common_name.len() <= COMMON_NAME_MAX {
+    if !common_name.is_empty() {
         params.distinguished_name.push(DnType::CommonName, common_name);
     }
     let early = validity.from.as_secs().saturating_sub(CLOCK_LAG.as_secs());

@@ -1,4 +1,4 @@
-//! Reads PEM text. The only place that knows which library does.
+//! Reads and writes PEM text. The only place that knows which library does.
 
 use rustls_pemfile::Item;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -22,21 +22,38 @@ pub enum PemError {
 
 /// Every certificate of a bundle, in its order; at least one.
 pub fn read_certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, PemError> {
-    let mut certificates = Vec::new();
-    for item in items(text)? {
-        match item {
-            Item::X509Certificate(certificate) => certificates.push(certificate),
-            Item::Pkcs1Key(_) | Item::Pkcs8Key(_) | Item::Sec1Key(_) => {
-                return Err(PemError::KeyAmongCertificates);
-            }
-            _ => {}
-        }
+    let items = items(text)?;
+    let is_key = |item: &Item| matches!(item, Item::Pkcs1Key(_) | Item::Pkcs8Key(_) | Item::Sec1Key(_));
+    if items.iter().any(is_key) {
+        return Err(PemError::KeyAmongCertificates);
     }
+    certificates(items)
+}
+
+/// As `read_certificates`, of a file that may hold its owner's key too.
+pub fn read_certificates_beside_keys(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, PemError> {
+    certificates(items(text)?)
+}
+
+fn certificates(items: Vec<Item>) -> Result<Vec<CertificateDer<'static>>, PemError> {
+    let certificates: Vec<_> = items
+        .into_iter()
+        .filter_map(|item| match item {
+            Item::X509Certificate(certificate) => Some(certificate),
+            _ => None,
+        })
+        .collect();
     match certificates.len() {
         0 => Err(PemError::NoCertificate),
         1..=CERTIFICATES_MAX => Ok(certificates),
         _ => Err(PemError::TooManyCertificates),
     }
+}
+
+/// A certificate as PEM text.
+pub fn write_certificate(certificate: &CertificateDer<'_>) -> String {
+    let block = ::pem::Pem::new("CERTIFICATE", certificate.as_ref());
+    ::pem::encode_config(&block, ::pem::EncodeConfig::new().set_line_ending(::pem::LineEnding::LF))
 }
 
 /// The one private key of a text; certificates beside it are passed over.
@@ -74,10 +91,19 @@ mod tests {
     }
 
     #[test]
+    fn what_is_written_is_read() {
+        let ca = TestCa::new();
+        let text = write_certificate(ca.certificate());
+        assert!(text.ends_with("-----END CERTIFICATE-----\n") && !text.contains('\r'));
+        assert_eq!(read_certificates(text.as_bytes()).unwrap(), [ca.certificate().clone()]);
+    }
+
+    #[test]
     fn a_key_is_read_beside_its_certificate() {
         let server = TestCa::new().server(&["localhost"]);
         let both = format!("{}{}", server.certificate_pem, server.key_pem);
         assert_eq!(read_key(both.as_bytes()), Ok(server.key));
+        assert_eq!(read_certificates_beside_keys(both.as_bytes()), Ok(vec![server.certificate]));
     }
 
     #[test]

@@ -35,6 +35,10 @@ pub enum Operation {
     CreatePolicy,
     RegeneratePolicy,
     DeletePolicy,
+    EnrolAuthority,
+    RenewAuthorityCode,
+    VerifyAuthority,
+    RemoveAuthority,
 }
 
 /// One change, done or refused.

@@ -9,21 +9,29 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use portcullis_registry::credential::SymmetricKey;
+use portcullis_registry::credential::{KeyPair, SymmetricKey};
 use portcullis_registry::entry::Entry;
-use portcullis_registry::id::{DeviceId, GenerationId, IdentityId};
+use portcullis_registry::id::{GenerationId, IdentityId};
 use portcullis_registry::identity::{Authentication, Identity, Status};
 use portcullis_registry::policy::{Policies, Policy, Rights};
 use portcullis_registry::sas::{SasError, SasToken};
 use portcullis_registry::store::Registry;
+use rustls_pki_types::CertificateDer;
 
+mod error;
 pub mod hosts;
 mod origin;
 mod proof;
+mod trust;
+mod x509;
 
+pub use error::AuthError;
 pub use hosts::HostNames;
 pub use origin::{Face, Origin};
 pub use proof::Proof;
+pub use trust::{Trust, TrustStore};
+pub use x509::X509Error;
+pub(crate) use x509::unix_time;
 
 /// A device or module that has proven who it is. Only `verify` makes one.
 #[derive(Clone, Debug)]
@@ -35,6 +43,23 @@ pub struct VerifiedIdentity {
     generation: GenerationId,
     proof: Proof,
     expires: Option<Timestamp>,
+    weak: bool,
+}
+
+/// What a peer brings to prove its claim; either may be missing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Evidence<'a> {
+    /// The password of CONNECT, which is a SAS token or nothing.
+    pub password: Option<&'a str>,
+    /// What the peer showed in the handshake, its own certificate first, whose key it has proven to hold.
+    pub certificates: Option<&'a [CertificateDer<'a>]>,
+}
+
+/// Which kinds of identities may use SAS tokens at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SasSwitches {
+    pub devices: bool,
+    pub modules: bool,
 }
 
 impl VerifiedIdentity {
@@ -55,13 +80,18 @@ impl VerifiedIdentity {
         &self.proof
     }
 
-    /// When the token ends, if the proof was a token.
+    /// When the credential ends and the connection with it.
     pub fn expires(&self) -> Option<Timestamp> {
         self.expires
     }
 
+    /// Whether the proof rests on a hash that can be forged: a SHA-1 thumbprint.
+    pub fn is_weak(&self) -> bool {
+        self.weak
+    }
+
     /// Whether the identity as it now stands in the registry would still admit this connection.
-    pub fn still_holds(&self, policies: &Policies) -> Result<(), Revoked> {
+    pub fn still_holds(&self, policies: &Policies, trust: &Trust) -> Result<(), Revoked> {
         for entry in std::iter::once(&self.entry).chain(&self.parent) {
             if entry.is_deleted() {
                 return Err(Revoked::Deleted);
@@ -71,7 +101,7 @@ impl VerifiedIdentity {
             }
         }
         let identity = self.entry.identity();
-        if self.proof.holds(&identity, policies) { Ok(()) } else { Err(Revoked::CredentialChanged) }
+        if self.proof.holds(&identity, policies, trust) { Ok(()) } else { Err(Revoked::CredentialChanged) }
     }
 }
 
@@ -137,63 +167,13 @@ pub enum Who {
     Service(VerifiedService),
 }
 
-/// The exact reason why a connection or call was refused: for the operator's eyes.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum AuthError {
-    #[error("no identity {0} in the registry")]
-    UnknownIdentity(IdentityId),
-    #[error("identity {0} is disabled")]
-    Disabled(IdentityId),
-    #[error("device {0} of this module is disabled")]
-    ParentDisabled(DeviceId),
-    #[error(
-        "no credential was presented; identity {0} authenticates by SAS token, so the password must hold one"
-    )]
-    NoCredential(IdentityId),
-    #[error("identity {id} authenticates by {registered}, not by SAS token")]
-    WrongMethod { id: IdentityId, registered: &'static str },
-    #[error("token: {0}")]
-    Token(SasError),
-    #[error("token is for host {presented:?}; this hub is {expected}")]
-    WrongHost { presented: String, expected: String },
-    #[error("token covers {presented:?}, which is not {wanted:?}")]
-    WrongResource { presented: String, wanted: String },
-    #[error("no shared access policy {0:?}")]
-    UnknownPolicy(String),
-    #[error("token names no shared access policy (skn)")]
-    PolicyMissing,
-    #[error("user name says policy {claimed:?}, token says {presented:?}")]
-    PolicyMismatch { claimed: String, presented: String },
-    #[error("policy {policy:?} lacks the right {wanted}")]
-    RightMissing { policy: String, wanted: Rights },
-}
-
-impl AuthError {
-    /// The metric label: a public, fixed set of words.
-    pub fn outcome(&self) -> &'static str {
-        match self {
-            AuthError::UnknownIdentity(_) => "unknown_device",
-            AuthError::Disabled(_) | AuthError::ParentDisabled(_) => "disabled",
-            AuthError::NoCredential(_) => "no_credential",
-            AuthError::WrongMethod { .. } => "wrong_auth_method",
-            AuthError::Token(SasError::Expired { .. }) => "sas_expired",
-            AuthError::Token(SasError::SignatureMismatch) => "sas_bad_signature",
-            AuthError::Token(_) => "sas_malformed",
-            AuthError::WrongHost { .. } => "hub_unknown",
-            AuthError::WrongResource { .. } => "sas_wrong_audience",
-            AuthError::UnknownPolicy(_) | AuthError::PolicyMissing | AuthError::PolicyMismatch { .. } => {
-                "unknown_policy"
-            }
-            AuthError::RightMissing { .. } => "right_missing",
-        }
-    }
-}
-
 /// Everything a verdict rests on besides the claim.
 pub struct Authority<'a> {
     pub registry: &'a Registry,
     pub policies: &'a Policies,
+    pub trust: &'a TrustStore,
     pub hosts: &'a HostNames,
+    pub sas: SasSwitches,
     /// A key of nobody's, so that refusing an unknown name costs what refusing a wrong key costs.
     pub decoy: &'a SymmetricKey,
     /// How long after its `se` a token still counts.
@@ -201,42 +181,107 @@ pub struct Authority<'a> {
 }
 
 impl Authority<'_> {
-    /// Decides whether the peer that claims to be `id` is. `password` is the SAS token of CONNECT, if any.
+    /// Decides whether the peer that claims to be `id` is. A token decides when there is one; whatever certificate a
+    /// peer shows beside it makes no difference.
     ///
-    /// Source: IoT Hub, "Control access to IoT Hub by using shared access signatures".
+    /// Source: IoT Hub, "Control access to IoT Hub by using shared access signatures" and "Authenticate identities
+    /// with X.509 certificates".
     pub fn verify(
         &self,
         id: &IdentityId,
-        password: Option<&str>,
+        evidence: Evidence<'_>,
+        now: Timestamp,
+    ) -> Result<VerifiedIdentity, AuthError> {
+        match (evidence.password.filter(|text| !text.is_empty()), evidence.certificates) {
+            (Some(token), _) => self.verify_token(id, token, now),
+            (None, Some(certificates)) => self.verify_certificates(id, certificates, now),
+            (None, None) => Err(self.nothing_presented(id)),
+        }
+    }
+
+    fn nothing_presented(&self, id: &IdentityId) -> AuthError {
+        let Some(entry) = self.registry.entry(id) else { return AuthError::UnknownIdentity(id.clone()) };
+        match &entry.identity().authentication {
+            Authentication::Sas(_) => AuthError::NoToken(id.clone()),
+            other => AuthError::NoCertificate { id: id.clone(), registered: method(other) },
+        }
+    }
+
+    fn verify_token(
+        &self,
+        id: &IdentityId,
+        token: &str,
         now: Timestamp,
     ) -> Result<VerifiedIdentity, AuthError> {
         let found = self.registry.entry(id);
-        let Some(password) = password.filter(|text| !text.is_empty()) else {
-            return Err(match found {
-                None => AuthError::UnknownIdentity(id.clone()),
-                Some(_) => AuthError::NoCredential(id.clone()),
-            });
-        };
-        let token = SasToken::parse(password).map_err(AuthError::Token)?;
+        let token = SasToken::parse(token).map_err(AuthError::Token)?;
         let Some(entry) = found else {
             // The same work as for a known id, so that the time of the answer tells nothing (threats T320).
             let _ = token.is_signed_by(self.decoy);
             return Err(AuthError::UnknownIdentity(id.clone()));
         };
         let identity = entry.identity();
+        let keys = self.sas_keys(&identity).inspect_err(|_| {
+            let _ = token.is_signed_by(self.decoy);
+        })?;
         let proof = match token.policy() {
             Some(policy) => self.policy_proof(&token, policy, id)?,
-            None => self.own_proof(&token, &identity)?,
+            None => self.own_proof(&token, id, keys)?,
         };
         token.check_expiry(now, self.leeway).map_err(AuthError::Token)?;
         let parent = self.enabled_parent(&identity)?;
+        let expires = Timestamp::from_second(token.expiry()).ok();
         Ok(VerifiedIdentity {
             parent,
             id: identity.id.clone(),
             generation: identity.generation,
             entry,
             proof,
-            expires: Timestamp::from_second(token.expiry()).ok(),
+            expires: expires.and_then(|end| end.checked_add(self.leeway).ok()),
+            weak: false,
+        })
+    }
+
+    fn verify_certificates(
+        &self,
+        id: &IdentityId,
+        certificates: &[CertificateDer<'_>],
+        now: Timestamp,
+    ) -> Result<VerifiedIdentity, AuthError> {
+        let chain = x509::parse(certificates).map_err(AuthError::Certificate)?;
+        let trust = self.trust.current();
+        // Whatever the reason, a refusal costs the same work.
+        let refuse = |error: AuthError| {
+            x509::in_vain(&chain, &trust, now);
+            error
+        };
+        let Some(entry) = self.registry.entry(id) else {
+            return Err(refuse(AuthError::UnknownIdentity(id.clone())));
+        };
+        let identity = entry.identity();
+        let verdict = match &identity.authentication {
+            Authentication::SelfSigned(registered) => {
+                x509::by_thumbprint(&chain, registered, now).map_err(|error| refuse(error.into()))?
+            }
+            Authentication::CertificateAuthority => x509::by_authority(&chain, id, &trust, now)?,
+            other => {
+                let (id, registered) = (id.clone(), method(other));
+                return Err(refuse(AuthError::WrongMethod {
+                    id,
+                    registered,
+                    presented: "client certificate",
+                }));
+            }
+        };
+        let parent = self.enabled_parent(&identity)?;
+        Ok(VerifiedIdentity {
+            parent,
+            id: identity.id.clone(),
+            generation: identity.generation,
+            entry,
+            proof: verdict.proof,
+            expires: verdict.expires,
+            weak: verdict.weak,
         })
     }
 
@@ -274,27 +319,31 @@ impl Authority<'_> {
         })
     }
 
-    /// A token without `skn` is checked with the keys of the identity itself, and must name exactly it.
-    fn own_proof(&self, token: &SasToken<'_>, identity: &Identity) -> Result<Proof, AuthError> {
-        let id = &identity.id;
+    /// The keys of an identity that may prove itself by a token: its own, or a policy's in its place. Neither an
+    /// identity of another type nor one of type `none` may, whoever signed the token.
+    fn sas_keys<'i>(&self, identity: &'i Identity) -> Result<&'i KeyPair, AuthError> {
         let keys = match &identity.authentication {
             Authentication::Sas(keys) => keys,
-            Authentication::SelfSigned(_) => {
-                return Err(AuthError::WrongMethod { id: id.clone(), registered: "X.509 thumbprint" });
-            }
-            Authentication::CertificateAuthority => {
-                return Err(AuthError::WrongMethod { id: id.clone(), registered: "X.509 CA" });
-            }
-            Authentication::None => {
-                return Err(AuthError::WrongMethod { id: id.clone(), registered: "nothing (type none)" });
+            other => {
+                let (id, registered) = (identity.id.clone(), method(other));
+                return Err(AuthError::WrongMethod { id, registered, presented: "SAS token" });
             }
         };
+        match &identity.id.module {
+            None if !self.sas.devices => Err(AuthError::SasSwitchedOff("devices")),
+            Some(_) if !self.sas.modules => Err(AuthError::SasSwitchedOff("modules")),
+            _ => Ok(keys),
+        }
+    }
+
+    /// A token without `skn` is checked with the keys of the identity itself, and must name exactly it.
+    fn own_proof(&self, token: &SasToken<'_>, id: &IdentityId, keys: &KeyPair) -> Result<Proof, AuthError> {
         let segments = self.segments_after_host(token)?;
         if !names_exactly(without_api_version(&segments), id) {
             return Err(wrong_resource(token, id));
         }
         let key = signing_key(token, &keys.primary, &keys.secondary)?;
-        Ok(Proof::own_key(key))
+        Ok(Proof::OwnKey(key.clone()))
     }
 
     /// A token with `skn` is checked with the policy's keys and may cover more than one identity.
@@ -307,7 +356,7 @@ impl Authority<'_> {
         if !covers(without_api_version(&segments), id) {
             return Err(wrong_resource(token, id));
         }
-        Ok(Proof::policy_key(name, key))
+        Ok(Proof::PolicyKey { policy: name.to_owned(), key: key.clone() })
     }
 
     fn signing_policy<'s>(
@@ -349,6 +398,16 @@ impl Authority<'_> {
             Some(parent) if parent.identity().status == Status::Enabled => Ok(Some(parent)),
             _ => Err(AuthError::ParentDisabled(device)),
         }
+    }
+}
+
+/// How an identity proves itself, in the operator's words.
+fn method(authentication: &Authentication) -> &'static str {
+    match authentication {
+        Authentication::Sas(_) => "SAS token",
+        Authentication::SelfSigned(_) => "X.509 thumbprint",
+        Authentication::CertificateAuthority => "X.509 CA",
+        Authentication::None => "nothing (type none)",
     }
 }
 

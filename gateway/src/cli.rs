@@ -13,6 +13,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use crate::cli::audit::AuditVerb;
 use crate::cli::backup::BackupVerb;
 use crate::cli::c2d::{C2dVerb, SEND_EXAMPLES};
+use crate::cli::cert::CertVerb;
 use crate::cli::credential::{ConnectionStringVerb, SHOW_EXAMPLES, TOKEN_EXAMPLES, TokenArgs};
 use crate::cli::doctor::DoctorArgs;
 use crate::cli::events::MonitorArgs;
@@ -26,6 +27,7 @@ use crate::config::{self, Config, ServeFlags};
 mod audit;
 mod backup;
 mod c2d;
+mod cert;
 mod credential;
 mod doctor;
 mod events;
@@ -100,6 +102,9 @@ enum Verb {
     /// Messages to devices
     #[command(subcommand, after_help = SEND_EXAMPLES)]
     C2dMessage(C2dVerb),
+    /// Certificates of devices, and the CAs that sign them
+    #[command(subcommand)]
+    Cert(CertVerb),
     /// Print what devices send, as it arrives
     #[command(after_help = MONITOR_EXAMPLES)]
     MonitorEvents(MonitorArgs),
@@ -146,6 +151,7 @@ impl CommandLine {
             Verb::GenerateSasToken(arguments) => done(wait_for(arguments.run())?),
             Verb::C2dMessage(verb) => done(wait_for(verb.run())?),
             Verb::Backup(verb) => done(verb.run()),
+            Verb::Cert(verb) => wait_for(verb.run())?,
             Verb::MonitorEvents(arguments) => wait_for(arguments.run())?,
             Verb::Audit(verb) => wait_for(verb.run())?,
             Verb::Completions(arguments) => done(arguments.run(CommandLine::command())),
@@ -281,6 +287,20 @@ mod tests {
             "portcullis backup create --output f --data-dir x",
             "portcullis backup verify f",
             "portcullis backup restore f --data-dir x",
+            "portcullis cert ca create --name fleet --vd 30 --od x --signed-by a.pem --signed-by-key k.pem",
+            "portcullis cert ca enrol --name fleet --verified fleet.pem",
+            "portcullis cert ca enrol --name fleet --verified --reason why fleet.pem --ca ca.pem",
+            "portcullis cert ca list -o table",
+            "portcullis cert ca verify --name fleet",
+            "portcullis cert ca verify --name fleet --ca-cert fleet.pem --ca-key k.pem",
+            "portcullis cert ca verify --name fleet --proof proof.pem",
+            "portcullis cert ca remove --name fleet",
+            "portcullis cert device issue --device-id pump-7 -m camera --ca-cert fleet.pem",
+            "portcullis cert device issue -d pump-7 --self-signed --valid-days 1 --name new",
+            "portcullis cert device rotate -d pump-7 --new new.pem",
+            "portcullis cert device rotate -d pump-7 -m camera --finish",
+            "portcullis cert thumbprint --sha1 pump-7.pem",
+            "portcullis cert inspect pump-7.pem -d pump-7 -m camera --ca-cert fleet.pem",
             "portcullis config check",
             "portcullis config print --data-dir x",
         ] {
@@ -313,6 +333,12 @@ mod tests {
             "portcullis connection-string show --module-id mod1",
             "portcullis connection-string show --policy-name p -d pump-7",
             "portcullis generate-sas-token --duration 0",
+            "portcullis cert device issue -d pump-7",
+            "portcullis cert device issue -d pump-7 --self-signed --ca-cert fleet.pem",
+            "portcullis cert device rotate -d pump-7",
+            "portcullis cert ca enrol --name a/b fleet.pem",
+            "portcullis cert ca enrol --name fleet --reason why fleet.pem",
+            "portcullis cert ca create --name ../x",
             "portcullis monitor-events --output table",
             "portcullis monitor-events --count 0",
         ] {

@@ -13,6 +13,8 @@ use std::path::PathBuf;
 use portcullis_registry::credential::SymmetricKey;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
+use crate::auth::SasSwitches;
+
 mod draft;
 mod host_name;
 mod limits;
@@ -42,6 +44,8 @@ pub struct Config {
     pub ops_listen: Listen,
     /// The operator's own server certificate; none: the hub has one made by its own CA.
     pub certificate: Option<CertificateFiles>,
+    /// Who may prove itself by a SAS token.
+    pub sas: SasSwitches,
     pub log_filter: Targets,
     pub log_format: LogFormat,
     pub limits: Limits,
@@ -136,6 +140,7 @@ impl Default for Config {
             https_listen: Listen::everywhere(HTTPS_PORT_DEFAULT, Some(HTTPS_PORT_FALLBACK)),
             ops_listen: Listen { addrs: vec![OPS_DEFAULT], fallback_port: None, defaulted: true },
             certificate: None,
+            sas: SasSwitches { devices: true, modules: true },
             // The telemetry bus logs its own links at `info`; nobody who runs a hub asked for that.
             log_filter: Targets::new()
                 .with_default(LevelFilter::INFO)

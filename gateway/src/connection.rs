@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use portcullis_registry::id::IdentityId;
 use portcullis_registry::policy::Rights;
+use rustls_pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{sleep_until, timeout_at};
@@ -18,7 +19,7 @@ use tokio_rustls::server::TlsStream;
 use tracing::Instrument;
 
 use crate::admin::Commands;
-use crate::auth::{AuthError, Face, Origin, Who};
+use crate::auth::{AuthError, Evidence, Face, Origin, Who};
 use crate::doors::Place;
 use crate::events::Details;
 use crate::hub::Hub;
@@ -35,6 +36,9 @@ use crate::wire::{Wire, WireError};
 pub trait DeviceStream: AsyncRead + AsyncWrite + Unpin + Send {
     /// The peer is known now and may send packets of this length.
     fn allow(&mut self, packet_bytes_max: usize);
+
+    /// The certificates the peer showed, its own first; it has proven to hold the key of that one.
+    fn certificates(&self) -> Option<&[CertificateDer<'static>]>;
 }
 
 /// The TLS connection of one device.
@@ -120,11 +124,19 @@ async fn converse<S: DeviceStream>(
 impl DeviceStream for DeviceTls {
     /// TLS keeps no packets.
     fn allow(&mut self, _packet_bytes_max: usize) {}
+
+    fn certificates(&self) -> Option<&[CertificateDer<'static>]> {
+        self.get_ref().1.peer_certificates()
+    }
 }
 
 impl DeviceStream for WebSocket<DeviceTls> {
     fn allow(&mut self, packet_bytes_max: usize) {
         self.set_message_bytes_max(packet_bytes_max);
+    }
+
+    fn certificates(&self) -> Option<&[CertificateDer<'static>]> {
+        self.carrier().certificates()
     }
 }
 
@@ -190,7 +202,10 @@ impl<S: DeviceStream> TlsEstablished<S> {
             .map_err(|error| self.refuse_claim(hub, &error))?;
         let password = connect.password.as_ref().map(|password| password.as_str());
         let verdict = match &claim {
-            Claim::Device { host, id, .. } => self.device_verdict(hub, host, id, password),
+            Claim::Device { host, id, .. } => {
+                let evidence = Evidence { password, certificates: self.wire.stream().certificates() };
+                self.device_verdict(hub, host, id, evidence)
+            }
             Claim::Service { host, policy, .. } => self.service_verdict(hub, host, policy, password),
         };
         hub.metrics.auth_duration.observe(started.elapsed().as_secs_f64());
@@ -208,12 +223,12 @@ impl<S: DeviceStream> TlsEstablished<S> {
         hub: &Hub,
         host: &str,
         id: &IdentityId,
-        password: Option<&str>,
+        evidence: Evidence<'_>,
     ) -> Result<Who, AuthError> {
         tracing::Span::current().record("identity", tracing::field::display(id));
         hub.check_host(host)?;
         let policies = hub.policies();
-        hub.authority(&policies).verify(id, password, hub.clock.wall()).map(Who::Device)
+        hub.authority(&policies).verify(id, evidence, hub.clock.wall()).map(Who::Device)
     }
 
     fn service_verdict(

@@ -32,6 +32,7 @@ use crate::listener::Accepted;
 use crate::websocket::WebSocket;
 
 mod audit;
+mod authorities;
 mod bulk;
 mod c2d_messages;
 mod caller;
@@ -89,7 +90,7 @@ pub async fn serve(hub: Arc<Hub>, router: Router, commands: Arc<Commands>, accep
 
 async fn handshake(hub: &Hub, stream: TcpStream, peer: SocketAddr) -> Option<TlsStream<TcpStream>> {
     let deadline = Instant::now() + hub.config.limits.handshake_time_max;
-    let handshake = hub.tls.https_acceptor().accept(stream);
+    let handshake = hub.tls.accept_https(stream);
     tokio::select! {
         () = hub.stopping.cancelled() => None,
         outcome = timeout_at(deadline.into(), handshake) => match outcome {

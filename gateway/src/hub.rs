@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::audit::Audit;
-use crate::auth::{AuthError, Authority, HostNames};
+use crate::auth::{AuthError, Authority, HostNames, Revoked, Trust, TrustStore, VerifiedIdentity};
 use crate::bus::Bus;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -34,6 +34,8 @@ pub struct Hub {
     pub clock: Clock,
     pub hosts: HostNames,
     pub tls: ServerTls,
+    /// The enrolled CAs.
+    pub trust: TrustStore,
     pub registry: Arc<Registry>,
     pub sessions: Arc<SessionTable>,
     pub bus: Bus,
@@ -60,6 +62,7 @@ impl Hub {
         tls: ServerTls,
         registry: Arc<Registry>,
         policies: Policies,
+        trust: Trust,
     ) -> std::io::Result<Arc<Self>> {
         let limits = &config.limits;
         let mut metrics = Metrics::new();
@@ -69,6 +72,7 @@ impl Hub {
             clock: Clock::default(),
             hosts,
             tls,
+            trust: TrustStore::new(trust),
             registry,
             sessions: Arc::default(),
             bus: Bus::start()?,
@@ -115,9 +119,24 @@ impl Hub {
         Authority {
             registry: &self.registry,
             policies,
+            trust: &self.trust,
             hosts: &self.hosts,
+            sas: self.config.sas,
             decoy: &self.decoy,
             leeway: self.config.limits.sas_expiry_leeway,
+        }
+    }
+
+    /// Whether everything a live connection rests on still holds.
+    pub fn still_holds(&self, who: &VerifiedIdentity) -> Result<(), Revoked> {
+        who.still_holds(&self.policies(), &self.trust.current())
+    }
+
+    /// From now on these CAs vouch for devices; whoever rests on another one leaves.
+    pub fn set_trust(&self, trust: Trust) {
+        self.trust.set(trust);
+        for session in self.sessions.all() {
+            self.recheck(&session);
         }
     }
 
@@ -197,7 +216,7 @@ impl Hub {
     }
 
     fn recheck(&self, session: &Seated) {
-        if let Err(revoked) = session.who().still_holds(&self.policies()) {
+        if let Err(revoked) = self.still_holds(session.who()) {
             session.leave().order(CloseReason::from(revoked));
         }
     }

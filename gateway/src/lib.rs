@@ -10,6 +10,7 @@
 pub mod admin;
 pub mod audit;
 pub mod auth;
+pub mod authorities;
 pub mod bulk;
 pub mod bus;
 pub mod c2d;

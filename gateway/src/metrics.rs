@@ -31,6 +31,8 @@ pub struct Metrics {
     pub c2d_abandoned: Counter,
     pub c2d_delivery_duration: Histogram,
     pub requests_refused: Counter,
+    certificate_expiry: Family<Listener, Gauge>,
+    certificate_reloads: Family<Outcome, Counter>,
     attempts: Family<Outcome, Counter>,
     early_ends: Family<Reason, Counter>,
     disconnects: Family<Reason, Counter>,
@@ -41,6 +43,11 @@ pub struct Metrics {
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Outcome {
     outcome: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Listener {
+    listener: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -70,6 +77,8 @@ impl Metrics {
             c2d_abandoned: Counter::default(),
             c2d_delivery_duration: seconds(),
             requests_refused: Counter::default(),
+            certificate_expiry: Family::default(),
+            certificate_reloads: Family::default(),
             attempts: Family::default(),
             early_ends: Family::default(),
             disconnects: Family::default(),
@@ -84,6 +93,16 @@ impl Metrics {
         let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         let to = &mut self.registry;
         to.register("build", "The running version", version);
+        to.register(
+            "cert_expiry_timestamp_seconds",
+            "When the server certificate ends, in seconds since 1970",
+            self.certificate_expiry.clone(),
+        );
+        to.register(
+            "cert_reloads",
+            "Server certificates read anew, by outcome",
+            self.certificate_reloads.clone(),
+        );
         to.register("connections", "MQTT sessions now open", self.connections.clone());
         to.register("connection_attempts", "CONNECTs by outcome", self.attempts.clone());
         to.register(
@@ -160,6 +179,19 @@ impl Metrics {
             let waited = now.duration_since(message.enqueued).as_secs_f64();
             self.c2d_delivery_duration.observe(waited.max(0.0));
         }
+    }
+
+    /// Tells when the server certificate ends, in seconds since 1970.
+    pub fn set_certificate_expiry(&self, end: i64) {
+        for listener in ["mqtt", "https"] {
+            self.certificate_expiry.get_or_create(&Listener { listener }).set(end);
+        }
+    }
+
+    /// Counts a server certificate that was read anew, or could not be.
+    pub fn certificate_reloaded(&self, good: bool) {
+        let outcome = if good { "succeeded" } else { "failed" };
+        self.certificate_reloads.get_or_create(&Outcome { outcome }).inc();
     }
 
     /// Counts a CONNECT by its outcome.

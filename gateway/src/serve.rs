@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use anyhow::Context;
+use portcullis_registry::authority::Authorities;
 use portcullis_registry::backend::sqlite::SqliteBackend;
 use portcullis_registry::backup;
 use portcullis_registry::feedback::FeedbackLimits;
@@ -13,12 +14,13 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::admin::Commands;
-use crate::auth::HostNames;
+use crate::auth::{HostNames, Trust};
+use crate::authorities;
 use crate::cli::local::LocalAccess;
 use crate::config::{Config, Listen};
 use crate::doors::Doors;
 use crate::hub::Hub;
-use crate::tls::ServerTls;
+use crate::tls::{self, ServerTls};
 use crate::{connection, http, listener, policies, sweeper};
 
 /// A hub with its listeners bound and not yet accepting.
@@ -42,6 +44,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let _ = bound.print_welcome();
     let mut terminate = signal(SignalKind::terminate()).context("no signal handler")?;
     bound.accept();
+    hub.tasks.spawn(tls::reload::follow(Arc::clone(&hub)));
     let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
     say("ready");
     let failed = tokio::select! {
@@ -69,8 +72,10 @@ pub async fn bind(config: Config) -> anyhow::Result<Bound> {
     let registry = open_registry(&config).await?;
     let policies = policies::open(&registry, &config).await.context("the shared access policies")?;
     let hosts = HostNames::new(config.host_names(), ports(mqtt.iter().chain(&https)));
-    let hub =
-        Hub::new(config, hosts, tls, registry, policies).context("the telemetry bus and the audit record")?;
+    let trust = open_trust(&registry)?;
+    let hub = Hub::new(config, hosts, tls, registry, policies, trust)
+        .context("the telemetry bus and the audit record")?;
+    tls::reload::tell_end(&hub);
     Ok(Bound { hub, mqtt, https, ops, https_fell_back })
 }
 
@@ -203,6 +208,15 @@ async fn open_registry(config: &Config) -> anyhow::Result<Arc<Registry>> {
             Registry::open(Box::new(SqliteBackend::open(&directory)?), limits)
         });
     opened.await.context("the store's thread")?.context("the store")
+}
+
+/// The enrolled CAs. Ones that cannot be read are no reason to serve without them.
+fn open_trust(registry: &Registry) -> anyhow::Result<Trust> {
+    let authorities = match registry.meta(authorities::STORED) {
+        Some(bytes) => Authorities::decode(&bytes)?,
+        None => Authorities::default(),
+    };
+    Trust::new(authorities).context("a stored CA certificate")
 }
 
 /// Binds every address of a listener, or where the default port may not be had its fallback port.

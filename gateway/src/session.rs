@@ -74,7 +74,7 @@ async fn run_device<S>(
         hub.metrics.takeovers.inc();
     }
     // The identity may have changed between the verdict and the seat; from now on news reaches the seat.
-    if let Err(revoked) = who.still_holds(&hub.policies()) {
+    if let Err(revoked) = hub.still_holds(&who) {
         hub.metrics.connection_attempt(CloseReason::from(revoked).label());
         wire.send(&Packet::ConnAck { session_present: false, code: ConnectReturnCode::NotAuthorized });
         let _ = timeout(hub.config.limits.write_time_max, wire.flush()).await;
@@ -91,7 +91,7 @@ async fn run_device<S>(
         clean_session: connect.clean_session,
         keep_alive: connect.keep_alive,
         restored,
-        expires: who.expires().and_then(|end| end.checked_add(hub.config.limits.sas_expiry_leeway).ok()),
+        expires: who.expires(),
         will: connect.will.is_some(),
     };
     let consumer = hub.registry.attach(who.entry());
@@ -99,6 +99,12 @@ async fn run_device<S>(
     let mut session = Session::open(hub, wire, opening, feed, Standing::Seat(seat));
     session.will = connect.will;
     tracing::info!(identity = %who.id(), session_present = session.core.session_present(), "connected");
+    if who.is_weak() {
+        tracing::info!(
+            identity = %who.id(),
+            "the registered thumbprint is SHA-1, which can be forged; register the SHA-256 one"
+        );
+    }
     let at = Details { peer: Some(peer.ip().to_string()), ..Details::default() };
     hub.events.tell(EventName::Connected, who.id(), hub.clock.wall(), at.clone());
     let reason = session.converse(Some(&who)).await;
@@ -467,7 +473,7 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
 async fn publish_will(hub: Arc<Hub>, who: VerifiedIdentity, will: Will) {
     let role = Role::Device(who.id().clone());
     let Ok(PublishTopic::Telemetry { bag }) = topic::parse_publish(&role, &will.topic) else { return };
-    if who.still_holds(&hub.policies()).is_err() {
+    if hub.still_holds(&who).is_err() {
         return;
     }
     let incoming = Incoming { bag, payload: will.payload.clone(), retain: will.retain, will: true };

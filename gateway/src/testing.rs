@@ -34,8 +34,10 @@ use crate::websocket::WebSocket;
 use crate::wire::{Wire, WireError};
 
 mod log_check;
+pub mod openssl;
 pub mod shell;
 pub mod tools;
+pub mod x509;
 
 use log_check::LogCheck;
 
@@ -73,17 +75,22 @@ impl TestHub {
 
     /// A hub that differs from the default one.
     pub async fn start_with(settings: HubSettings) -> Self {
+        let (directory, flags) = Self::place(&settings);
+        Self::open(directory, flags, settings.environment).await
+    }
+
+    fn place(settings: &HubSettings) -> (TempDir, ServeFlags) {
         let directory = TempDir::new().expect("a temporary directory");
         let free = || "127.0.0.1:0".to_owned();
         let flags = ServeFlags {
             data_dir: Some(directory.path().join("data")),
-            hostname: Some(settings.hostname).filter(|name| !name.is_empty()),
+            hostname: Some(settings.hostname.clone()).filter(|name| !name.is_empty()),
             mqtt_listen: vec![settings.mqtt.map_or_else(free, |address| address.to_string())],
             https_listen: vec![settings.https.map_or_else(free, |address| address.to_string())],
             ops_listen: vec![free()],
             ..ServeFlags::default()
         };
-        Self::open(directory, flags, settings.environment).await
+        (directory, flags)
     }
 
     async fn open(directory: TempDir, flags: ServeFlags, settings: Vec<(String, String)>) -> Self {

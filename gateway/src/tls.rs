@@ -1,7 +1,9 @@
 //! TLS: what the listeners serve, and how our own clients trust a hub.
 //!
 //! TLS 1.2 and 1.3, ECDHE with authenticated encryption only, no early data. A client certificate is asked for where
-//! devices connect; `possession` says what it is worth. Sessions are resumed from tickets that the client keeps, so
+//! devices connect; `possession` says what it is worth. On the HTTPS port, where devices come over WebSockets and people
+//! with browsers, it is asked for of everybody who does not offer HTTP/2: browsers do and would pester their users, no
+//! device SDK does. The certificate shown can be replaced at any time (`reload`). Sessions are resumed from tickets that the client keeps, so
 //! the hub holds nothing for a peer that is away; who the peer is gets decided anew at each CONNECT all the same.
 //! Of a connection at rest rustls holds its keys, the peer's certificates and empty buffers.
 //!
@@ -17,19 +19,23 @@ use portcullis_certs::pem::{self, PemError};
 use portcullis_certs::server_cert::{ServerCert, ServerCertError};
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{ServerName, UnixTime};
-use rustls::server::NoServerSessionStorage;
+use rustls::server::{Acceptor, NoServerSessionStorage};
 use rustls::version::{TLS12, TLS13};
 use rustls::{
     ClientConfig, ConfigBuilder, RootCertStore, ServerConfig, SupportedProtocolVersion, WantsVerifier,
 };
 use rustls_platform_verifier::BuilderVerifierExt;
-use tokio_rustls::TlsAcceptor;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::server::TlsStream;
+use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
 
 use crate::config::{CertificateFiles, Config};
 
 mod data_dir;
 mod own_ca;
 mod possession;
+pub mod reload;
+mod served;
 #[cfg(test)]
 mod tests;
 
@@ -38,13 +44,17 @@ pub use own_ca::OwnCaError;
 
 use data_dir::DataDir;
 use possession::PossessionOnly;
+use served::Served;
 
 /// What the TLS listeners serve.
 #[derive(Debug)]
 pub struct ServerTls {
     mqtt: Arc<ServerConfig>,
+    /// For browsers and their like.
     https: Arc<ServerConfig>,
-    expires: Timestamp,
+    /// Asks for a client certificate.
+    https_devices: Arc<ServerConfig>,
+    served: Arc<Served>,
 }
 
 /// Why TLS cannot be served, or a server not trusted.
@@ -74,33 +84,31 @@ impl ServerTls {
     /// Serves the certificate that the configuration names, or one of the hub's own CA, made on the first start. The
     /// data directory is made, and closed to others, in either case.
     pub fn open_or_create(config: &Config) -> Result<Self, TlsError> {
-        let now = UnixTime::now();
-        let directory = DataDir::open(&config.data_dir)?;
-        let names: Vec<_> =
-            config.host_names().into_iter().filter_map(|name| ServerName::try_from(name).ok()).collect();
-        let cert = match &config.certificate {
-            Some(files) => given_certificate(files, &names, now)?,
-            None => own_ca::open_or_create(&directory, &names, &names_of_this_machine(), now)?,
-        };
-        Self::new(cert)
-    }
-
-    fn new(cert: ServerCert) -> Result<Self, TlsError> {
-        let expires = Timestamp::from_second(i64::try_from(cert.valid_until().as_secs()).unwrap_or(i64::MAX));
-        let (chain, key) = cert.into_parts();
+        let served = Arc::new(Served::new(load(config)?)?);
         let algorithms = aws_lc_rs::default_provider().signature_verification_algorithms;
         let proven = Arc::new(PossessionOnly { algorithms });
-        let mut mqtt = server_builder()?
-            .with_client_cert_verifier(proven)
-            .with_single_cert(chain.clone(), key.clone_key())?;
-        let mut https = server_builder()?.with_no_client_auth().with_single_cert(chain, key)?;
-        https.alpn_protocols = vec![b"http/1.1".to_vec()];
-        for config in [&mut mqtt, &mut https] {
-            config.session_storage = Arc::new(NoServerSessionStorage {});
-            config.ticketer = aws_lc_rs::Ticketer::new()?;
-            config.send_tls13_tickets = TICKETS;
+        let asks = |builder: ConfigBuilder<ServerConfig, WantsVerifier>| {
+            builder
+                .with_client_cert_verifier(Arc::clone(&proven) as _)
+                .with_cert_resolver(Arc::clone(&served) as _)
+        };
+        let mqtt = asks(server_builder()?);
+        let mut https_devices = asks(server_builder()?);
+        let mut https = server_builder()?.with_no_client_auth().with_cert_resolver(Arc::clone(&served) as _);
+        for config in [&mut https, &mut https_devices] {
+            config.alpn_protocols = vec![b"http/1.1".to_vec()];
         }
-        Ok(Self { mqtt: Arc::new(mqtt), https: Arc::new(https), expires: expires.unwrap_or(Timestamp::MAX) })
+        Ok(Self {
+            mqtt: with_tickets(mqtt)?,
+            https: with_tickets(https)?,
+            https_devices: with_tickets(https_devices)?,
+            served,
+        })
+    }
+
+    /// Reads the certificate again and shows it from the next handshake on. One that cannot be served changes nothing.
+    pub fn reload(&self, config: &Config) -> Result<(), TlsError> {
+        Ok(self.served.replace(load(config)?)?)
     }
 
     /// Where devices connect: asks for a client certificate.
@@ -108,15 +116,50 @@ impl ServerTls {
         TlsAcceptor::from(Arc::clone(&self.mqtt))
     }
 
-    /// Where services and operators connect: asks for none, or browsers would pester their users.
-    pub fn https_acceptor(&self) -> TlsAcceptor {
-        TlsAcceptor::from(Arc::clone(&self.https))
+    /// A handshake where services, operators and devices on WebSockets connect.
+    pub async fn accept_https<S>(&self, stream: S) -> io::Result<TlsStream<S>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+        let offers_http2 =
+            start.client_hello().alpn().is_some_and(|mut offered| offered.any(|name| name == b"h2"));
+        let config = if offers_http2 { &self.https } else { &self.https_devices };
+        start.into_stream(Arc::clone(config)).await
     }
 
     /// When the server's certificate ends.
     pub fn expires(&self) -> Timestamp {
-        self.expires
+        self.served.expires()
     }
+
+    /// The files the certificate and its key are read from.
+    pub fn files(&self, config: &Config) -> [PathBuf; 2] {
+        match &config.certificate {
+            Some(files) => [files.chain.clone(), files.key.clone()],
+            None => own_ca::FILES.map(|name| config.data_dir.join(name)),
+        }
+    }
+}
+
+/// The certificate that is to be served. The data directory is opened, and made if need be, in either case.
+fn load(config: &Config) -> Result<ServerCert, TlsError> {
+    let now = UnixTime::now();
+    let directory = DataDir::open(&config.data_dir)?;
+    let names: Vec<_> =
+        config.host_names().into_iter().filter_map(|name| ServerName::try_from(name).ok()).collect();
+    match &config.certificate {
+        Some(files) => given_certificate(files, &names, now),
+        None => Ok(own_ca::open_or_create(&directory, &names, &names_of_this_machine(), now)?),
+    }
+}
+
+/// Sessions are resumed from tickets; each listener has tickets of its own.
+fn with_tickets(mut config: ServerConfig) -> Result<Arc<ServerConfig>, rustls::Error> {
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.ticketer = aws_lc_rs::Ticketer::new()?;
+    config.send_tls13_tickets = TICKETS;
+    Ok(Arc::new(config))
 }
 
 /// TLS settings of a client that trusts the CA certificates in `ca`, or those of the operating system.

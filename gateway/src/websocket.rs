@@ -46,6 +46,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
         Self { stream, frames, unread: Bytes::new() }
     }
 
+    /// What carries the frames.
+    pub fn carrier(&self) -> &S {
+        &self.stream
+    }
+
     /// From now on messages may be this long.
     pub fn set_message_bytes_max(&mut self, message_bytes_max: usize) {
         self.frames.set_config(|config| {

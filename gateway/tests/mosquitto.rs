@@ -2,7 +2,10 @@
 
 use std::process::{Command, Output};
 
+use portcullis::testing::openssl::OpenSsl;
+use portcullis::testing::x509::thumbprints;
 use portcullis::testing::{TestHub, TestIdentity, tools, within};
+use portcullis_registry::identity::AuthenticationSpec;
 
 #[tokio::test]
 async fn mosquitto_pub_sends_telemetry() {
@@ -56,18 +59,63 @@ async fn mosquitto_pub_hears_that_a_token_is_not_accepted() {
     hub.stop().await;
 }
 
+#[tokio::test]
+async fn mosquitto_pub_proves_itself_with_certificates_made_by_openssl() {
+    let Some(mosquitto) = tools::mosquitto() else { return };
+    let openssl = OpenSsl::new();
+    openssl.self_signed("own", "/CN=own", "-newkey rsa:2048");
+    openssl.self_signed("fleet", "/CN=fleet", "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1");
+    let client = "basicConstraints=CA:FALSE\nextendedKeyUsage=clientAuth\n";
+    openssl.signed("pump-7", "/CN=pump-7", "fleet", client, "");
+    // A slash parts the names of a subject, unless it is escaped.
+    openssl.signed("camera", "/CN=pump-7\\/camera", "fleet", client, "");
+    let hub = TestHub::start().await;
+    hub.register("own", thumbprints(Some(openssl.shown("own", &[]).certificate()), None)).await;
+    let fleet =
+        serde_json::json!({ "certificate": openssl.read("fleet.pem"), "verified": true, "reason": "a test" });
+    assert_eq!(hub.rest().call("PUT", "/api/v1/certificate-authorities/fleet", Some(fleet)).await.0, 200);
+    let by_ca = || AuthenticationSpec::CertificateAuthority;
+    hub.register("pump-7", by_ca()).await;
+    hub.register("pump-7/camera", by_ca()).await;
+    hub.register("own/camera", thumbprints(Some(openssl.shown("own", &[]).certificate()), None)).await;
+    let mut events = hub.events().await;
+    for (id, certificate) in
+        [("own", "own"), ("own/camera", "own"), ("pump-7", "pump-7"), ("pump-7/camera", "camera")]
+    {
+        for version in ["tlsv1.2", "tlsv1.3"] {
+            let mut publish = mosquitto.publisher();
+            address(&mut publish, &hub, id, version);
+            publish.arg("--cert").arg(openssl.path(&format!("{certificate}.pem")));
+            publish.arg("--key").arg(openssl.path(&format!("{certificate}-key.pem")));
+            let topic = format!("devices/{}/messages/events/", id.replace('/', "/modules/"));
+            publish.args(["-t", &topic, "-m", id]);
+            let output = run(publish).await;
+            assert!(output.status.success(), "{id} {version}: {output:?}");
+            assert_eq!(events.take_message().await.payload, id);
+        }
+    }
+    let mut publish = mosquitto.publisher();
+    address(&mut publish, &hub, "pump-7", "tlsv1.2");
+    publish.arg("--cert").arg(openssl.path("own.pem")).arg("--key").arg(openssl.path("own-key.pem"));
+    publish.args(["-t", "devices/pump-7/messages/events/", "-m", "x"]);
+    let output = run(publish).await;
+    assert!(String::from_utf8_lossy(&output.stderr).contains("not authorised"), "{output:?}");
+    assert!(hub.last_refusal("pump-7").contains("signed by itself"), "{}", hub.last_refusal("pump-7"));
+    hub.stop().await;
+}
+
 /// The arguments by which a device comes in.
 fn login(command: &mut Command, hub: &TestHub, identity: &TestIdentity, token: &str) {
+    address(command, hub, &identity.id.to_string(), "tlsv1.2");
+    command.args(["-P", token]);
+}
+
+/// The arguments by which a device finds the hub and says who it is.
+fn address(command: &mut Command, hub: &TestHub, id: &str, version: &str) {
     let host = hub.hub.hosts.primary();
     command.args(["-h", host, "-p", &hub.mqtt.port().to_string(), "-V", "mqttv311", "-q", "1"]);
-    command.arg("--cafile").arg(hub.data_dir().join("ca.pem")).args(["--tls-version", "tlsv1.2"]);
-    command.args([
-        "-i",
-        &identity.id.to_string(),
-        "-u",
-        &format!("{host}/{}/?api-version=2021-04-12", identity.id),
-    ]);
-    command.args(["-P", token]);
+    command.arg("--cafile").arg(hub.data_dir().join("ca.pem")).args(["--tls-version", version]);
+    command.args(["-i", id, "-u", &format!("{host}/{id}/?api-version=2021-04-12")]);
 }
 
 async fn run(command: Command) -> Output {

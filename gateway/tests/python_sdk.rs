@@ -7,8 +7,11 @@ use std::process::Stdio;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use portcullis::mqtt::bag::PropertyBag;
+use portcullis::testing::openssl::OpenSsl;
+use portcullis::testing::x509::thumbprints;
 use portcullis::testing::{HubSettings, TestHub, TestIdentity, tools, within};
 use portcullis_registry::credential::SymmetricKey;
+use portcullis_registry::identity::AuthenticationSpec;
 use portcullis_registry::message::NewC2d;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
@@ -39,6 +42,79 @@ async fn the_python_sdk_hears_of_a_wrong_key_as_a_credential_error() {
         assert_eq!(device.exit_code().await, Some(2));
         hub.stop().await;
     }
+}
+
+#[tokio::test]
+async fn the_python_sdk_proves_itself_with_a_certificate_by_thumbprint_and_by_ca() {
+    let Some(python) = tools::python_sdk() else { return };
+    let openssl = OpenSsl::new();
+    openssl.self_signed("own", "/CN=anything", "-newkey rsa:2048");
+    openssl.self_signed("fleet", "/CN=fleet", "-newkey rsa:2048");
+    let client = "basicConstraints=CA:FALSE\nextendedKeyUsage=clientAuth\n";
+    openssl.signed("pump-7", "/CN=pump-7", "fleet", client, "");
+    for (certificate, transport) in
+        [("own", Transport::Mqtt), ("pump-7", Transport::Mqtt), ("own", Transport::WebSockets)]
+    {
+        let hub = TestHub::start_with(on_the_ports_of_the_sdk()).await;
+        let authentication = match certificate {
+            "own" => thumbprints(Some(openssl.shown("own", &[]).certificate()), None),
+            _ => AuthenticationSpec::CertificateAuthority,
+        };
+        enrol(&hub, &openssl).await;
+        hub.register("pump-7", authentication).await;
+        let mut events = hub.events().await;
+        let mut device =
+            PythonDevice::with_certificate(&python, &hub, &openssl, certificate, "pump-7", transport);
+        for event in ["connected", "subscribed", "sent"] {
+            assert_eq!(device.next_line().await, json!({ "event": event }));
+        }
+        assert_eq!(events.take_message().await.payload, "21.5 degrees");
+        let id = portcullis::testing::x509::identity("pump-7");
+        let message = NewC2d { body: "open".into(), ..NewC2d::default() };
+        hub.hub.registry.send(&id, message, hub.hub.clock.wall()).await.unwrap();
+        assert_eq!(device.next_line().await["data"], "open");
+        assert_eq!(device.exit_code().await, Some(0));
+        hub.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn the_python_sdks_modules_prove_themselves_with_certificates_too() {
+    let Some(python) = tools::python_sdk() else { return };
+    let openssl = OpenSsl::new();
+    openssl.self_signed("own", "/CN=anything", "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1");
+    openssl.self_signed("fleet", "/CN=fleet", "-newkey rsa:2048");
+    let client = "basicConstraints=CA:FALSE\nextendedKeyUsage=clientAuth\n";
+    openssl.signed("camera", "/CN=pump-7\\/camera", "fleet", client, "");
+    let hub = TestHub::start_with(on_the_ports_of_the_sdk()).await;
+    enrol(&hub, &openssl).await;
+    hub.register("pump-7", AuthenticationSpec::CertificateAuthority).await;
+    hub.register("pump-7/camera", AuthenticationSpec::CertificateAuthority).await;
+    hub.register("pump-7/lamp", thumbprints(Some(openssl.shown("own", &[]).certificate()), None)).await;
+    let mut events = hub.events().await;
+    for (id, certificate) in [("pump-7/camera", "camera"), ("pump-7/lamp", "own")] {
+        let mut module =
+            PythonDevice::with_certificate(&python, &hub, &openssl, certificate, id, Transport::Mqtt);
+        for event in ["connected", "sent"] {
+            assert_eq!(module.next_line().await, json!({ "event": event }));
+        }
+        assert_eq!(events.take_message().await.payload, "21.5 degrees");
+        assert_eq!(module.exit_code().await, Some(0));
+    }
+    // Another's certificate.
+    let mut module =
+        PythonDevice::with_certificate(&python, &hub, &openssl, "own", "pump-7/camera", Transport::Mqtt);
+    assert_eq!(module.next_line().await, json!({ "event": "refused" }));
+    assert_eq!(module.exit_code().await, Some(2));
+    assert!(hub.last_refusal("pump-7/camera").contains("signed by itself"));
+    hub.stop().await;
+}
+
+/// Has the hub trust the CA in `fleet.pem`.
+async fn enrol(hub: &TestHub, openssl: &OpenSsl) {
+    let fleet = json!({ "certificate": openssl.read("fleet.pem"), "verified": true, "reason": "a test" });
+    let enrolled = hub.rest().call("PUT", "/api/v1/certificate-authorities/fleet", Some(fleet)).await;
+    assert_eq!(enrolled.0, 200, "{}", enrolled.1);
 }
 
 /// The whole conversation of `outside/device.py`.
@@ -108,22 +184,52 @@ impl PythonDevice {
     ) -> Self {
         let host = hub.hub.hosts.primary();
         let key = key.to_base64();
+        let mut command = Self::command(python, hub, transport);
+        command.env(
+            "PORTCULLIS_TEST_CONNECTION_STRING",
+            format!("HostName={host};DeviceId={};SharedAccessKey={}", identity.id, key.as_str()),
+        );
+        Self::run(command)
+    }
+
+    /// One that shows the certificate in `{certificate}.pem`; a module when the id has a slash.
+    fn with_certificate(
+        python: &Path,
+        hub: &TestHub,
+        openssl: &OpenSsl,
+        certificate: &str,
+        id: &str,
+        transport: Transport,
+    ) -> Self {
+        let mut command = Self::command(python, hub, transport);
+        let (device, module) =
+            id.split_once('/').map_or((id, None), |(device, module)| (device, Some(module)));
+        command
+            .env("PORTCULLIS_TEST_CERTIFICATE", openssl.path(&format!("{certificate}.pem")))
+            .env("PORTCULLIS_TEST_KEY", openssl.path(&format!("{certificate}-key.pem")))
+            .env("PORTCULLIS_TEST_HOST", hub.hub.hosts.primary())
+            .env("PORTCULLIS_TEST_DEVICE", device);
+        if let Some(module) = module {
+            command.env("PORTCULLIS_TEST_MODULE", module);
+        }
+        Self::run(command)
+    }
+
+    fn command(python: &Path, hub: &TestHub, transport: Transport) -> Command {
         let websockets = match transport {
             Transport::Mqtt => "0",
             Transport::WebSockets => "1",
         };
-        let mut process = Command::new(python)
+        let mut command = Command::new(python);
+        command
             .env("PORTCULLIS_TEST_WEBSOCKETS", websockets)
             .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/outside/device.py"))
-            .env(
-                "PORTCULLIS_TEST_CONNECTION_STRING",
-                format!("HostName={host};DeviceId={};SharedAccessKey={}", identity.id, key.as_str()),
-            )
-            .env("PORTCULLIS_TEST_CA", hub.data_dir().join("ca.pem"))
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
+            .env("PORTCULLIS_TEST_CA", hub.data_dir().join("ca.pem"));
+        command
+    }
+
+    fn run(mut command: Command) -> Self {
+        let mut process = command.stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
         let lines = BufReader::new(process.stdout.take().unwrap()).lines();
         Self { process, lines }
     }

@@ -109,7 +109,7 @@ impl Thumbprint {
         if !digits.chars().all(|digit| digit.is_ascii_hexdigit()) {
             return Err(InvalidThumbprint::Digit);
         }
-        if !matches!(digits.len(), 40 | 64) {
+        if !matches!(digits.len(), SHA1_DIGITS | 64) {
             return Err(InvalidThumbprint::Length(digits.len()));
         }
         if digits.bytes().all(|digit| digit == b'0') {
@@ -120,6 +120,11 @@ impl Thumbprint {
 
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Whether it is a SHA-1 hash, for which two certificates can be made by now.
+    pub fn is_weak(&self) -> bool {
+        self.0.len() == SHA1_DIGITS
     }
 }
 
@@ -136,6 +141,14 @@ pub struct ThumbprintPair {
     pub secondary: Option<Thumbprint>,
 }
 
+impl ThumbprintPair {
+    /// Those that are there.
+    pub fn iter(&self) -> impl Iterator<Item = &Thumbprint> {
+        self.primary.iter().chain(&self.secondary)
+    }
+}
+
+const SHA1_DIGITS: usize = 40;
 const KEY_BYTES_MIN: usize = 16;
 const KEY_BYTES_MAX: usize = 64;
 

@@ -3,10 +3,12 @@
 //! The registry is a map in memory over a durable backend: reads touch the map only, a write answers after it is on
 //! stable storage. Time is an argument everywhere.
 //!
-//! Deliberately absent: sockets, MQTT, HTTP and their wire formats; X.509 beyond a registered thumbprint; any clock.
+//! Deliberately absent: sockets, MQTT, HTTP and their wire formats; X.509 beyond a registered thumbprint
+//! or CA certificate, which are bytes here; any clock.
 //! Domain types do not derive `Serialize`: what is written down is a promise kept in `record`, what is inside is not.
 
 pub mod activity;
+pub mod authority;
 pub mod backend;
 pub mod backup;
 pub mod credential;

@@ -1,47 +1,59 @@
 //! What a live connection rests on, kept so that a change of the registry can be held against it.
 
+use portcullis_certs::thumbprint::{Sha256Thumbprint, Thumbprints};
 use portcullis_registry::credential::{KeyPair, SymmetricKey};
 use portcullis_registry::identity::{Authentication, Identity};
 use portcullis_registry::policy::{Policies, Rights};
 
-/// The key a token was signed with, and whose key it was.
+use super::trust::Trust;
+
+/// The credential a connection was opened with.
 #[derive(Clone, Debug)]
-pub struct Proof {
-    key: SymmetricKey,
-    policy: Option<String>,
+pub enum Proof {
+    /// A token signed with a key of the identity itself.
+    OwnKey(SymmetricKey),
+    /// A token signed with a key of a shared access policy.
+    PolicyKey { policy: String, key: SymmetricKey },
+    /// The key of a certificate whose thumbprint is registered.
+    Thumbprint(Thumbprints),
+    /// The key of a certificate under the CA that has this certificate.
+    Authority(Sha256Thumbprint),
 }
 
 impl Proof {
-    /// Signed with a key of the identity itself.
-    pub(super) fn own_key(key: &SymmetricKey) -> Self {
-        Self { key: key.clone(), policy: None }
-    }
-
-    /// Signed with a key of a shared access policy.
-    pub(super) fn policy_key(policy: &str, key: &SymmetricKey) -> Self {
-        Self { key: key.clone(), policy: Some(policy.to_owned()) }
-    }
-
-    /// Whether the key is still one that admits this identity. Swapping primary and secondary changes nothing.
-    pub(super) fn holds(&self, identity: &Identity, policies: &Policies) -> bool {
-        match &self.policy {
-            None => match &identity.authentication {
-                Authentication::Sas(keys) => is_of(&self.key, keys),
-                Authentication::SelfSigned(_)
+    /// Whether the credential still admits this identity. Swapping primary and secondary changes nothing.
+    pub(super) fn holds(&self, identity: &Identity, policies: &Policies, trust: &Trust) -> bool {
+        match (self, &identity.authentication) {
+            (Proof::OwnKey(key), Authentication::Sas(keys)) => is_of(key, keys),
+            (Proof::PolicyKey { policy, key }, Authentication::Sas(_)) => {
+                policies.find(policy).is_some_and(|policy| {
+                    is_of(key, &policy.keys) && policy.rights.contains(Rights::DEVICE_CONNECT)
+                })
+            }
+            (Proof::Thumbprint(shown), Authentication::SelfSigned(registered)) => {
+                registered.iter().any(|own| shown.are_named_by(own.as_str()))
+            }
+            (Proof::Authority(certificate), Authentication::CertificateAuthority) => {
+                trust.is_verified(*certificate)
+            }
+            (
+                _,
+                Authentication::Sas(_)
+                | Authentication::SelfSigned(_)
                 | Authentication::CertificateAuthority
-                | Authentication::None => false,
-            },
-            Some(name) => policies.find(name).is_some_and(|policy| {
-                is_of(&self.key, &policy.keys) && policy.rights.contains(Rights::DEVICE_CONNECT)
-            }),
+                | Authentication::None,
+            ) => false,
         }
     }
 
     /// The value of `iothub-connection-auth-method` on telemetry.
     pub fn auth_method(&self) -> &'static str {
-        match self.policy {
-            None => r#"{"scope":"device","type":"sas","issuer":"iothub"}"#,
-            Some(_) => r#"{"scope":"hub","type":"sas","issuer":"iothub"}"#,
+        match self {
+            Proof::OwnKey(_) => r#"{"scope":"device","type":"sas","issuer":"iothub"}"#,
+            Proof::PolicyKey { .. } => r#"{"scope":"hub","type":"sas","issuer":"iothub"}"#,
+            Proof::Thumbprint(_) | Proof::Authority(_) => {
+                r#"{"scope":"device","type":"x509","issuer":"external"}"#
+            }
         }
     }
 }

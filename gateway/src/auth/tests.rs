@@ -1,7 +1,8 @@
 use std::sync::Arc;
 
+use portcullis_registry::authority::Authorities;
 use portcullis_registry::backend::sqlite::SqliteBackend;
-use portcullis_registry::id::{ModuleId, Precondition};
+use portcullis_registry::id::{DeviceId, ModuleId, Precondition};
 use portcullis_registry::identity::{AuthenticationSpec, IdentitySpec};
 use portcullis_registry::sas::sign;
 use portcullis_registry::store::RegistryLimits;
@@ -13,7 +14,9 @@ use super::*;
 struct World {
     registry: Arc<Registry>,
     policies: Policies,
+    trust: TrustStore,
     hosts: HostNames,
+    sas: SasSwitches,
     decoy: SymmetricKey,
     _directory: TempDir,
 }
@@ -37,6 +40,8 @@ impl World {
         Self {
             registry,
             policies: Policies::generate(),
+            trust: TrustStore::new(Trust::new(Authorities::default()).unwrap()),
+            sas: SasSwitches { devices: true, modules: true },
             hosts: HostNames::new(vec!["hub.example.test".into()], vec![8883]),
             decoy: SymmetricKey::generate(),
             _directory: directory,
@@ -47,7 +52,9 @@ impl World {
         Authority {
             registry: &self.registry,
             policies: &self.policies,
+            trust: &self.trust,
             hosts: &self.hosts,
+            sas: self.sas,
             decoy: &self.decoy,
             leeway: Duration::ZERO,
         }
@@ -60,7 +67,7 @@ impl World {
     }
 
     fn verify(&self, id: &str, token: &str) -> Result<VerifiedIdentity, AuthError> {
-        self.authority().verify(&identity(id), Some(token), now())
+        self.authority().verify(&identity(id), Evidence { password: Some(token), certificates: None }, now())
     }
 
     /// A token for `resource` signed with the primary key of `id`.
@@ -206,18 +213,21 @@ async fn t319_a_token_for_an_x509_identity_is_refused() {
     let world = World::new().await;
     let token = sign("hub.example.test/devices/x509", &SymmetricKey::generate(), IN_AN_HOUR, None);
     let refused = world.verify("x509", &token).unwrap_err();
-    assert_eq!(refused, AuthError::WrongMethod { id: identity("x509"), registered: "X.509 CA" });
+    assert_eq!(
+        refused,
+        AuthError::WrongMethod { id: identity("x509"), registered: "X.509 CA", presented: "SAS token" }
+    );
 }
 
 #[tokio::test]
 async fn t320_the_operator_hears_which_check_failed() {
     let world = World::new().await;
     let good = world.token("hub.example.test/devices/d1", "d1");
-    let unknown = world.authority().verify(&identity("nobody"), Some(&good), now()).unwrap_err();
+    let unknown = world.verify("nobody", &good).unwrap_err();
     assert_eq!(unknown.to_string(), "no identity nobody in the registry");
     let off = world.verify("off", &world.token("hub.example.test/devices/off", "off")).unwrap_err();
     assert_eq!(off.to_string(), "identity off is disabled");
-    let nothing = world.authority().verify(&identity("d1"), None, now()).unwrap_err();
+    let nothing = world.authority().verify(&identity("d1"), Evidence::default(), now()).unwrap_err();
     assert_eq!(nothing.outcome(), "no_credential");
     assert_eq!(world.verify("d1", "password").unwrap_err(), AuthError::Token(SasError::NotAToken));
 }
@@ -247,28 +257,29 @@ async fn t604_a_verdict_ends_with_what_it_rests_on() {
         ..IdentitySpec::sas_device(identity("d1"))
     };
     let keys = world.keys("d1");
+    let trust = world.trust.current();
     let replace = |spec| registry.replace(spec, Precondition::AnyVersion, now());
 
     // T613: swapped keys change nothing.
     replace(with(&keys.secondary, &keys.primary, Status::Enabled)).await.unwrap();
-    assert_eq!(own.still_holds(&world.policies), Ok(()));
+    assert_eq!(own.still_holds(&world.policies, &trust), Ok(()));
 
     replace(with(&keys.primary, &keys.secondary, Status::Disabled)).await.unwrap();
     for verdict in [&own, &by_policy, &of_module] {
-        assert_eq!(verdict.still_holds(&world.policies), Err(Revoked::Disabled));
+        assert_eq!(verdict.still_holds(&world.policies, &trust), Err(Revoked::Disabled));
     }
 
     let other = SymmetricKey::generate();
     replace(with(&other, &keys.secondary, Status::Enabled)).await.unwrap();
-    assert_eq!(own.still_holds(&world.policies), Err(Revoked::CredentialChanged));
-    assert_eq!(by_policy.still_holds(&world.policies), Ok(()));
-    assert_eq!(by_policy.still_holds(&Policies::generate()), Err(Revoked::CredentialChanged));
+    assert_eq!(own.still_holds(&world.policies, &trust), Err(Revoked::CredentialChanged));
+    assert_eq!(by_policy.still_holds(&world.policies, &trust), Ok(()));
+    assert_eq!(by_policy.still_holds(&Policies::generate(), &trust), Err(Revoked::CredentialChanged));
 
     // Made anew with the same keys: still another generation.
     registry.delete(&identity("d1"), Precondition::Absent).await.unwrap();
     registry.create(with(&keys.primary, &keys.secondary, Status::Enabled), now()).await.unwrap();
     for verdict in [&own, &by_policy, &of_module] {
-        assert_eq!(verdict.still_holds(&world.policies), Err(Revoked::Deleted));
+        assert_eq!(verdict.still_holds(&world.policies, &trust), Err(Revoked::Deleted));
     }
 }
 

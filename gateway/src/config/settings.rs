@@ -80,6 +80,18 @@ pub(super) const SETTINGS: &[Setting] = &[
         },
     },
     Setting {
+        key: "sas.devices",
+        help: "Whether devices may prove themselves by SAS tokens; if false, only certificates count.",
+        set: |draft, text| assign(&mut draft.config.sas.devices, text.switch()),
+        show: |config| Shown::Set(config.sas.devices.to_string()),
+    },
+    Setting {
+        key: "sas.modules",
+        help: "As sas.devices, for modules.",
+        set: |draft, text| assign(&mut draft.config.sas.modules, text.switch()),
+        show: |config| Shown::Set(config.sas.modules.to_string()),
+    },
+    Setting {
         key: "log.filter",
         help: "What is logged: off, error, warn, info, debug or trace; by module as in \"info,portcullis::auth=debug\".",
         set: |draft, text| assign(&mut draft.config.log_filter, parse_filter(text.one()?)),

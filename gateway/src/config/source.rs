@@ -13,11 +13,13 @@ pub(super) struct Given {
     pub(super) origin: Origin,
 }
 
-/// What was given: one text, several, or a section with nothing in it.
+/// What was given: one text, several, a switch, or a section with nothing in it.
 #[derive(Debug)]
 pub(super) enum Text {
     One(String),
     Many(Vec<String>),
+    /// TOML's `true` or `false`.
+    Switch(bool),
     EmptySection,
 }
 
@@ -53,7 +55,19 @@ impl Text {
     pub(super) fn one(&self) -> Result<&str, String> {
         match self {
             Self::One(text) => Ok(text),
+            Self::Switch(_) => Err("it is neither text nor number".to_owned()),
             Self::Many(_) | Self::EmptySection => Err("one value belongs here".to_owned()),
+        }
+    }
+
+    /// The position of a switch.
+    pub(super) fn switch(&self) -> Result<bool, String> {
+        match self {
+            Self::Switch(position) => Ok(*position),
+            other => {
+                let text = other.one()?;
+                text.parse().map_err(|_| format!("{text:?} is neither true nor false"))
+            }
         }
     }
 
@@ -63,7 +77,7 @@ impl Text {
             Self::One(text) if text.is_empty() => Ok(Vec::new()),
             Self::One(text) => Ok(text.split(',').map(str::trim).collect()),
             Self::Many(texts) => Ok(texts.iter().map(String::as_str).collect()),
-            Self::EmptySection => Err("a list belongs here".to_owned()),
+            Self::Switch(_) | Self::EmptySection => Err("a list belongs here".to_owned()),
         }
     }
 }
@@ -150,10 +164,11 @@ fn flatten(
             toml::Value::Array(values) => {
                 values.into_iter().map(scalar).collect::<Option<_>>().map(Text::Many)
             }
+            toml::Value::Boolean(position) => Some(Text::Switch(position)),
             value => scalar(value).map(Text::One),
         };
         let Some(text) = text else {
-            let reason = "it is neither text, number nor a list of texts".to_owned();
+            let reason = "it is neither text, number, switch nor a list of texts".to_owned();
             return Err(ConfigError::Invalid { key, origin: origin.clone(), reason });
         };
         layer.push(given(&key, text, origin.clone()));

@@ -13,7 +13,7 @@ use axum::response::{IntoResponse, Response};
 
 use portcullis_registry::id::{DeviceId, IdentityId, ModuleId};
 
-use crate::auth::{Face, Origin, VerifiedIdentity, VerifiedService};
+use crate::auth::{Evidence, Face, Origin, VerifiedIdentity, VerifiedService};
 use crate::http::problem::Problem;
 use crate::hub::Hub;
 
@@ -144,7 +144,11 @@ fn verify(parts: &Parts, hub: &Hub) -> Result<VerifiedService, Problem> {
 fn verify_device(parts: &Parts, hub: &Hub, id: &IdentityId) -> Result<VerifiedIdentity, Problem> {
     let token = token(parts)?;
     let policies = hub.policies();
-    let verdict = hub.authority(&policies).verify(id, Some(token), hub.clock.wall());
+    let verdict = hub.authority(&policies).verify(
+        id,
+        Evidence { password: Some(token), certificates: None },
+        hub.clock.wall(),
+    );
     verdict.map_err(|error| Problem::unauthorized(error.to_string()))
 }
 

@@ -7,6 +7,7 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
+use portcullis_registry::authority::AuthorityError;
 use portcullis_registry::backend::StoreError;
 use portcullis_registry::error::{RegistryError, SendError, SettleError};
 use portcullis_registry::id::{IdentityId, InvalidId};
@@ -14,6 +15,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::auth::AuthError;
+use crate::authorities::CaError;
 use crate::bulk::ChangeError;
 use crate::c2d::C2dError;
 use crate::d2c::IngestError;
@@ -161,6 +163,41 @@ impl From<IdentityError> for Problem {
         match error {
             IdentityError::Forbidden(error) => error.into(),
             IdentityError::Registry(error) => error.into(),
+        }
+    }
+}
+
+impl From<CaError> for Problem {
+    fn from(error: CaError) -> Self {
+        let text = error.to_string();
+        match error {
+            CaError::Forbidden(error) => error.into(),
+            CaError::Certificate(_)
+            | CaError::OutOfTime(_)
+            | CaError::NoProof { .. }
+            | CaError::Unreadable(_) => Self::argument_invalid(text),
+            CaError::Refused(error) => error.into(),
+            CaError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<AuthorityError> for Problem {
+    fn from(error: AuthorityError) -> Self {
+        let text = error.to_string();
+        match error {
+            AuthorityError::NotFound(_) => Self::not_found(text),
+            AuthorityError::AlreadyExists(_) | AuthorityError::SameCertificate(_) => {
+                Self::new(StatusCode::CONFLICT, "GenericConflict", text)
+            }
+            AuthorityError::PreconditionFailed(_) => {
+                Self::new(StatusCode::PRECONDITION_FAILED, "PreconditionFailed", text)
+            }
+            AuthorityError::TooMany => Self::new(StatusCode::FORBIDDEN, "GenericForbidden", text),
+            AuthorityError::AlreadyVerified(_)
+            | AuthorityError::NoCode(_)
+            | AuthorityError::CodeExpired { .. }
+            | AuthorityError::Reason => Self::argument_invalid(text),
         }
     }
 }

@@ -19,8 +19,8 @@ use super::openapi::{Answer, Shape, array, json, many, object, text};
 use super::problem::Problem;
 use super::wire::{DeviceOut, IdentityIn, ModuleOut};
 use super::{
-    audit, bulk, c2d_messages, caller, connections, device_side, devices, feedback, health, messages,
-    modules, openapi, policies, query, statistics, websocket,
+    audit, authorities, bulk, c2d_messages, caller, connections, device_side, devices, feedback, health,
+    messages, modules, openapi, policies, query, statistics, websocket,
 };
 use crate::hub::Hub;
 
@@ -218,6 +218,55 @@ pub fn routes() -> Vec<Route> {
         .takes(json::<policies::RegenerateIn>())
         .gives(json::<policies::PolicyOut>()),
         Route::delete("/api/v1/policies/{name}", OWNER, "Delete a shared access policy", policies::delete),
+        Route::get("/api/v1/certificate-authorities", READ, "List enrolled CAs", authorities::list)
+            .gives(many(object())),
+        Route::get("/api/v1/certificate-authorities/{name}", READ, "Show an enrolled CA", authorities::show)
+            .gives(object()),
+        Route::put(
+            "/api/v1/certificate-authorities/{name}",
+            WRITE,
+            "Enrol a CA, or with If-Match replace it; PEM text or JSON",
+            authorities::put,
+        )
+        .takes(object())
+        .gives(object()),
+        Route::post(
+            "/api/v1/certificate-authorities/{name}/verification-code",
+            WRITE,
+            "Make the code that a proof of the CA's key must name",
+            authorities::renew_code,
+        )
+        .gives(object()),
+        Route::post(
+            "/api/v1/certificate-authorities/{name}/verify",
+            WRITE,
+            "Verify a CA by a certificate that names the code",
+            authorities::verify,
+        )
+        .takes(object())
+        .gives(object()),
+        Route::delete(
+            "/api/v1/certificate-authorities/{name}",
+            WRITE,
+            "Forget a CA and close the connections that rest on it",
+            authorities::delete,
+        ),
+        Route::post(
+            "/api/v1/devices/{device}/certificate-verdict",
+            READ,
+            "Tell whether a certificate would let a device in",
+            authorities::judge_device,
+        )
+        .takes(object())
+        .gives(object()),
+        Route::post(
+            "/api/v1/devices/{device}/modules/{module}/certificate-verdict",
+            READ,
+            "Tell whether a certificate would let a module in",
+            authorities::judge_module,
+        )
+        .takes(object())
+        .gives(object()),
         Route::get(
             "/api/v1/devices/{device}/connections",
             READ,

@@ -26,6 +26,11 @@ impl LogCheck {
         self.announced.push(text.to_owned());
     }
 
+    pub(super) fn heard(&self, text: &str) -> bool {
+        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.iter().any(|line| line.contains(text))
+    }
+
     /// Fails the test on what was not announced.
     pub(super) fn check(self) {
         let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);

@@ -70,6 +70,15 @@ pub fn mosquitto() -> Option<Mosquitto> {
     })
 }
 
+/// The program `openssl`. Nothing is fetched, so a run without a network has it too.
+///
+/// # Panics
+/// When it is not there; the message says what to install.
+pub fn openssl() -> PathBuf {
+    let found = on_path("openssl").map(|programs| programs.join("openssl"));
+    found.expect("a tool of this test is missing: install openssl so that it is on PATH (Debian: openssl)")
+}
+
 /// How many tests of this run, in all its processes, were left out for want of a network; forgets them.
 pub fn take_skipped() -> usize {
     let record = skip_record();

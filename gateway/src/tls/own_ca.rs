@@ -135,6 +135,8 @@ pub(super) const CA: &str = "ca.pem";
 const CA_KEY: &str = "ca-key.pem";
 const SERVER: &str = "server.pem";
 const SERVER_KEY: &str = "server-key.pem";
+/// What is served is read from these.
+pub(super) const FILES: [&str; 2] = [SERVER, SERVER_KEY];
 /// A certificate is made anew at a start within this time of its end.
 const RENEW_BEFORE: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
@@ -149,7 +151,7 @@ mod tests {
 
     use super::*;
 
-    const FILES: [&str; 4] = [CA_KEY, CA, SERVER_KEY, SERVER];
+    const ALL_FILES: [&str; 4] = [CA_KEY, CA, SERVER_KEY, SERVER];
     const DAY: u64 = 24 * 60 * 60;
 
     struct Hub {
@@ -185,7 +187,7 @@ mod tests {
         }
 
         fn files(&self) -> [Option<String>; 4] {
-            FILES.map(|file| self.file(file))
+            ALL_FILES.map(|file| self.file(file))
         }
     }
 
@@ -199,7 +201,7 @@ mod tests {
         let cert = one.start().unwrap();
         other.start().unwrap();
         assert!(cert.covers(&name("hub.test")) && cert.covers(&name("127.0.0.1")));
-        for file in FILES {
+        for file in ALL_FILES {
             assert_ne!(one.file(file).unwrap(), other.file(file).unwrap(), "{file}");
             let mode = fs::metadata(one.path(file)).unwrap().permissions().mode() & 0o777;
             assert_eq!(mode, if file.contains("key") { 0o600 } else { 0o644 }, "{file}");
@@ -218,17 +220,17 @@ mod tests {
 
     #[test]
     fn t902_a_first_start_cut_short_anywhere_is_finished_by_the_next() {
-        for written in 0..FILES.len() {
+        for written in 0..ALL_FILES.len() {
             let hub = Hub::new();
             hub.start().unwrap();
             let before = hub.files();
-            FILES[written..].iter().for_each(|file| hub.remove(file));
-            fs::write(hub.path(&format!("{}.new", FILES[written])), "half").unwrap();
+            ALL_FILES[written..].iter().for_each(|file| hub.remove(file));
+            fs::write(hub.path(&format!("{}.new", ALL_FILES[written])), "half").unwrap();
             hub.start().unwrap();
             let after = hub.files();
             assert_eq!(after[..written], before[..written]);
             assert!(after.iter().all(Option::is_some));
-            assert!(!fs::exists(hub.path(&format!("{}.new", FILES[written]))).unwrap());
+            assert!(!fs::exists(hub.path(&format!("{}.new", ALL_FILES[written]))).unwrap());
         }
     }
 
@@ -284,7 +286,7 @@ mod tests {
 
     #[test]
     fn t906_a_damaged_or_missing_file_is_refused_and_never_made_up() {
-        for file in FILES {
+        for file in ALL_FILES {
             let hub = Hub::new();
             hub.start().unwrap();
             fs::write(hub.path(file), "").unwrap();

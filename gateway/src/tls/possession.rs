@@ -2,20 +2,35 @@
 //!
 //! A certificate is asked for and need not come. One that comes is bounded before a signature is looked at, and the
 //! handshake's signature is checked with its key, always: a public certificate alone gets nobody in (threats T403).
-//! Who signed it, for what and until when is decided at CONNECT, against the registry. A certificate that the
-//! signature check cannot read (X.509 version 1) ends the handshake.
+//! Only the key is taken from it, so that certificates of version 1 or with `CA:TRUE` are proven like any other
+//! (threats T402). Who signed it, for what and until when is decided at CONNECT, against the registry.
 
-use portcullis_certs::presented::{ChainRefused, PresentedChain};
+use portcullis_certs::presented::{BadSignature, ChainRefused, PresentedChain};
 use rustls::client::danger::HandshakeSignatureValid;
-use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls13_signature_with_raw_key};
+use rustls::pki_types::{CertificateDer, SignatureVerificationAlgorithm, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, PeerMisbehaved, SignatureScheme,
+};
 
 /// Asks for a client certificate, takes any, and has its key proven.
 #[derive(Debug)]
 pub(super) struct PossessionOnly {
     pub(super) algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl PossessionOnly {
+    /// The algorithms that a signature scheme may stand for.
+    fn algorithms_of(
+        &self,
+        scheme: SignatureScheme,
+    ) -> Result<&'static [&'static dyn SignatureVerificationAlgorithm], Error> {
+        let found = self.algorithms.mapping.iter().find(|(known, _)| *known == scheme);
+        found
+            .map(|(_, algorithms)| *algorithms)
+            .ok_or(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme.into())
+    }
 }
 
 impl ClientCertVerifier for PossessionOnly {
@@ -44,13 +59,22 @@ impl ClientCertVerifier for PossessionOnly {
         Err(Error::InvalidCertificate(refused))
     }
 
+    /// In TLS 1.2 a scheme does not say which curve: each that fits is tried.
     fn verify_tls12_signature(
         &self,
         message: &[u8],
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, dss, &self.algorithms)
+        let chain = own_certificate(cert)?;
+        for algorithm in self.algorithms_of(dss.scheme)? {
+            match chain.verify_signature(*algorithm, message, dss.signature()) {
+                Ok(()) => return Ok(HandshakeSignatureValid::assertion()),
+                Err(BadSignature::OtherKeyType) => {}
+                Err(BadSignature::Invalid) => break,
+            }
+        }
+        Err(Error::InvalidCertificate(CertificateError::BadSignature))
     }
 
     fn verify_tls13_signature(
@@ -59,10 +83,17 @@ impl ClientCertVerifier for PossessionOnly {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &self.algorithms)
+        let chain = own_certificate(cert)?;
+        verify_tls13_signature_with_raw_key(message, &chain.public_key(), dss, &self.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.algorithms.supported_schemes()
     }
+}
+
+/// The peer's certificate, for its key.
+fn own_certificate<'a>(certificate: &'a CertificateDer<'a>) -> Result<PresentedChain<'a>, Error> {
+    PresentedChain::parse(certificate, &[])
+        .map_err(|_| Error::InvalidCertificate(CertificateError::BadEncoding))
 }

@@ -5,6 +5,10 @@ JSON object a line on standard output. Exits 0 after the whole conversation, 2 w
 
 The connection string is in PORTCULLIS_TEST_CONNECTION_STRING, the file of the hub's CA in PORTCULLIS_TEST_CA.
 PORTCULLIS_TEST_WEBSOCKETS=1 takes MQTT over WebSockets, on port 443.
+
+With PORTCULLIS_TEST_CERTIFICATE and PORTCULLIS_TEST_KEY, the files of a client certificate and its key, there is no
+connection string: PORTCULLIS_TEST_HOST, PORTCULLIS_TEST_DEVICE and, for a module, PORTCULLIS_TEST_MODULE say who it is.
+A module only sends: the SDK takes no cloud-to-device messages for modules.
 """
 
 import json
@@ -12,7 +16,7 @@ import os
 import queue
 import sys
 
-from azure.iot.device import IoTHubDeviceClient, Message
+from azure.iot.device import IoTHubDeviceClient, IoTHubModuleClient, Message, X509
 from azure.iot.device.exceptions import CredentialError
 
 WAIT_MAX_SECONDS = 60
@@ -30,9 +34,11 @@ def converse(client):
     client.connect()
     tell("connected")
 
+    is_module = isinstance(client, IoTHubModuleClient)
     received = queue.Queue()
-    client.on_message_received = received.put  # subscribes, and returns after the SUBACK
-    tell("subscribed")
+    if not is_module:
+        client.on_message_received = received.put  # subscribes, and returns after the SUBACK
+        tell("subscribed")
 
     message = Message("21.5 degrees")
     message.message_id = "reading 1/é"
@@ -42,6 +48,8 @@ def converse(client):
     message.custom_properties["größe"] = "a/b+c"
     client.send_message(message)  # returns after the PUBACK
     tell("sent")
+    if is_module:
+        return
 
     message = received.get(timeout=WAIT_MAX_SECONDS)
     tell(
@@ -54,15 +62,32 @@ def converse(client):
     )
 
 
-def main():
+def new_client():
     with open(os.environ["PORTCULLIS_TEST_CA"], encoding="ascii") as file:
         ca = file.read()
-    client = IoTHubDeviceClient.create_from_connection_string(
-        os.environ["PORTCULLIS_TEST_CONNECTION_STRING"],
-        server_verification_cert=ca,
-        connection_retry=False,
-        websockets=os.environ.get("PORTCULLIS_TEST_WEBSOCKETS") == "1",
-    )
+    options = {
+        "server_verification_cert": ca,
+        "connection_retry": False,
+        "websockets": os.environ.get("PORTCULLIS_TEST_WEBSOCKETS") == "1",
+    }
+    certificate = os.environ.get("PORTCULLIS_TEST_CERTIFICATE")
+    if certificate is None:
+        return IoTHubDeviceClient.create_from_connection_string(
+            os.environ["PORTCULLIS_TEST_CONNECTION_STRING"], **options
+        )
+    identity = {
+        "x509": X509(cert_file=certificate, key_file=os.environ["PORTCULLIS_TEST_KEY"]),
+        "hostname": os.environ["PORTCULLIS_TEST_HOST"],
+        "device_id": os.environ["PORTCULLIS_TEST_DEVICE"],
+    }
+    module = os.environ.get("PORTCULLIS_TEST_MODULE")
+    if module is None:
+        return IoTHubDeviceClient.create_from_x509_certificate(**identity, **options)
+    return IoTHubModuleClient.create_from_x509_certificate(module_id=module, **identity, **options)
+
+
+def main():
+    client = new_client()
     try:
         converse(client)
     except CredentialError:

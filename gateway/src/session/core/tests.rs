@@ -604,7 +604,7 @@ fn a_command_is_acknowledged_once_done_and_answered_if_the_answer_is_wanted() {
         body: Bytes::from_static(b"x"),
     };
     let asked = |packet_id| Action::Command { packet_id, rid: "1".into(), command: command.clone() };
-    let mut ask = |bench: &mut Bench, packet_id: u16| {
+    let ask = |bench: &mut Bench, packet_id: u16| {
         let packet = Packet::Publish(Publish {
             payload: Bytes::from_static(b"x"),
             ..match publish("$admin/GET/devices/?$rid=1", Some(packet_id)) {

@@ -1,0 +1,73 @@
+//! Why a connection or call was refused, as the operator hears it; the peer hears one answer whatever the reason.
+
+use portcullis_registry::id::{DeviceId, IdentityId};
+use portcullis_registry::policy::Rights;
+use portcullis_registry::sas::SasError;
+
+use super::X509Error;
+
+/// The exact reason why a connection or call was refused: for the operator's eyes.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AuthError {
+    #[error("no identity {0} in the registry")]
+    UnknownIdentity(IdentityId),
+    #[error("identity {0} is disabled")]
+    Disabled(IdentityId),
+    #[error("device {0} of this module is disabled")]
+    ParentDisabled(DeviceId),
+    #[error(
+        "no credential was presented; identity {0} authenticates by SAS token, so the password must hold one"
+    )]
+    NoToken(IdentityId),
+    #[error("no client certificate was presented; identity {id} authenticates by {registered}")]
+    NoCertificate { id: IdentityId, registered: &'static str },
+    #[error("identity {id} authenticates by {registered}, not by {presented}")]
+    WrongMethod { id: IdentityId, registered: &'static str, presented: &'static str },
+    #[error("this hub takes no SAS tokens from {0} (setting sas.{0})")]
+    SasSwitchedOff(&'static str),
+    #[error("{0}")]
+    Certificate(X509Error),
+    #[error("token: {0}")]
+    Token(SasError),
+    #[error("token is for host {presented:?}; this hub is {expected}")]
+    WrongHost { presented: String, expected: String },
+    #[error("token covers {presented:?}, which is not {wanted:?}")]
+    WrongResource { presented: String, wanted: String },
+    #[error("no shared access policy {0:?}")]
+    UnknownPolicy(String),
+    #[error("token names no shared access policy (skn)")]
+    PolicyMissing,
+    #[error("user name says policy {claimed:?}, token says {presented:?}")]
+    PolicyMismatch { claimed: String, presented: String },
+    #[error("policy {policy:?} lacks the right {wanted}")]
+    RightMissing { policy: String, wanted: Rights },
+}
+
+impl AuthError {
+    /// The metric label: a public, fixed set of words.
+    pub fn outcome(&self) -> &'static str {
+        match self {
+            AuthError::UnknownIdentity(_) => "unknown_device",
+            AuthError::Disabled(_) | AuthError::ParentDisabled(_) => "disabled",
+            AuthError::NoToken(_) | AuthError::NoCertificate { .. } => "no_credential",
+            AuthError::WrongMethod { .. } => "wrong_auth_method",
+            AuthError::SasSwitchedOff(_) => "sas_switched_off",
+            AuthError::Certificate(error) => error.outcome(),
+            AuthError::Token(SasError::Expired { .. }) => "sas_expired",
+            AuthError::Token(SasError::SignatureMismatch) => "sas_bad_signature",
+            AuthError::Token(_) => "sas_malformed",
+            AuthError::WrongHost { .. } => "hub_unknown",
+            AuthError::WrongResource { .. } => "sas_wrong_audience",
+            AuthError::UnknownPolicy(_) | AuthError::PolicyMissing | AuthError::PolicyMismatch { .. } => {
+                "unknown_policy"
+            }
+            AuthError::RightMissing { .. } => "right_missing",
+        }
+    }
+}
+
+impl From<X509Error> for AuthError {
+    fn from(error: X509Error) -> Self {
+        Self::Certificate(error)
+    }
+}

@@ -1,0 +1,141 @@
+//! Verdicts on client certificates: by registered thumbprint, or by an enrolled CA and the name in the certificate.
+//!
+//! That the peer holds the certificate's key was proven in the handshake; here is decided what it is worth. Every
+//! refusal says what was seen and what was wanted.
+//!
+//! Source: IoT Hub, "Authenticate identities with X.509 certificates".
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use portcullis_certs::chain::{self, ChainError};
+use portcullis_certs::name::NoCommonName;
+use portcullis_certs::presented::{ChainRefused, OutOfTime, PresentedChain};
+use portcullis_certs::thumbprint::Thumbprints;
+use portcullis_registry::authority::AuthorityName;
+use portcullis_registry::credential::ThumbprintPair;
+use portcullis_registry::id::IdentityId;
+use rustls_pki_types::{CertificateDer, UnixTime};
+
+use super::Proof;
+use super::trust::Trust;
+
+/// Why a client certificate does not admit its bearer: for the operator's eyes.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum X509Error {
+    #[error("{0}")]
+    Refused(ChainRefused),
+    #[error("the client certificate {0}")]
+    OutOfTime(OutOfTime),
+    #[error(
+        "the client certificate has thumbprint {sha256} (SHA-1 {sha1}); registered: {registered}",
+        sha256 = presented.sha256, sha1 = presented.sha1
+    )]
+    OtherThumbprint { presented: Thumbprints, registered: String },
+    #[error("client certificate: {0}")]
+    Chain(ChainError),
+    #[error(
+        "the client certificate is signed by CA {0}, which is enrolled but not verified; \
+         `portcullis cert ca verify --name {0}` does that"
+    )]
+    NotVerified(AuthorityName),
+    #[error("{reason}; wanted is the common name {wanted:?}")]
+    NoCommonName { reason: NoCommonName, wanted: String },
+    #[error("the client certificate's common name is {seen:?}, wanted is {wanted:?}")]
+    OtherCommonName { seen: String, wanted: String },
+}
+
+/// What a certificate proves, and how long.
+pub(super) struct Verdict {
+    pub(super) proof: Proof,
+    /// The first moment at which it no longer holds.
+    pub(super) expires: Option<Timestamp>,
+    /// Rests on a SHA-1 thumbprint alone.
+    pub(super) weak: bool,
+}
+
+impl X509Error {
+    /// The metric label.
+    pub(super) fn outcome(&self) -> &'static str {
+        match self {
+            X509Error::Refused(_) => "x509_malformed",
+            X509Error::OutOfTime(OutOfTime::Expired(_)) => "x509_expired",
+            X509Error::OutOfTime(OutOfTime::NotYetValid(_)) => "x509_not_yet_valid",
+            X509Error::OtherThumbprint { .. } => "x509_thumbprint_mismatch",
+            X509Error::Chain(ChainError::OutOfTime { when: OutOfTime::Expired(_), .. }) => "x509_expired",
+            X509Error::Chain(_) => "x509_chain_untrusted",
+            X509Error::NotVerified(_) => "x509_ca_unverified",
+            X509Error::NoCommonName { .. } | X509Error::OtherCommonName { .. } => "x509_name_mismatch",
+        }
+    }
+}
+
+/// What the peer showed, bounded and readable.
+pub(super) fn parse<'a>(certificates: &'a [CertificateDer<'a>]) -> Result<PresentedChain<'a>, X509Error> {
+    PresentedChain::parse_all(certificates).map_err(X509Error::Refused)
+}
+
+/// By thumbprint: the certificate must be one of the two registered, and hold now. Who signed it, for what, and
+/// whether it is a CA's makes no difference.
+pub(super) fn by_thumbprint(
+    chain: &PresentedChain<'_>,
+    registered: &ThumbprintPair,
+    now: Timestamp,
+) -> Result<Verdict, X509Error> {
+    let presented = chain.thumbprints();
+    let mut matching = registered.iter().filter(|own| presented.are_named_by(own.as_str())).peekable();
+    if matching.peek().is_none() {
+        let registered: Vec<_> = registered.iter().map(ToString::to_string).collect();
+        return Err(X509Error::OtherThumbprint { presented, registered: registered.join(" and ") });
+    }
+    let weak = matching.all(|own| own.is_weak());
+    chain.check_time(unix_time(now)).map_err(X509Error::OutOfTime)?;
+    Ok(Verdict { proof: Proof::Thumbprint(presented), expires: end_of(chain.valid_until()), weak })
+}
+
+/// By CA: the chain must lead to an enrolled and verified one, and the certificate must name exactly this identity.
+pub(super) fn by_authority(
+    chain: &PresentedChain<'_>,
+    id: &IdentityId,
+    trust: &Trust,
+    now: Timestamp,
+) -> Result<Verdict, X509Error> {
+    let now = unix_time(now);
+    let found = chain::verify(chain, &trust.verified(), now).map_err(|error| {
+        let mut pending = trust.pending().iter();
+        let pending = pending.find(|(_, anchor)| chain::verify(chain, &[anchor], now).is_ok());
+        pending.map_or(X509Error::Chain(error), |(name, _)| X509Error::NotVerified(name.clone()))
+    })?;
+    // IoT Hub: a module's certificate names `device/module`, which is how an id is written here.
+    let wanted = id.to_string();
+    match chain.common_name() {
+        Ok(seen) if seen == wanted => {}
+        Ok(seen) => {
+            // A stranger's text, but one a known CA has signed; bounded all the same.
+            let seen = seen.chars().take(NAME_CHARS_SHOWN).collect();
+            return Err(X509Error::OtherCommonName { seen, wanted });
+        }
+        Err(reason) => return Err(X509Error::NoCommonName { reason, wanted }),
+    }
+    let proof = Proof::Authority(found.anchor.thumbprints().sha256);
+    Ok(Verdict { proof, expires: end_of(found.valid_until), weak: false })
+}
+
+/// The work of a verdict by CA, for nothing: so that the time of a refusal does not tell which ids are registered and
+/// how (threats T320).
+pub(super) fn in_vain(chain: &PresentedChain<'_>, trust: &Trust, now: Timestamp) {
+    let _ = chain::verify(chain, &trust.verified(), unix_time(now));
+}
+
+/// A certificate still holds in its last second.
+fn end_of(last: UnixTime) -> Option<Timestamp> {
+    i64::try_from(last.as_secs()).ok().and_then(|last| Timestamp::from_second(last.checked_add(1)?).ok())
+}
+
+/// A time as certificates count it.
+pub(crate) fn unix_time(time: Timestamp) -> UnixTime {
+    UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(time.as_second()).unwrap_or(0)))
+}
+
+/// An id, a slash and an id, and some more to show that there is more.
+const NAME_CHARS_SHOWN: usize = 300;

@@ -1,0 +1,138 @@
+//! Follows the server certificate's files: a good new pair is shown from the next handshake on, a bad one changes
+//! nothing but a counter and the log. Looks at SIGHUP, and once a minute at the files.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+
+use crate::hub::Hub;
+
+/// Reloads when told to or when a file has changed, until the hub stops.
+pub async fn follow(hub: Arc<Hub>) {
+    let mut hangup = match signal(SignalKind::hangup()) {
+        Ok(hangup) => hangup,
+        Err(error) => return tracing::warn!(%error, "the server certificate is not followed"),
+    };
+    let mut files = Files::new(hub.tls.files(&hub.config));
+    let mut looks = interval_at(Instant::now() + LOOK_EVERY, LOOK_EVERY);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut next_reminder = Instant::now() + REMIND_EVERY;
+    loop {
+        tokio::select! {
+            () = hub.stopping.cancelled() => return,
+            _ = hangup.recv() => {
+                files.have_changed();
+                reload(&hub).await;
+            }
+            _ = looks.tick() => {
+                if files.have_changed() {
+                    reload(&hub).await;
+                } else if Instant::now() >= next_reminder {
+                    next_reminder = Instant::now() + REMIND_EVERY;
+                    tell_end(&hub);
+                }
+            }
+        }
+    }
+}
+
+/// Reads the certificate again. Whether it is shown now is told to the operator, and counted.
+pub async fn reload(hub: &Arc<Hub>) -> bool {
+    let reading = Arc::clone(hub);
+    let read = tokio::task::spawn_blocking(move || reading.tls.reload(&reading.config)).await;
+    let outcome = match read {
+        Ok(outcome) => outcome.map_err(anyhow::Error::new),
+        Err(error) => Err(anyhow::Error::new(error)),
+    };
+    hub.metrics.certificate_reloaded(outcome.is_ok());
+    match &outcome {
+        Ok(()) => {
+            tracing::info!(expires = %hub.tls.expires(), "the server certificate was read anew");
+            tell_end(hub);
+        }
+        Err(error) => {
+            let reason = format!("{error:#}");
+            tracing::warn!(reason, "the new server certificate is not shown; the old one stays");
+        }
+    }
+    outcome.is_ok()
+}
+
+/// Tells as a metric when the server certificate ends, and as a warning when that is soon.
+pub fn tell_end(hub: &Hub) {
+    let expires = hub.tls.expires();
+    hub.metrics.set_certificate_expiry(expires.as_second());
+    let left = expires.duration_since(hub.clock.wall());
+    if left.as_secs() < WARN_BEFORE.as_secs().cast_signed() {
+        let days = left.as_hours() / 24;
+        tracing::warn!(%expires, days, "the server certificate ends soon; devices will then refuse this hub");
+    }
+}
+
+/// Files that are looked at for changes.
+#[derive(Debug)]
+struct Files {
+    paths: [PathBuf; 2],
+    seen: [Option<Stamp>; 2],
+}
+
+/// What a file shows of itself without being read: when it changed, its length, and which file it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    changed: (i64, i64),
+    length: u64,
+    inode: u64,
+}
+
+impl Files {
+    fn new(paths: [PathBuf; 2]) -> Self {
+        let seen = paths.each_ref().map(stamp);
+        Self { paths, seen }
+    }
+
+    /// Whether one of them is another than when it was last looked at.
+    fn have_changed(&mut self) -> bool {
+        let now = self.paths.each_ref().map(stamp);
+        std::mem::replace(&mut self.seen, now) != now
+    }
+}
+
+/// Of a link, the file it leads to: orchestrators replace certificates by moving links.
+fn stamp(path: &PathBuf) -> Option<Stamp> {
+    let metadata = fs::metadata(path).ok()?;
+    let changed = (metadata.mtime(), metadata.mtime_nsec());
+    Some(Stamp { changed, length: metadata.len(), inode: metadata.ino() })
+}
+
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+const REMIND_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
+/// Time enough to have another certificate made.
+const WARN_BEFORE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn t115_a_replaced_file_is_seen_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let paths = ["chain.pem", "key.pem"].map(|name| directory.path().join(name));
+        let mut files = Files::new(paths.clone());
+        assert!(!files.have_changed());
+        fs::write(&paths[0], "one").unwrap();
+        assert!(files.have_changed());
+        assert!(!files.have_changed());
+        // The same length within the same moment: another file all the same.
+        fs::write(directory.path().join("new"), "two").unwrap();
+        fs::rename(directory.path().join("new"), &paths[0]).unwrap();
+        assert!(files.have_changed());
+        fs::remove_file(&paths[0]).unwrap();
+        assert!(files.have_changed());
+        assert!(!files.have_changed());
+    }
+}

@@ -1,0 +1,58 @@
+//! The certificate every listener shows now. It can be replaced while connections are open: they keep what they have,
+//! the next handshake shows the new one.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use jiff::Timestamp;
+use portcullis_certs::server_cert::ServerCert;
+use rustls::crypto::aws_lc_rs;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+
+/// What the listeners show.
+#[derive(Debug)]
+pub(super) struct Served(RwLock<Arc<Shown>>);
+
+#[derive(Debug)]
+struct Shown {
+    key: Arc<CertifiedKey>,
+    expires: Timestamp,
+}
+
+impl Served {
+    pub(super) fn new(cert: ServerCert) -> Result<Self, rustls::Error> {
+        Ok(Self(RwLock::new(Arc::new(Shown::new(cert)?))))
+    }
+
+    /// From now on this certificate is shown. One that TLS cannot use changes nothing.
+    pub(super) fn replace(&self, cert: ServerCert) -> Result<(), rustls::Error> {
+        let shown = Arc::new(Shown::new(cert)?);
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = shown;
+        Ok(())
+    }
+
+    /// When the certificate shown now ends.
+    pub(super) fn expires(&self) -> Timestamp {
+        self.current().expires
+    }
+
+    fn current(&self) -> Arc<Shown> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Shown {
+    fn new(cert: ServerCert) -> Result<Self, rustls::Error> {
+        let expires = Timestamp::from_second(i64::try_from(cert.valid_until().as_secs()).unwrap_or(i64::MAX));
+        let (chain, key) = cert.into_parts();
+        let key = CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider())?;
+        Ok(Self { key: Arc::new(key), expires: expires.unwrap_or(Timestamp::MAX) })
+    }
+}
+
+impl ResolvesServerCert for Served {
+    /// The same for every name and none (threats T106).
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.current().key))
+    }
+}
