@@ -18,6 +18,7 @@ use crate::cli::credential::{ConnectionStringVerb, SHOW_EXAMPLES, TOKEN_EXAMPLES
 use crate::cli::doctor::DoctorArgs;
 use crate::cli::events::MonitorArgs;
 use crate::cli::exit::{Exit, Failure};
+use crate::cli::feedback::FeedbackArgs;
 use crate::cli::identity::{DEVICE_EXAMPLES, DeviceVerb, MODULE_EXAMPLES, ModuleVerb};
 use crate::cli::manual::{COMPLETIONS_EXAMPLES, CompletionsArgs, MAN_EXAMPLES, ManArgs};
 use crate::cli::policy::PolicyVerb;
@@ -32,6 +33,7 @@ mod credential;
 mod doctor;
 mod events;
 mod exit;
+mod feedback;
 mod identity;
 pub mod local;
 mod log;
@@ -108,6 +110,9 @@ enum Verb {
     /// Print what devices send, as it arrives
     #[command(after_help = MONITOR_EXAMPLES)]
     MonitorEvents(MonitorArgs),
+    /// Print what became of messages to devices, as it becomes known
+    #[command(after_help = feedback::EXAMPLES)]
+    MonitorFeedback(FeedbackArgs),
     /// Who changed what
     #[command(subcommand)]
     Audit(AuditVerb),
@@ -153,6 +158,7 @@ impl CommandLine {
             Verb::Backup(verb) => done(verb.run()),
             Verb::Cert(verb) => wait_for(verb.run())?,
             Verb::MonitorEvents(arguments) => wait_for(arguments.run())?,
+            Verb::MonitorFeedback(arguments) => wait_for(arguments.run())?,
             Verb::Audit(verb) => wait_for(verb.run())?,
             Verb::Completions(arguments) => done(arguments.run(CommandLine::command())),
             Verb::Man(arguments) => done(arguments.run(CommandLine::command())),
@@ -279,6 +285,9 @@ mod tests {
             "portcullis generate-sas-token -d pump-7 -m mod1 --duration 60",
             "portcullis generate-sas-token --policy-name service --du 60",
             "portcullis c2d-message send -d pump-7 -m mod1 --data x --props k=v --expiry +10m --ack full",
+            "portcullis c2d-message peek -d pump-7 -m mod1 --top 3 -o table",
+            "portcullis c2d-message purge -d pump-7 -o tsv",
+            "portcullis monitor-feedback --device-id pump-7 --output json --count 1",
             "portcullis monitor-events --device-id pump-7 --output json --count 1",
             "portcullis monitor-events --https-port 8443 --mqtt-port 8883 --ca ca.pem --data-dir x",
             "portcullis audit tail -n 5 --device-id pump-7 -o json",
@@ -339,6 +348,9 @@ mod tests {
             "portcullis cert ca enrol --name a/b fleet.pem",
             "portcullis cert ca enrol --name fleet --reason why fleet.pem",
             "portcullis cert ca create --name ../x",
+            "portcullis c2d-message peek",
+            "portcullis c2d-message peek -d a --top 101",
+            "portcullis monitor-feedback --count 0",
             "portcullis monitor-events --output table",
             "portcullis monitor-events --count 0",
         ] {

@@ -27,7 +27,7 @@ use crate::hub::Hub;
 use crate::mqtt::packet::{Connect, ConnectReturnCode, Packet, Will};
 use crate::mqtt::topic::{self, EventName, PublishTopic, Role};
 use crate::wire::{Wire, WireError};
-use core::{Action, CloseReason, Command, Moment, Opening, SessionCore};
+use core::{Action, CloseReason, Command, Moment, Opening, Sent, SessionCore};
 use table::Seat;
 
 pub mod core;
@@ -373,6 +373,12 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
             Action::SaveSubscriptions(bytes) => self.save_subscriptions(who, bytes).await,
             Action::Complete(number) => self.complete(number).await,
             Action::CompleteFeedback(token) => self.complete_feedback(token).await,
+            Action::CompleteOnceSent(sent) => match (self.flush().await, sent) {
+                (Ok(()), Sent::Message(number)) => self.complete(number).await,
+                (Ok(()), Sent::Feedback(token)) => self.complete_feedback(token).await,
+                (Ok(()), Sent::Event) => {}
+                (Err(reason), _) => self.core.close(reason),
+            },
             Action::Close { reason, send_will } => {
                 self.end(who, &reason, send_will).await;
                 return ControlFlow::Break(reason);
@@ -462,6 +468,10 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
             // On its own, so that a full bus does not keep the seat from a newcomer.
             self.hub.tasks.spawn(publish_will(Arc::clone(self.hub), who.clone(), will));
         }
+        if let Feed::Queue(consumer) = &mut self.feed {
+            // So that the next connection knows a repeat as one, on whatever side of a restart it comes.
+            let _ = timeout(NOTE_TIME_MAX, consumer.note_unanswered()).await;
+        }
         // Only a hub that stops says goodbye; anybody else is gone, or must go at once.
         if matches!(reason, CloseReason::Shutdown | CloseReason::ClientDisconnected) {
             let _ = timeout(GOODBYE_TIME_MAX, self.wire.shutdown()).await;
@@ -535,5 +545,7 @@ fn event_topic(event: &Event) -> String {
 
 /// Bodies of messages handed to a connection before it has taken those before; one more message may go beyond it.
 const MESSAGE_BYTES_AT_ONCE: usize = 16 * 1024;
+/// How long a connection that ends waits for the store to know what it left unanswered.
+const NOTE_TIME_MAX: std::time::Duration = std::time::Duration::from_millis(250);
 /// How long a goodbye may take.
 const GOODBYE_TIME_MAX: std::time::Duration = std::time::Duration::from_secs(1);

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use portcullis::testing::shell::{Ended, Shell};
-use portcullis::testing::{TestHub, TestIdentity, within};
+use portcullis::testing::{HubSettings, TestHub, TestIdentity, within};
 use portcullis_registry::credential::SymmetricKey;
 use portcullis_registry::id::{DeviceId, IdentityId};
 use portcullis_registry::identity::{Authentication, AuthenticationSpec};
@@ -328,6 +328,32 @@ async fn who_may_not_is_told_so_with_exit_code_5() {
         assert_eq!(words.lines().count(), 1, "the first refusal ends the whole verb: {words}");
     }
     assert_eq!(reader.json(&["device-identity", "list", "--query", "[].deviceId"]).await, json!(["d1"]));
+    hub.stop().await;
+}
+
+#[tokio::test]
+async fn messages_are_sent_seen_and_taken_back_and_what_became_of_them_is_told() {
+    let environment = vec![("PORTCULLIS__LIMITS__FEEDBACK_BATCH_TIME_MAX".to_owned(), "0s".to_owned())];
+    let hub = TestHub::start_with(HubSettings { environment, ..HubSettings::default() }).await;
+    hub.device("pump-7").await;
+    hub.module("pump-7", "camera").await;
+    let shell = Shell::new(PROGRAM, &hub, "service");
+    let send = ["c2d-message", "send", "-d", "pump-7", "--data", "open", "--ack", "full", "--mid", "m1"];
+    assert_eq!(shell.print(&send).await, "");
+    shell.print(&[&send[..], &["-m", "camera"]].concat()).await;
+    let seen = shell.json(&["c2d-message", "peek", "-d", "pump-7"]).await;
+    assert_eq!((&seen[0]["body"], seen.as_array().unwrap().len()), (&json!("open"), 1));
+    let table = shell.print(&["c2d-message", "peek", "-d", "pump-7", "-m", "camera", "-o", "table"]).await;
+    assert!(table.contains("Enqueued") && table.contains("m1"), "{table}");
+    let purged = shell.json(&["c2d-message", "purge", "-d", "pump-7"]).await;
+    assert_eq!(purged["totalMessagesPurged"], 1);
+    let told = shell.print(&["monitor-feedback", "-d", "pump-7", "-o", "json", "--count", "1"]).await;
+    let told: Value = serde_json::from_str(&told).unwrap();
+    assert_eq!((&told["originalMessageId"], &told["statusCode"]), (&json!("m1"), &json!("Purged")));
+    let left = shell.print(&["c2d-message", "purge", "-d", "pump-7", "-m", "camera", "-o", "tsv"]).await;
+    assert_eq!(left, "pump-7\tcamera\t1\n");
+    shell.refused(3, &["c2d-message", "peek", "-d", "nobody"]).await;
+    shell.refused(3, &["c2d-message", "purge", "-d", "nobody"]).await;
     hub.stop().await;
 }
 

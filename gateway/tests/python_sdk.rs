@@ -5,14 +5,16 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
 
+use jiff::Unit;
 use portcullis::mqtt::bag::PropertyBag;
 use portcullis::testing::openssl::OpenSsl;
 use portcullis::testing::x509::thumbprints;
 use portcullis::testing::{HubSettings, TestHub, TestIdentity, tools, within};
 use portcullis_registry::credential::SymmetricKey;
 use portcullis_registry::identity::AuthenticationSpec;
-use portcullis_registry::message::NewC2d;
+use portcullis_registry::message::{Ack, NewC2d};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
@@ -138,11 +140,16 @@ async fn converse(python: &Path, hub: TestHub, transport: Transport) {
     assert_eq!(bag.find("größe"), Some("a/b+c"));
 
     let properties = BTreeMap::from([("colour", "rosé & red"), ("path", "a/b=c+d%"), ("valve", "3")]);
+    let expiry = hub.hub.clock.wall().round(Unit::Second).unwrap() + Duration::from_secs(600);
     let own = |(name, value): (&&str, &&str)| (name.to_string(), value.to_string());
     let message = NewC2d {
         message_id: Some("order 1/é".into()),
         correlation_id: Some("reading-1".into()),
-        content_type: Some("text/plain".into()),
+        user_id: Some("ops & co".into()),
+        content_type: Some("text/plain; charset=utf-8".into()),
+        content_encoding: Some("utf-8".into()),
+        ack: Ack::Full,
+        expiry: Some(expiry),
         properties: properties.iter().map(own).collect(),
         body: "open välve".into(),
         ..NewC2d::default()
@@ -153,7 +160,11 @@ async fn converse(python: &Path, hub: TestHub, transport: Transport) {
         "data": "open välve",
         "messageId": "order 1/é",
         "correlationId": "reading-1",
-        "contentType": "text/plain",
+        "userId": "ops & co",
+        "contentType": "text/plain; charset=utf-8",
+        "contentEncoding": "utf-8",
+        "ack": "full",
+        "expiry": format!("{expiry:.7}"),
         "properties": properties,
     });
     assert_eq!(device.next_line().await, received);

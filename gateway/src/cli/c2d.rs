@@ -1,4 +1,5 @@
-//! `c2d-message send`: a cloud-to-device message over REST. Success means the hub has it on stable storage.
+//! `c2d-message`: messages to devices over REST: send them, look at those that wait, take them back. A send succeeds
+//! when the hub has the message on stable storage.
 
 use clap::{Args, Subcommand};
 use jiff::{SignedDuration, Timestamp};
@@ -8,6 +9,7 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use crate::cli::exit::Failure;
 use crate::cli::identity::path;
 use crate::cli::login::Access;
+use crate::cli::output::{Column, OutputArgs, scalar};
 use crate::cli::rest::Rest;
 
 /// Verbs on cloud-to-device messages.
@@ -16,17 +18,45 @@ pub(super) enum C2dVerb {
     /// Send a message to a device or module; it waits in the queue until it is taken or expires
     #[command(after_help = SEND_EXAMPLES)]
     Send(SendArgs),
+    /// Print the messages that wait for a device or module, or are on their way; they stay where they are
+    Peek {
+        #[command(flatten)]
+        queue: QueueArgs,
+        /// At most so many
+        #[arg(long, value_name = "N", default_value = "100", value_parser = clap::value_parser!(u64).range(1..=100))]
+        top: u64,
+        #[command(flatten)]
+        output: OutputArgs,
+        #[command(flatten)]
+        access: Access,
+    },
+    /// Take back every message that waits for a device or module, or is on its way
+    Purge {
+        #[command(flatten)]
+        queue: QueueArgs,
+        #[command(flatten)]
+        output: OutputArgs,
+        #[command(flatten)]
+        access: Access,
+    },
 }
 
-/// A message to send. An option with an empty value counts as absent.
+/// Whose messages. An option with an empty value counts as absent.
 #[derive(Args)]
-pub(super) struct SendArgs {
+pub(super) struct QueueArgs {
     /// The device
     #[arg(short, long, value_name = "ID", value_parser = DeviceId::parse)]
     device_id: DeviceId,
     /// A module of the device
     #[arg(short, long, value_name = "ID")]
     module_id: Option<String>,
+}
+
+/// A message to send. An option with an empty value counts as absent.
+#[derive(Args)]
+pub(super) struct SendArgs {
+    #[command(flatten)]
+    queue: QueueArgs,
     /// The body
     #[arg(long, visible_alias = "da", value_name = "TEXT", allow_hyphen_values = true, default_value = "")]
     data: String,
@@ -58,23 +88,39 @@ pub(super) struct SendArgs {
 
 impl C2dVerb {
     pub(super) async fn run(self) -> Result<(), Failure> {
-        let C2dVerb::Send(message) = self;
-        let to = message.recipient()?;
-        let headers = message.headers(Timestamp::now())?;
-        let rest = Rest::new(message.access.login()?)?;
-        let mut path = path(&to);
-        path.extend(["messages", "deviceBound"]);
-        rest.post(&path, headers, message.data.into_bytes()).await
+        match self {
+            C2dVerb::Send(message) => {
+                let to = message.queue.owner()?;
+                let headers = message.headers(Timestamp::now())?;
+                let rest = Rest::new(message.access.login()?)?;
+                let path = [path(&to), vec!["messages", "deviceBound"]].concat();
+                rest.post(&path, headers, message.data.into_bytes()).await
+            }
+            C2dVerb::Peek { queue, top, output, access } => {
+                let of = queue.owner()?;
+                let path = [vec!["api", "v1"], path(&of), vec!["c2d-messages"]].concat();
+                let rest = Rest::new(access.login()?)?;
+                output.print(&rest.get(&path, &[("top", &top.to_string())]).await?, MESSAGE_COLUMNS)
+            }
+            C2dVerb::Purge { queue, output, access } => {
+                let of = queue.owner()?;
+                let path = [path(&of), vec!["commands"]].concat();
+                let rest = Rest::new(access.login()?)?;
+                output.print(&rest.delete_for_answer(&path).await?, PURGE_COLUMNS)
+            }
+        }
     }
 }
 
-impl SendArgs {
-    fn recipient(&self) -> Result<IdentityId, Failure> {
+impl QueueArgs {
+    fn owner(&self) -> Result<IdentityId, Failure> {
         let module = present(&self.module_id).map(ModuleId::parse).transpose();
         let module = module.map_err(|error| Failure::usage(format!("--module-id: {error}")))?;
         Ok(IdentityId { device: self.device_id.clone(), module })
     }
+}
 
+impl SendArgs {
     /// Header names have no letter case, property names do: so all properties go into one header.
     fn headers(&self, now: Timestamp) -> Result<HeaderMap, Failure> {
         let expiry = present(&self.expiry).map(|text| parse_expiry(text, now)).transpose()?;
@@ -133,11 +179,28 @@ fn parse_duration(text: &str) -> Option<SignedDuration> {
     number.parse::<u32>().ok().map(|number| SignedDuration::from_secs(i64::from(number) * seconds))
 }
 
+const MESSAGE_COLUMNS: &[Column] = &[
+    ("Number", |message| scalar(message, "/sequenceNumber")),
+    ("State", |message| scalar(message, "/state")),
+    ("Message Id", |message| scalar(message, "/messageId")),
+    ("Enqueued", |message| scalar(message, "/enqueuedTime")),
+    ("Expires", |message| scalar(message, "/expiry")),
+    ("Deliveries Abandoned", |message| scalar(message, "/deliveryCount")),
+    ("Body", |message| scalar(message, "/body")),
+];
+const PURGE_COLUMNS: &[Column] = &[
+    ("Device Id", |purged| scalar(purged, "/deviceId")),
+    ("Module Id", |purged| scalar(purged, "/moduleId")),
+    ("Messages Purged", |purged| scalar(purged, "/totalMessagesPurged")),
+];
+
 pub(super) const SEND_EXAMPLES: &str = "\
 Examples:
   portcullis c2d-message send -d pump-7 --data 'open valve'
   portcullis c2d-message send -d pump-7 --data '{\"valve\":3}' --content-type application/json --props 'unit=bar&by=ops%20desk'
-  portcullis c2d-message send -d pump-7 -m camera --data snap --expiry +10m --ack full";
+  portcullis c2d-message send -d pump-7 -m camera --data snap --expiry +10m --ack full
+  portcullis c2d-message peek -d pump-7 -o table             # what waits; nothing is taken
+  portcullis c2d-message purge -d pump-7                     # take it all back";
 
 #[cfg(test)]
 mod tests {
@@ -153,8 +216,10 @@ mod tests {
 
     fn message(arguments: &[&str]) -> SendArgs {
         let line = ["c2d-message", "send", "-d", "pump-7"].iter().chain(arguments);
-        let C2dVerb::Send(message) = Line::parse_from(line).verb;
-        message
+        match Line::parse_from(line).verb {
+            C2dVerb::Send(message) => message,
+            C2dVerb::Peek { .. } | C2dVerb::Purge { .. } => panic!("another verb"),
+        }
     }
 
     fn now() -> Timestamp {
@@ -206,7 +271,7 @@ mod tests {
             "",
         ]);
         assert!(message.headers(now()).unwrap().is_empty());
-        assert_eq!(message.recipient().unwrap().to_string(), "pump-7");
+        assert_eq!(message.queue.owner().unwrap().to_string(), "pump-7");
         assert_eq!(message.data, "");
     }
 

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderValue, IF_MATCH};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, DATE, ETAG, HeaderMap, HeaderValue, IF_MATCH};
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde_json::Value;
 
@@ -113,6 +113,20 @@ impl Rest {
             request = request.header(IF_MATCH, if_match);
         }
         self.send(request).await.map(drop)
+    }
+
+    /// Deletes what has no version of its own; what the hub says of it.
+    pub(super) async fn delete_for_answer(&self, path: &[&str]) -> Result<Value, Failure> {
+        parse(&self.send(self.request(Method::DELETE, path)).await?)
+    }
+
+    /// The next batch of what waits at a path, with the token to complete it by; none while there is none.
+    pub(super) async fn receive(&self, path: &[&str]) -> Result<Option<(String, Value)>, Failure> {
+        let answer = self.send(self.request(Method::GET, path)).await?;
+        let Some(token) = answer.headers.get(ETAG).and_then(|token| token.to_str().ok()) else {
+            return Ok(None);
+        };
+        Ok(Some((token.trim_matches('"').to_owned(), parse(&answer)?)))
     }
 
     /// Asks for something to be done; the object it came to.

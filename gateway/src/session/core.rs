@@ -15,10 +15,12 @@ use portcullis_registry::lock::LockToken;
 use portcullis_registry::queue::Lease;
 
 use self::allowance::Allowance;
-use self::in_flight::{InFlight, Sent};
+use self::in_flight::InFlight;
 use self::subscriptions::Subscriptions;
 use crate::mqtt::packet::{Packet, Publish, QoS, SUBSCRIPTION_REFUSED, Subscribe, Unsubscribe, Utf8Bytes};
 use crate::mqtt::topic::{self, EventName, Filter, PublishTopic, Role, TopicError};
+
+pub use self::in_flight::Sent;
 
 mod allowance;
 mod in_flight;
@@ -105,6 +107,8 @@ pub enum Action {
     Complete(u64),
     /// The service has this batch of feedback.
     CompleteFeedback(LockToken),
+    /// What was sent so at QoS 0 is complete when the network has taken it, and not otherwise.
+    CompleteOnceSent(Sent),
     /// The last action. `send_will` tells that the Will, if the peer left one, is due.
     Close {
         reason: CloseReason,
@@ -308,7 +312,7 @@ impl SessionCore {
             payload: message.body.clone(),
         })));
         if packet_id.is_none() {
-            self.actions.push_back(Action::Complete(message.number));
+            self.actions.push_back(Action::CompleteOnceSent(Sent::Message(message.number)));
         }
     }
 
@@ -338,7 +342,7 @@ impl SessionCore {
         };
         self.publish_to_service(topic, payload, qos, Sent::Feedback(token));
         if qos == QoS::AtMostOnce {
-            self.actions.push_back(Action::CompleteFeedback(token));
+            self.actions.push_back(Action::CompleteOnceSent(Sent::Feedback(token)));
         }
     }
 
@@ -408,6 +412,8 @@ impl SessionCore {
             return;
         }
         self.ending = true;
+        // Nobody will see whether the network takes it any more: it comes again.
+        self.actions.retain(|action| !matches!(action, Action::CompleteOnceSent(_)));
         if reason.is_revocation() {
             self.actions.retain(|action| matches!(action, Action::Complete(_) | Action::CompleteFeedback(_)));
         }

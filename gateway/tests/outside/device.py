@@ -57,7 +57,11 @@ def converse(client):
         data=text(message.data),
         messageId=message.message_id,
         correlationId=message.correlation_id,
+        userId=message.user_id,
         contentType=message.content_type,
+        contentEncoding=message.content_encoding,
+        ack=message.ack,
+        expiry=message.expiry_time_utc,
         properties=message.custom_properties,
     )
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tokio::sync::Notify;
 
-use super::{Attached, Hold, Lease, release_if_idle};
+use super::{Attached, Hold, Inner, Lease, release_if_idle};
 use crate::backend::StoreError;
 use crate::entry::Entry;
 use crate::message::Outcome;
@@ -64,19 +64,35 @@ impl Consumer {
         let slots = guard.iter().flat_map(|inner| &inner.messages);
         slots.filter(|slot| slot.hold == Hold::Session(self.number)).count()
     }
+
+    /// Has the store know which messages this session has and did not complete, so that they are known as repeats
+    /// after a restart too. For a session's end; one that ends otherwise tells it in passing.
+    pub async fn note_unanswered(&mut self) {
+        let unanswered = {
+            let mut guard = self.entry.queue.lock();
+            guard.as_mut().map_or_else(Vec::new, |inner| self.unanswered(inner))
+        };
+        self.registry.note_deliveries(&self.entry, &unanswered).await;
+    }
+
+    /// What the store does not know of yet; it is taken as known from now on.
+    fn unanswered(&self, inner: &mut Inner) -> Vec<(u64, u32)> {
+        let ours = inner.messages.iter_mut().filter(|slot| slot.hold == Hold::Session(self.number));
+        let unknown = ours.filter_map(|slot| {
+            let is_noted = std::mem::replace(&mut slot.is_noted, true);
+            (!is_noted).then(|| (slot.message.number, slot.delivery_count))
+        });
+        unknown.collect()
+    }
 }
 
 impl Drop for Consumer {
     fn drop(&mut self) {
-        let mut unanswered = Vec::new();
         let mut guard = self.entry.queue.lock();
         let Some(inner) = guard.as_mut() else { return };
+        let unanswered = self.unanswered(inner);
         for slot in inner.messages.iter_mut().filter(|slot| slot.hold == Hold::Session(self.number)) {
             slot.hold = Hold::Nobody;
-            if !slot.is_noted {
-                slot.is_noted = true;
-                unanswered.push((slot.message.number, slot.delivery_count));
-            }
         }
         if inner.session.as_ref().is_some_and(|attached| attached.number == self.number) {
             inner.session = None;
@@ -84,7 +100,6 @@ impl Drop for Consumer {
         inner.wake();
         release_if_idle(&mut guard);
         drop(guard);
-        // So that a repeat is known as one after a restart too.
-        self.registry.note_deliveries(&self.entry, &unanswered);
+        self.registry.post_deliveries(&self.entry, &unanswered);
     }
 }

@@ -251,19 +251,21 @@ impl Registry {
         Ok(written.first() == Some(&Written::Found(true)))
     }
 
-    /// Has the store know of deliveries that ended without an answer. Nobody waits for it: should it be lost, a repeat
-    /// after a restart does not say that it is one.
-    pub(crate) fn note_deliveries(&self, entry: &Entry, unanswered: &[(u64, u32)]) {
-        if unanswered.is_empty() || entry.is_deleted() {
-            return;
+    /// Has the store know of deliveries that ended without an answer. Should that fail, a repeat after a restart does
+    /// not say that it is one.
+    pub(crate) async fn note_deliveries(&self, entry: &Entry, unanswered: &[(u64, u32)]) {
+        let notes = noting(entry, unanswered);
+        if !notes.is_empty() {
+            let _ = self.backend.submit(notes).await;
         }
-        let id = &entry.identity().id;
-        let note = |(number, delivery_count): &(u64, u32)| Mutation::NoteDelivery {
-            id: id.clone(),
-            number: *number,
-            delivery_count: *delivery_count,
-        };
-        self.backend.post(unanswered.iter().map(note).collect());
+    }
+
+    /// The same without waiting for it; if there is no room for it now, it is left undone.
+    pub(crate) fn post_deliveries(&self, entry: &Entry, unanswered: &[(u64, u32)]) {
+        let notes = noting(entry, unanswered);
+        if !notes.is_empty() {
+            self.backend.post(notes);
+        }
     }
 
     fn settling(&self, id: &IdentityId, message: &C2dMessage, outcome: Outcome, now: Timestamp) -> Mutation {
@@ -351,6 +353,16 @@ impl State {
         }
         self.feedback.forget(id);
     }
+}
+
+fn noting(entry: &Entry, unanswered: &[(u64, u32)]) -> Vec<Mutation> {
+    let id = &entry.identity().id;
+    let note = |(number, delivery_count): &(u64, u32)| Mutation::NoteDelivery {
+        id: id.clone(),
+        number: *number,
+        delivery_count: *delivery_count,
+    };
+    unanswered.iter().map(note).collect()
 }
 
 const MESSAGE_ID_CHARS_MAX: usize = 128;

@@ -387,11 +387,54 @@ fn a_message_at_qos_0_is_complete_once_sent_and_never_dup() {
     let mut bench = Bench::subscribed(QoS::AtMostOnce);
     bench.core.on_message(&lease(5, 3), bench.now);
     let actions = bench.actions();
-    let [Action::Send(Packet::Publish(publish)), Action::Complete(5)] = &actions[..] else {
+    let [Action::Send(Packet::Publish(publish)), Action::CompleteOnceSent(Sent::Message(5))] = &actions[..]
+    else {
         panic!("{actions:?}")
     };
     assert_eq!((publish.dup, publish.qos, publish.packet_id), (false, QoS::AtMostOnce, None));
     assert!(bench.core.wants_message());
+}
+
+#[test]
+fn a_message_at_qos_0_that_may_not_have_been_sent_is_not_complete() {
+    for reason in [CloseReason::Disabled, CloseReason::SlowReader, CloseReason::TakenOver] {
+        let mut bench = Bench::subscribed(QoS::AtMostOnce);
+        bench.core.on_message(&lease(5, 1), bench.now);
+        bench.core.close(reason.clone());
+        let completes = bench.actions().into_iter().filter(|action| {
+            matches!(action, Action::Complete(_) | Action::CompleteFeedback(_) | Action::CompleteOnceSent(_))
+        });
+        assert_eq!(completes.count(), 0, "{reason:?}");
+    }
+}
+
+#[test]
+fn feedback_goes_to_whoever_subscribed_and_is_completed_by_its_ack() {
+    let token = |number: u32| {
+        portcullis_registry::lock::LockToken::parse(&format!("{number:08x}-0000-0000-0000-000000000000"))
+            .unwrap()
+    };
+    let mut bench = Bench::new(service());
+    assert!(!bench.core.wants_feedback());
+    bench.core.on_feedback(token(0), Bytes::new());
+    assert_eq!(bench.actions(), []);
+    assert_eq!(bench.exchange(subscribe(1, &[("$admin/feedback", QoS::ExactlyOnce)])), [suback(1, &[1])]);
+    // Sixteen batches and no more, however wide the window for telemetry.
+    for number in 1..=16 {
+        assert!(bench.core.wants_feedback());
+        bench.core.on_feedback(token(number), Bytes::from("[]"));
+        let [publish] = &published(&bench.actions())[..] else { panic!() };
+        assert_eq!((&*publish.topic, publish.packet_id), ("$admin/feedback", Some(number as u16)));
+    }
+    assert!(!bench.core.wants_feedback() && bench.core.wants_event());
+    assert_eq!(bench.exchange(Packet::PubAck(3)), [Action::CompleteFeedback(token(3))]);
+    assert_eq!(bench.exchange(Packet::PubAck(3)), []);
+    assert!(bench.core.wants_feedback());
+
+    let mut device = Bench::new(device());
+    assert_eq!(device.exchange(subscribe(1, &[("$admin/feedback", QoS::AtLeastOnce)])), [suback(1, &[0x80])]);
+    device.core.on_feedback(token(1), Bytes::new());
+    assert_eq!(device.actions(), []);
 }
 
 #[test]
