@@ -166,6 +166,8 @@ async fn t709_no_path_takes_a_method_that_is_not_in_the_table() {
     hub.device("d1").await;
     let rest = hub.rest();
     let mut paths: Vec<_> = TABLE.iter().map(|(_, path, _)| *path).collect();
+    // With other methods this is the path of a device.
+    paths.retain(|path| *path != "/devices/query");
     paths.sort();
     paths.dedup();
     for path in paths {

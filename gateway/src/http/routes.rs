@@ -9,8 +9,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::Request;
 use axum::handler::Handler;
 use axum::http::{Method, header};
+use axum::middleware::{Next, from_fn};
 use axum::response::IntoResponse;
 use axum::routing::{MethodFilter, MethodRouter, on};
 use portcullis_registry::policy::Rights;
@@ -34,6 +36,8 @@ pub struct Route {
     pub summary: &'static str,
     pub(super) takes: Option<Shape>,
     pub(super) answer: Answer,
+    /// The path with a parameter that may be this path's last word.
+    beside: Option<&'static str>,
     handler: MethodRouter<Arc<Hub>>,
 }
 
@@ -67,6 +71,8 @@ pub fn routes() -> Vec<Route> {
             .takes(array::<IdentityIn>())
             .gives(json::<bulk::ResultOut>()),
         Route::post("/devices/query", SERVICE, "Query devices or modules", query::run)
+            // A device may be called `query`.
+            .beside("/devices/{device}")
             .takes(json::<query::QueryIn>())
             .gives(many(object())),
         Route::get("/devices/{device}", READ, "Show a device", devices::show).gives(json::<DeviceOut>()),
@@ -251,7 +257,7 @@ pub fn routes() -> Vec<Route> {
 pub(super) fn router() -> Router<Arc<Hub>> {
     let mut paths: BTreeMap<&str, Vec<Route>> = BTreeMap::new();
     for route in routes() {
-        paths.entry(route.path).or_default().push(route);
+        paths.entry(route.beside.unwrap_or(route.path)).or_default().push(route);
     }
     let (mut iot_hub, mut own) = (Router::new(), Router::new());
     for (path, routes) in paths {
@@ -263,18 +269,30 @@ pub(super) fn router() -> Router<Arc<Hub>> {
             Dialect::Own => own = own.route(path, router),
         }
     }
-    iot_hub.layer(axum::middleware::from_fn(caller::require_api_version)).merge(own)
+    iot_hub.layer(from_fn(caller::require_api_version)).merge(own)
 }
 
 /// The routes of one path. Any other method is refused, HEAD too, which axum would take for a GET.
 fn path_router(routes: Vec<Route>) -> MethodRouter<Arc<Hub>> {
-    let allowed = routes.iter().map(|route| route.method.as_str()).collect::<Vec<_>>().join(", ");
+    let own = routes.iter().filter(|route| route.beside.is_none());
+    let allowed = own.map(|route| route.method.as_str()).collect::<Vec<_>>().join(", ");
     let refuse = move || {
         let allowed = allowed.clone();
         async move { ([(header::ALLOW, allowed)], Problem::method_not_allowed()).into_response() }
     };
     let head = on(MethodFilter::HEAD, refuse.clone());
-    let routers = routes.into_iter().map(|route| route.handler);
+    let routers = routes.into_iter().map(|route| match route.beside {
+        None => route.handler,
+        Some(_) => {
+            let refuse = refuse.clone();
+            let only_there = move |request: Request, next: Next| {
+                let (is_there, refused) =
+                    (request.uri().path().trim_end_matches('/') == route.path, refuse());
+                async move { if is_there { next.run(request).await } else { refused.await } }
+            };
+            route.handler.route_layer(from_fn(only_there))
+        }
+    });
     routers.fold(head, MethodRouter::merge).fallback(refuse)
 }
 
@@ -324,7 +342,13 @@ impl Route {
         summary: &'static str,
         handler: MethodRouter<Arc<Hub>>,
     ) -> Self {
-        Self { method, path, needs, summary, takes: None, answer: Answer::nothing(), handler }
+        let answer = Answer::nothing();
+        Self { method, path, needs, summary, takes: None, answer, beside: None, handler }
+    }
+
+    /// Served beside the routes of another path, whose parameter may have the same value.
+    fn beside(self, path: &'static str) -> Self {
+        Self { beside: Some(path), ..self }
     }
 
     fn takes(self, body: Shape) -> Self {
