@@ -164,6 +164,9 @@ async fn a_search_that_takes_long_goes_on_by_token() {
     let (found, sizes) = all_pages(&rest, &weighty, "1000").await;
     assert_eq!(found, ["d99"]);
     assert!(sizes.len() > 1, "it was found at once");
+    // No device has a module, and the walk past all of them ends.
+    let modules = format!("SELECT * FROM devices.modules WHERE version NIN [{numbers}]");
+    assert_eq!(all_pages(&rest, &modules, "1000").await.0, [] as [String; 0]);
     hub.stop().await;
 }
 
