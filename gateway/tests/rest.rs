@@ -206,6 +206,27 @@ async fn modules_live_under_their_device() {
 }
 
 #[tokio::test]
+async fn a_module_beyond_the_limit_is_refused_with_its_code() {
+    let environment = vec![("PORTCULLIS__LIMITS__MODULES_PER_DEVICE_MAX".to_owned(), "2".to_owned())];
+    let hub = TestHub::start_with(HubSettings { environment, ..HubSettings::default() }).await;
+    hub.device("d1").await;
+    let rest = hub.rest();
+    let put = |module: &str| {
+        rest.request("PUT", &format!("/devices/d1/modules/{module}?{V}")).json(&json!({})).send()
+    };
+    assert_eq!(put("a").await.unwrap().status(), 200);
+    assert_eq!(put("b").await.unwrap().status(), 200);
+    let third = put("c").await.unwrap();
+    assert_eq!(
+        (third.status().as_u16(), third.headers()["iothub-errorcode"].to_str().unwrap()),
+        (413, "TooManyModulesOnDevice")
+    );
+    assert_eq!(rest.call("DELETE", &format!("/devices/d1/modules/a?{V}"), None).await.0, 204);
+    assert_eq!(put("c").await.unwrap().status(), 200, "a deleted module leaves its place");
+    hub.stop().await;
+}
+
+#[tokio::test]
 async fn t719_health_tells_one_word_and_metrics_stay_off_the_public_port() {
     let hub = TestHub::start().await;
     let mut rest = hub.rest();
