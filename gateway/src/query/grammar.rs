@@ -148,7 +148,7 @@ fn negation(input: &mut Input<'_>) -> ModalResult<Expression> {
     let times: usize = repeat(0.., word("NOT")).parse_next(input)?;
     let of =
         if times == 0 { comparison.parse_next(input)? } else { cut_err(comparison).parse_next(input)? };
-    Ok(if times % 2 == 0 { of } else { Expression::Not(Box::new(of)) })
+    Ok(if times.is_multiple_of(2) { of } else { Expression::Not(Box::new(of)) })
 }
 
 fn comparison(input: &mut Input<'_>) -> ModalResult<Expression> {
