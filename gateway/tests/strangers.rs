@@ -216,6 +216,10 @@ async fn the_description_is_of_the_routes_that_are_served() {
     served.sort();
     assert_eq!(described, served);
 
+    let put = &description["paths"]["/devices/{device}"]["put"];
+    let options: Vec<_> =
+        put["parameters"].as_array().unwrap().iter().map(|option| option["name"].clone()).collect();
+    assert_eq!(options, ["device", "api-version", "If-Match"]);
     let schemas = description["components"]["schemas"].as_object().unwrap();
     let text = description.to_string();
     let references: Vec<_> = text.split("\"#/components/schemas/").skip(1).collect();

@@ -16,6 +16,7 @@ use axum::middleware::{Next, from_fn};
 use axum::response::IntoResponse;
 use axum::routing::{MethodFilter, MethodRouter, on};
 use portcullis_registry::policy::Rights;
+use utoipa::openapi::path::ParameterIn;
 
 use super::openapi::{Answer, Shape, array, json, many, object, text};
 use super::problem::Problem;
@@ -34,6 +35,8 @@ pub struct Route {
     pub needs: Needs,
     /// What it does, in a few words.
     pub summary: &'static str,
+    /// What a request may say besides, and where.
+    pub(super) options: Vec<(&'static str, ParameterIn)>,
     pub(super) takes: Option<Shape>,
     pub(super) answer: Answer,
     /// The path with a parameter that may be this path's last word.
@@ -66,20 +69,28 @@ pub fn routes() -> Vec<Route> {
     const SERVICE: Needs = Needs::Rights(Rights::SERVICE_CONNECT);
     const OWNER: Needs = Needs::Rights(Rights::ALL);
     vec![
-        Route::get("/devices", READ, "List devices", devices::list).gives(array::<DeviceOut>()),
+        Route::get("/devices", READ, "List devices", devices::list)
+            .query("top")
+            .header("x-ms-max-item-count")
+            .header("x-ms-continuation")
+            .gives(array::<DeviceOut>()),
         Route::post("/devices", WRITE, "Create, replace and delete up to 100 identities", bulk::apply)
             .takes(array::<IdentityIn>())
             .gives(json::<bulk::ResultOut>()),
         Route::post("/devices/query", SERVICE, "Query devices or modules", query::run)
             // A device may be called `query`.
             .beside("/devices/{device}")
+            .header("x-ms-max-item-count")
+            .header("x-ms-continuation")
             .takes(json::<query::QueryIn>())
             .gives(many(object())),
         Route::get("/devices/{device}", READ, "Show a device", devices::show).gives(json::<DeviceOut>()),
         Route::put("/devices/{device}", WRITE, "Create a device, or with If-Match replace it", devices::put)
+            .header("If-Match")
             .takes(json::<IdentityIn>())
             .gives(json::<DeviceOut>()),
-        Route::delete("/devices/{device}", WRITE, "Delete a device and its modules", devices::delete),
+        Route::delete("/devices/{device}", WRITE, "Delete a device and its modules", devices::delete)
+            .header("If-Match"),
         Route::get("/devices/{device}/modules", READ, "List the modules of a device", modules::list)
             .gives(array::<ModuleOut>()),
         Route::get("/devices/{device}/modules/{module}", READ, "Show a module", modules::show)
@@ -90,9 +101,11 @@ pub fn routes() -> Vec<Route> {
             "Create a module, or with If-Match replace it",
             modules::put,
         )
+        .header("If-Match")
         .takes(json::<IdentityIn>())
         .gives(json::<ModuleOut>()),
-        Route::delete("/devices/{device}/modules/{module}", WRITE, "Delete a module", modules::delete),
+        Route::delete("/devices/{device}/modules/{module}", WRITE, "Delete a module", modules::delete)
+            .header("If-Match"),
         Route::delete("/devices/{device}/commands", SERVICE, "Empty the queue of a device", messages::purge)
             .gives(object()),
         Route::delete(
@@ -343,12 +356,28 @@ impl Route {
         handler: MethodRouter<Arc<Hub>>,
     ) -> Self {
         let answer = Answer::nothing();
-        Self { method, path, needs, summary, takes: None, answer, beside: None, handler }
+        let options = Vec::new();
+        Self { method, path, needs, summary, options, takes: None, answer, beside: None, handler }
     }
 
     /// Served beside the routes of another path, whose parameter may have the same value.
     fn beside(self, path: &'static str) -> Self {
         Self { beside: Some(path), ..self }
+    }
+
+    /// A query parameter it understands.
+    fn query(self, name: &'static str) -> Self {
+        self.option(name, ParameterIn::Query)
+    }
+
+    /// A header it understands.
+    fn header(self, name: &'static str) -> Self {
+        self.option(name, ParameterIn::Header)
+    }
+
+    fn option(mut self, name: &'static str, place: ParameterIn) -> Self {
+        self.options.push((name, place));
+        self
     }
 
     fn takes(self, body: Shape) -> Self {
