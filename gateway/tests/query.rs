@@ -112,6 +112,8 @@ async fn a_query_shows_what_the_registry_knows() {
     assert_eq!(live.column("deviceId"), ["live"]);
     let waiting = ask(&rest, "SELECT deviceId FROM devices WHERE cloudToDeviceMessageCount > 0").await;
     assert_eq!(waiting.column("deviceId"), ["live"]);
+    let active = ask(&rest, "SELECT deviceId FROM devices WHERE lastActivityTime > '2020-01-01'").await;
+    assert_eq!(active.column("deviceId"), ["live"]);
     client.disconnect().await;
     hub.stop().await;
 }

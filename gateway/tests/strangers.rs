@@ -14,6 +14,7 @@ const READ: Needs = Needs::Rights(Rights::REGISTRY_READ);
 const WRITE: Needs = Needs::Rights(Rights::REGISTRY_WRITE);
 const SERVICE: Needs = Needs::Rights(Rights::SERVICE_CONNECT);
 const OWNER: Needs = Needs::Rights(Rights::ALL);
+const DEVICE: Needs = Needs::Identity;
 const ANYBODY: Needs = Needs::Nothing;
 
 /// Who may call what.
@@ -29,10 +30,26 @@ const TABLE: &[(&str, &str, Needs)] = &[
     ("PUT", "/devices/{device}/modules/{module}", WRITE),
     ("DELETE", "/devices/{device}/modules/{module}", WRITE),
     ("DELETE", "/devices/{device}/commands", SERVICE),
+    ("DELETE", "/devices/{device}/modules/{module}/commands", SERVICE),
     ("POST", "/devices/{device}/messages/{bound}", SERVICE),
     ("POST", "/devices/{device}/modules/{module}/messages/{bound}", SERVICE),
+    ("POST", "/devices/{device}/messages/events", DEVICE),
+    ("GET", "/devices/{device}/messages/{bound}", DEVICE),
+    ("DELETE", "/devices/{device}/messages/{bound}/{token}", DEVICE),
+    ("POST", "/devices/{device}/messages/{bound}/{token}/abandon", DEVICE),
+    ("POST", "/devices/{device}/modules/{module}/messages/events", DEVICE),
+    ("GET", "/devices/{device}/modules/{module}/messages/{bound}", DEVICE),
+    ("DELETE", "/devices/{device}/modules/{module}/messages/{bound}/{token}", DEVICE),
+    ("POST", "/devices/{device}/modules/{module}/messages/{bound}/{token}/abandon", DEVICE),
+    ("GET", "/messages/serviceBound/feedback", SERVICE),
+    ("DELETE", "/messages/serviceBound/feedback/{token}", SERVICE),
+    ("POST", "/messages/serviceBound/feedback/{token}/abandon", SERVICE),
     ("GET", "/statistics/devices", READ),
     ("GET", "/statistics/service", SERVICE),
+    ("POST", "/api/v1/c2d-messages", SERVICE),
+    ("GET", "/api/v1/devices/{device}/c2d-messages", SERVICE),
+    ("GET", "/api/v1/devices/{device}/modules/{module}/c2d-messages", SERVICE),
+    ("GET", "/api/v1/audit", OWNER),
     ("GET", "/api/v1/policies", OWNER),
     ("GET", "/api/v1/policies/{name}", OWNER),
     ("PUT", "/api/v1/policies/{name}", OWNER),
@@ -64,17 +81,20 @@ fn t313_every_route_is_in_the_table() {
 }
 
 /// A path one can ask for, with what every route takes in its query and body.
-fn concrete(path: &str) -> String {
-    let path = path.replace("{device}", "d1").replace("{module}", "m").replace("{name}", "nobody");
-    format!("{}?api-version=2021-04-12", path.replace("{bound}", "deviceBound"))
+fn concrete(path: &str, device: &str) -> String {
+    let path = path.replace("{device}", device).replace("{module}", "m").replace("{name}", "nobody");
+    let path =
+        path.replace("{bound}", "deviceBound").replace("{token}", "00000000-0000-0000-0000-000000000000");
+    format!("{path}?api-version=2021-04-12")
 }
 
-async fn call(rest: &RestClient, method: &str, path: &str) -> (u16, Value) {
+async fn call(rest: &RestClient, method: &str, path: &str, device: &str) -> (u16, Value) {
     let body = match (method, path) {
         ("POST", "/devices") => json!([{"id": "d2"}]),
+        ("POST", "/api/v1/c2d-messages") => json!([{"deviceId": "nobody"}]),
         _ => json!({"query": "SELECT * FROM devices", "rights": ["RegistryRead"], "key": "swap"}),
     };
-    rest.call(method, &concrete(path), Some(body)).await
+    rest.call(method, &concrete(path, device), Some(body)).await
 }
 
 #[tokio::test]
@@ -82,6 +102,7 @@ async fn t313_t701_strangers_are_refused_everywhere() {
     let hub = TestHub::start().await;
     let device = hub.device("d1").await;
     let module = hub.module("d1", "m").await;
+    let other = hub.device("d10").await;
     let policies = hub.hub.policies();
     let owner = policies.find("iothubowner").unwrap().keys.primary.clone();
     let now = hub.hub.clock.wall().as_second();
@@ -104,6 +125,7 @@ async fn t313_t701_strangers_are_refused_everywhere() {
         ("no policy", Some(sas::sign("localhost", &owner, now + 3600, None))),
         ("a changed token", Some(good.replace("sig=", "sig=A"))),
         ("a device's token", Some(hub.token_for(&device, 3600))),
+        ("another device's token", Some(hub.token_for(&other, 3600))),
         ("a module's token", Some(hub.token_for(&module, 3600))),
         (
             "a device's key for the whole hub",
@@ -114,8 +136,19 @@ async fn t313_t701_strangers_are_refused_everywhere() {
         let mut rest = hub.rest();
         rest.token = token;
         for (method, path, needs) in TABLE {
-            let (status, answer) = call(&rest, method, path).await;
-            if *needs == Needs::Nothing {
+            let (status, answer) = call(&rest, method, path, "d1").await;
+            let is_welcome = match needs {
+                Needs::Nothing => true,
+                Needs::Rights(_) => false,
+                Needs::Identity => match who {
+                    "a device's token" => !path.contains("{module}"),
+                    "a module's token" => path.contains("{module}"),
+                    // A policy that acts for devices may do so for one of them.
+                    "a token of a part of the hub" => true,
+                    _ => false,
+                },
+            };
+            if is_welcome {
                 assert_ne!(status, 401, "{method} {path} with {who}: {answer}");
                 continue;
             }
@@ -124,9 +157,10 @@ async fn t313_t701_strangers_are_refused_everywhere() {
         }
     }
     // Two headers are no proof, even when both are good.
-    let twice = hub.rest().request("GET", &concrete("/devices")).header("authorization", &good).send().await;
+    let twice =
+        hub.rest().request("GET", &concrete("/devices", "d1")).header("authorization", &good).send().await;
     assert_eq!(twice.unwrap().status(), StatusCode::UNAUTHORIZED);
-    assert_eq!((hub.hub.registry.counts().devices, hub.hub.registry.counts().modules), (1, 1));
+    assert_eq!((hub.hub.registry.counts().devices, hub.hub.registry.counts().modules), (2, 1));
     assert_eq!(hub.hub.policies(), policies);
     hub.stop().await;
 }
@@ -135,6 +169,8 @@ async fn t313_t701_strangers_are_refused_everywhere() {
 async fn t313_rights_open_what_they_grant_and_no_more() {
     let hub = TestHub::start().await;
     let rest = hub.rest();
+    hub.device("stays").await;
+    hub.module("stays", "m").await;
     let all = [
         (Rights::REGISTRY_READ, "RegistryRead"),
         (Rights::REGISTRY_WRITE, "RegistryWrite"),
@@ -152,9 +188,13 @@ async fn t313_rights_open_what_they_grant_and_no_more() {
         let mut caller = hub.rest();
         caller.token = Some(hub.policy_token(&policy));
         for (method, path, needs) in TABLE {
-            let Needs::Rights(needed) = needs else { continue };
-            let (status, answer) = call(&caller, method, path).await;
-            assert_eq!(status != 401, rights.contains(*needed), "{method} {path} with {names:?}: {answer}");
+            let (needed, device) = match needs {
+                Needs::Nothing => continue,
+                Needs::Rights(needed) => (*needed, "d1"),
+                Needs::Identity => (Rights::DEVICE_CONNECT, "stays"),
+            };
+            let (status, answer) = call(&caller, method, path, device).await;
+            assert_eq!(status != 401, rights.contains(needed), "{method} {path} with {names:?}: {answer}");
         }
     }
     hub.stop().await;
@@ -177,7 +217,7 @@ async fn t709_no_path_takes_a_method_that_is_not_in_the_table() {
             if taken.contains(&method) {
                 continue;
             }
-            let answer = rest.request(method, &concrete(path)).send().await.unwrap();
+            let answer = rest.request(method, &concrete(path, "d1")).send().await.unwrap();
             assert_eq!(answer.status(), 405, "{method} {path}");
             let mut allowed: Vec<_> = answer.headers()["allow"].to_str().unwrap().split(", ").collect();
             allowed.sort();
@@ -204,6 +244,7 @@ async fn the_description_is_of_the_routes_that_are_served() {
             let rights = match row.unwrap_or_else(|| panic!("{method} {path} is not served")).2 {
                 Needs::Nothing => Value::Null,
                 Needs::Rights(rights) => json!([{ "sas": rights.names() }]),
+                Needs::Identity => json!([{ "sas": ["DeviceConnect"] }]),
             };
             assert_eq!(operation.get("security").unwrap_or(&Value::Null), &rights, "{method} {path}");
             let parameters = operation["parameters"].as_array().into_iter().flatten();
