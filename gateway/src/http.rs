@@ -42,6 +42,7 @@ mod devices;
 mod dialect;
 mod feedback;
 mod health;
+mod json;
 mod messages;
 mod modules;
 mod openapi;

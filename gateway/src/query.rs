@@ -98,7 +98,10 @@ async fn page(hub: &Hub, statement: &Statement, rows_max: usize, from: Place) ->
     if wanted == 0 {
         return (rows, None);
     }
-    while let Some(entries) = scan.step(step_devices(statement)) {
+    let step = step_devices(statement);
+    while let Some(entries) = scan.step(step) {
+        // Devices without modules are looked at too, and give no row.
+        weight += step;
         for entry in entries {
             let row = Row::of(hub, &entry);
             weight += statement.weight();
@@ -118,9 +121,10 @@ async fn page(hub: &Hub, statement: &Statement, rows_max: usize, from: Place) ->
             }
         }
         if weight > WEIGHT_MAX {
-            let place = Place { left: left(&rows), after: last };
+            let place = Place { left: left(&rows), after: scan.place().cloned() };
             return (rows, Some(place));
         }
+        last = scan.place().cloned();
         tokio::task::yield_now().await;
     }
     (rows, None)

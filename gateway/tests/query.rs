@@ -112,6 +112,8 @@ async fn a_query_shows_what_the_registry_knows() {
     assert_eq!(live.column("deviceId"), ["live"]);
     let waiting = ask(&rest, "SELECT deviceId FROM devices WHERE cloudToDeviceMessageCount > 0").await;
     assert_eq!(waiting.column("deviceId"), ["live"]);
+    let active = ask(&rest, "SELECT deviceId FROM devices WHERE lastActivityTime > '2020-01-01'").await;
+    assert_eq!(active.column("deviceId"), ["live"]);
     client.disconnect().await;
     hub.stop().await;
 }
@@ -164,6 +166,9 @@ async fn a_search_that_takes_long_goes_on_by_token() {
     let (found, sizes) = all_pages(&rest, &weighty, "1000").await;
     assert_eq!(found, ["d99"]);
     assert!(sizes.len() > 1, "it was found at once");
+    // No device has a module, and the walk past all of them ends.
+    let modules = format!("SELECT * FROM devices.modules WHERE version NIN [{numbers}]");
+    assert_eq!(all_pages(&rest, &modules, "1000").await.0, [] as [String; 0]);
     hub.stop().await;
 }
 

@@ -16,6 +16,7 @@ use utoipa::ToSchema;
 
 use crate::bulk::{Bulk, CHANGES_MAX, Change};
 use crate::http::caller::{Caller, JsonBody};
+use crate::http::json::StrictObject;
 use crate::http::problem::Problem;
 use crate::http::wire::IdentityIn;
 use crate::hub::Hub;
@@ -52,11 +53,11 @@ pub(super) async fn apply(
 }
 
 fn parse_items(body: &[u8]) -> Result<Vec<Map<String, Value>>, Problem> {
-    let items: Vec<Map<String, Value>> = serde_json::from_slice(body).map_err(|error| {
+    let items: Vec<StrictObject> = serde_json::from_slice(body).map_err(|error| {
         Problem::deserialization(format!("the body is not an array of identities: {error}"))
     })?;
     match items.len() {
-        1..=CHANGES_MAX => Ok(items),
+        1..=CHANGES_MAX => Ok(items.into_iter().map(|StrictObject(item)| item).collect()),
         0 => Err(Problem::argument_invalid("the array is empty")),
         count => Err(Problem::argument_invalid(format!("{count} identities are more than {CHANGES_MAX}"))),
     }

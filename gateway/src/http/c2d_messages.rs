@@ -9,12 +9,13 @@ use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use portcullis_registry::id::{DeviceId, IdentityId, ModuleId};
 use portcullis_registry::message::NewC2d;
+use portcullis_registry::policy::Rights;
 use portcullis_registry::queue::Queued;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::c2d;
-use crate::http::caller::{Body, Caller};
+use crate::http::caller::{Caller, JsonBody};
 use crate::http::messages::{parse_ack, parse_expiry};
 use crate::http::problem::Problem;
 use crate::hub::Hub;
@@ -52,8 +53,10 @@ pub(super) struct Top {
 pub(super) async fn send_all(
     State(hub): State<Arc<Hub>>,
     Caller(caller): Caller,
-    Body(body): Body,
+    JsonBody(body): JsonBody,
 ) -> Result<Json<Value>, Problem> {
+    // Who may send nothing is told once, not for each message.
+    caller.check(Rights::SERVICE_CONNECT)?;
     let orders: Vec<Order> =
         serde_json::from_slice(&body).map_err(|error| Problem::deserialization(error.to_string()))?;
     if orders.is_empty() || orders.len() > MESSAGES_MAX {

@@ -135,6 +135,10 @@ fn operation(route: &Route, problem: &Shape) -> OperationBuilder {
         let version = version.description(Some("YYYY-MM-DD; which one makes no difference"));
         operation = operation.parameter(version.required(Required::True).schema(Some(a_text())));
     }
+    for (name, place) in &route.options {
+        let option = ParameterBuilder::new().name(*name).parameter_in(place.clone());
+        operation = operation.parameter(option.required(Required::False).schema(Some(a_text())));
+    }
     if let Some(body) = &route.takes {
         operation = operation
             .request_body(Some(RequestBodyBuilder::new().content(body.media, body.content()).build()));

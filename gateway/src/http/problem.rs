@@ -368,3 +368,24 @@ pub(super) async fn no_such_route() -> Problem {
 pub(super) fn tracking_id() -> String {
     portcullis_registry::random_bytes::<16>().iter().map(|byte| format!("{byte:02x}")).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_may_try_again_is_told_when() {
+        let busy = Problem::from(StoreError::Unavailable).into_response();
+        assert_eq!(
+            (busy.status(), &busy.headers()[header::RETRY_AFTER]),
+            (StatusCode::SERVICE_UNAVAILABLE, &HeaderValue::from_static("1"))
+        );
+        assert!(!Problem::not_found("x").into_response().headers().contains_key(header::RETRY_AFTER));
+    }
+
+    #[test]
+    fn t712_what_only_the_operator_may_know_is_not_sent() {
+        let problem = Problem::from(StoreError::Fatal("/var/lib/portcullis/store: disk full".into()));
+        assert!(problem.for_operator().contains("/var/lib") && !problem.text().contains("/var/lib"));
+    }
+}

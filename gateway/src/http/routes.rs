@@ -9,11 +9,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::Request;
 use axum::handler::Handler;
 use axum::http::{Method, header};
+use axum::middleware::{Next, from_fn};
 use axum::response::IntoResponse;
 use axum::routing::{MethodFilter, MethodRouter, on};
 use portcullis_registry::policy::Rights;
+use utoipa::openapi::path::ParameterIn;
 
 use super::openapi::{Answer, Shape, array, json, many, object, text};
 use super::problem::Problem;
@@ -32,8 +35,12 @@ pub struct Route {
     pub needs: Needs,
     /// What it does, in a few words.
     pub summary: &'static str,
+    /// What a request may say besides, and where.
+    pub(super) options: Vec<(&'static str, ParameterIn)>,
     pub(super) takes: Option<Shape>,
     pub(super) answer: Answer,
+    /// The path with a parameter that may be this path's last word.
+    beside: Option<&'static str>,
     handler: MethodRouter<Arc<Hub>>,
 }
 
@@ -62,18 +69,28 @@ pub fn routes() -> Vec<Route> {
     const SERVICE: Needs = Needs::Rights(Rights::SERVICE_CONNECT);
     const OWNER: Needs = Needs::Rights(Rights::ALL);
     vec![
-        Route::get("/devices", READ, "List devices", devices::list).gives(array::<DeviceOut>()),
+        Route::get("/devices", READ, "List devices", devices::list)
+            .query("top")
+            .header("x-ms-max-item-count")
+            .header("x-ms-continuation")
+            .gives(array::<DeviceOut>()),
         Route::post("/devices", WRITE, "Create, replace and delete up to 100 identities", bulk::apply)
             .takes(array::<IdentityIn>())
             .gives(json::<bulk::ResultOut>()),
         Route::post("/devices/query", SERVICE, "Query devices or modules", query::run)
+            // A device may be called `query`.
+            .beside("/devices/{device}")
+            .header("x-ms-max-item-count")
+            .header("x-ms-continuation")
             .takes(json::<query::QueryIn>())
             .gives(many(object())),
         Route::get("/devices/{device}", READ, "Show a device", devices::show).gives(json::<DeviceOut>()),
         Route::put("/devices/{device}", WRITE, "Create a device, or with If-Match replace it", devices::put)
+            .header("If-Match")
             .takes(json::<IdentityIn>())
             .gives(json::<DeviceOut>()),
-        Route::delete("/devices/{device}", WRITE, "Delete a device and its modules", devices::delete),
+        Route::delete("/devices/{device}", WRITE, "Delete a device and its modules", devices::delete)
+            .header("If-Match"),
         Route::get("/devices/{device}/modules", READ, "List the modules of a device", modules::list)
             .gives(array::<ModuleOut>()),
         Route::get("/devices/{device}/modules/{module}", READ, "Show a module", modules::show)
@@ -84,9 +101,11 @@ pub fn routes() -> Vec<Route> {
             "Create a module, or with If-Match replace it",
             modules::put,
         )
+        .header("If-Match")
         .takes(json::<IdentityIn>())
         .gives(json::<ModuleOut>()),
-        Route::delete("/devices/{device}/modules/{module}", WRITE, "Delete a module", modules::delete),
+        Route::delete("/devices/{device}/modules/{module}", WRITE, "Delete a module", modules::delete)
+            .header("If-Match"),
         Route::delete("/devices/{device}/commands", SERVICE, "Empty the queue of a device", messages::purge)
             .gives(object()),
         Route::delete(
@@ -300,7 +319,7 @@ pub fn routes() -> Vec<Route> {
 pub(super) fn router() -> Router<Arc<Hub>> {
     let mut paths: BTreeMap<&str, Vec<Route>> = BTreeMap::new();
     for route in routes() {
-        paths.entry(route.path).or_default().push(route);
+        paths.entry(route.beside.unwrap_or(route.path)).or_default().push(route);
     }
     let (mut iot_hub, mut own) = (Router::new(), Router::new());
     for (path, routes) in paths {
@@ -312,18 +331,30 @@ pub(super) fn router() -> Router<Arc<Hub>> {
             Dialect::Own => own = own.route(path, router),
         }
     }
-    iot_hub.layer(axum::middleware::from_fn(caller::require_api_version)).merge(own)
+    iot_hub.layer(from_fn(caller::require_api_version)).merge(own)
 }
 
 /// The routes of one path. Any other method is refused, HEAD too, which axum would take for a GET.
 fn path_router(routes: Vec<Route>) -> MethodRouter<Arc<Hub>> {
-    let allowed = routes.iter().map(|route| route.method.as_str()).collect::<Vec<_>>().join(", ");
+    let own = routes.iter().filter(|route| route.beside.is_none());
+    let allowed = own.map(|route| route.method.as_str()).collect::<Vec<_>>().join(", ");
     let refuse = move || {
         let allowed = allowed.clone();
         async move { ([(header::ALLOW, allowed)], Problem::method_not_allowed()).into_response() }
     };
     let head = on(MethodFilter::HEAD, refuse.clone());
-    let routers = routes.into_iter().map(|route| route.handler);
+    let routers = routes.into_iter().map(|route| match route.beside {
+        None => route.handler,
+        Some(_) => {
+            let refuse = refuse.clone();
+            let only_there = move |request: Request, next: Next| {
+                let (is_there, refused) =
+                    (request.uri().path().trim_end_matches('/') == route.path, refuse());
+                async move { if is_there { next.run(request).await } else { refused.await } }
+            };
+            route.handler.route_layer(from_fn(only_there))
+        }
+    });
     routers.fold(head, MethodRouter::merge).fallback(refuse)
 }
 
@@ -373,7 +404,29 @@ impl Route {
         summary: &'static str,
         handler: MethodRouter<Arc<Hub>>,
     ) -> Self {
-        Self { method, path, needs, summary, takes: None, answer: Answer::nothing(), handler }
+        let answer = Answer::nothing();
+        let options = Vec::new();
+        Self { method, path, needs, summary, options, takes: None, answer, beside: None, handler }
+    }
+
+    /// Served beside the routes of another path, whose parameter may have the same value.
+    fn beside(self, path: &'static str) -> Self {
+        Self { beside: Some(path), ..self }
+    }
+
+    /// A query parameter it understands.
+    fn query(self, name: &'static str) -> Self {
+        self.option(name, ParameterIn::Query)
+    }
+
+    /// A header it understands.
+    fn header(self, name: &'static str) -> Self {
+        self.option(name, ParameterIn::Header)
+    }
+
+    fn option(mut self, name: &'static str, place: ParameterIn) -> Self {
+        self.options.push((name, place));
+        self
     }
 
     fn takes(self, body: Shape) -> Self {

@@ -467,6 +467,25 @@ mod tests {
         assert!(error.contains("character 35") && error.contains("\"?\""), "{error}");
     }
 
+    proptest::proptest! {
+        #[test]
+        fn t711_any_words_are_read_or_refused(
+            words in proptest::collection::vec(
+                proptest::sample::select(vec![
+                    "SELECT", "TOP", "FROM", "WHERE", "GROUP", "BY", "AS", "AND", "OR", "NOT", "IN", "NIN", "devices",
+                    "devices.modules", "*", "(", ")", "[", "]", ",", ".", "=", "!=", "<", "-", "+", "'", "\"", "\\", "1",
+                    "1e9", "true", "null", "a", "$b", "count(", "sum(", "is_null(", "startswith(", "é", "\0", ";",
+                ]),
+                0..40,
+            ),
+            glue in proptest::sample::select(vec!["", " "]),
+        ) {
+            let text = words.join(glue);
+            let _ = parse(&text);
+            let _ = parse(&format!("SELECT * FROM devices WHERE {text}"));
+        }
+    }
+
     #[test]
     fn t711_long_and_deep_queries_are_bounded() {
         let deep = |levels: usize| {

@@ -46,6 +46,11 @@ impl<'r> Scan<'r> {
         Some(found)
     }
 
+    /// How far the walk has come.
+    pub(super) fn place(&self) -> Option<&IdentityId> {
+        self.after.as_ref()
+    }
+
     /// The next devices, and the last id that was looked at; no id when there is none left.
     fn devices(&self, count: usize) -> (Vec<Arc<Entry>>, Option<DeviceId>) {
         // In the middle of a device's modules that device comes again.

@@ -1,11 +1,11 @@
-//! Programs from outside that tests try the hub with: the official Python SDK and mosquitto's clients.
+//! Programs from outside that tests try the hub with: the official SDKs and mosquitto's clients.
 //!
 //! Each is obtained by package name on first use, pinned, into `target/tools` of the workspace, and found there
 //! afterwards. A file lock lets many test processes ask at once. Nothing on the system is changed and nobody needs to
 //! be root. A tool that cannot be had fails the test and says what to install; with `PORTCULLIS_TEST_OFFLINE=1` such
 //! tests are left out instead, and counted: `simulator/tests/skipped.rs`, the last to run, tells how many.
 //!
-//! To add a Python tool: one more function like [`python_sdk`].
+//! To add a Python tool: one more function like [`python_sdk`]; a Node one: like [`node_service_sdk`].
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -56,6 +56,25 @@ impl Mosquitto {
 /// When it cannot be had; the message says what to install.
 pub fn python_sdk() -> Option<PathBuf> {
     obtain(|tools| python(tools, "python-device-sdk", &["azure-iot-device==2.14.0", "paho-mqtt==1.6.1"]))
+}
+
+/// The interpreter of a virtual environment that holds the Azure IoT service SDK for Python.
+/// `None` when the run is offline: the caller's test is left out.
+///
+/// # Panics
+/// When it cannot be had; the message says what to install.
+pub fn python_service_sdk() -> Option<PathBuf> {
+    // The SDK imports `six` and does not say so.
+    obtain(|tools| python(tools, "python-service-sdk", &["azure-iot-hub==2.7.0", "six==1.17.0"]))
+}
+
+/// The directory where `node` finds the Azure IoT service SDK for Node, for its `NODE_PATH`.
+/// `None` when the run is offline: the caller's test is left out.
+///
+/// # Panics
+/// When it cannot be had; the message says what to install.
+pub fn node_service_sdk() -> Option<PathBuf> {
+    obtain(|tools| node(tools, "node-service-sdk", &["azure-iothub@1.16.6"]))
 }
 
 /// mosquitto's clients: those on `PATH`, otherwise those of the distribution this machine runs.
@@ -140,6 +159,24 @@ fn python(tools: &Path, name: &str, packages: &[&str]) -> Result<PathBuf> {
         run(&mut install, "pip needs to reach its package index; it follows the machine's pip configuration")
     })?;
     Ok(interpreter)
+}
+
+/// The directory `name` with `packages` and all they need in it, made if it is not there or holds others.
+fn node(tools: &Path, name: &str, packages: &[&str]) -> Result<PathBuf> {
+    let home = tools.join(name);
+    make_once(&home, &packages.join("\n"), || {
+        let advice =
+            "install Node 18 or newer with npm (Debian: nodejs and npm); npm needs to reach its registry";
+        run(Command::new("node").arg("--version"), advice)?;
+        fs::create_dir_all(&home)?;
+        let mut install = Command::new("npm");
+        install
+            .args(["install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix"])
+            .arg(&home)
+            .args(packages);
+        run(&mut install, advice)
+    })?;
+    Ok(home.join("node_modules"))
 }
 
 /// Downloads the Debian package and what it needs that the system lacks, and unpacks them: no root, no installation.
