@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use portcullis_registry::store::RegistryLimits;
 
+pub mod bare;
 pub mod crash;
 pub mod disk;
 pub mod served;

@@ -11,14 +11,19 @@ fn t901_ten_kills_lose_nothing() {
 
 #[test]
 fn t903_lost_power_takes_nothing_acknowledged_and_a_disk_that_lies_is_found_out() {
-    if std::env::var_os("PORTCULLIS_TEST_OFFLINE").is_some_and(|value| value == "1") && !has_strace() {
-        return;
-    }
-    let run = |arguments: &[&str]| Command::new(env!("CARGO_BIN_EXE_powercut")).args(arguments).output().unwrap();
-    let honest = run(&["--cuts", "150", "--writes", "150"]);
+    let Some(strace) = portcullis::testing::tools::strace() else { return };
+    let run = |arguments: &[&str]| {
+        let mut run = Command::new(env!("CARGO_BIN_EXE_powercut"));
+        run.args(["--cuts", "150", "--writes", "150", "--strace"]).arg(&strace.program).args(arguments);
+        if let Some(libraries) = &strace.libraries {
+            run.env("LD_LIBRARY_PATH", libraries);
+        }
+        run.output().unwrap()
+    };
+    let honest = run(&[]);
     assert!(honest.status.success(), "{}", String::from_utf8_lossy(&honest.stderr));
     // The same check, on a disk that forgets: it has to see that something is missing.
-    let lying = run(&["--cuts", "150", "--writes", "150", "--forget-syncs"]);
+    let lying = run(&["--forget-syncs"]);
     assert!(!lying.status.success(), "{}", String::from_utf8_lossy(&lying.stdout));
     assert!(String::from_utf8_lossy(&lying.stderr).contains("power lost at event"));
 }

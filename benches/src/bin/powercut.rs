@@ -34,6 +34,8 @@ struct Arguments {
     /// Take syncs for nothing, as a lying disk does: to see that it is found
     #[arg(long)]
     forget_syncs: bool,
+    #[arg(long, default_value = "strace")]
+    strace: PathBuf,
     /// Be the process that writes, to the store in this directory
     #[arg(long, hide = true)]
     write_to: Option<PathBuf>,
@@ -97,7 +99,7 @@ fn record(temporary: &Path, arguments: &Arguments) -> anyhow::Result<Vec<Event>>
     // As the kernel names it, for that is what the log says.
     let temporary = temporary.canonicalize()?;
     let (directory, log) = (temporary.join("store"), temporary.join("log"));
-    let run = Command::new("strace")
+    let run = Command::new(&arguments.strace)
         .args(STRACE)
         .arg("-o")
         .arg(&log)
