@@ -202,7 +202,7 @@ fn of_the_distribution(tools: &Path, package: &str, advice: &str) -> Result<Path
 /// `None` when nothing was unpacked there, because the system has the libraries already.
 fn library_dir(lib: &Path, library: &str) -> Option<PathBuf> {
     let mut directories = fs::read_dir(lib).ok()?.flatten().map(|entry| entry.path());
-    directories.find(|path| path.join("libmosquitto.so.1").exists())
+    directories.find(|path| path.join(library).exists())
 }
 
 fn option(name: &str, value: &Path) -> OsString {
