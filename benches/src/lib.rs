@@ -3,3 +3,10 @@
 //! Each bench states its sum: what an operation is made of, and the parts it cannot do without, measured in the same
 //! run. Machines differ and are noisy; read the ratio between two rows of one run, not a row.
 //! `cargo bench -p portcullis-benches` runs them all.
+//!
+//! Programs that break a hub on purpose, or fill it, are in `src/bin`: `crash`, `powercut` and `million`.
+
+pub mod bare;
+pub mod crash;
+pub mod disk;
+pub mod served;

@@ -19,7 +19,7 @@ fn judge(
     others: &[&CertificateDer<'static>],
     roots: &[&TestCa],
 ) -> Result<Vec<String>, ChainError> {
-    let others: Vec<_> = others.iter().map(|der| CertificateDer::clone(der)).collect();
+    let others: Vec<_> = others.iter().copied().cloned().collect();
     let anchors: Vec<_> = roots.iter().map(|root| anchor(root)).collect();
     let chain = PresentedChain::parse(leaf, &others).unwrap();
     let verified = verify(&chain, &anchors.iter().collect::<Vec<_>>(), UnixTime::now())?;

@@ -1,4 +1,4 @@
-//! Programs from outside that tests try the hub with: the official SDKs and mosquitto's clients.
+//! Programs from outside that tests try the hub with: the official SDKs, mosquitto's clients, strace.
 //!
 //! Each is obtained by package name on first use, pinned, into `target/tools` of the workspace, and found there
 //! afterwards. A file lock lets many test processes ask at once. Nothing on the system is changed and nobody needs to
@@ -20,6 +20,14 @@ use anyhow::{Context, Result, bail};
 
 /// Set to `1`: leave out the tests that need a program from outside.
 pub const OFFLINE: &str = "PORTCULLIS_TEST_OFFLINE";
+
+/// strace, ready to run.
+#[derive(Clone, Debug)]
+pub struct Strace {
+    pub program: PathBuf,
+    /// Where its libraries are when they are not the system's; a value for `LD_LIBRARY_PATH`.
+    pub libraries: Option<PathBuf>,
+}
 
 /// mosquitto's command line clients.
 #[derive(Clone, Debug)]
@@ -96,6 +104,23 @@ pub fn mosquitto() -> Option<Mosquitto> {
 pub fn openssl() -> PathBuf {
     let found = on_path("openssl").map(|programs| programs.join("openssl"));
     found.expect("a tool of this test is missing: install openssl so that it is on PATH (Debian: openssl)")
+}
+
+/// strace: the one on `PATH`, otherwise that of the distribution this machine runs.
+/// `None` when the run is offline: the caller's test is left out.
+///
+/// # Panics
+/// When it cannot be had; the message says what to install.
+pub fn strace() -> Option<Strace> {
+    let advice = "install strace so that it is on PATH (Debian: strace)";
+    obtain(|tools| match on_path("strace") {
+        Some(programs) => Ok(Strace { program: programs.join("strace"), libraries: None }),
+        None => {
+            let unpacked = of_the_distribution(tools, "strace", advice)?;
+            let libraries = library_dir(&unpacked.join("usr/lib"), "libunwind.so.8");
+            Ok(Strace { program: unpacked.join("usr/bin/strace"), libraries })
+        }
+    })
 }
 
 /// How many tests of this run, in all its processes, were left out for want of a network; forgets them.
@@ -179,13 +204,19 @@ fn node(tools: &Path, name: &str, packages: &[&str]) -> Result<PathBuf> {
     Ok(home.join("node_modules"))
 }
 
-/// Downloads the Debian package and what it needs that the system lacks, and unpacks them: no root, no installation.
-/// The version is the distribution's, its signature checked by apt.
 fn mosquitto_of_the_distribution(tools: &Path) -> Result<Mosquitto> {
     let advice = "install mosquitto's clients so that mosquitto_pub is on PATH (Debian: mosquitto-clients)";
-    let home = tools.join("mosquitto");
+    let unpacked = of_the_distribution(tools, "mosquitto-clients", advice)?;
+    let libraries = library_dir(&unpacked.join("usr/lib"), "libmosquitto.so.1");
+    Ok(Mosquitto { programs: unpacked.join("usr/bin"), libraries })
+}
+
+/// Downloads a Debian package and what it needs that the system lacks, and unpacks them: no root, no installation.
+/// The version is the distribution's, its signature checked by apt. Where it was unpacked.
+fn of_the_distribution(tools: &Path, package: &str, advice: &str) -> Result<PathBuf> {
+    let home = tools.join(package);
     let unpacked = home.join("unpacked");
-    make_once(&home, "mosquitto-clients", || {
+    make_once(&home, package, || {
         let archives = home.join("archives");
         fs::create_dir_all(archives.join("partial"))?;
         fs::create_dir_all(home.join("lists/partial"))?;
@@ -194,14 +225,8 @@ fn mosquitto_of_the_distribution(tools: &Path) -> Result<Mosquitto> {
             apt.args(["-q", "-o", "Debug::NoLocking=1", "-o"]).arg(option("Dir::Cache=", &home));
             apt
         };
-        let download = [
-            "install",
-            "--download-only",
-            "--reinstall",
-            "--no-install-recommends",
-            "--yes",
-            "mosquitto-clients",
-        ];
+        let download =
+            ["install", "--download-only", "--reinstall", "--no-install-recommends", "--yes", package];
         if run(apt().args(download), advice).is_err() {
             // The system's package lists are absent or old, and may not be ours to refresh: use lists of our own.
             let lists = option("Dir::State::Lists=", &home.join("lists"));
@@ -216,14 +241,14 @@ fn mosquitto_of_the_distribution(tools: &Path) -> Result<Mosquitto> {
         }
         Ok(())
     })?;
-    Ok(Mosquitto { programs: unpacked.join("usr/bin"), libraries: library_dir(&unpacked.join("usr/lib")) })
+    Ok(unpacked)
 }
 
 /// Debian keeps libraries in a directory named after the machine's architecture, such as `x86_64-linux-gnu`.
 /// `None` when nothing was unpacked there, because the system has the libraries already.
-fn library_dir(lib: &Path) -> Option<PathBuf> {
+fn library_dir(lib: &Path, library: &str) -> Option<PathBuf> {
     let mut directories = fs::read_dir(lib).ok()?.flatten().map(|entry| entry.path());
-    directories.find(|path| path.join("libmosquitto.so.1").exists())
+    directories.find(|path| path.join(library).exists())
 }
 
 fn option(name: &str, value: &Path) -> OsString {

@@ -1,0 +1,266 @@
+//! A registry of a million devices: made through REST, served, restarted, looked up; and what it costs against the least.
+//!
+//! `cargo run --release -p portcullis-benches --bin million`. The floors are measured in the same run: reading the same
+//! file into a DashMap alone, and the same SQLite with group commit and nothing around it.
+
+use std::hint::black_box;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use clap::Parser;
+use dashmap::DashMap;
+use jiff::Timestamp;
+use portcullis_benches::bare::BareStore;
+use portcullis_benches::served::{Rest, Served, resident_bytes, serve_if_asked};
+use portcullis_registry::backend::sqlite::SqliteBackend;
+use portcullis_registry::backup::STORE;
+use portcullis_registry::id::{DeviceId, IdentityId};
+use portcullis_registry::identity::IdentitySpec;
+use portcullis_registry::store::{Registry, RegistryLimits};
+use reqwest::Method;
+use rusqlite::{Connection, OpenFlags};
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+
+/// Measure a registry of a million devices
+#[derive(Parser)]
+struct Arguments {
+    #[arg(long, default_value_t = 1_000_000)]
+    devices: usize,
+    /// Connections that create devices, a hundred at a time
+    #[arg(long, default_value_t = 8)]
+    connections: usize,
+    /// Writes for each row of the durability table
+    #[arg(long, default_value_t = 60_000)]
+    writes: usize,
+    /// Where the hub keeps its data; a temporary directory unless given. One that is filled already is not filled again
+    #[arg(long)]
+    data_dir: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    if let Some(exit) = serve_if_asked() {
+        return exit;
+    }
+    match run(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let temporary = tempfile::tempdir()?;
+    let data_dir = arguments.data_dir.clone().unwrap_or_else(|| temporary.path().join("data"));
+    let runtime = Runtime::new()?;
+    if !data_dir.join(STORE).exists() {
+        fill(&runtime, arguments, &data_dir)?;
+    }
+    restart(&runtime, arguments, &data_dir)?;
+    open(arguments, &data_dir.join(STORE))?;
+    for writers in [16, 256] {
+        durable(&runtime, arguments.writes, writers)?;
+    }
+    Ok(())
+}
+
+/// Creates every device through REST.
+fn fill(runtime: &Runtime, arguments: &Arguments, data_dir: &Path) -> anyhow::Result<()> {
+    let served = Served::start(data_dir)?;
+    let before = served.resident_bytes()?;
+    let began = Instant::now();
+    let next = Arc::new(AtomicUsize::new(0));
+    runtime.block_on(async {
+        let mut running = Vec::new();
+        for _ in 0..arguments.connections {
+            running.push(tokio::spawn(fill_on(served.rest()?, Arc::clone(&next), arguments.devices)));
+        }
+        for one in running {
+            one.await??;
+        }
+        anyhow::Ok(())
+    })?;
+    let after = served.resident_bytes()?;
+    println!(
+        "REST, {} connections, 100 a request: {}",
+        arguments.connections,
+        rate(arguments.devices, began.elapsed())
+    );
+    println!("hub after filling: {} bytes a device", (after - before) / arguments.devices as u64);
+    served.stop()
+}
+
+async fn fill_on(rest: Rest, next: Arc<AtomicUsize>, devices: usize) -> anyhow::Result<()> {
+    loop {
+        let first = next.fetch_add(100, Ordering::Relaxed);
+        let last = (first + 100).min(devices);
+        if first >= last {
+            return Ok(());
+        }
+        let items: Vec<Value> =
+            (first..last).map(|number| json!({"id": name(number), "importMode": "create"})).collect();
+        let answer = rest.request(Method::POST, "/devices").json(&items).send().await?;
+        let status = answer.status();
+        let body = answer.text().await?;
+        ensure!(status.is_success(), "{status}: {body:.300}");
+    }
+}
+
+/// Starts the hub on what is there and asks how much it has.
+fn restart(runtime: &Runtime, arguments: &Arguments, data_dir: &Path) -> anyhow::Result<()> {
+    let served = Served::start(data_dir)?;
+    let rest = served.rest()?;
+    let statistics: Value = runtime.block_on(async {
+        rest.request(Method::GET, "/statistics/devices").send().await?.error_for_status()?.json().await
+    })?;
+    ensure!(statistics["totalDeviceCount"] == arguments.devices, "{statistics}");
+    println!("hub ready again after {:.2?}", served.start_time);
+    println!(
+        "hub after restart: {} bytes a device, all in",
+        served.resident_bytes()? / arguments.devices as u64
+    );
+    served.stop()
+}
+
+/// Opens the store in this process, and looks things up.
+fn open(arguments: &Arguments, store: &Path) -> anyhow::Result<()> {
+    let wanted = wanted(arguments.devices)?;
+    let few: Vec<_> = (0..200_000).map(|place| wanted[place % 1_000 % wanted.len()].clone()).collect();
+    let began = Instant::now();
+    let map = map_alone(&store.join("hub.db"))?;
+    let floor = began.elapsed();
+    ensure!(map.len() == arguments.devices, "{} rows", map.len());
+    let map_many = per_second(&wanted, |id| map.get(id.device.as_str()).is_some());
+    let map_few = per_second(&few, |id| map.get(id.device.as_str()).is_some());
+    drop(map);
+    let before = resident_bytes("self")?;
+    let began = Instant::now();
+    let registry = Registry::open(Box::new(SqliteBackend::open(store)?), RegistryLimits::default())?;
+    let took = began.elapsed();
+    let bytes = resident_bytes("self")?.saturating_sub(before) / arguments.devices as u64;
+    println!(
+        "opened in {took:.2?}; into a DashMap alone {floor:.2?}: {:.2} x",
+        took.as_secs_f64() / floor.as_secs_f64()
+    );
+    println!("registry alone: {bytes} bytes a device beyond what the map before left free");
+    let many = per_second(&wanted, |id| registry.entry(id).is_some());
+    let few = per_second(&few, |id| registry.entry(id).is_some());
+    println!(
+        "look-ups a second: {many:.0} of all, {few:.0} of 1,000; DashMap alone {map_many:.0} and {map_few:.0}"
+    );
+    registry.close();
+    Ok(())
+}
+
+/// The least a start has to do: read every row into a map.
+fn map_alone(path: &Path) -> anyhow::Result<DashMap<Box<str>, Box<[u8]>>> {
+    let database = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    let map = DashMap::new();
+    let mut statement = database.prepare("SELECT dev, doc FROM identity")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        map.insert(row.get_ref(0)?.as_str()?.into(), row.get_ref(1)?.as_blob()?.into());
+    }
+    Ok(map)
+}
+
+/// Creates devices as `writers` at once, each waiting for its own; the registry against SQLite alone.
+fn durable(runtime: &Runtime, writes: usize, writers: usize) -> anyhow::Result<()> {
+    let (mut ours, mut bare) = (Duration::ZERO, Duration::ZERO);
+    // In turns, so that a noisy machine is noisy for both.
+    for turn in 0..TURNS {
+        let directory = tempfile::tempdir()?;
+        let registry =
+            Registry::open(Box::new(SqliteBackend::open(directory.path())?), RegistryLimits::default())?;
+        let creator = Arc::clone(&registry);
+        ours += at_once(runtime, writes / TURNS, writers, move |number| {
+            let registry = Arc::clone(&creator);
+            async move {
+                let spec = IdentitySpec::sas_device(id(number)?);
+                registry.create(spec, Timestamp::now()).await?;
+                Ok(())
+            }
+        })
+        .with_context(|| format!("turn {turn}"))?;
+        registry.close();
+        let directory = tempfile::tempdir()?;
+        let store = Arc::new(BareStore::open(&directory.path().join("bare.db"))?);
+        bare += at_once(runtime, writes / TURNS, writers, move |number| {
+            let store = Arc::clone(&store);
+            async move { store.put(name(number), vec![7; BARE_BYTES]).await }
+        })?;
+    }
+    println!(
+        "durable creates, {writers} at once: {}; SQLite's group commit alone {}: {:.2} x",
+        rate(writes, ours),
+        rate(writes, bare),
+        bare.as_secs_f64() / ours.as_secs_f64()
+    );
+    Ok(())
+}
+
+fn at_once<F, W>(runtime: &Runtime, writes: usize, writers: usize, write: F) -> anyhow::Result<Duration>
+where
+    F: Fn(usize) -> W + Clone + Send + 'static,
+    W: Future<Output = anyhow::Result<()>> + Send + 'static,
+{
+    let next = Arc::new(AtomicUsize::new(0));
+    let began = Instant::now();
+    runtime.block_on(async {
+        let mut running = Vec::new();
+        for _ in 0..writers {
+            let (next, write) = (Arc::clone(&next), write.clone());
+            running.push(tokio::spawn(async move {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= writes {
+                        return anyhow::Ok(());
+                    }
+                    write(number).await?;
+                }
+            }));
+        }
+        for one in running {
+            one.await??;
+        }
+        anyhow::Ok(())
+    })?;
+    Ok(began.elapsed())
+}
+
+/// Two hundred thousand ids out of all, in no order.
+fn wanted(devices: usize) -> anyhow::Result<Vec<IdentityId>> {
+    (0..200_000).map(|place| id(place * 7_919 % devices)).collect()
+}
+
+fn per_second(wanted: &[IdentityId], look_up: impl Fn(&IdentityId) -> bool) -> f64 {
+    let mut best = f64::MAX;
+    for _ in 0..5 {
+        let began = Instant::now();
+        assert!(wanted.iter().all(|id| black_box(look_up(id))));
+        best = best.min(began.elapsed().as_secs_f64());
+    }
+    wanted.len() as f64 / best
+}
+
+fn rate(count: usize, time: Duration) -> String {
+    format!("{:.0}/s ({count} in {time:.1?})", count as f64 / time.as_secs_f64())
+}
+
+fn name(number: usize) -> String {
+    format!("device-{number:07}")
+}
+
+fn id(number: usize) -> anyhow::Result<IdentityId> {
+    Ok(IdentityId::device(DeviceId::parse(&name(number))?))
+}
+
+const TURNS: usize = 3;
+/// What the record of a device with two keys has.
+const BARE_BYTES: usize = 76;

@@ -1,0 +1,140 @@
+//! A hub in a process of its own, and a REST client of it.
+//!
+//! The process is the calling program again: `serve_if_asked` at the top of `main` turns it into `portcullis serve`, so
+//! that one `cargo run` builds and tries the same code.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use jiff::Timestamp;
+use portcullis::cli::local::LocalAccess;
+use portcullis_registry::credential::SymmetricKey;
+use portcullis_registry::sas;
+use reqwest::RequestBuilder;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
+
+/// A running hub; killed when dropped.
+#[derive(Debug)]
+pub struct Served {
+    child: Child,
+    data_dir: PathBuf,
+    /// From the start of the process until it said that it is ready.
+    pub start_time: Duration,
+}
+
+/// Becomes the hub when `Served::start` started this process.
+pub fn serve_if_asked() -> Option<ExitCode> {
+    let data_dir = std::env::var_os(DATA_DIR)?;
+    let listen = ["--mqtt-listen", "--https-listen", "--ops-listen"].map(|flag| [flag, "127.0.0.1:0"]);
+    let mut arguments = vec!["portcullis".into(), "serve".into(), "--data-dir".into(), data_dir];
+    arguments.extend(listen.concat().into_iter().map(Into::into));
+    Some(portcullis::cli::run(arguments))
+}
+
+impl Served {
+    /// Starts a hub and waits until it is ready.
+    pub fn start(data_dir: &Path) -> anyhow::Result<Self> {
+        let began = Instant::now();
+        let mut child = Command::new(std::env::current_exe()?)
+            .env(DATA_DIR, data_dir)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("start the hub")?;
+        let said = BufReader::new(child.stderr.take().context("the hub's standard error")?);
+        let mut heard = Vec::new();
+        let ready = said.lines().map_while(Result::ok).any(|line| {
+            heard.push(line.clone());
+            line == "ready"
+        });
+        let served = Self { child, data_dir: data_dir.to_owned(), start_time: began.elapsed() };
+        ensure!(ready, "the hub never said that it is ready: {}", heard.join("\n"));
+        Ok(served)
+    }
+
+    /// SIGKILL: nothing is finished, nothing is told.
+    pub fn kill(mut self) -> anyhow::Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// SIGTERM, and waits for its end.
+    pub fn stop(mut self) -> anyhow::Result<()> {
+        let asked = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status()?;
+        ensure!(asked.success() && self.child.wait()?.success(), "the hub did not stop in order");
+        Ok(())
+    }
+
+    /// What the process holds in memory, in bytes.
+    pub fn resident_bytes(&self) -> anyhow::Result<u64> {
+        resident_bytes(&self.child.id().to_string())
+    }
+
+    /// A client that is the hub's owner.
+    pub fn rest(&self) -> anyhow::Result<Rest> {
+        let access = LocalAccess::read(&self.data_dir).context("the access file")?;
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(self.data_dir.join("ca.pem"))?)?;
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let tls = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let address = SocketAddr::new(access.connect_address.parse()?, access.https_port);
+        let http = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls)
+            .no_proxy()
+            .resolve(&access.hostname, address)
+            .build()?;
+        let key = access.owner.split("SharedAccessKey=").last().context("the owner's key")?;
+        let key = SymmetricKey::parse_base64(key)?;
+        let expiry = Timestamp::now().as_second() + TOKEN_SECONDS;
+        Ok(Rest {
+            http,
+            base: format!("https://{}:{}", access.hostname, access.https_port),
+            token: sas::sign(&access.hostname, &key, expiry, Some("iothubowner")),
+        })
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What a process holds in memory, in bytes; `self` is this one.
+pub fn resident_bytes(process: &str) -> anyhow::Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    let kib: u64 = line.trim().trim_end_matches(" kB").parse()?;
+    Ok(kib * 1024)
+}
+
+/// A REST client.
+#[derive(Clone, Debug)]
+pub struct Rest {
+    http: reqwest::Client,
+    base: String,
+    token: String,
+}
+
+impl Rest {
+    /// A request to a path without its query.
+    pub fn request(&self, method: reqwest::Method, path: &str) -> RequestBuilder {
+        let url = format!("{}{path}?api-version=2021-04-12", self.base);
+        self.http.request(method, url).header("authorization", &self.token)
+    }
+}
+
+const DATA_DIR: &str = "PORTCULLIS_BENCHES_SERVE";
+const TOKEN_SECONDS: i64 = 24 * 3600;

@@ -1,0 +1,29 @@
+//! The crash programs in small; their headers tell how to run them in full.
+
+use std::process::Command;
+
+#[test]
+fn t901_ten_kills_lose_nothing() {
+    let run = Command::new(env!("CARGO_BIN_EXE_crash")).args(["--rounds", "10"]).output().unwrap();
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    assert!(String::from_utf8_lossy(&run.stdout).starts_with("10 kills"));
+}
+
+#[test]
+fn t903_lost_power_takes_nothing_acknowledged_and_a_disk_that_lies_is_found_out() {
+    let Some(strace) = portcullis::testing::tools::strace() else { return };
+    let run = |arguments: &[&str]| {
+        let mut run = Command::new(env!("CARGO_BIN_EXE_powercut"));
+        run.args(["--cuts", "150", "--writes", "150", "--strace"]).arg(&strace.program).args(arguments);
+        if let Some(libraries) = &strace.libraries {
+            run.env("LD_LIBRARY_PATH", libraries);
+        }
+        run.output().unwrap()
+    };
+    let honest = run(&[]);
+    assert!(honest.status.success(), "{}", String::from_utf8_lossy(&honest.stderr));
+    // The same check, on a disk that forgets: it has to see that something is missing.
+    let lying = run(&["--forget-syncs"]);
+    assert!(!lying.status.success(), "{}", String::from_utf8_lossy(&lying.stdout));
+    assert!(String::from_utf8_lossy(&lying.stderr).contains("power lost at event"));
+}
