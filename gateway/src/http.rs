@@ -2,7 +2,8 @@
 //! WebSocket, which `connection` takes over.
 //!
 //! A leaf: it translates requests into the operations of `identities`, `query`, `policies` and `c2d` and their results
-//! back; it decides nothing itself. `routes` lists every endpoint and says how to add one; errors become statuses in `problem` alone.
+//! back; it decides nothing itself. `routes` lists every endpoint and says how to add one; errors become statuses in
+//! `problem` alone.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{Request, StatusCode};
+use axum::response::IntoResponse;
 use axum::routing::get;
 use bytes::Bytes;
 use hyper::body::Incoming;
@@ -27,6 +29,7 @@ use tokio_rustls::server::TlsStream;
 use crate::admin::Commands;
 use crate::connection;
 use crate::http::caller::Peer;
+use crate::http::problem::Problem;
 use crate::hub::Hub;
 use crate::listener::Accepted;
 use crate::websocket::WebSocket;
@@ -130,10 +133,13 @@ where
     let switched = AtomicBool::new(false);
     let service = service_fn(|mut request: Request<Incoming>| {
         request.extensions_mut().insert(Peer(peer.ip()));
-        let answer = router.call(request);
+        // On its own: what a request has begun is finished and recorded, even when its client goes away meanwhile.
+        let answer = hub.tasks.spawn(router.call(request));
         let switched = &switched;
         Box::pin(async move {
             let answer = answer.await;
+            let answer =
+                answer.unwrap_or_else(|error| Ok(Problem::internal(error.to_string()).into_response()));
             if answer.as_ref().is_ok_and(|answer| answer.status() == StatusCode::SWITCHING_PROTOCOLS) {
                 switched.store(true, Ordering::Release);
             }

@@ -194,6 +194,26 @@ async fn t704_bodies_too_long_too_slow_or_packed_are_refused() {
 }
 
 #[tokio::test]
+async fn a_change_is_recorded_even_when_its_client_goes_away() {
+    let hub = TestHub::start().await;
+    for number in 0..60 {
+        let mut client = hub.raw_https().await;
+        let put = request(&hub, "PUT", &format!("/devices/d{number}?{V}"), "Content-Length: 2\r\n");
+        client.send(format!("{put}{{}}").as_bytes()).await;
+        // Gone at every step of the way: before the request is read, while it is stored, after it is answered.
+        for _ in 0..number {
+            tokio::task::yield_now().await;
+        }
+    }
+    let hub = hub.restart().await;
+    let (_, told) = hub.rest().call("GET", "/api/v1/audit", None).await;
+    let created = told.as_array().unwrap().iter().filter(|line| line["op"] == "createIdentity").count();
+    assert_eq!(hub.hub.registry.counts().devices, created);
+    assert_ne!(created, 0, "no request was read");
+    hub.stop().await;
+}
+
+#[tokio::test]
 async fn t708_no_path_leads_out_of_the_registry() {
     let hub = TestHub::start().await;
     for path in [
