@@ -55,6 +55,14 @@ const TABLE: &[(&str, &str, Needs)] = &[
     ("PUT", "/api/v1/policies/{name}", OWNER),
     ("DELETE", "/api/v1/policies/{name}", OWNER),
     ("POST", "/api/v1/policies/{name}/regenerate", OWNER),
+    ("GET", "/api/v1/certificate-authorities", READ),
+    ("GET", "/api/v1/certificate-authorities/{name}", READ),
+    ("PUT", "/api/v1/certificate-authorities/{name}", WRITE),
+    ("DELETE", "/api/v1/certificate-authorities/{name}", WRITE),
+    ("POST", "/api/v1/certificate-authorities/{name}/verification-code", WRITE),
+    ("POST", "/api/v1/certificate-authorities/{name}/verify", WRITE),
+    ("POST", "/api/v1/devices/{device}/certificate-verdict", READ),
+    ("POST", "/api/v1/devices/{device}/modules/{module}/certificate-verdict", READ),
     ("GET", "/api/v1/devices/{device}/connections", READ),
     ("GET", "/api/v1/devices/{device}/modules/{module}/connections", READ),
     ("GET", "/api/v1/openapi.json", ANYBODY),
@@ -92,7 +100,9 @@ async fn call(rest: &RestClient, method: &str, path: &str, device: &str) -> (u16
     let body = match (method, path) {
         ("POST", "/devices") => json!([{"id": "d2"}]),
         ("POST", "/api/v1/c2d-messages") => json!([{"deviceId": "nobody"}]),
-        _ => json!({"query": "SELECT * FROM devices", "rights": ["RegistryRead"], "key": "swap"}),
+        _ => {
+            json!({"query": "SELECT * FROM devices", "rights": ["RegistryRead"], "key": "swap", "certificate": "none"})
+        }
     };
     rest.call(method, &concrete(path, device), Some(body)).await
 }
