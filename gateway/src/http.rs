@@ -12,9 +12,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
+use axum::body::Body;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{Request, StatusCode};
-use axum::response::IntoResponse;
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bytes::Bytes;
 use hyper::body::Incoming;
@@ -66,8 +68,16 @@ pub fn router(hub: Arc<Hub>) -> Router {
     let routes = routes::router()
         .fallback(problem::no_such_route)
         .layer(DefaultBodyLimit::max(body_bytes_max))
+        .layer(from_fn_with_state(Arc::clone(&hub), to_the_end))
         .with_state(hub);
     dialect::understood_by(routes)
+}
+
+/// What a request has begun is finished, and recorded, even when nobody waits for its answer any more: a client that
+/// goes away in the middle, or takes its own right away, must not leave a change without its line in the record.
+async fn to_the_end(State(hub): State<Arc<Hub>>, request: Request<Body>, next: Next) -> Response {
+    let answer = hub.tasks.spawn(next.run(request)).await;
+    answer.unwrap_or_else(|error| Problem::internal(error.to_string()).into_response())
 }
 
 /// The routes of the operations listener: health and metrics, nothing else.
@@ -133,13 +143,10 @@ where
     let switched = AtomicBool::new(false);
     let service = service_fn(|mut request: Request<Incoming>| {
         request.extensions_mut().insert(Peer(peer.ip()));
-        // On its own: what a request has begun is finished and recorded, even when its client goes away meanwhile.
-        let answer = hub.tasks.spawn(router.call(request));
+        let answer = router.call(request);
         let switched = &switched;
         Box::pin(async move {
             let answer = answer.await;
-            let answer =
-                answer.unwrap_or_else(|error| Ok(Problem::internal(error.to_string()).into_response()));
             if answer.as_ref().is_ok_and(|answer| answer.status() == StatusCode::SWITCHING_PROTOCOLS) {
                 switched.store(true, Ordering::Release);
             }

@@ -222,6 +222,26 @@ async fn t604_who_rests_on_a_policy_goes_with_it() {
 }
 
 #[tokio::test]
+async fn who_takes_its_own_key_away_by_a_command_is_in_the_record() {
+    let hub = TestHub::start().await;
+    let rest = hub.rest();
+    let rights = ["RegistryRead", "RegistryWrite", "ServiceConnect", "DeviceConnect"];
+    let policy = create(&rest, "fleet", &rights).await;
+    let mut client = connect_service(&hub, "fleet", &token(&hub, &policy, "primaryKey")).await;
+    client.subscribe(&["$admin/res/#"]).await;
+    client.publish("$admin/POST/api/v1/policies/fleet/regenerate/?$rid=1", br#"{"key":"both"}"#).await;
+    while client.packet_or_end().await.is_some() {}
+    let hub = hub.restart().await;
+    let (_, now) = hub.rest().call("GET", &format!("{PATH}/fleet"), None).await;
+    assert_ne!(now["primaryKey"], policy["primaryKey"]);
+    let (_, told) = hub.rest().call("GET", "/api/v1/audit", None).await;
+    let operations: Vec<_> =
+        told.as_array().unwrap().iter().map(|line| line["op"].as_str().unwrap()).collect();
+    assert_eq!(operations, ["createPolicy", "regeneratePolicy"]);
+    hub.stop().await;
+}
+
+#[tokio::test]
 async fn t613_swapped_policy_keys_leave_everybody_connected() {
     let swapped = left_after(|rest| async move {
         assert_eq!(regenerate(&rest, "fleet", "swap").await.0, 200);
