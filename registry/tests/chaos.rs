@@ -133,7 +133,7 @@ async fn operate(world: Arc<World>, worker: u64) {
                 println!("@ deleting {id} {generation}");
                 world.registry.delete(&id, Precondition::Absent).await.unwrap();
             }
-            _ => _ = world.seconds.fetch_add(1, Ordering::Relaxed),
+            _ => println!("@ time {}", world.seconds.fetch_add(1, Ordering::Relaxed) + 1),
         }
     }
 }
@@ -232,8 +232,7 @@ fn child_that_works_until_it_is_killed() {
         registry,
         size: size(),
         round,
-        // Later than any earlier round began, and perhaps not than it ended: clocks step back.
-        seconds: AtomicI64::new(round as i64 * 200),
+        seconds: AtomicI64::new(std::env::var(CHILD_TIME).unwrap().parse().unwrap()),
         messages: AtomicU64::new(0),
         start: Instant::now(),
     });
@@ -256,6 +255,8 @@ fn run_round(directory: &Path, round: usize, sends: usize, judge: &mut Judge) {
         .args(["--exact", "child_that_works_until_it_is_killed", "--nocapture"])
         .env(CHILD_DIRECTORY, directory)
         .env(CHILD_ROUND, round.to_string())
+        // A little later than it ended: the last step of its time it may not have told.
+        .env(CHILD_TIME, (judge.seconds + 100).to_string())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
@@ -292,6 +293,8 @@ struct Judge {
     /// The number of the last first delivery to each generation.
     last_first: HashMap<(String, String), u64>,
     deleting: HashSet<(String, String)>,
+    /// The child's time.
+    seconds: i64,
     deliveries: usize,
     repeats: usize,
     unmarked: usize,
@@ -307,6 +310,7 @@ impl Judge {
         let words: Vec<&str> = words.split(' ').collect();
         let name = |words: &[&str]| (words[0].to_owned(), words[1].to_owned(), words[2].parse().unwrap());
         match words.as_slice() {
+            ["time", seconds] => self.seconds = self.seconds.max(seconds.parse().unwrap()),
             ["sending", rest @ ..] => _ = self.sending.insert(name(rest)),
             ["sent", rest @ ..] => _ = self.sent.insert(name(rest)),
             ["completing", rest @ ..] => _ = self.completing.insert(name(rest)),
@@ -443,4 +447,5 @@ fn chaos() {
 }
 
 const CHILD_DIRECTORY: &str = "PORTCULLIS_TEST_CHAOS_DIRECTORY";
+const CHILD_TIME: &str = "PORTCULLIS_TEST_CHAOS_TIME";
 const CHILD_ROUND: &str = "PORTCULLIS_TEST_CHAOS_ROUND";
