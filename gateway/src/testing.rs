@@ -260,6 +260,19 @@ impl TestHub {
         Some(client)
     }
 
+    /// Connects an identity that may be disabled or overtaken meanwhile: nothing when it is not admitted.
+    pub async fn try_connect(&self, identity: &TestIdentity) -> Option<TestClient> {
+        let mut client = TestClient::over(self.tls_stream().await);
+        client.send_or_lose(Packet::Connect(Box::new(self.connect_packet(identity)))).await;
+        match client.packet_or_end().await? {
+            Packet::ConnAck { session_present, code: ConnectReturnCode::Accepted } => {
+                Some(TestClient { session_present, ..client })
+            }
+            Packet::ConnAck { .. } => None,
+            other => panic!("the answer to CONNECT was {other:?}"),
+        }
+    }
+
     /// A service connection that reads the telemetry of every device and module.
     pub async fn events(&self) -> TestClient {
         let mut client = self.connect_service("service").await.expect("the service is admitted");

@@ -70,6 +70,11 @@ impl Deadlines {
         over
     }
 
+    /// Whose messages wait; an entry comes once for each message.
+    pub(crate) fn entries(&self) -> Vec<Arc<Entry>> {
+        self.messages.values().map(|waiting| Arc::clone(&waiting.entry)).collect()
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.messages.len()
     }

@@ -21,7 +21,7 @@ pub use consumer::Consumer;
 #[derive(Clone, Debug)]
 pub struct Lease {
     pub message: Arc<C2dMessage>,
-    /// Whether it was handed out before, as far as is known: a kill may forget it.
+    /// Whether it was handed out before; after a kill, whether it may have been.
     pub is_repeat: bool,
 }
 
@@ -31,7 +31,7 @@ pub struct Received {
     pub message: Arc<C2dMessage>,
     /// To complete, abandon or reject it by.
     pub token: LockToken,
-    /// Whether it was handed out before, as far as is known: a kill may forget it.
+    /// Whether it was handed out before, as far as is known.
     pub is_repeat: bool,
     /// How often it was abandoned before.
     pub delivery_count: u32,
@@ -147,6 +147,13 @@ impl DeviceQueue {
         if is_given_back && matches!(slot.hold, Hold::Lock { .. }) {
             slot.hold = Hold::Nobody;
             inner.wake();
+        }
+    }
+
+    /// Every message may have been handed out before.
+    pub(crate) fn suspect_repeats(&self) {
+        if let Some(inner) = self.lock().as_mut() {
+            inner.messages.iter_mut().for_each(|slot| slot.was_delivered = true);
         }
     }
 

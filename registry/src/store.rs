@@ -154,6 +154,10 @@ impl Registry {
                 .map_err(|_| StoreError::Fatal("the generation counter cannot be read".into()))?;
             state.last_generation.fetch_max(u64::from_be_bytes(bytes), Ordering::AcqRel);
         }
+        let ended_in_order = state.meta(ENDED_IN_ORDER).is_some_and(|flag| flag == [1]);
+        if !ended_in_order {
+            state.suspect_repeats();
+        }
         let feed: Weak<State> = Arc::downgrade(&state);
         backend.start(Box::new(move |change| {
             let Some(state) = feed.upgrade() else { return };
@@ -161,6 +165,10 @@ impl Registry {
                 tracing::error!(%error, "a change cannot be shown");
             }
         }))?;
+        if ended_in_order {
+            // Before any other write, so that it is gone if this run does anything and ends otherwise.
+            backend.post(vec![ended(false)]);
+        }
         Ok(Arc::new(Self { limits, backend, state, next_consumer: AtomicU64::new(0) }))
     }
 
@@ -309,6 +317,7 @@ impl Registry {
 
     /// Finishes what was submitted and closes the store; every later write is refused. Blocks.
     pub fn close(&self) {
+        self.backend.post(vec![ended(true)]);
         self.backend.close();
     }
 
@@ -466,6 +475,13 @@ impl State {
     }
 }
 
+/// Says whether this run has ended in order, so that the next one knows that the store knows all.
+fn ended(in_order: bool) -> Mutation {
+    Mutation::PutMeta { key: ENDED_IN_ORDER.into(), value: vec![u8::from(in_order)] }
+}
+
+/// Under which key it is kept whether the last run ended in order: 1 if so.
+const ENDED_IN_ORDER: &str = "ended_in_order";
 /// Under which key the highest generation is kept.
 const LAST_GENERATION: &str = "last_generation";
 /// .NET counts 100 ns ticks from the year 1; 1970 began at this one.

@@ -251,8 +251,8 @@ impl Registry {
         Ok(written.first() == Some(&Written::Found(true)))
     }
 
-    /// Has the store know of deliveries that ended without an answer. Should that fail, a repeat after a restart does
-    /// not say that it is one.
+    /// Has the store know of deliveries that ended without an answer. Should that fail, a repeat after a restart may not
+    /// say that it is one.
     pub(crate) async fn note_deliveries(&self, entry: &Entry, unanswered: &[(u64, u32)]) {
         let notes = noting(entry, unanswered);
         if !notes.is_empty() {
@@ -333,6 +333,16 @@ impl State {
         self.queued_bytes.fetch_add(message.memory(), Ordering::Relaxed);
         self.deadlines().insert(&entry, &message);
         entry.queue.push(message);
+    }
+
+    /// The last run was killed: which messages were on their way to a kept session then, nobody knows. They count as
+    /// repeats, which may be wrong and harms nobody; to call a repeat a first delivery would.
+    pub(super) fn suspect_repeats(&self) {
+        let entries = self.deadlines().entries();
+        entries
+            .iter()
+            .filter(|entry| entry.session().is_some())
+            .for_each(|entry| entry.queue.suspect_repeats());
     }
 
     pub(super) fn remove_message(&self, id: &IdentityId, number: u64, outcome: Outcome) {

@@ -148,6 +148,33 @@ async fn counts_and_deliveries_survive_opening_again() {
 }
 
 #[tokio::test]
+async fn after_a_kill_what_a_kept_session_may_have_had_counts_as_a_repeat() {
+    let directory = TempDir::new().unwrap();
+    let (registry, entry) = with_device(&directory, &["one"]).await;
+    registry.create(IdentitySpec::sas_device(device("d2")), now()).await.unwrap();
+    registry.send(&device("d2"), message("two", Ack::None), now()).await.unwrap();
+    let generation = entry.identity().generation;
+    registry.save_session(&device("d1"), generation, Some(vec![1])).await.unwrap();
+    let is_repeat = |registry: &Arc<Registry>, name: &str| {
+        registry.attach(&registry.entry(&device(name)).unwrap()).lease(now()).unwrap().is_repeat
+    };
+    // Closed without a word of it, as far as a process can kill itself.
+    let killed = Arc::clone(&registry);
+    tokio::task::spawn_blocking(move || killed.backend.close()).await.unwrap();
+    drop((registry, entry));
+    let registry = open(directory.path());
+    assert_eq!((is_repeat(&registry, "d1"), is_repeat(&registry, "d2")), (true, false));
+    registry.send(&device("d1"), message("new", Ack::None), now()).await.unwrap();
+    close(Arc::clone(&registry)).await;
+    drop(registry);
+    // Closed in order, the store knows of each.
+    let registry = open(directory.path());
+    let mut session = registry.attach(&registry.entry(&device("d1")).unwrap());
+    let repeats: Vec<_> = std::iter::from_fn(|| session.lease(now())).map(|lease| lease.is_repeat).collect();
+    assert_eq!(repeats, [true, false]);
+}
+
+#[tokio::test]
 async fn a_session_and_a_poll_never_have_the_same_message() {
     let directory = TempDir::new().unwrap();
     let (registry, entry) = with_device(&directory, &["one", "two", "three"]).await;
