@@ -17,11 +17,10 @@ use anyhow::{Context, bail, ensure};
 use clap::Parser;
 use jiff::Timestamp;
 use portcullis_benches::disk::{Disk, Event, STRACE, files, read_log};
-use portcullis_benches::limits;
 use portcullis_registry::backend::sqlite::SqliteBackend;
 use portcullis_registry::id::{DeviceId, IdentityId, Precondition};
 use portcullis_registry::identity::IdentitySpec;
-use portcullis_registry::store::Registry;
+use portcullis_registry::store::{Registry, RegistryLimits};
 
 /// Cut the power under the store at every moment, in a model of the disk
 #[derive(Parser)]
@@ -129,7 +128,7 @@ fn write(directory: &Path, writes: usize) -> anyhow::Result<()> {
         runtime.block_on(async {
             match registry.entry(&id) {
                 None => registry.create(spec, now).await.map(drop),
-                Some(_) if deletes(number) => registry.delete(&id, Precondition::AnyVersion).await,
+                Some(_) if deletes(number) => registry.delete(&id, Precondition::AnyVersion).await.map(drop),
                 Some(_) => registry.replace(spec, Precondition::AnyVersion, now).await.map(drop),
             }
         })?;
@@ -176,7 +175,7 @@ fn check(directory: &Path, acknowledged: usize) -> anyhow::Result<()> {
 }
 
 fn open(directory: &Path) -> anyhow::Result<Arc<Registry>> {
-    Ok(Registry::open(Box::new(SqliteBackend::open(directory)?), limits())?)
+    Ok(Registry::open(Box::new(SqliteBackend::open(directory)?), RegistryLimits::default())?)
 }
 
 fn id(number: usize) -> anyhow::Result<IdentityId> {
