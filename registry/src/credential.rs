@@ -10,7 +10,13 @@ use zeroize::Zeroizing;
 
 /// A symmetric key of 16 to 64 bytes. Compared in constant time, wiped when dropped, and shown to nobody by accident.
 #[derive(Clone)]
-pub struct SymmetricKey(Arc<Zeroizing<Box<[u8]>>>);
+pub struct SymmetricKey(Arc<KeyBytes>);
+
+/// In one piece of memory: a hub holds millions.
+struct KeyBytes {
+    bytes: Zeroizing<[u8; KEY_BYTES_MAX]>,
+    length: u8,
+}
 
 /// Why a text is no symmetric key. It never holds the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -36,21 +42,26 @@ impl SymmetricKey {
 
     /// Takes raw bytes.
     pub fn from_bytes(bytes: Vec<u8>) -> Result<Self, InvalidKey> {
-        let bytes = Zeroizing::new(bytes.into_boxed_slice());
-        if !(KEY_BYTES_MIN..=KEY_BYTES_MAX).contains(&bytes.len()) {
-            return Err(InvalidKey::Length(bytes.len()));
-        }
-        Ok(Self(Arc::new(bytes)))
+        Self::copy(&Zeroizing::new(bytes))
     }
 
     /// A new random key of 32 bytes.
     pub fn generate() -> Self {
-        let bytes: [u8; 32] = crate::random_bytes();
-        Self(Arc::new(Zeroizing::new(Box::new(bytes))))
+        let bytes: Zeroizing<[u8; 32]> = Zeroizing::new(crate::random_bytes());
+        Self::copy(bytes.as_slice()).expect("32 bytes are a key")
+    }
+
+    fn copy(from: &[u8]) -> Result<Self, InvalidKey> {
+        if !(KEY_BYTES_MIN..=KEY_BYTES_MAX).contains(&from.len()) {
+            return Err(InvalidKey::Length(from.len()));
+        }
+        let mut bytes = Zeroizing::new([0; KEY_BYTES_MAX]);
+        bytes[..from.len()].copy_from_slice(from);
+        Ok(Self(Arc::new(KeyBytes { bytes, length: from.len() as u8 })))
     }
 
     pub fn as_bytes(&self) -> &[u8] {
-        &self.0
+        &self.0.bytes[..usize::from(self.0.length)]
     }
 
     /// Standard base64; wiped when dropped.

@@ -24,6 +24,7 @@ use crate::message::{C2dMessage, Outcome};
 use crate::record;
 
 mod c2d;
+mod load;
 
 pub use c2d::QueueCounts;
 
@@ -147,7 +148,7 @@ impl Registry {
     /// Loads everything the backend keeps, and starts to take writes. Blocks while it reads.
     pub fn open(backend: Box<dyn Backend>, limits: RegistryLimits) -> Result<Arc<Self>, StoreError> {
         let state = Arc::new(State::default());
-        backend.load(&mut |change| state.apply(change))?;
+        state.load(backend.as_ref())?;
         if let Some(stored) = state.meta(LAST_GENERATION) {
             let bytes = stored
                 .try_into()
@@ -404,7 +405,7 @@ impl State {
     }
 
     fn put(&self, id: IdentityId, identity: Identity) {
-        self.last_generation.fetch_max(identity.generation.number(), Ordering::AcqRel);
+        self.note_generation(&identity);
         let kind = match self.entry(&id) {
             Some(entry) => {
                 self.count_disabled(Some(&entry.identity()), Some(&identity));
@@ -413,19 +414,24 @@ impl State {
             }
             None => {
                 self.count_disabled(None, Some(&identity));
-                self.insert(&id, Arc::new(Entry::new(identity)));
+                if id.module.is_none() {
+                    self.order.write().unwrap_or_else(PoisonError::into_inner).insert(id.device.clone());
+                }
+                self.insert(id.clone(), Arc::new(Entry::new(identity)));
                 ChangeKind::Created
             }
         };
         self.tell(id, kind);
     }
 
-    fn insert(&self, id: &IdentityId, entry: Arc<Entry>) {
+    fn note_generation(&self, identity: &Identity) {
+        self.last_generation.fetch_max(identity.generation.number(), Ordering::AcqRel);
+    }
+
+    /// Puts a new entry into the map; its place in `order` is the caller's to give.
+    fn insert(&self, id: IdentityId, entry: Arc<Entry>) {
         match &id.module {
-            None => {
-                self.order.write().unwrap_or_else(PoisonError::into_inner).insert(id.device.clone());
-                self.devices.fetch_add(1, Ordering::Relaxed)
-            }
+            None => self.devices.fetch_add(1, Ordering::Relaxed),
             Some(module) => {
                 if let Some(device) = self.entry(&IdentityId::device(id.device.clone())) {
                     device.add_module(module.clone());
@@ -433,7 +439,7 @@ impl State {
                 self.modules.fetch_add(1, Ordering::Relaxed)
             }
         };
-        self.entries.insert(id.clone(), entry);
+        self.entries.insert(id, entry);
     }
 
     fn delete(&self, id: &IdentityId) {

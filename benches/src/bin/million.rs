@@ -5,7 +5,7 @@
 
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -40,6 +40,9 @@ struct Arguments {
     /// Where the hub keeps its data; a temporary directory unless given. One that is filled already is not filled again
     #[arg(long)]
     data_dir: Option<PathBuf>,
+    /// Be one measurement of the store in the data directory: `floor` or `registry`
+    #[arg(long, hide = true)]
+    part: Option<String>,
 }
 
 fn main() -> ExitCode {
@@ -56,6 +59,9 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    if let (Some(which), Some(data_dir)) = (&arguments.part, &arguments.data_dir) {
+        return part(which, arguments.devices, &data_dir.join(STORE));
+    }
     let temporary = tempfile::tempdir()?;
     let data_dir = arguments.data_dir.clone().unwrap_or_else(|| temporary.path().join("data"));
     let runtime = Runtime::new()?;
@@ -63,7 +69,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         fill(&runtime, arguments, &data_dir)?;
     }
     restart(&runtime, arguments, &data_dir)?;
-    open(arguments, &data_dir.join(STORE))?;
+    compare(arguments, &data_dir)?;
     for writers in [16, 256] {
         durable(&runtime, arguments.writes, writers)?;
     }
@@ -128,44 +134,63 @@ fn restart(runtime: &Runtime, arguments: &Arguments, data_dir: &Path) -> anyhow:
     served.stop()
 }
 
-/// Opens the store in this process, and looks things up.
-fn open(arguments: &Arguments, store: &Path) -> anyhow::Result<()> {
-    let wanted = wanted(arguments.devices)?;
-    let few: Vec<_> = (0..200_000).map(|place| wanted[place % 1_000 % wanted.len()].clone()).collect();
-    let began = Instant::now();
-    let map = map_alone(&store.join("hub.db"))?;
-    let floor = began.elapsed();
-    ensure!(map.len() == arguments.devices, "{} rows", map.len());
-    let map_many = per_second(&wanted, |id| map.get(id.device.as_str()).is_some());
-    let map_few = per_second(&few, |id| map.get(id.device.as_str()).is_some());
-    drop(map);
-    let before = resident_bytes("self")?;
-    let began = Instant::now();
-    let registry = Registry::open(Box::new(SqliteBackend::open(store)?), RegistryLimits::default())?;
-    let took = began.elapsed();
-    let bytes = resident_bytes("self")?.saturating_sub(before) / arguments.devices as u64;
-    println!(
-        "opened in {took:.2?}; into a DashMap alone {floor:.2?}: {:.2} x",
-        took.as_secs_f64() / floor.as_secs_f64()
-    );
-    println!("registry alone: {bytes} bytes a device beyond what the map before left free");
-    let many = per_second(&wanted, |id| registry.entry(id).is_some());
-    let few = per_second(&few, |id| registry.entry(id).is_some());
-    println!(
-        "look-ups a second: {many:.0} of all, {few:.0} of 1,000; DashMap alone {map_many:.0} and {map_few:.0}"
-    );
-    registry.close();
+/// Opens the store, and looks things up; each measurement in a process of its own, for memory that others have used and
+/// given back is slower.
+fn compare(arguments: &Arguments, data_dir: &Path) -> anyhow::Result<()> {
+    let measure = |part: &str| -> anyhow::Result<Vec<f64>> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command
+            .args(["--devices", &arguments.devices.to_string(), "--part", part, "--data-dir"])
+            .arg(data_dir);
+        let output = command.output()?;
+        ensure!(output.status.success(), "{part}: {}", String::from_utf8_lossy(&output.stderr));
+        let numbers = String::from_utf8(output.stdout)?;
+        Ok(numbers.split_whitespace().map(str::parse).collect::<Result<_, _>>()?)
+    };
+    // The first to read the file would pay for all.
+    measure("floor")?;
+    let (floor, registry) = (measure("floor")?, measure("registry")?);
+    let rows =
+        ["seconds to open", "bytes a device", "look-ups a second", "look-ups a second of 1,000 devices"];
+    println!("{:34} {:>12} {:>12} {:>6}", "", "registry", "map alone", "x");
+    for ((row, registry), floor) in rows.iter().zip(registry).zip(floor) {
+        println!("{row:34} {registry:>12.2} {floor:>12.2} {:>6.2}", registry / floor);
+    }
     Ok(())
 }
 
+/// Prints the numbers of one part: seconds to open, bytes a device, look-ups a second of all and of 1,000.
+fn part(part: &str, devices: usize, store: &Path) -> anyhow::Result<()> {
+    let wanted = wanted(devices)?;
+    let few: Vec<_> = (0..wanted.len()).map(|place| wanted[place % 1_000].clone()).collect();
+    let before = resident_bytes("self")?;
+    let began = Instant::now();
+    let tell = |count: usize, look_up: &dyn Fn(&IdentityId) -> bool| {
+        let took = began.elapsed();
+        ensure!(count == devices, "{count} devices");
+        let bytes = resident_bytes("self")?.saturating_sub(before) / devices as u64;
+        let (many, few) = (per_second(&wanted, look_up), per_second(&few, look_up));
+        println!("{} {bytes} {many} {few}", took.as_secs_f64());
+        // Giving it all back would take longer than to end.
+        std::process::exit(0)
+    };
+    if part == "floor" {
+        let map = map_alone(&store.join("hub.db"))?;
+        return tell(map.len(), &|id| map.get(id).map(|value| Arc::clone(&value)).is_some());
+    }
+    let registry = Registry::open(Box::new(SqliteBackend::open(store)?), RegistryLimits::default())?;
+    tell(registry.counts().devices, &|id| registry.entry(id).is_some())
+}
+
 /// The least a start has to do: read every row into a map.
-fn map_alone(path: &Path) -> anyhow::Result<DashMap<Box<str>, Box<[u8]>>> {
+fn map_alone(path: &Path) -> anyhow::Result<DashMap<IdentityId, Arc<[u8]>>> {
     let database = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     let map = DashMap::new();
     let mut statement = database.prepare("SELECT dev, doc FROM identity")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        map.insert(row.get_ref(0)?.as_str()?.into(), row.get_ref(1)?.as_blob()?.into());
+        let device = IdentityId::device(DeviceId::parse(row.get_ref(0)?.as_str()?)?);
+        map.insert(device, row.get_ref(1)?.as_blob()?.into());
     }
     Ok(map)
 }
@@ -239,7 +264,7 @@ fn wanted(devices: usize) -> anyhow::Result<Vec<IdentityId>> {
     (0..200_000).map(|place| id(place * 7_919 % devices)).collect()
 }
 
-fn per_second(wanted: &[IdentityId], look_up: impl Fn(&IdentityId) -> bool) -> f64 {
+fn per_second(wanted: &[IdentityId], look_up: &dyn Fn(&IdentityId) -> bool) -> f64 {
     let mut best = f64::MAX;
     for _ in 0..5 {
         let began = Instant::now();

@@ -13,7 +13,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::backend::{Backend, Change, Feed, Mutation, StoreError, Submitted, Written};
@@ -169,20 +169,9 @@ impl Writer {
         let mut transaction = self.database.transaction_with_behavior(TransactionBehavior::Immediate)?;
         for job in batch.iter() {
             let before = (committed.changes.len(), next_revision);
-            let mut savepoint = transaction.savepoint()?;
-            let outcome: Result<Vec<_>, _> = job
-                .mutations
-                .iter()
-                .map(|mutation| apply(&savepoint, mutation, &mut next_revision, &mut committed.changes))
-                .collect();
-            match outcome {
-                Ok(written) => {
-                    savepoint.commit()?;
-                    committed.outcomes.push(Ok(written));
-                }
+            match apply_all(&mut transaction, &job.mutations, &mut next_revision, &mut committed.changes) {
+                Ok(written) => committed.outcomes.push(Ok(written)),
                 Err(Rejection::Refused(error)) => {
-                    savepoint.rollback()?;
-                    savepoint.commit()?;
                     committed.changes.truncate(before.0);
                     next_revision = before.1;
                     committed.outcomes.push(Err(error));
@@ -199,6 +188,27 @@ impl Writer {
         self.next_revision = next_revision;
         Ok(committed)
     }
+}
+
+/// Does all of `mutations` or none of them.
+fn apply_all(
+    transaction: &mut Transaction<'_>,
+    mutations: &[Mutation],
+    next_revision: &mut u64,
+    changes: &mut Vec<Change>,
+) -> Result<Vec<Written>, Rejection> {
+    // One alone needs no way back: it is judged before it writes.
+    if let [mutation] = mutations {
+        return Ok(vec![apply(transaction, mutation, next_revision, changes)?]);
+    }
+    // Rolls back when dropped.
+    let savepoint = transaction.savepoint()?;
+    let mut written = Vec::with_capacity(mutations.len());
+    for mutation in mutations {
+        written.push(apply(&savepoint, mutation, next_revision, changes)?);
+    }
+    savepoint.commit()?;
+    Ok(written)
 }
 
 /// What a transaction has done.

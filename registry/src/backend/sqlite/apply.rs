@@ -21,7 +21,8 @@ impl From<rusqlite::Error> for Rejection {
     }
 }
 
-/// Does one mutation inside the transaction, after judging its precondition there.
+/// Does one mutation inside the transaction, after judging its precondition there. One that is refused has written
+/// nothing.
 pub(super) fn apply(
     database: &Connection,
     mutation: &Mutation,

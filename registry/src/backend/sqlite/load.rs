@@ -139,19 +139,14 @@ fn load_rows(
 }
 
 fn read_row(row: &rusqlite::Row<'_>) -> Result<Row, StoreError> {
-    let read = || -> Result<_, rusqlite::Error> {
-        Ok((
-            row.get::<_, String>(0)?,
-            row.get::<_, String>(1)?,
-            row.get(2)?,
-            row.get(3)?,
-            (row.get(4)?, row.get(5)?),
-        ))
+    // A million of them at a start: only what stays is copied.
+    let text = |column| -> Result<&str, rusqlite::Error> { Ok(row.get_ref(column)?.as_str()?) };
+    let read = || -> Result<(&str, &str, _, _, _), rusqlite::Error> {
+        Ok((text(0)?, text(1)?, row.get(2)?, row.get(3)?, (row.get(4)?, row.get(5)?)))
     };
     let (device, module, crc, record, numbers) = read().map_err(|error| unusable(&error))?;
-    let device_id = DeviceId::parse(&device).map_err(|_| damaged(&format!("id {device:?}")))?;
-    let module_id =
-        Some(module.as_str()).filter(|module| !module.is_empty()).map(ModuleId::parse).transpose();
+    let device_id = DeviceId::parse(device).map_err(|_| damaged(&format!("id {device:?}")))?;
+    let module_id = Some(module).filter(|module| !module.is_empty()).map(ModuleId::parse).transpose();
     let module_id = module_id.map_err(|_| damaged(&format!("module id {module:?}")))?;
     Ok(Row { id: IdentityId { device: device_id, module: module_id }, crc, record, numbers })
 }
