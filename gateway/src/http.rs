@@ -96,6 +96,7 @@ async fn handshake(hub: &Hub, stream: TcpStream, peer: SocketAddr) -> Option<Tls
         outcome = timeout_at(deadline.into(), handshake) => match outcome {
             Ok(Ok(stream)) => Some(stream),
             Ok(Err(error)) => {
+                connection::tell_of_certificate(hub, peer, &error);
                 tracing::debug!(%peer, %error, "TLS handshake failed");
                 None
             }
