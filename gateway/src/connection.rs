@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use portcullis_registry::id::IdentityId;
 use portcullis_registry::policy::Rights;
+use rustls::{CertificateError, OtherError};
 use rustls_pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -315,13 +316,15 @@ impl<S: DeviceStream> TlsEstablished<S> {
 /// has said yet.
 pub(crate) fn tell_of_certificate(hub: &Hub, peer: SocketAddr, error: &std::io::Error) {
     let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
-    if !matches!(cause, Some(rustls::Error::InvalidCertificate(_))) {
-        return;
-    }
+    let Some(rustls::Error::InvalidCertificate(cause)) = cause else { return };
+    let reason = match cause {
+        CertificateError::Other(OtherError(reason)) => reason.to_string(),
+        other => other.to_string(),
+    };
     let outcome = "x509_not_proven";
     hub.metrics.connection_attempt(outcome);
     if hub.refusals.may_tell(hub.clock.wall()) {
-        tracing::info!(%peer, outcome, reason = %error, "connection refused");
+        tracing::info!(%peer, outcome, reason, "connection refused");
     }
 }
 
