@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use portcullis_registry::id::IdentityId;
 use portcullis_registry::policy::Rights;
+use rustls::{CertificateError, OtherError};
 use rustls_pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -149,6 +150,7 @@ impl Accepted {
             () = hub.stopping.cancelled() => return Err(ConnectionError::Stopping),
             outcome = timeout_at(deadline.into(), handshake) => outcome
                 .map_err(|_| ConnectionError::HandshakeTimeout)?
+                .inspect_err(|error| tell_of_certificate(hub, self.peer, error))
                 .map_err(ConnectionError::Handshake)?,
         };
         hub.metrics.tls_handshake_duration.observe(accepted_at.elapsed().as_secs_f64());
@@ -307,6 +309,22 @@ impl<S: DeviceStream> TlsEstablished<S> {
             self.wire.shutdown().await
         })
         .await;
+    }
+}
+
+/// Tells the operator of a client certificate that ended a handshake: as a metric and in the log. Whose it is nobody
+/// has said yet.
+pub(crate) fn tell_of_certificate(hub: &Hub, peer: SocketAddr, error: &std::io::Error) {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+    let Some(rustls::Error::InvalidCertificate(cause)) = cause else { return };
+    let reason = match cause {
+        CertificateError::Other(OtherError(reason)) => reason.to_string(),
+        other => other.to_string(),
+    };
+    let outcome = "x509_not_proven";
+    hub.metrics.connection_attempt(outcome);
+    if hub.refusals.may_tell(hub.clock.wall()) {
+        tracing::info!(%peer, outcome, reason, "connection refused");
     }
 }
 

@@ -92,6 +92,8 @@ pub async fn serve(hub: Arc<Hub>, router: Router, commands: Arc<Commands>, accep
     // Boxed, so that a device that stays for months does not carry along the room its request took.
     let switched = Box::pin(async {
         let stream = handshake(&hub, stream, peer).await?;
+        let certificates = stream.get_ref().1.peer_certificates().map(Arc::from);
+        let peer = Peer { address: peer.ip(), certificates };
         let (stream, early) = serve_requests(&hub, stream, peer, router).await?;
         Some(WebSocket::server(Box::new(stream), early, hub.config.limits.connect_packet_bytes_max))
     });
@@ -110,6 +112,7 @@ async fn handshake(hub: &Hub, stream: TcpStream, peer: SocketAddr) -> Option<Tls
         outcome = timeout_at(deadline.into(), handshake) => match outcome {
             Ok(Ok(stream)) => Some(stream),
             Ok(Err(error)) => {
+                connection::tell_of_certificate(hub, peer, &error);
                 tracing::debug!(%peer, %error, "TLS handshake failed");
                 None
             }
@@ -123,13 +126,14 @@ async fn handshake(hub: &Hub, stream: TcpStream, peer: SocketAddr) -> Option<Tls
 
 /// Serves one connection of the operations listener, in plain HTTP. `router` is `ops_router(hub)`, made once.
 pub async fn serve_ops(hub: Arc<Hub>, router: Router, accepted: Accepted) {
-    serve_requests(&hub, accepted.stream, accepted.peer, router).await;
+    let peer = Peer { address: accepted.peer.ip(), certificates: None };
+    serve_requests(&hub, accepted.stream, peer, router).await;
     drop(accepted.place);
 }
 
 /// Serves requests to the connection's end, or until it has switched to the WebSocket protocol: the stream is then left
 /// to the caller, with what the peer has said on it already.
-async fn serve_requests<S>(hub: &Hub, stream: S, peer: SocketAddr, router: Router) -> Option<(S, Bytes)>
+async fn serve_requests<S>(hub: &Hub, stream: S, peer: Peer, router: Router) -> Option<(S, Bytes)>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -142,7 +146,7 @@ where
     let router = TowerToHyperService::new(router);
     let switched = AtomicBool::new(false);
     let service = service_fn(|mut request: Request<Incoming>| {
-        request.extensions_mut().insert(Peer(peer.ip()));
+        request.extensions_mut().insert(peer.clone());
         let answer = router.call(request);
         let switched = &switched;
         Box::pin(async move {

@@ -43,8 +43,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     // Nobody may be there to read it; the hub serves all the same (threats T914).
     let _ = bound.print_welcome();
     let mut terminate = signal(SignalKind::terminate()).context("no signal handler")?;
+    // Heard from now on: without a handler it would end the process.
+    let hangup = signal(SignalKind::hangup()).context("no signal handler")?;
     bound.accept();
-    hub.tasks.spawn(tls::reload::follow(Arc::clone(&hub)));
+    hub.tasks.spawn(tls::reload::follow(Arc::clone(&hub), hangup));
     let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
     say("ready");
     let failed = tokio::select! {

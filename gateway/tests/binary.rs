@@ -1,7 +1,7 @@
 //! The built program, used as a person would: start, create, kill, start again, stop.
 
 use std::fs::{self, Permissions};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -43,6 +43,16 @@ impl Served {
         let welcome =
             welcome.take_while(|line| !line.contains("connection-string show --device-id")).collect();
         Self { child, welcome }
+    }
+
+    /// What its operations listener tells.
+    fn metrics(&self) -> String {
+        let line = self.welcome.iter().find(|line| line.contains("metrics and health")).unwrap();
+        let mut stream = std::net::TcpStream::connect(line.split_whitespace().last().unwrap()).unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        text
     }
 
     /// Asks it to stop, as a service manager does; how it ended.
@@ -198,4 +208,23 @@ fn doctor_and_status_tell_no_hub_a_healthy_one_an_open_directory_and_a_stopped_h
     let stopped = doctor(2);
     assert!(stopped.contains("fail  HTTPS port: "), "{stopped}");
     assert_eq!(status("none").status.code(), Some(1));
+}
+
+#[test]
+fn t115_sighup_has_the_server_certificate_read_anew() {
+    let directory = TempDir::new().unwrap();
+    let data_dir = directory.path().join("data");
+    let hub = Served::start(&data_dir);
+    let before = std::fs::read_to_string(data_dir.join("server.pem")).unwrap();
+    // With its own CA at hand, a certificate that is gone is made anew.
+    std::fs::remove_file(data_dir.join("server.pem")).unwrap();
+    let told = Command::new("kill").args(["-HUP", &hub.child.id().to_string()]).status().unwrap();
+    assert!(told.success());
+    let reloads = "portcullis_cert_reloads_total{outcome=\"succeeded\"} 1";
+    while !hub.metrics().contains(reloads) {
+        std::thread::yield_now();
+    }
+    assert_ne!(std::fs::read_to_string(data_dir.join("server.pem")).unwrap(), before);
+    printed(&run(&data_dir, &["device-identity", "list"]));
+    assert_eq!(hub.terminate(), Some(0));
 }

@@ -136,6 +136,8 @@ async fn t403_a_stolen_certificate_without_its_key_fails_in_the_handshake() {
         }
     }
     assert_eq!(hub.hub.metrics.attempts("succeeded"), 0);
+    // Four kinds of keys in two versions of TLS.
+    assert_eq!(hub.hub.metrics.attempts("x509_not_proven"), 8);
     assert!(hub.hub.sessions.is_empty());
     hub.stop().await;
 }
@@ -466,5 +468,25 @@ async fn a_device_with_a_certificate_comes_over_websockets_too() {
     hub.connect_x509_websocket("d1", &Shown::alone(&own)).await.unwrap().settle().await;
     let other = TestCa::self_signed_device("d1");
     assert_eq!(hub.connect_x509_websocket("d1", &Shown::alone(&other)).await.err(), Some(REFUSED));
+    hub.stop().await;
+}
+
+#[tokio::test]
+async fn a_device_with_a_certificate_polls_and_sends_over_https_too() {
+    let hub = TestHub::start().await;
+    let (own, other) = (TestCa::self_signed_device("d1"), TestCa::self_signed_device("d1"));
+    hub.register("d1", thumbprints(Some(&own.certificate), None)).await;
+    let v = "api-version=2021-04-12";
+    let (poll, send) =
+        (format!("/devices/d1/messages/deviceBound?{v}"), format!("/devices/d1/messages/events?{v}"));
+    for (shown, polled, sent) in [(&own, "204", "204"), (&other, "401", "401")] {
+        let head = hub.request_x509(&Shown::alone(shown), "GET", &poll).await;
+        assert!(head.starts_with(&format!("HTTP/1.1 {polled} ")), "{head}");
+        let head = hub.request_x509(&Shown::alone(shown), "POST", &send).await;
+        assert!(head.starts_with(&format!("HTTP/1.1 {sent} ")), "{head}");
+    }
+    // A certificate makes nobody an operator.
+    let head = hub.request_x509(&Shown::alone(&own), "GET", &format!("/devices/d1?{v}")).await;
+    assert!(head.starts_with("HTTP/1.1 401 "), "{head}");
     hub.stop().await;
 }

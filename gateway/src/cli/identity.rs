@@ -115,7 +115,11 @@ async fn show(
     {
         eprintln!("{line}");
     }
-    output.print(&found?, columns)
+    let found = found?;
+    if let Some(line) = weak_thumbprint(&found) {
+        eprintln!("{line}");
+    }
+    output.print(&found, columns)
 }
 
 /// Reads an identity, changes it, and writes it back, unless somebody else changed it in between.
@@ -149,6 +153,19 @@ fn last_refusal(connections: &Value) -> Option<String> {
     let text = |pointer: &str| printable(&scalar(refusal, pointer));
     let (time, peer, count, reason) = (text("/time"), text("/peer"), text("/count"), text("/reason"));
     Some(format!("note: last refused at {time} from {peer}, {count} time(s) in all: {reason}"))
+}
+
+/// A word on thumbprints that can be forged, if one is registered.
+fn weak_thumbprint(identity: &Value) -> Option<String> {
+    let of = |name: &str| scalar(identity, &format!("/authentication/x509Thumbprint/{name}"));
+    let names = ["primaryThumbprint", "secondaryThumbprint"].into_iter();
+    let weak: Vec<_> = names.filter(|name| of(name).len() == SHA1_DIGITS).collect();
+    (!weak.is_empty()).then(|| {
+        let weak = weak.join(" and ");
+        format!(
+            "note: {weak} is SHA-1, which can be forged; `portcullis cert thumbprint FILE` prints SHA-256"
+        )
+    })
 }
 
 async fn delete(access: &Access, id: &IdentityId, confirmation: &DeleteArgs) -> Result<(), Failure> {
@@ -212,9 +229,23 @@ Examples:
 
 `portcullis module-identity VERB --help` tells more of each.";
 
+const SHA1_DIGITS: usize = 40;
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn t401_a_sha_1_thumbprint_is_flagged() {
+        let with = |primary: &str| {
+            let thumbprints =
+                serde_json::json!({ "primaryThumbprint": primary, "secondaryThumbprint": null });
+            serde_json::json!({ "authentication": { "x509Thumbprint": thumbprints } })
+        };
+        assert!(weak_thumbprint(&with(&"A".repeat(40))).unwrap().contains("primaryThumbprint is SHA-1"));
+        assert_eq!(weak_thumbprint(&with(&"A".repeat(64))), None);
+        assert_eq!(weak_thumbprint(&serde_json::json!({})), None);
+    }
 
     #[test]
     fn t705_a_tag_is_sent_in_quotation_marks_and_a_star_without() {

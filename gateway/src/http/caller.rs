@@ -12,14 +12,19 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use portcullis_registry::id::{DeviceId, IdentityId, ModuleId};
+use rustls_pki_types::CertificateDer;
 
 use crate::auth::{Evidence, Face, Origin, VerifiedIdentity, VerifiedService};
 use crate::http::problem::Problem;
 use crate::hub::Hub;
 
-/// The address at the other end of a request's connection; `http` notes it on every request.
-#[derive(Clone, Copy)]
-pub(super) struct Peer(pub(super) IpAddr);
+/// Who is at the other end of a request's connection; `http` notes it on every request.
+#[derive(Clone)]
+pub(super) struct Peer {
+    pub(super) address: IpAddr,
+    /// What it showed in the handshake, its own certificate first, whose key it has proven to hold.
+    pub(super) certificates: Option<Arc<[CertificateDer<'static>]>>,
+}
 
 /// The verified caller of a request; a request without one is answered 401 before its body is read.
 pub(super) struct Caller(pub(super) VerifiedService);
@@ -136,19 +141,21 @@ fn verify(parts: &Parts, hub: &Hub) -> Result<VerifiedService, Problem> {
     let token = token(parts)?;
     let peer =
         parts.extensions.get::<Peer>().ok_or_else(|| Problem::unauthorized("a request from nowhere"))?;
-    let origin = Origin { face: Face::Rest, peer: peer.0 };
+    let origin = Origin { face: Face::Rest, peer: peer.address };
     let verdict = hub.authority(&policies).verify_service(token, None, origin, hub.clock.wall());
     verdict.map_err(|error| Problem::unauthorized(error.to_string()))
 }
 
+/// A device proves itself by a token in the request or, without one, by the certificate of its connection.
 fn verify_device(parts: &Parts, hub: &Hub, id: &IdentityId) -> Result<VerifiedIdentity, Problem> {
-    let token = token(parts)?;
+    let certificates = parts.extensions.get::<Peer>().and_then(|peer| peer.certificates.as_deref());
+    let password = match certificates {
+        Some(_) if !parts.headers.contains_key(AUTHORIZATION) => None,
+        _ => Some(token(parts)?),
+    };
     let policies = hub.policies();
-    let verdict = hub.authority(&policies).verify(
-        id,
-        Evidence { password: Some(token), certificates: None },
-        hub.clock.wall(),
-    );
+    let evidence = Evidence { password, certificates };
+    let verdict = hub.authority(&policies).verify(id, evidence, hub.clock.wall());
     verdict.map_err(|error| Problem::unauthorized(error.to_string()))
 }
 

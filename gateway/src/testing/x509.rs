@@ -181,6 +181,17 @@ impl TestHub {
         TestClient::over(stream).connect(self.connect_packet_of(id)).await
     }
 
+    /// What the HTTPS port answers to a request without a token on a connection that shows a certificate: the head.
+    pub async fn request_x509(&self, shown: &Shown, method: &str, path: &str) -> String {
+        let config = self.client_that_shows(shown, rustls::ALL_VERSIONS);
+        let tcp = within(TcpStream::connect(self.https)).await.expect("the HTTPS port accepts");
+        let stream = within(TlsConnector::from(config).connect(self.server_name(), tcp)).await;
+        let mut client = super::RawClient { stream: stream.expect("the TLS handshake") };
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n");
+        client.send(head.as_bytes()).await;
+        client.http_head().await
+    }
+
     /// TLS settings of a client that shows a certificate. Clones of one share their resumption tickets.
     pub fn client_that_shows(
         &self,

@@ -5,13 +5,17 @@
 //! Only the key is taken from it, so that certificates of version 1 or with `CA:TRUE` are proven like any other
 //! (threats T402). Who signed it, for what and until when is decided at CONNECT, against the registry.
 
-use portcullis_certs::presented::{BadSignature, ChainRefused, PresentedChain};
+use std::sync::Arc;
+
+use portcullis_certs::presented::{BadSignature, PresentedChain};
+use portcullis_certs::thumbprint::Sha256Thumbprint;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls13_signature_with_raw_key};
 use rustls::pki_types::{CertificateDer, SignatureVerificationAlgorithm, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, PeerMisbehaved, SignatureScheme,
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, PeerMisbehaved,
+    SignatureScheme,
 };
 
 /// Asks for a client certificate, takes any, and has its key proven.
@@ -49,14 +53,10 @@ impl ClientCertVerifier for PossessionOnly {
         intermediates: &[CertificateDer<'_>],
         _now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let refused = match PresentedChain::parse(end_entity, intermediates) {
-            Ok(_) => return Ok(ClientCertVerified::assertion()),
-            Err(ChainRefused::Unreadable) => CertificateError::BadEncoding,
-            Err(ChainRefused::TooMany(_) | ChainRefused::TooLarge(_)) => {
-                CertificateError::ApplicationVerificationFailure
-            }
-        };
-        Err(Error::InvalidCertificate(refused))
+        match PresentedChain::parse(end_entity, intermediates) {
+            Ok(_) => Ok(ClientCertVerified::assertion()),
+            Err(refused) => Err(told(refused)),
+        }
     }
 
     /// In TLS 1.2 a scheme does not say which curve: each that fits is tried.
@@ -74,7 +74,7 @@ impl ClientCertVerifier for PossessionOnly {
                 Err(BadSignature::Invalid) => break,
             }
         }
-        Err(Error::InvalidCertificate(CertificateError::BadSignature))
+        Err(told(NotItsOwn::of(&chain)))
     }
 
     fn verify_tls13_signature(
@@ -84,7 +84,12 @@ impl ClientCertVerifier for PossessionOnly {
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
         let chain = own_certificate(cert)?;
-        verify_tls13_signature_with_raw_key(message, &chain.public_key(), dss, &self.algorithms)
+        verify_tls13_signature_with_raw_key(message, &chain.public_key(), dss, &self.algorithms).map_err(
+            |error| match error {
+                Error::InvalidCertificate(_) => told(NotItsOwn::of(&chain)),
+                misbehaved => misbehaved,
+            },
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -94,6 +99,24 @@ impl ClientCertVerifier for PossessionOnly {
 
 /// The peer's certificate, for its key.
 fn own_certificate<'a>(certificate: &'a CertificateDer<'a>) -> Result<PresentedChain<'a>, Error> {
-    PresentedChain::parse(certificate, &[])
-        .map_err(|_| Error::InvalidCertificate(CertificateError::BadEncoding))
+    PresentedChain::parse(certificate, &[]).map_err(told)
+}
+
+/// A certificate that somebody shows who does not hold its key: stolen, most likely.
+#[derive(Debug, thiserror::Error)]
+#[error("the peer does not hold the key of the certificate it shows, {subject} (thumbprint {thumbprint})")]
+struct NotItsOwn {
+    subject: String,
+    thumbprint: Sha256Thumbprint,
+}
+
+impl NotItsOwn {
+    fn of(chain: &PresentedChain<'_>) -> Self {
+        Self { subject: chain.subject(), thumbprint: chain.thumbprints().sha256 }
+    }
+}
+
+/// A refusal whose reason the operator will hear; the peer hears an alert.
+fn told(reason: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(reason))))
 }

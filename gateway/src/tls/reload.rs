@@ -7,17 +7,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::Signal;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::hub::Hub;
 
-/// Reloads when told to or when a file has changed, until the hub stops.
-pub async fn follow(hub: Arc<Hub>) {
-    let mut hangup = match signal(SignalKind::hangup()) {
-        Ok(hangup) => hangup,
-        Err(error) => return tracing::warn!(%error, "the server certificate is not followed"),
-    };
+/// Reloads at each `hangup` and when a file has changed, until the hub stops.
+pub async fn follow(hub: Arc<Hub>, mut hangup: Signal) {
     let mut files = Files::new(hub.tls.files(&hub.config));
     let mut looks = interval_at(Instant::now() + LOOK_EVERY, LOOK_EVERY);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
