@@ -302,7 +302,10 @@ impl TestHub {
 
     /// A TCP connection to the MQTT port that has said nothing yet.
     pub async fn tcp(&self) -> TcpStream {
-        within(TcpStream::connect(self.mqtt)).await.expect("the MQTT port accepts")
+        let stream = within(TcpStream::connect(self.mqtt)).await.expect("the MQTT port accepts");
+        // Small packets one behind the other would each wait for the other side's delayed acknowledgement.
+        stream.set_nodelay(true).expect("a TCP option");
+        stream
     }
 
     /// An HTTPS client that trusts this hub.

@@ -96,15 +96,22 @@ fn concrete(path: &str, device: &str) -> String {
     format!("{path}?api-version=2021-04-12")
 }
 
-async fn call(rest: &RestClient, method: &str, path: &str, device: &str) -> (u16, Value) {
-    let body = match (method, path) {
+/// A body each route that takes one can read.
+fn body(method: &str, path: &str) -> Value {
+    match (method, path) {
         ("POST", "/devices") => json!([{"id": "d2"}]),
         ("POST", "/api/v1/c2d-messages") => json!([{"deviceId": "nobody"}]),
-        _ => {
-            json!({"query": "SELECT * FROM devices", "rights": ["RegistryRead"], "key": "swap", "certificate": "none"})
-        }
-    };
-    rest.call(method, &concrete(path, device), Some(body)).await
+        _ => json!({
+            "query": "SELECT * FROM devices",
+            "rights": ["RegistryRead"],
+            "key": "swap",
+            "certificate": "none",
+        }),
+    }
+}
+
+async fn call(rest: &RestClient, method: &str, path: &str, device: &str) -> (u16, Value) {
+    rest.call(method, &concrete(path, device), Some(body(method, path))).await
 }
 
 #[tokio::test]
@@ -175,26 +182,29 @@ async fn t313_t701_strangers_are_refused_everywhere() {
     hub.stop().await;
 }
 
+/// A policy of every set of rights there is.
+async fn policies(hub: &TestHub) -> Vec<(String, Rights)> {
+    let all =
+        [Rights::REGISTRY_READ, Rights::REGISTRY_WRITE, Rights::SERVICE_CONNECT, Rights::DEVICE_CONNECT];
+    let mut policies = Vec::new();
+    for number in 1_usize..16 {
+        let rights = (0..4).filter(|place| number & (1 << place) != 0).map(|place| all[place]);
+        let rights = rights.reduce(|all, one| all | one).unwrap();
+        let name = format!("p{number}");
+        let path = format!("/api/v1/policies/{name}");
+        let made = hub.rest().call("PUT", &path, Some(json!({ "rights": rights.names() }))).await;
+        assert_eq!(made.0, 200, "{}", made.1);
+        policies.push((name, rights));
+    }
+    policies
+}
+
 #[tokio::test]
 async fn t313_rights_open_what_they_grant_and_no_more() {
     let hub = TestHub::start().await;
-    let rest = hub.rest();
     hub.device("stays").await;
     hub.module("stays", "m").await;
-    let all = [
-        (Rights::REGISTRY_READ, "RegistryRead"),
-        (Rights::REGISTRY_WRITE, "RegistryWrite"),
-        (Rights::SERVICE_CONNECT, "ServiceConnect"),
-        (Rights::DEVICE_CONNECT, "DeviceConnect"),
-    ];
-    for number in 1_usize..16 {
-        let has = |place: usize| number & (1 << place) != 0;
-        let names: Vec<_> = (0..4).filter(|place| has(*place)).map(|place| all[place].1).collect();
-        let rights = (0..4).filter(|place| has(*place)).map(|place| all[place].0);
-        let rights = rights.reduce(|all, one| all | one).unwrap();
-        let policy = format!("p{number}");
-        let path = format!("/api/v1/policies/{policy}");
-        assert_eq!(rest.call("PUT", &path, Some(json!({ "rights": names }))).await.0, 200);
+    for (policy, rights) in policies(&hub).await {
         let mut caller = hub.rest();
         caller.token = Some(hub.policy_token(&policy));
         for (method, path, needs) in TABLE {
@@ -204,7 +214,41 @@ async fn t313_rights_open_what_they_grant_and_no_more() {
                 Needs::Identity => (Rights::DEVICE_CONNECT, "stays"),
             };
             let (status, answer) = call(&caller, method, path, device).await;
-            assert_eq!(status != 401, rights.contains(needed), "{method} {path} with {names:?}: {answer}");
+            assert_eq!(status != 401, rights.contains(needed), "{method} {path} with {rights}: {answer}");
+        }
+    }
+    hub.stop().await;
+}
+
+#[tokio::test]
+async fn t616_commands_open_what_rights_grant_and_no_more() {
+    let hub = TestHub::start().await;
+    hub.device("stays").await;
+    hub.module("stays", "m").await;
+    for (policy, rights) in policies(&hub).await {
+        let operates = rights != Rights::DEVICE_CONNECT;
+        let client = hub.connect_service(&policy).await;
+        assert_eq!(client.is_ok(), operates, "{rights}");
+        let Ok(mut client) = client else { continue };
+        client.subscribe(&["$admin/res/#"]).await;
+        for (method, path, needs) in TABLE {
+            let opens = match needs {
+                Needs::Nothing => continue,
+                Needs::Rights(needed) => rights.contains(*needed),
+                // A command is an operator's; it acts for no device.
+                Needs::Identity => false,
+            };
+            let command = format!("$admin/{method}{}&$rid=1", concrete(path, "stays"));
+            client.publish_acknowledged(&command, body(method, path).to_string().as_bytes()).await;
+            let answer = client.take_message().await;
+            let topic = answer.topic.as_str();
+            assert!(topic.starts_with("$admin/res/"), "{topic}");
+            assert_eq!(!topic.starts_with("$admin/res/401/"), opens, "{command} with {rights}: {topic}");
+            if opens && *method == "DELETE" {
+                // What was deleted is there again for whoever comes next.
+                let _ = call(&hub.rest(), "PUT", "/devices/{device}", "stays").await;
+                let _ = call(&hub.rest(), "PUT", "/devices/{device}/modules/{module}", "stays").await;
+            }
         }
     }
     hub.stop().await;
