@@ -432,11 +432,22 @@ async fn t113_a_resumed_tls_session_is_judged_anew() {
         // Rotated meanwhile: the ticket is good, the certificate in it no longer.
         hub.register("d1", thumbprints(Some(&new.certificate), None)).await;
         assert!(client.closed().await);
-        let third = hub.tls_with(config).await.unwrap();
+        let third = hub.tls_with(Arc::clone(&config)).await.unwrap();
         assert_eq!(third.get_ref().1.handshake_kind(), Some(HandshakeKind::Resumed));
         let refused = hub.connect_over(third, hub.connect_packet_of("d1")).await;
         assert_eq!(refused.err(), Some(REFUSED), "{version:?}");
     }
+    // Expired meanwhile.
+    let short = self_signed_at(-60, 2);
+    hub.register("d2", thumbprints(Some(&short.certificate), None)).await;
+    let config = hub.client_that_shows(&Shown::alone(&short), &[&TLS13]);
+    let first = hub.tls_with(Arc::clone(&config)).await.unwrap();
+    let mut client = hub.connect_over(first, hub.connect_packet_of("d2")).await.unwrap();
+    assert!(client.closed().await);
+    let second = hub.tls_with(config).await.unwrap();
+    assert_eq!(second.get_ref().1.handshake_kind(), Some(HandshakeKind::Resumed));
+    assert_eq!(hub.connect_over(second, hub.connect_packet_of("d2")).await.err(), Some(REFUSED));
+    assert!(hub.last_refusal("d2").contains("expired at"));
     hub.stop().await;
 }
 

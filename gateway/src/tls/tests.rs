@@ -259,6 +259,25 @@ fn https_speaks_http_1_1_and_mqtt_names_no_protocol() {
     assert_eq!(mqtt.alpn_protocol(), None);
 }
 
+#[tokio::test]
+async fn on_the_https_port_devices_are_asked_for_a_certificate_and_browsers_are_not() {
+    let hub = Hub::start("hub.test");
+    let device = TestCa::self_signed_device("d1");
+    for (offered, asked) in [(&[][..], true), (&["http/1.1"], true), (&["h2", "http/1.1"], false)] {
+        for version in BOTH {
+            let mut client = hub.client(version, Some(Shown::new(vec![device.certificate.clone()], &device)));
+            client.alpn_protocols = offered.iter().map(|name| name.as_bytes().to_vec()).collect();
+            let (near, far) = tokio::io::duplex(16 * 1024);
+            let connector = tokio_rustls::TlsConnector::from(Arc::new(client));
+            let name = ServerName::try_from("hub.test").unwrap();
+            let (client, server) = tokio::join!(connector.connect(name, near), hub.tls.accept_https(far));
+            assert!(client.is_ok());
+            let shown = server.unwrap().get_ref().1.peer_certificates().map(<[_]>::len);
+            assert_eq!(shown, asked.then_some(1), "{offered:?} {version:?}");
+        }
+    }
+}
+
 #[test]
 fn a_certificate_of_the_operators_own_is_served() {
     let directory = TempDir::new().unwrap();
