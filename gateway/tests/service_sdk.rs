@@ -1,11 +1,13 @@
 //! The official Azure IoT service SDKs for Python and Node, as they come from their package indexes, against a hub:
-//! every call they have for identities, and their errors. `outside/service.py` and `outside/service.js`.
+//! every call they have for identities, and their errors. `outside/service.py` and `outside/service.js`. The one for
+//! Python fetches feedback too: `outside/feedback.py`.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::Output;
 
 use portcullis::testing::{HubSettings, TestHub, tools, within};
+use portcullis_registry::message::{Ack, NewC2d};
 use tokio::process::Command;
 
 #[tokio::test]
@@ -38,6 +40,22 @@ async fn the_node_service_sdk_manages_the_registry() {
     hub.stop().await;
 }
 
+#[tokio::test]
+async fn the_python_service_sdk_fetches_feedback() {
+    let Some(python) = tools::python_service_sdk() else { return };
+    let environment = vec![("PORTCULLIS__LIMITS__FEEDBACK_BATCH_TIME_MAX".to_owned(), "0s".to_owned())];
+    let hub = TestHub::start_with(HubSettings { environment, ..HubSettings::default() }).await;
+    let pump = hub.device("pump-7").await;
+    let message = NewC2d { message_id: Some("m1".into()), ack: Ack::Full, ..NewC2d::default() };
+    hub.send_message(&pump, message).await;
+    let host = format!("localhost:{}", hub.https.port());
+    let mut service = service(Command::new(python), "feedback.py", &hub, &host);
+    service.env("REQUESTS_CA_BUNDLE", hub.data_dir().join("ca.pem"));
+    let output = within(service.output()).await.unwrap();
+    check_parts(output, &["nothing yet", "purged", "told", "told once"]);
+    hub.stop().await;
+}
+
 /// A script of this directory, ready to be run as the owner of the hub.
 fn service(mut interpreter: Command, script: &str, hub: &TestHub, host: &str) -> Command {
     let policies = hub.hub.policies();
@@ -50,10 +68,14 @@ fn service(mut interpreter: Command, script: &str, hub: &TestHub, host: &str) ->
     interpreter
 }
 
-/// Every part was gone through, to the end.
+/// Every part of what a service does with identities was gone through, to the end.
 fn check(output: Output) {
+    check_parts(output, &["devices", "modules", "bulk", "query", "the end", "strangers"]);
+}
+
+fn check_parts(output: Output, expected: &[&str]) {
     let (told, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{told}{errors}");
     let parts: Vec<_> = told.lines().collect();
-    assert_eq!(parts, ["devices", "modules", "bulk", "query", "the end", "strangers"], "{errors}");
+    assert_eq!(parts, expected, "{errors}");
 }

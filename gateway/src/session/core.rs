@@ -18,11 +18,13 @@ use self::allowance::Allowance;
 use self::in_flight::InFlight;
 use self::subscriptions::Subscriptions;
 use crate::mqtt::packet::{Packet, Publish, QoS, SUBSCRIPTION_REFUSED, Subscribe, Unsubscribe, Utf8Bytes};
-use crate::mqtt::topic::{self, EventName, Filter, PublishTopic, Role, TopicError};
+use crate::mqtt::topic::{self, EventName, Filter, PublishTopic, Role};
 
+pub use self::ending::{CloseReason, SessionError};
 pub use self::in_flight::Sent;
 
 mod allowance;
+mod ending;
 mod in_flight;
 mod subscriptions;
 
@@ -127,41 +129,6 @@ pub struct Command {
     pub body: Bytes,
 }
 
-/// Why a session ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CloseReason {
-    ClientDisconnected,
-    ConnectionLost,
-    KeepAliveMissed,
-    TokenExpired,
-    /// In words, for the operator.
-    ProtocolViolation(String),
-    /// The peer does not take what is sent to it.
-    SlowReader,
-    /// The same identity connected anew.
-    TakenOver,
-    Disabled,
-    Deleted,
-    CredentialChanged,
-    StoreUnavailable,
-    Shutdown,
-}
-
-/// What a peer did that ends its session. MQTT 3.1.1 has no answer to it but closing.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SessionError {
-    #[error("{0} may not come now")]
-    UnexpectedPacket(&'static str),
-    #[error("published at quality of service 2")]
-    QoS2,
-    #[error(transparent)]
-    Topic(#[from] TopicError),
-    #[error("{count} filters in one packet, allowed are {count_max}")]
-    TooManyFilters { count: usize, count_max: usize },
-    #[error("more than {} packets a second that carry no message", allowance::PER_SECOND)]
-    Flood,
-}
-
 /// A PUBLISH of the peer that has no PUBACK yet.
 #[derive(Clone, Copy, Debug)]
 struct Unanswered {
@@ -174,56 +141,6 @@ struct Unanswered {
 struct Expiry {
     end: Timestamp,
     check: Instant,
-}
-
-impl CloseReason {
-    /// The metric label: a public, fixed set of words.
-    pub fn label(&self) -> &'static str {
-        match self {
-            CloseReason::ClientDisconnected => "client_disconnected",
-            CloseReason::ConnectionLost => "connection_lost",
-            CloseReason::KeepAliveMissed => "keep_alive_missed",
-            CloseReason::TokenExpired => "token_expired",
-            CloseReason::ProtocolViolation(_) => "bad_protocol",
-            CloseReason::SlowReader => "slow_reader",
-            CloseReason::TakenOver => "taken_over",
-            CloseReason::Disabled => "disabled",
-            CloseReason::Deleted => "deleted",
-            CloseReason::CredentialChanged => "credential_changed",
-            CloseReason::StoreUnavailable => "store_unavailable",
-            CloseReason::Shutdown => "shutdown",
-        }
-    }
-
-    /// What there is to say beyond the label, for the operator.
-    pub fn text(&self) -> Option<String> {
-        match self {
-            CloseReason::ProtocolViolation(text) => Some(text.clone()),
-            _ => None,
-        }
-    }
-
-    /// Whether the peer lost its right to speak. Nothing it sent counts any more, its Will included (threats P6).
-    fn is_revocation(&self) -> bool {
-        match self {
-            CloseReason::Disabled | CloseReason::Deleted | CloseReason::CredentialChanged => true,
-            CloseReason::ClientDisconnected
-            | CloseReason::ConnectionLost
-            | CloseReason::KeepAliveMissed
-            | CloseReason::TokenExpired
-            | CloseReason::ProtocolViolation(_)
-            | CloseReason::SlowReader
-            | CloseReason::TakenOver
-            | CloseReason::StoreUnavailable
-            | CloseReason::Shutdown => false,
-        }
-    }
-}
-
-impl From<SessionError> for CloseReason {
-    fn from(error: SessionError) -> Self {
-        CloseReason::ProtocolViolation(error.to_string())
-    }
 }
 
 impl SessionCore {
