@@ -3,6 +3,8 @@
 //! Each id is written by one writer, one write at a time. So when the hub dies, at most the last write of each writer is
 //! in doubt: it may be found done or not done, but whole; everything before it must be there, and nothing else.
 
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+
 use anyhow::{Context, bail, ensure};
 use serde_json::Value;
 
@@ -37,7 +39,8 @@ struct Seen {
     /// None after a write of which only the outcome is known.
     etag: Option<String>,
     generation: String,
-    keys: (String, String),
+    /// The hash of both keys, for a complaint is shown to people.
+    keys: u64,
 }
 
 impl Slot {
@@ -129,10 +132,10 @@ fn read(shown: &Value) -> anyhow::Result<Live> {
         seen: Some(Seen {
             etag: Some(text("/etag")?),
             generation: text("/generationId")?,
-            keys: (
+            keys: BuildHasherDefault::<DefaultHasher>::default().hash_one((
                 text("/authentication/symmetricKey/primaryKey")?,
                 text("/authentication/symmetricKey/secondaryKey")?,
-            ),
+            )),
         }),
     })
 }

@@ -41,8 +41,21 @@ pub fn serve_if_asked() -> Option<ExitCode> {
 impl Served {
     /// Starts a hub and waits until it is ready.
     pub fn start(data_dir: &Path) -> anyhow::Result<Self> {
+        Self::start_after("", data_dir)
+    }
+
+    /// Starts a hub whose files may not grow beyond so many KiB: a write beyond fails, as on a failing disk.
+    pub fn start_on_failing_disk(data_dir: &Path, file_kib_max: u32) -> anyhow::Result<Self> {
+        // POSIX counts in half KiB. Ignored, the signal becomes an error of the write.
+        Self::start_after(&format!("trap '' XFSZ; ulimit -f {};", 2 * file_kib_max), data_dir)
+    }
+
+    /// Starts a hub after the shell has done what `prepared` says.
+    fn start_after(prepared: &str, data_dir: &Path) -> anyhow::Result<Self> {
         let began = Instant::now();
-        let mut child = Command::new(std::env::current_exe()?)
+        let mut child = Command::new("sh")
+            .args(["-c", &format!("{prepared} exec \"$0\"")])
+            .arg(std::env::current_exe()?)
             .env(DATA_DIR, data_dir)
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -66,10 +79,17 @@ impl Served {
         Ok(())
     }
 
-    /// SIGTERM, and waits for its end.
-    pub fn stop(mut self) -> anyhow::Result<()> {
+    /// SIGTERM, and waits for its end; how long that took.
+    pub fn stop(mut self) -> anyhow::Result<Duration> {
+        let began = Instant::now();
         let asked = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status()?;
         ensure!(asked.success() && self.child.wait()?.success(), "the hub did not stop in order");
+        Ok(began.elapsed())
+    }
+
+    /// Waits until it has given up by itself.
+    pub fn give_up(mut self) -> anyhow::Result<()> {
+        ensure!(!self.child.wait()?.success(), "the hub ended as if all were well");
         Ok(())
     }
 

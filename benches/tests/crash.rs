@@ -2,11 +2,25 @@
 
 use std::process::Command;
 
+fn crash(arguments: &[&str]) {
+    let run = Command::new(env!("CARGO_BIN_EXE_crash")).args(arguments).output().unwrap();
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    assert!(String::from_utf8_lossy(&run.stdout).contains("none lost, none half, none came back"));
+}
+
 #[test]
 fn t901_ten_kills_lose_nothing() {
-    let run = Command::new(env!("CARGO_BIN_EXE_crash")).args(["--rounds", "10"]).output().unwrap();
-    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
-    assert!(String::from_utf8_lossy(&run.stdout).starts_with("10 kills"));
+    crash(&["--rounds", "10"]);
+}
+
+#[test]
+fn t914_a_stop_under_load_is_in_order_and_loses_nothing() {
+    crash(&["--rounds", "3", "--end", "terminate"]);
+}
+
+#[test]
+fn t908_a_hub_whose_disk_fails_gives_up_and_loses_nothing() {
+    crash(&["--rounds", "2", "--end", "disk"]);
 }
 
 #[test]

@@ -1,18 +1,19 @@
-//! Kills a hub under load again and again, and looks whether it kept what it acknowledged (threats T901, P9).
+//! Kills a hub under load again and again, and looks whether it kept what it acknowledged (threats T901, P9). It may
+//! also be asked to stop (T914), or run on a disk that fails (T908).
 //!
 //! `cargo run --release -p portcullis-benches --bin crash -- --rounds 500`. With `--features planted-bug` the hub
 //! acknowledges before it commits, and this must end red.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use portcullis_benches::crash::{Slot, Write};
 use portcullis_benches::served::{Rest, Served, serve_if_asked};
-use reqwest::{Method, RequestBuilder};
+use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 
 /// Kill a hub under load again and again, and look whether it kept what it acknowledged
@@ -25,9 +26,23 @@ struct Arguments {
     rate: u32,
     #[arg(long, default_value_t = 16)]
     writers: u32,
+    /// How each round ends
+    #[arg(long, value_enum, default_value = "kill")]
+    end: End,
     /// Where the hub keeps its data; a temporary directory unless given
     #[arg(long)]
     data_dir: Option<PathBuf>,
+}
+
+/// How the hub of a round comes to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum End {
+    /// SIGKILL
+    Kill,
+    /// SIGTERM: it has to stop in order, within 10 s
+    Terminate,
+    /// Its disk fails: it has to give up by itself
+    Disk,
 }
 
 fn main() -> ExitCode {
@@ -52,7 +67,10 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let mut acknowledged = 0;
     let mut loaded = Duration::ZERO;
     for round in 1..=arguments.rounds {
-        let served = Served::start(&data_dir)?;
+        let served = match arguments.end {
+            End::Kill | End::Terminate => Served::start(&data_dir)?,
+            End::Disk => Served::start_on_failing_disk(&data_dir, failing_at(&data_dir)?)?,
+        };
         starts.push(served.start_time);
         let rest = served.rest()?;
         let checked = runtime.block_on(check(&rest, &mut writers));
@@ -62,15 +80,15 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         acknowledged += runtime.block_on(load(arguments, &rest, &mut writers, served, time))?;
         loaded += began.elapsed();
         if round % 50 == 0 {
-            eprintln!("{round} kills, {acknowledged} writes acknowledged, all there");
+            eprintln!("{round} rounds, {acknowledged} writes acknowledged, all there");
         }
     }
     let served = Served::start(&data_dir)?;
-    runtime.block_on(check(&served.rest()?, &mut writers)).context("after the last kill")?;
+    runtime.block_on(check(&served.rest()?, &mut writers)).context("after the last round")?;
     starts.sort();
     let slowest = *starts.last().context("no round")?;
     println!(
-        "{} kills, {acknowledged} writes acknowledged ({:.0}/s): none lost, none half, none came back; \
+        "{} rounds, {acknowledged} writes acknowledged ({:.0}/s): none lost, none half, none came back; \
          ready again after {:?} (median), {slowest:?} (slowest)",
         arguments.rounds,
         f64::from(acknowledged) / loaded.as_secs_f64(),
@@ -78,6 +96,12 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     );
     ensure!(slowest <= START_TIME_MAX, "a start took longer than {START_TIME_MAX:?}");
     Ok(())
+}
+
+/// A little more than the files have now: the next round reaches it soon.
+fn failing_at(data_dir: &Path) -> anyhow::Result<u32> {
+    let database = std::fs::metadata(data_dir.join("store/hub.db")).map_or(0, |metadata| metadata.len());
+    Ok(u32::try_from(database / 1024)? + 600)
 }
 
 fn slots_of(writer: u32) -> Vec<Slot> {
@@ -93,10 +117,22 @@ async fn load(
     time: Duration,
 ) -> anyhow::Result<u32> {
     let period = Duration::from_secs(1) * arguments.writers / arguments.rate.max(1);
-    let running: Vec<_> =
-        writers.drain(..).map(|slots| tokio::spawn(write_on(rest.clone(), slots, period))).collect();
-    tokio::time::sleep(time).await;
-    served.kill()?;
+    let running: Vec<_> = writers
+        .drain(..)
+        .map(|slots| tokio::spawn(write_on(rest.clone(), slots, period, arguments.end)))
+        .collect();
+    match arguments.end {
+        End::Kill => {
+            tokio::time::sleep(time).await;
+            served.kill()?;
+        }
+        End::Terminate => {
+            tokio::time::sleep(time).await;
+            let took = tokio::task::spawn_blocking(|| served.stop()).await??;
+            ensure!(took <= STOP_TIME_MAX, "a stop took {took:?}");
+        }
+        End::Disk => tokio::task::spawn_blocking(|| served.give_up()).await??,
+    }
     let mut acknowledged = 0;
     for writer in running {
         let (slots, count) = writer.await??;
@@ -107,7 +143,12 @@ async fn load(
 }
 
 /// Writes until the hub answers no more.
-async fn write_on(rest: Rest, mut slots: Vec<Slot>, period: Duration) -> anyhow::Result<(Vec<Slot>, u32)> {
+async fn write_on(
+    rest: Rest,
+    mut slots: Vec<Slot>,
+    period: Duration,
+    end: End,
+) -> anyhow::Result<(Vec<Slot>, u32)> {
     let mut acknowledged = 0;
     let mut ticks = tokio::time::interval(period);
     loop {
@@ -118,6 +159,10 @@ async fn write_on(rest: Rest, mut slots: Vec<Slot>, period: Duration) -> anyhow:
         slot.begin(write.clone());
         let Ok(answer) = request(&rest, &slot.id, &write).send().await else { break };
         let status = answer.status();
+        if status == StatusCode::SERVICE_UNAVAILABLE && end != End::Kill {
+            // Nothing is promised of a write that was answered so.
+            break;
+        }
         // The connection may break before the body is here: then it was not acknowledged.
         let Ok(body) = answer.bytes().await else { break };
         ensure!(status.is_success(), "{write:?} of {} was answered {status}", slot.id);
@@ -160,5 +205,7 @@ fn random() -> u64 {
 
 /// Together at most what one page of a list holds.
 const SLOTS_PER_WRITER: u32 = 12;
+/// Threats T914.
+const STOP_TIME_MAX: Duration = Duration::from_secs(10);
 /// Threats P9, for up to 100,000 identities.
 const START_TIME_MAX: Duration = Duration::from_secs(5);

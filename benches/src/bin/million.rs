@@ -99,7 +99,8 @@ fn fill(runtime: &Runtime, arguments: &Arguments, data_dir: &Path) -> anyhow::Re
         rate(arguments.devices, began.elapsed())
     );
     println!("hub after filling: {} bytes a device", (after - before) / arguments.devices as u64);
-    served.stop()
+    served.stop()?;
+    Ok(())
 }
 
 async fn fill_on(rest: Rest, next: Arc<AtomicUsize>, devices: usize) -> anyhow::Result<()> {
@@ -131,7 +132,8 @@ fn restart(runtime: &Runtime, arguments: &Arguments, data_dir: &Path) -> anyhow:
         "hub after restart: {} bytes a device, all in",
         served.resident_bytes()? / arguments.devices as u64
     );
-    served.stop()
+    served.stop()?;
+    Ok(())
 }
 
 /// Opens the store, and looks things up; each measurement in a process of its own, for memory that others have used and

@@ -1,8 +1,6 @@
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use bytes::Bytes;
-use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
@@ -10,6 +8,8 @@ use crate::backend::sqlite::SqliteBackend;
 use crate::error::SendError;
 use crate::identity::{Authentication, AuthenticationSpec};
 use crate::message::NewC2d;
+
+mod model;
 
 fn open(directory: &Path) -> Arc<Registry> {
     Registry::open(Box::new(SqliteBackend::open(directory).unwrap()), RegistryLimits::default()).unwrap()
@@ -349,112 +349,6 @@ async fn t506_device_and_module_never_collide() {
     assert_eq!(bodies(&registry, &module("a", "b"), now()), ["for a/b"]);
     for other in [device("ab"), device("a"), module("a", "B"), module("ab", "b")] {
         assert_eq!(registry.entry(&other).unwrap().queued(), 0, "{other}");
-    }
-}
-
-#[derive(Clone, Debug)]
-enum Step {
-    Create(u8),
-    Replace(u8, bool),
-    Delete(u8),
-    Send(u8, u8),
-    TakeAll(u8),
-    Reopen,
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    prop_oneof![
-        (0..4u8).prop_map(Step::Create),
-        (0..4u8, any::<bool>()).prop_map(|(id, disabled)| Step::Replace(id, disabled)),
-        (0..4u8).prop_map(Step::Delete),
-        (0..4u8, any::<u8>()).prop_map(|(id, body)| Step::Send(id, body)),
-        (0..4u8).prop_map(Step::TakeAll),
-        Just(Step::Reopen),
-    ]
-}
-
-#[derive(Default)]
-struct Model {
-    identities: BTreeMap<u8, (bool, Vec<String>)>,
-}
-
-fn id_of(number: u8) -> IdentityId {
-    // Ids that differ by case, by prefix, and by being a module.
-    [device("d"), device("D"), device("dd"), device("d%")][usize::from(number)].clone()
-}
-
-async fn run_step(registry: &mut Arc<Registry>, directory: &Path, model: &mut Model, step: Step) {
-    match step {
-        Step::Create(id) => {
-            let created = registry.create(IdentitySpec::sas_device(id_of(id)), now()).await;
-            assert_eq!(created.is_ok(), !model.identities.contains_key(&id));
-            model.identities.entry(id).or_default();
-        }
-        Step::Replace(id, disabled) => {
-            let status = if disabled { Status::Disabled } else { Status::Enabled };
-            let spec = IdentitySpec { status, ..IdentitySpec::sas_device(id_of(id)) };
-            let replaced = registry.replace(spec, Precondition::AnyVersion, now()).await;
-            assert_eq!(replaced.is_ok(), model.identities.contains_key(&id));
-            model.identities.entry(id).and_modify(|(stored, _)| *stored = disabled);
-        }
-        Step::Delete(id) => {
-            let deleted = registry.delete(&id_of(id), Precondition::Absent).await;
-            assert_eq!(deleted.is_ok(), model.identities.remove(&id).is_some());
-        }
-        Step::Send(id, body) => {
-            let sent = registry.send(&id_of(id), text(&body.to_string()), now()).await;
-            let queue =
-                model.identities.get_mut(&id).filter(|(disabled, queue)| !disabled && queue.len() < 50);
-            assert_eq!(sent.is_ok(), queue.is_some());
-            if let Some((_, queue)) = queue {
-                queue.push(body.to_string());
-            }
-        }
-        Step::TakeAll(id) => {
-            let Some(entry) = registry.entry(&id_of(id)) else {
-                return assert!(!model.identities.contains_key(&id));
-            };
-            let mut consumer = registry.attach(&entry);
-            let mut taken = Vec::new();
-            while let Some(lease) = consumer.lease(now()) {
-                taken.push(String::from_utf8(lease.message.body.to_vec()).unwrap());
-                assert_eq!(consumer.complete(lease.message.number, now()).await, Ok(true));
-            }
-            assert_eq!(Some(taken), model.identities.get_mut(&id).map(|(_, queue)| std::mem::take(queue)));
-        }
-        Step::Reopen => {
-            close(Arc::clone(registry)).await;
-            *registry = {
-                // The old one, and with it its lock, must be gone first.
-                let old = std::mem::replace(registry, Arc::new(dangling()));
-                drop(old);
-                open(directory)
-            };
-        }
-    }
-}
-
-/// A registry of nothing, to hold a place while another is opened.
-fn dangling() -> Registry {
-    let directory = TempDir::new().unwrap();
-    Arc::into_inner(open(directory.path())).unwrap()
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
-
-    #[test]
-    fn random_operations_match_a_plain_map(steps in prop::collection::vec(step(), 1..60)) {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        runtime.block_on(async {
-            let directory = TempDir::new().unwrap();
-            let mut registry = open(directory.path());
-            let mut model = Model::default();
-            for step in steps {
-                run_step(&mut registry, directory.path(), &mut model, step).await;
-            }
-            assert_eq!(registry.counts().devices, model.identities.len());
-        });
     }
 }
 
