@@ -27,6 +27,8 @@ pub enum SendError {
     NotFound(IdentityId),
     #[error("{0} is disabled")]
     Disabled(IdentityId),
+    #[error("{0} may not receive cloud-to-device messages: its access list lacks c2d")]
+    AccessDenied(IdentityId),
     #[error("the queue of {to} holds {limit} messages, which is the limit")]
     QueueFull { to: IdentityId, limit: usize },
     #[error("the message has {size} bytes, body and properties together; the limit is {limit}")]

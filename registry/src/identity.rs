@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 
+use crate::access::Access;
 use crate::credential::{KeyPair, SymmetricKey, ThumbprintPair};
 use crate::id::{ETag, GenerationId, IdentityId, Revision};
 
@@ -20,6 +21,7 @@ pub struct Identity {
     pub iot_edge: bool,
     /// Who looks after a module; free text.
     pub managed_by: Option<String>,
+    pub access: Access,
 }
 
 /// Whether an identity may connect.
@@ -51,6 +53,8 @@ pub struct IdentitySpec {
     pub authentication: AuthenticationSpec,
     pub iot_edge: bool,
     pub managed_by: Option<String>,
+    /// None keeps the access it has: a caller that knows nothing of access must not widen it. A new one may do everything.
+    pub access: Option<Access>,
 }
 
 /// How a wished-for identity is to prove itself. An absent key is generated on create and kept on replace.
@@ -79,6 +83,7 @@ impl IdentitySpec {
             authentication: AuthenticationSpec::Sas { primary: None, secondary: None },
             iot_edge: false,
             managed_by: None,
+            access: None,
         }
     }
 
@@ -105,6 +110,9 @@ impl IdentitySpec {
             authentication: self.authentication.build(stored.map(|stored| &stored.authentication)),
             iot_edge: self.iot_edge,
             managed_by: self.managed_by,
+            access: self
+                .access
+                .unwrap_or_else(|| stored.map_or(Access::EVERYTHING, |stored| stored.access.clone())),
         }
     }
 }

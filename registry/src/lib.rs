@@ -7,6 +7,7 @@
 //! or CA certificate, which are bytes here; any clock.
 //! Domain types do not derive `Serialize`: what is written down is a promise kept in `record`, what is inside is not.
 
+pub mod access;
 pub mod activity;
 pub mod authority;
 pub mod backend;

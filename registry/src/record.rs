@@ -5,6 +5,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::access::Access;
 use crate::backend::StoreError;
 use crate::credential::{KeyPair, SymmetricKey, Thumbprint, ThumbprintPair};
 use crate::feedback::Feedback;
@@ -15,6 +16,11 @@ use crate::message::{Ack, C2dMessage, Outcome};
 #[derive(Serialize, Deserialize)]
 enum IdentityRecord {
     V1(IdentityV1),
+    V2 {
+        identity: IdentityV1,
+        /// The words of the access list, if there is one.
+        allow: Option<Vec<String>>,
+    },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -70,7 +76,8 @@ struct FeedbackV1 {
 
 /// An identity as it is stored; id, generation and revision stand beside it.
 pub(crate) fn encode_identity(identity: &Identity) -> Vec<u8> {
-    let record = IdentityRecord::V1(IdentityV1 {
+    let allow = identity.access.to_words();
+    let identity = IdentityV1 {
         disabled: identity.status == Status::Disabled,
         status_reason: identity.status_reason.clone(),
         status_updated_ns: identity.status_updated.map(Timestamp::as_nanosecond),
@@ -88,8 +95,8 @@ pub(crate) fn encode_identity(identity: &Identity) -> Vec<u8> {
         },
         iot_edge: identity.iot_edge,
         managed_by: identity.managed_by.clone(),
-    });
-    postcard::to_stdvec(&record).expect("writing to memory cannot fail")
+    };
+    postcard::to_stdvec(&IdentityRecord::V2 { identity, allow }).expect("writing to memory cannot fail")
 }
 
 /// The identity a record holds.
@@ -100,7 +107,13 @@ pub(crate) fn decode_identity(
     record: &[u8],
 ) -> Result<Identity, StoreError> {
     let unreadable = || StoreError::Fatal(format!("the record of identity {id} cannot be read"));
-    let IdentityRecord::V1(v1) = postcard::from_bytes(record).map_err(|_| unreadable())?;
+    let (v1, access) = match postcard::from_bytes(record).map_err(|_| unreadable())? {
+        IdentityRecord::V1(v1) => (v1, Access::EVERYTHING),
+        IdentityRecord::V2 { identity, allow } => {
+            let access = allow.map_or(Ok(Access::EVERYTHING), Access::parse);
+            (identity, access.map_err(|_| unreadable())?)
+        }
+    };
     Ok(Identity {
         id: id.clone(),
         generation,
@@ -115,6 +128,7 @@ pub(crate) fn decode_identity(
         authentication: decode_authentication(v1.authentication).ok_or_else(unreadable)?,
         iot_edge: v1.iot_edge,
         managed_by: v1.managed_by,
+        access,
     })
 }
 
@@ -224,4 +238,53 @@ pub(crate) fn decode_feedback(device: &IdentityId, record: &[u8]) -> Result<Feed
         },
         at: Timestamp::from_nanosecond(v1.at_ns).map_err(|_| unreadable())?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::DeviceId;
+
+    fn decode(record: &[u8]) -> Result<Identity, StoreError> {
+        let id = IdentityId::device(DeviceId::parse("d1").unwrap());
+        decode_identity(&id, GenerationId::new(7), Revision::new(9), record)
+    }
+
+    /// A disabled device with a reason and the iotEdge flag that authenticates by nothing.
+    const IDENTITY_V1: &[u8] = b"\x01\x01\x06broken\x00\x03\x01\x00";
+
+    #[test]
+    fn a_record_of_the_first_version_is_an_identity_without_an_access_list() {
+        let identity = decode(&[b"\x00", IDENTITY_V1].concat()).unwrap();
+        assert_eq!((identity.status, identity.status_reason.as_deref()), (Status::Disabled, Some("broken")));
+        assert_eq!((&identity.authentication, identity.iot_edge), (&Authentication::None, true));
+        assert_eq!(identity.access, Access::EVERYTHING);
+        // Written again it is of the version of today, with nothing changed.
+        let written = encode_identity(&identity);
+        assert_eq!(written, [b"\x01", IDENTITY_V1, b"\x00"].concat());
+        assert_eq!(decode(&written).unwrap(), identity);
+    }
+
+    #[test]
+    fn an_access_list_comes_back_as_it_was() {
+        let list = &b"\x01\x02\x03c2d\x0emethods:reboot"[..];
+        let record = [b"\x01", IDENTITY_V1, list].concat();
+        let identity = decode(&record).unwrap();
+        assert_eq!(identity.access, Access::parse(["methods:reboot", "c2d"]).unwrap());
+        assert_eq!(encode_identity(&identity), record);
+        let nothing = Identity { access: Access::parse([""; 0]).unwrap(), ..identity };
+        assert_eq!(decode(&encode_identity(&nothing)).unwrap(), nothing);
+    }
+
+    #[test]
+    fn t905_a_record_whose_access_list_cannot_be_read_is_no_identity() {
+        for (version, rest) in [
+            (b"\x01", &b"\x01\x01\x08anything"[..]),
+            (b"\x01", b"\x01\x02\x03c2d"),
+            (b"\x01", b""),
+            (b"\x02", b"\x00"),
+        ] {
+            assert!(decode(&[version, IDENTITY_V1, rest].concat()).is_err(), "{rest:?}");
+        }
+    }
 }

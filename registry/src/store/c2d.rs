@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use super::{ChangeKind, Registry, State};
+use crate::access::Right;
 use crate::backend::{Mutation, StoreError, Written};
 use crate::deadlines::Deadlines;
 use crate::entry::Entry;
@@ -51,6 +52,10 @@ impl Registry {
         let identity = entry.identity();
         if identity.status == Status::Disabled {
             return Err(SendError::Disabled(to.clone()));
+        }
+        // In its queue it would wait in vain, and its sender would hear of that only when it expires.
+        if !identity.access.allows(Right::C2d) {
+            return Err(SendError::AccessDenied(to.clone()));
         }
         // Its number is the backend's to give; the record does not hold it.
         let message = C2dMessage::new(message, 0, identity.generation, now, expiry);

@@ -9,6 +9,7 @@ use crate::error::SendError;
 use crate::identity::{Authentication, AuthenticationSpec};
 use crate::message::NewC2d;
 
+mod access;
 mod model;
 
 fn open(directory: &Path) -> Arc<Registry> {

@@ -1,0 +1,349 @@
+//! What an identity may do: everything its kind may, or only what its access list names.
+//!
+//! A list is parsed once and bounded; an identity without one carries one empty pointer. A right that is added to this
+//! list of words later is in no list written before, so "everything" is never the same as a list of all words.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// What an identity may do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Access(Option<Arc<Vec<Entry>>>);
+
+/// Something an identity does on a connection of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Right {
+    /// Send telemetry, its will included.
+    Telemetry,
+    /// Receive cloud-to-device messages; for a module, what is routed to its inputs too.
+    C2d,
+    /// Read its twin, report properties and hear of desired ones.
+    Twin,
+    /// Hear calls of any of the methods the list names, and answer them.
+    Methods,
+}
+
+/// One word of a list. The order is the one in which lists are written.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Entry {
+    Telemetry,
+    C2d,
+    Twin,
+    Methods(MethodPattern),
+}
+
+/// A method's name, or the beginning of names.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct MethodPattern {
+    name: Box<str>,
+    is_prefix: bool,
+}
+
+/// Why a text is no access list.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidAccess {
+    #[error("{0:?} is none of telemetry, c2d, twin and methods:NAME, where methods:* is every method")]
+    Unknown(String),
+    #[error(
+        "{0:?}: the name of a method has 1 to {METHOD_CHARACTERS_MAX} visible ASCII characters without comma, / + #, \
+         and a * only at its end"
+    )]
+    Method(String),
+    #[error("an access list has at most {ENTRIES_MAX} entries")]
+    TooMany,
+}
+
+/// An identity wanted to do what its access list does not allow.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the access list allows {allowed}, not {wanted}")]
+pub struct AccessDenied {
+    pub wanted: Right,
+    pub allowed: Access,
+}
+
+impl Access {
+    /// Everything: the access of an identity that has no list.
+    pub const EVERYTHING: Self = Self(None);
+
+    /// Reads a list. One without entries allows nothing.
+    pub fn parse<T: AsRef<str>>(words: impl IntoIterator<Item = T>) -> Result<Self, InvalidAccess> {
+        let mut entries = Vec::new();
+        for word in words {
+            if entries.len() == ENTRIES_MAX {
+                return Err(InvalidAccess::TooMany);
+            }
+            entries.push(Entry::parse(word.as_ref())?);
+        }
+        entries.sort_unstable();
+        entries.dedup();
+        entries.shrink_to_fit();
+        Ok(Self(Some(Arc::new(entries))))
+    }
+
+    /// The words of the list, in a fixed order; none if there is no list.
+    pub fn to_words(&self) -> Option<Vec<String>> {
+        self.0.as_ref().map(|entries| entries.iter().map(Entry::to_string).collect())
+    }
+
+    /// Whether it includes the right.
+    pub fn allows(&self, wanted: Right) -> bool {
+        self.0.as_ref().is_none_or(|entries| entries.iter().any(|entry| entry.right() == wanted))
+    }
+
+    /// The right, or who lacks it what instead.
+    pub fn check(&self, wanted: Right) -> Result<(), AccessDenied> {
+        if self.allows(wanted) { Ok(()) } else { Err(AccessDenied { wanted, allowed: self.clone() }) }
+    }
+
+    /// Whether it allows all that `other` does. When in doubt it does not: patterns are held against each other one by
+    /// one.
+    pub fn covers(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(own), Some(others)) => {
+                others.iter().all(|other| own.iter().any(|entry| entry.covers(other)))
+            }
+        }
+    }
+}
+
+impl Entry {
+    fn parse(word: &str) -> Result<Self, InvalidAccess> {
+        match word {
+            "telemetry" => Ok(Entry::Telemetry),
+            "c2d" => Ok(Entry::C2d),
+            "twin" => Ok(Entry::Twin),
+            _ => match word.strip_prefix("methods:") {
+                Some(pattern) => MethodPattern::parse(pattern).map(Entry::Methods),
+                None => Err(InvalidAccess::Unknown(excerpt(word))),
+            },
+        }
+    }
+
+    fn right(&self) -> Right {
+        match self {
+            Entry::Telemetry => Right::Telemetry,
+            Entry::C2d => Right::C2d,
+            Entry::Twin => Right::Twin,
+            Entry::Methods(_) => Right::Methods,
+        }
+    }
+
+    fn covers(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Entry::Methods(own), Entry::Methods(other)) => own.covers(other),
+            _ => self == other,
+        }
+    }
+}
+
+impl MethodPattern {
+    fn parse(text: &str) -> Result<Self, InvalidAccess> {
+        let (name, is_prefix) = match text.strip_suffix('*') {
+            Some(name) => (name, true),
+            None => (text, false),
+        };
+        // A comma parts the words on a command line; the others have a meaning in topics.
+        let is_of_a_name = |byte: u8| byte.is_ascii_graphic() && !b"*,/+#".contains(&byte);
+        if text.is_empty() || text.len() > METHOD_CHARACTERS_MAX || !name.bytes().all(is_of_a_name) {
+            return Err(InvalidAccess::Method(excerpt(text)));
+        }
+        Ok(Self { name: name.into(), is_prefix })
+    }
+
+    /// Whether every name that matches `other` matches this.
+    fn covers(&self, other: &Self) -> bool {
+        match self.is_prefix {
+            true => other.name.starts_with(&*self.name),
+            false => self == other,
+        }
+    }
+}
+
+impl fmt::Display for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.to_words() {
+            None => f.write_str("everything"),
+            Some(words) if words.is_empty() => f.write_str("nothing"),
+            Some(words) => f.write_str(&words.join(", ")),
+        }
+    }
+}
+
+impl fmt::Display for Right {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Right::Telemetry => "telemetry",
+            Right::C2d => "c2d",
+            Right::Twin => "twin",
+            Right::Methods => "methods",
+        })
+    }
+}
+
+impl fmt::Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Entry::Methods(MethodPattern { name, is_prefix }) => {
+                write!(f, "methods:{name}{}", if *is_prefix { "*" } else { "" })
+            }
+            Entry::Telemetry | Entry::C2d | Entry::Twin => self.right().fmt(f),
+        }
+    }
+}
+
+/// Enough of a word to tell which it was.
+fn excerpt(word: &str) -> String {
+    word.chars().take(EXCERPT_CHARACTERS).collect()
+}
+
+/// Words in one list.
+pub const ENTRIES_MAX: usize = 32;
+
+/// The star included.
+const METHOD_CHARACTERS_MAX: usize = 128;
+
+const EXCERPT_CHARACTERS: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn access(words: &[&str]) -> Access {
+        Access::parse(words).unwrap()
+    }
+
+    #[test]
+    fn no_list_is_everything_and_costs_one_pointer() {
+        assert_eq!(size_of::<Access>(), size_of::<usize>());
+        for right in RIGHTS {
+            assert!(Access::EVERYTHING.allows(right));
+            assert!(!access(&[]).allows(right));
+        }
+        assert_eq!(Access::EVERYTHING.to_words(), None);
+    }
+
+    #[test]
+    fn a_list_allows_what_it_names_and_nothing_else() {
+        for (words, allowed) in [
+            (&["telemetry"][..], &[Right::Telemetry][..]),
+            (&["c2d", "twin"], &[Right::C2d, Right::Twin]),
+            (&["methods:reboot"], &[Right::Methods]),
+            (&["methods:*", "telemetry"], &[Right::Telemetry, Right::Methods]),
+        ] {
+            for right in RIGHTS {
+                assert_eq!(access(words).check(right).is_ok(), allowed.contains(&right), "{words:?} {right}");
+            }
+        }
+        let denied = access(&["methods:diag*", "telemetry"]).check(Right::C2d).unwrap_err();
+        assert_eq!(denied.to_string(), "the access list allows telemetry, methods:diag*, not c2d");
+        assert_eq!(access(&[]).to_string(), "nothing");
+    }
+
+    #[test]
+    fn words_are_written_in_one_order_and_once() {
+        let words = access(&["methods:b*", "twin", "c2d", "methods:a", "twin", "telemetry"]).to_words();
+        assert_eq!(words.unwrap(), ["telemetry", "c2d", "twin", "methods:a", "methods:b*"]);
+    }
+
+    #[test]
+    fn what_is_no_list_is_refused_in_words() {
+        let long = format!("methods:{}", "x".repeat(METHOD_CHARACTERS_MAX + 1));
+        for bad in [
+            "",
+            "Telemetry",
+            " c2d",
+            "all",
+            "*",
+            "methods",
+            "methods:",
+            "methods:a*b",
+            "methods:**",
+            "methods:a/b",
+            "methods:a b",
+            "methods:+",
+            "methods:#",
+            "methods:a,b",
+            "methods:é",
+            "methods:\n",
+            "Methods:x",
+            &long,
+        ] {
+            assert!(Access::parse([bad]).is_err(), "{bad:?}");
+        }
+        let word = Access::parse(["telemetrie"]).unwrap_err().to_string();
+        assert!(word.starts_with(r#""telemetrie" is none of telemetry, c2d, twin"#), "{word}");
+        assert!(Access::parse(["x".repeat(100_000)]).unwrap_err().to_string().len() < 300);
+    }
+
+    #[test]
+    fn a_list_is_bounded() {
+        let words: Vec<_> = (0..=ENTRIES_MAX).map(|number| format!("methods:m{number}")).collect();
+        assert!(Access::parse(&words[1..]).is_ok());
+        assert_eq!(Access::parse(&words), Err(InvalidAccess::TooMany));
+        assert_eq!(Access::parse(vec!["c2d"; ENTRIES_MAX + 1]), Err(InvalidAccess::TooMany));
+    }
+
+    #[test]
+    fn one_covers_another_when_it_allows_all_of_it() {
+        let everything = Access::EVERYTHING;
+        let all_words = access(&["telemetry", "c2d", "twin", "methods:*"]);
+        assert!(everything.covers(&everything) && everything.covers(&all_words));
+        // What is added to the words later is in no list of today.
+        assert!(!all_words.covers(&everything));
+        for (wide, narrow) in [
+            (&["telemetry", "c2d"][..], &["c2d"][..]),
+            (&["c2d"], &[]),
+            (&["methods:*"], &["methods:diag*", "methods:reboot"]),
+            (&["methods:diag*"], &["methods:diag*"]),
+            (&["methods:diag*"], &["methods:diagnose", "methods:diag", "methods:diagnose-*"]),
+        ] {
+            assert!(access(wide).covers(&access(narrow)), "{wide:?} {narrow:?}");
+            assert!(wide == narrow || !access(narrow).covers(&access(wide)), "{wide:?} {narrow:?}");
+        }
+        for (one, other) in
+            [(&["telemetry"], &["c2d"]), (&["methods:a"], &["methods:b"]), (&["methods:a*"], &["twin"])]
+        {
+            assert!(!access(one).covers(&access(other)) && !access(other).covers(&access(one)));
+        }
+    }
+
+    const RIGHTS: [Right; 4] = [Right::Telemetry, Right::C2d, Right::Twin, Right::Methods];
+
+    fn word() -> impl Strategy<Value = String> {
+        prop_oneof![
+            Just("telemetry".to_owned()),
+            Just("c2d".to_owned()),
+            Just("twin".to_owned()),
+            "methods:[ab]{1,3}",
+            "methods:[ab]{0,3}\\*",
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_a_list_that_comes_back_or_an_error(words in prop::collection::vec(".{0,20}", 0..4)) {
+            if let Ok(access) = Access::parse(&words) {
+                prop_assert_eq!(Access::parse(access.to_words().unwrap()), Ok(access));
+            }
+        }
+
+        #[test]
+        fn what_covers_another_allows_every_right_of_it(
+            one in prop::collection::vec(word(), 0..6),
+            other in prop::collection::vec(word(), 0..6),
+        ) {
+            let (one, other) = (Access::parse(&one).unwrap(), Access::parse(&other).unwrap());
+            prop_assert_eq!(Access::parse(other.to_words().unwrap()), Ok(other.clone()));
+            prop_assert!(other.covers(&other));
+            if one.covers(&other) {
+                for right in RIGHTS {
+                    prop_assert!(one.allows(right) || !other.allows(right));
+                }
+            }
+        }
+    }
+}
