@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use portcullis_registry::access::{Access, AccessDenied, Right};
 use portcullis_registry::credential::{KeyPair, SymmetricKey};
 use portcullis_registry::entry::Entry;
 use portcullis_registry::id::{GenerationId, IdentityId};
@@ -44,6 +45,7 @@ pub struct VerifiedIdentity {
     proof: Proof,
     expires: Option<Timestamp>,
     weak: bool,
+    access: Access,
 }
 
 /// What a peer brings to prove its claim; either may be missing.
@@ -90,6 +92,16 @@ impl VerifiedIdentity {
         self.weak
     }
 
+    /// What it may do. It is what it was when this was proven: narrowed since, it no longer holds.
+    pub fn access(&self) -> &Access {
+        &self.access
+    }
+
+    /// Whether it may do this.
+    pub fn check(&self, wanted: Right) -> Result<(), AccessDenied> {
+        self.access.check(wanted)
+    }
+
     /// Whether the identity as it now stands in the registry would still admit this connection.
     pub fn still_holds(&self, policies: &Policies, trust: &Trust) -> Result<(), Revoked> {
         for entry in std::iter::once(&self.entry).chain(&self.parent) {
@@ -101,7 +113,10 @@ impl VerifiedIdentity {
             }
         }
         let identity = self.entry.identity();
-        if self.proof.holds(&identity, policies, trust) { Ok(()) } else { Err(Revoked::CredentialChanged) }
+        if !self.proof.holds(&identity, policies, trust) {
+            return Err(Revoked::CredentialChanged);
+        }
+        if identity.access.covers(&self.access) { Ok(()) } else { Err(Revoked::AccessNarrowed) }
     }
 }
 
@@ -111,6 +126,8 @@ pub enum Revoked {
     Deleted,
     Disabled,
     CredentialChanged,
+    /// It may come back, with the rights it has now.
+    AccessNarrowed,
 }
 
 /// An operator or back-end service that has proven to hold a policy's key. Only `verify_service` makes one.
@@ -239,6 +256,7 @@ impl Authority<'_> {
             proof,
             expires: expires.and_then(|end| end.checked_add(self.leeway).ok()),
             weak: false,
+            access: identity.access.clone(),
         })
     }
 
@@ -282,6 +300,7 @@ impl Authority<'_> {
             proof: verdict.proof,
             expires: verdict.expires,
             weak: verdict.weak,
+            access: identity.access.clone(),
         })
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use portcullis_registry::access::{AccessDenied, Right};
 use portcullis_registry::error::{RegistryError, SendError, SettleError};
 use portcullis_registry::id::IdentityId;
 use portcullis_registry::lock::LockToken;
@@ -29,6 +30,15 @@ pub enum C2dError {
     Send(#[from] SendError),
     #[error(transparent)]
     Queue(#[from] RegistryError),
+}
+
+/// Why a device did not get at its queue.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceQueueError {
+    #[error(transparent)]
+    Denied(#[from] AccessDenied),
+    #[error(transparent)]
+    Settle(#[from] SettleError),
 }
 
 /// Puts a message into the queue of `to`. When this returns `Ok` it is on stable storage (threats P3).
@@ -102,26 +112,34 @@ pub fn peek(
 /// Hands a device its next message, locked for `lock_time`.
 ///
 /// Source: IoT Hub, REST API of the device, "Receive Device Bound Notification".
-pub fn receive(hub: &Hub, who: &VerifiedIdentity, lock_time: Option<Duration>) -> Option<Received> {
+pub fn receive(
+    hub: &Hub,
+    who: &VerifiedIdentity,
+    lock_time: Option<Duration>,
+) -> Result<Option<Received>, DeviceQueueError> {
+    who.check(Right::C2d)?;
     let now = hub.clock.now();
     let lock_time = lock_time.unwrap_or(hub.config.limits.c2d_lock_time_default);
-    let received = hub.registry.receive(who.entry(), lock_time, now.wall, now.monotonic)?;
-    hub.metrics.c2d_handed_over(&received.message, received.is_repeat, now.wall);
-    Some(received)
+    let received = hub.registry.receive(who.entry(), lock_time, now.wall, now.monotonic);
+    if let Some(received) = &received {
+        hub.metrics.c2d_handed_over(&received.message, received.is_repeat, now.wall);
+    }
+    Ok(received)
 }
 
 /// The device has the message it received under this token.
-pub async fn complete(hub: &Hub, who: &VerifiedIdentity, token: LockToken) -> Result<(), SettleError> {
+pub async fn complete(hub: &Hub, who: &VerifiedIdentity, token: LockToken) -> Result<(), DeviceQueueError> {
     settle(hub, who, token, Outcome::Completed).await
 }
 
 /// The device refuses the message for good.
-pub async fn reject(hub: &Hub, who: &VerifiedIdentity, token: LockToken) -> Result<(), SettleError> {
+pub async fn reject(hub: &Hub, who: &VerifiedIdentity, token: LockToken) -> Result<(), DeviceQueueError> {
     settle(hub, who, token, Outcome::Rejected).await
 }
 
 /// The device gives the message back.
-pub async fn abandon(hub: &Hub, who: &VerifiedIdentity, token: LockToken) -> Result<(), SettleError> {
+pub async fn abandon(hub: &Hub, who: &VerifiedIdentity, token: LockToken) -> Result<(), DeviceQueueError> {
+    who.check(Right::C2d)?;
     let now = hub.clock.now();
     hub.registry.abandon_received(who.entry(), token, now.wall, now.monotonic).await?;
     hub.metrics.c2d_abandoned.inc();
@@ -133,7 +151,8 @@ async fn settle(
     who: &VerifiedIdentity,
     token: LockToken,
     outcome: Outcome,
-) -> Result<(), SettleError> {
+) -> Result<(), DeviceQueueError> {
+    who.check(Right::C2d)?;
     let now = hub.clock.now();
-    hub.registry.settle_received(who.entry(), token, outcome, now.wall, now.monotonic).await
+    Ok(hub.registry.settle_received(who.entry(), token, outcome, now.wall, now.monotonic).await?)
 }

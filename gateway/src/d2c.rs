@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 use jiff::Timestamp;
+use portcullis_registry::access::{AccessDenied, Right};
 
 use crate::auth::VerifiedIdentity;
 use crate::bus::{BusStopped, Telemetry};
@@ -23,6 +24,8 @@ pub struct Incoming<'a> {
 /// Why a message was not taken.
 #[derive(Debug, thiserror::Error)]
 pub enum IngestError {
+    #[error(transparent)]
+    Denied(#[from] AccessDenied),
     #[error("property bag: {0}")]
     Bag(#[from] BagError),
     #[error(transparent)]
@@ -33,6 +36,7 @@ pub enum IngestError {
 ///
 /// Source: IoT Hub, "Create and read IoT Hub messages" for the names of the stamp.
 pub async fn accept(hub: &Hub, sender: &VerifiedIdentity, incoming: Incoming<'_>) -> Result<(), IngestError> {
+    sender.check(Right::Telemetry)?;
     let properties = PropertyBag::parse(incoming.bag)?;
     let mut bag = stamp(sender, hub.clock.wall());
     if incoming.will {

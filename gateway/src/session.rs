@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use portcullis_registry::access::{Access, Right};
 use portcullis_registry::activity::Activity;
 use portcullis_registry::feedback::FeedbackReceiver;
 use portcullis_registry::lock::LockToken;
@@ -54,7 +55,9 @@ pub async fn run<S>(
 pub fn check_will(who: &Who, will: &Will) -> Result<(), String> {
     let Who::Device(identity) = who else { return Err("service connections have no will".into()) };
     match topic::parse_publish(&Role::Device(identity.id().clone()), &will.topic) {
-        Ok(PublishTopic::Telemetry { .. }) => Ok(()),
+        Ok(PublishTopic::Telemetry { .. }) => {
+            identity.check(Right::Telemetry).map_err(|denied| format!("will: {denied}"))
+        }
         Ok(_) => Err("a will may only be telemetry".into()),
         Err(error) => Err(format!("will: {error}")),
     }
@@ -76,7 +79,7 @@ async fn run_device<S>(
     // The identity may have changed between the verdict and the seat; from now on news reaches the seat.
     if let Err(revoked) = hub.still_holds(&who) {
         hub.metrics.connection_attempt(CloseReason::from(revoked).label());
-        wire.send(&Packet::ConnAck { session_present: false, code: ConnectReturnCode::NotAuthorized });
+        wire.send(&Packet::ConnAck { session_present: false, code: revoked.connack() });
         let _ = timeout(hub.config.limits.write_time_max, wire.flush()).await;
         return;
     }
@@ -88,6 +91,7 @@ async fn run_device<S>(
     };
     let opening = Opening {
         role: Role::Device(who.id().clone()),
+        access: who.access().clone(),
         clean_session: connect.clean_session,
         keep_alive: connect.keep_alive,
         restored,
@@ -109,7 +113,7 @@ async fn run_device<S>(
     hub.events.tell(EventName::Connected, who.id(), hub.clock.wall(), at.clone());
     let reason = session.converse(Some(&who)).await;
     drop(session);
-    tracing::info!(identity = %who.id(), reason = reason.label(), "disconnected");
+    tracing::info!(identity = %who.id(), reason = reason.label(), text = reason.text(), "disconnected");
     let details = Details { reason: Some(reason.label()), text: reason.text(), ..at };
     hub.events.tell(EventName::Disconnected, who.id(), hub.clock.wall(), details);
 }
@@ -125,6 +129,7 @@ async fn run_service<S>(
 {
     let opening = Opening {
         role: Role::Service(who.rights()),
+        access: Access::EVERYTHING,
         // A service's subscriptions are never kept: it has no identity they could belong to.
         clean_session: true,
         keep_alive: connect.keep_alive,
@@ -398,6 +403,7 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
             biased;
             reason = ordered(&mut self.standing, self.hub) => Err(reason),
             taken = d2c::accept(self.hub, who, incoming) => taken.map_err(|error| match error {
+                d2c::IngestError::Denied(denied) => CloseReason::AccessDenied(denied),
                 d2c::IngestError::Bag(error) => CloseReason::ProtocolViolation(error.to_string()),
                 d2c::IngestError::Bus(_) => CloseReason::Shutdown,
             }),
@@ -508,6 +514,20 @@ impl From<Revoked> for CloseReason {
             Revoked::Deleted => CloseReason::Deleted,
             Revoked::Disabled => CloseReason::Disabled,
             Revoked::CredentialChanged => CloseReason::CredentialChanged,
+            Revoked::AccessNarrowed => CloseReason::AccessNarrowed,
+        }
+    }
+}
+
+impl Revoked {
+    /// What a peer hears when it happens while it connects.
+    fn connack(self) -> ConnectReturnCode {
+        match self {
+            Revoked::Deleted | Revoked::Disabled | Revoked::CredentialChanged => {
+                ConnectReturnCode::NotAuthorized
+            }
+            // It is who it says; with its new rights it is welcome.
+            Revoked::AccessNarrowed => ConnectReturnCode::ServerUnavailable,
         }
     }
 }

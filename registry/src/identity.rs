@@ -20,7 +20,7 @@ pub struct Identity {
     pub authentication: Authentication,
     pub iot_edge: bool,
     /// Who looks after a module; free text.
-    pub managed_by: Option<String>,
+    pub managed_by: Option<Box<str>>,
     pub access: Access,
 }
 
@@ -109,7 +109,7 @@ impl IdentitySpec {
             status_updated,
             authentication: self.authentication.build(stored.map(|stored| &stored.authentication)),
             iot_edge: self.iot_edge,
-            managed_by: self.managed_by,
+            managed_by: self.managed_by.map(Into::into),
             access: self
                 .access
                 .unwrap_or_else(|| stored.map_or(Access::EVERYTHING, |stored| stored.access.clone())),

@@ -94,7 +94,7 @@ pub(crate) fn encode_identity(identity: &Identity) -> Vec<u8> {
             Authentication::None => AuthenticationV1::None,
         },
         iot_edge: identity.iot_edge,
-        managed_by: identity.managed_by.clone(),
+        managed_by: identity.managed_by.as_deref().map(str::to_owned),
     };
     postcard::to_stdvec(&IdentityRecord::V2 { identity, allow }).expect("writing to memory cannot fail")
 }
@@ -127,7 +127,7 @@ pub(crate) fn decode_identity(
             .map_err(|_| unreadable())?,
         authentication: decode_authentication(v1.authentication).ok_or_else(unreadable)?,
         iot_edge: v1.iot_edge,
-        managed_by: v1.managed_by,
+        managed_by: v1.managed_by.map(Into::into),
         access,
     })
 }

@@ -15,6 +15,7 @@ use crate::cli::login::Access;
 use crate::cli::output::{Column, OutputArgs, TextArgs, printable, scalar};
 use crate::cli::rest::Rest;
 
+mod allowed;
 mod authentication;
 mod device;
 mod module;

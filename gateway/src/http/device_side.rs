@@ -82,7 +82,7 @@ pub(super) async fn receive(
 ) -> Result<Response, Problem> {
     check_bound(&bound)?;
     let lock_time = lock_time(&headers)?;
-    Ok(match c2d::receive(&hub, &who, lock_time) {
+    Ok(match c2d::receive(&hub, &who, lock_time)? {
         Some(received) => message(who.id(), &received),
         None => StatusCode::NO_CONTENT.into_response(),
     })

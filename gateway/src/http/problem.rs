@@ -7,6 +7,7 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
+use portcullis_registry::access::AccessDenied;
 use portcullis_registry::authority::AuthorityError;
 use portcullis_registry::backend::StoreError;
 use portcullis_registry::error::{RegistryError, SendError, SettleError};
@@ -17,7 +18,7 @@ use utoipa::ToSchema;
 use crate::auth::AuthError;
 use crate::authorities::CaError;
 use crate::bulk::ChangeError;
-use crate::c2d::C2dError;
+use crate::c2d::{C2dError, DeviceQueueError};
 use crate::d2c::IngestError;
 use crate::feedback::FeedbackError;
 use crate::identities::IdentityError;
@@ -267,6 +268,22 @@ impl From<C2dError> for Problem {
     }
 }
 
+impl From<DeviceQueueError> for Problem {
+    fn from(error: DeviceQueueError) -> Self {
+        match error {
+            DeviceQueueError::Denied(error) => error.into(),
+            DeviceQueueError::Settle(error) => error.into(),
+        }
+    }
+}
+
+/// The device has proven who it is, so it may hear what it may do.
+impl From<AccessDenied> for Problem {
+    fn from(error: AccessDenied) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "GenericForbidden", error.to_string())
+    }
+}
+
 impl From<SettleError> for Problem {
     fn from(error: SettleError) -> Self {
         match error {
@@ -290,6 +307,7 @@ impl From<FeedbackError> for Problem {
 impl From<IngestError> for Problem {
     fn from(error: IngestError) -> Self {
         match error {
+            IngestError::Denied(error) => error.into(),
             IngestError::Bag(error) => Self::argument_invalid(error.to_string()),
             IngestError::Bus(error) => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", error.to_string())
@@ -333,6 +351,8 @@ impl From<SendError> for Problem {
             SendError::NotFound(id) | SendError::Disabled(id) => {
                 Self { for_operator: Some(text), ..Self::no_such_identity(&id) }
             }
+            // Ours: IoT Hub knows no access lists.
+            SendError::AccessDenied(_) => Self::new(StatusCode::FORBIDDEN, "GenericForbidden", text),
             SendError::QueueFull { .. } => {
                 Self::new(StatusCode::FORBIDDEN, "DeviceMaximumQueueDepthExceeded", text)
             }

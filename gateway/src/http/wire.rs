@@ -15,6 +15,10 @@ use utoipa::ToSchema;
 use crate::clock::time_text;
 use crate::http::problem::Problem;
 
+mod access;
+
+pub(super) use access::AccessJson;
+
 /// A device or module in a request.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -26,6 +30,10 @@ pub(super) struct IdentityIn {
     authentication: Option<AuthenticationIn>,
     capabilities: Option<CapabilitiesIn>,
     managed_by: Option<String>,
+    /// What it may do, and nothing else. Without this member an update keeps what is stored; `null` allows everything
+    #[serde(default, deserialize_with = "access::present_or_null")]
+    #[schema(value_type = Option<AccessJson>)]
+    access: Option<Option<AccessJson>>,
 }
 
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -93,6 +101,7 @@ impl IdentityIn {
             authentication: self.authentication.unwrap_or_default().into_spec()?,
             iot_edge: self.capabilities.is_some_and(|capabilities| capabilities.iot_edge),
             managed_by: self.managed_by,
+            access: self.access.map(access::parse).transpose()?,
         })
     }
 }
@@ -213,6 +222,8 @@ pub(super) struct DeviceOut {
     cloud_to_device_message_count: usize,
     authentication: AuthenticationOut,
     capabilities: CapabilitiesOut,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    access: Option<AccessJson>,
 }
 
 /// A module in an answer: no status, no capabilities.
@@ -229,6 +240,8 @@ pub(super) struct ModuleOut {
     last_activity_time: String,
     cloud_to_device_message_count: usize,
     authentication: AuthenticationOut,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    access: Option<AccessJson>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -279,6 +292,7 @@ impl DeviceOut {
             cloud_to_device_message_count: live.queued,
             authentication: AuthenticationOut::new(&identity.authentication),
             capabilities: CapabilitiesOut { iot_edge: identity.iot_edge },
+            access: AccessJson::of(&identity.access),
         }
     }
 }
@@ -287,7 +301,7 @@ impl ModuleOut {
     pub(super) fn new(identity: &Identity, live: Live) -> Self {
         Self {
             module_id: identity.id.module.as_ref().map(ToString::to_string).unwrap_or_default(),
-            managed_by: identity.managed_by.clone(),
+            managed_by: identity.managed_by.as_deref().map(str::to_owned),
             device_id: identity.id.device.to_string(),
             generation_id: identity.generation.to_string(),
             etag: identity.etag().to_string(),
@@ -296,6 +310,7 @@ impl ModuleOut {
             last_activity_time: time_text(live.last_seen),
             cloud_to_device_message_count: live.queued,
             authentication: AuthenticationOut::new(&identity.authentication),
+            access: AccessJson::of(&identity.access),
         }
     }
 }

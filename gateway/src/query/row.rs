@@ -66,6 +66,7 @@ impl Row {
             "version" => Value::Number(1.0),
             "tags" => Value::Tree(json!({})),
             "properties" => Value::Tree(properties()),
+            "access" => access(identity),
             "managedBy" if module.is_some() => text_or_null(identity.managed_by.as_deref()),
             // IoT Hub: a module has no status and no capabilities of its own.
             _ if module.is_some() => Value::Undefined,
@@ -80,6 +81,11 @@ impl Row {
             _ => Value::Undefined,
         }
     }
+}
+
+/// Undefined for an identity without an access list.
+fn access(identity: &Identity) -> Value<'static> {
+    identity.access.to_words().map_or(Value::Undefined, |allow| Value::Tree(json!({ "allow": allow })))
 }
 
 fn text_or_null(text: Option<&str>) -> Value<'_> {
@@ -113,7 +119,7 @@ fn properties() -> Json {
 }
 
 /// What a whole row shows, if the identity has it.
-const COLUMNS: [&str; 19] = [
+const COLUMNS: [&str; 20] = [
     "deviceId",
     "moduleId",
     "etag",
@@ -133,6 +139,7 @@ const COLUMNS: [&str; 19] = [
     "tags",
     "properties",
     "capabilities",
+    "access",
 ];
 /// The etag of a twin nobody has written to.
 const TWIN_ETAG: &str = "AAAAAAAAAAE=";
@@ -140,6 +147,7 @@ const TWIN_ETAG: &str = "AAAAAAAAAAE=";
 #[cfg(test)]
 pub(super) mod tests {
     use jiff::Timestamp;
+    use portcullis_registry::access::Access;
     use portcullis_registry::credential::KeyPair;
     use portcullis_registry::id::{DeviceId, GenerationId, IdentityId, ModuleId, Revision};
 
@@ -159,7 +167,8 @@ pub(super) mod tests {
             status_updated: Some("2024-05-01T08:15:30.5Z".parse::<Timestamp>().unwrap()),
             authentication: Authentication::Sas(KeyPair::generate()),
             iot_edge: true,
-            managed_by: module.map(|_| "me".to_owned()),
+            managed_by: module.map(|_| "me".into()),
+            access: Access::EVERYTHING,
         };
         Row { identity: Arc::new(identity), connected: true, queued: 3, last_seen: None }
     }
@@ -173,6 +182,15 @@ pub(super) mod tests {
             assert!(!text.contains(key.to_base64().as_str()), "{text}");
         }
         assert_eq!(row.to_json()["authenticationType"], "sas");
+    }
+
+    #[test]
+    fn an_access_list_is_there_if_the_identity_has_one() {
+        let mut row = row("d1", Some("m"));
+        assert_eq!(row.to_json().get("access"), None);
+        let access = Access::parse(["c2d", "methods:diag*"]).unwrap();
+        row.identity = Arc::new(Identity { access, ..Identity::clone(&row.identity) });
+        assert_eq!(row.to_json()["access"], json!({ "allow": ["c2d", "methods:diag*"] }));
     }
 
     #[test]

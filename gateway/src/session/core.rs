@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
+use portcullis_registry::access::{Access, Right};
 use portcullis_registry::id::IdentityId;
 use portcullis_registry::lock::LockToken;
 use portcullis_registry::queue::Lease;
@@ -26,12 +27,14 @@ pub use self::in_flight::Sent;
 mod allowance;
 mod ending;
 mod in_flight;
+mod rights;
 mod subscriptions;
 
 /// The rules of one session.
 #[derive(Debug)]
 pub struct SessionCore {
     role: Role,
+    access: Access,
     limits: SessionLimits,
     subscriptions: Subscriptions,
     /// Whether subscriptions are kept for the next connection.
@@ -75,6 +78,8 @@ pub struct Moment {
 #[derive(Clone, Debug)]
 pub struct Opening {
     pub role: Role,
+    /// What a device may do; a service's rights are in its role.
+    pub access: Access,
     pub clean_session: bool,
     /// Seconds, as CONNECT has it.
     pub keep_alive: u16,
@@ -154,6 +159,7 @@ impl SessionCore {
             subscriptions: restored.unwrap_or_default(),
             is_kept,
             role: opening.role,
+            access: opening.access,
             limits,
             will: opening.will,
             actions: VecDeque::new(),
@@ -208,7 +214,7 @@ impl SessionCore {
 
     /// A message from the device's queue; asked for only while `wants_message`.
     pub fn on_message(&mut self, lease: &Lease, _now: Moment) {
-        let (Role::Device(id), Some(granted)) = (&self.role, self.subscriptions.c2d_qos()) else { return };
+        let (Role::Device(id), Some(granted)) = (&self.role, self.c2d_qos()) else { return };
         if self.ending {
             return;
         }
@@ -355,9 +361,7 @@ impl SessionCore {
 
     /// Whether a message from the queue could be sent now.
     pub fn wants_message(&self) -> bool {
-        !self.ending
-            && self.in_flight.len() < self.limits.in_flight_max
-            && self.subscriptions.c2d_qos().is_some()
+        !self.ending && self.in_flight.len() < self.limits.in_flight_max && self.c2d_qos().is_some()
     }
 
     /// Whether an event could be sent now.
@@ -411,6 +415,9 @@ impl SessionCore {
             return Err(SessionError::QoS2);
         }
         let topic = topic::parse_publish(&self.role, &publish.topic)?;
+        if let Some(right) = rights::to_publish(&topic) {
+            self.access.check(right)?;
+        }
         if let Some(packet_id) = publish.packet_id {
             if self.unanswered.iter().any(|unanswered| unanswered.packet_id == packet_id) {
                 // Still at it: the answer will do for both (threats T210).
@@ -496,6 +503,11 @@ impl SessionCore {
     /// The code of SUBACK for one filter, which holds from now on if granted.
     fn grant(&mut self, text: &str, asked: QoS) -> u8 {
         let Ok(filter) = topic::parse_filter(&self.role, text) else { return SUBSCRIPTION_REFUSED };
+        if rights::to_subscribe(&filter).is_some_and(|right| !self.access.allows(right)) {
+            // What was granted on it when it was allowed is over too.
+            self.subscriptions.remove(&filter);
+            return SUBSCRIPTION_REFUSED;
+        }
         // IoT Hub: QoS 2 is not offered; 1 is granted.
         let granted = asked.min(QoS::AtLeastOnce);
         match self.subscriptions.insert(filter, granted, self.limits.filters_per_connection_max) {
@@ -531,6 +543,12 @@ impl SessionCore {
         } else {
             self.actions.push_back(Action::Send(ack));
         }
+    }
+
+    /// At which quality cloud-to-device messages go out, if they do. The right counts anew for each: a subscription
+    /// may be of a time when there was one (threats T606).
+    fn c2d_qos(&self) -> Option<QoS> {
+        self.subscriptions.c2d_qos().filter(|_| self.access.allows(Right::C2d))
     }
 
     fn spend(&mut self, now: Moment) -> Result<(), SessionError> {

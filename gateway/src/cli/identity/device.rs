@@ -6,6 +6,7 @@ use serde_json::json;
 
 use crate::cli::credential;
 use crate::cli::exit::Failure;
+use crate::cli::identity::allowed::AllowedArg;
 use crate::cli::identity::authentication::AuthenticationArgs;
 use crate::cli::identity::pages::Pages;
 use crate::cli::identity::properties::PropertyArgs;
@@ -29,6 +30,8 @@ pub(in crate::cli) enum DeviceVerb {
         device: DeviceArg,
         #[command(flatten)]
         authentication: AuthenticationArgs,
+        #[command(flatten)]
+        allowed: AllowedArg,
         #[command(flatten)]
         properties: PropertyArgs,
         #[command(flatten)]
@@ -122,9 +125,10 @@ pub(in crate::cli) enum DeviceConnectionStringVerb {
 impl DeviceVerb {
     pub(in crate::cli) async fn run(self) -> Result<(), Failure> {
         match self {
-            DeviceVerb::Create { device, authentication, properties, output, access } => {
+            DeviceVerb::Create { device, authentication, allowed, properties, output, access } => {
                 let mut body = json!({ "deviceId": device.device_id.as_str() });
                 authentication.write(&mut body)?;
+                allowed.write(&mut body);
                 properties.write(&mut body);
                 create(&access, &device.id(), &body, &output, DEVICE_COLUMNS).await
             }
@@ -209,7 +213,8 @@ Examples:
   portcullis device-identity create -d pump-7
   portcullis device-identity create -d pump-7 --pk @primary.key --sk @secondary.key
   portcullis device-identity create -d pump-7 --am x509_thumbprint --ptp 5A:0D:…
-  portcullis device-identity create -d pump-7 --status disabled --star 'not yet installed'";
+  portcullis device-identity create -d pump-7 --status disabled --star 'not yet installed'
+  portcullis device-identity create -d pump-7 --access telemetry,twin";
 const LIST_EXAMPLES: &str = "\
 Examples:
   portcullis device-identity list -o table                   # all of them, page by page
@@ -219,6 +224,7 @@ const UPDATE_EXAMPLES: &str = "\
 Examples:
   portcullis device-identity update -d pump-7 --status disabled --star 'stolen'
   portcullis device-identity update -d pump-7 --set statusReason=null
+  portcullis device-identity update -d pump-7 --access telemetry    # or all, or none
   portcullis device-identity update -d pump-7 --am x509_thumbprint --ptp 5A:0D:…
   portcullis device-identity update -d pump-7 --pk @primary.key --etag '*'";
 const RENEW_EXAMPLES: &str = "\

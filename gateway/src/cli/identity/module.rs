@@ -6,6 +6,7 @@ use serde_json::json;
 
 use crate::cli::credential;
 use crate::cli::exit::Failure;
+use crate::cli::identity::allowed::AllowedArg;
 use crate::cli::identity::authentication::AuthenticationArgs;
 use crate::cli::identity::renewal::{self, Renewal, Renewals, Target, renew_one};
 use crate::cli::identity::update::{UpdateArgs, nothing_to_change};
@@ -25,6 +26,8 @@ pub(in crate::cli) enum ModuleVerb {
         module: ModuleArgs,
         #[command(flatten)]
         authentication: AuthenticationArgs,
+        #[command(flatten)]
+        allowed: AllowedArg,
         #[command(flatten)]
         output: OutputArgs,
         #[command(flatten)]
@@ -111,9 +114,10 @@ pub(in crate::cli) enum ModuleConnectionStringVerb {
 impl ModuleVerb {
     pub(in crate::cli) async fn run(self) -> Result<(), Failure> {
         match self {
-            ModuleVerb::Create { module, authentication, output, access } => {
+            ModuleVerb::Create { module, authentication, allowed, output, access } => {
                 let mut body = json!({ "deviceId": module.device.device_id.as_str(), "moduleId": module.module_id.as_str() });
                 authentication.write(&mut body)?;
+                allowed.write(&mut body);
                 create(&access, &module.id(), &body, &output, MODULE_COLUMNS).await
             }
             ModuleVerb::Show { module, output, access } => {
@@ -183,7 +187,8 @@ const MODULE_COLUMNS: &[Column] = &[
 const UPDATE_EXAMPLES: &str = "\
 Examples:
   portcullis module-identity update -d pump-7 -m camera --am x509_ca
-  portcullis module-identity update -d pump-7 -m camera --set managedBy=operations";
+  portcullis module-identity update -d pump-7 -m camera --set managedBy=operations
+  portcullis module-identity update -d pump-7 -m camera --access 'c2d,methods:diag*'";
 const RENEW_EXAMPLES: &str = "\
 Examples:
   portcullis module-identity renew-key -d pump-7 -m camera --kt primary

@@ -4,6 +4,7 @@ use clap::Args;
 use serde_json::{Map, Value};
 
 use crate::cli::exit::Failure;
+use crate::cli::identity::allowed::AllowedArg;
 use crate::cli::identity::authentication::AuthenticationArgs;
 
 /// What `update` takes for devices and modules alike.
@@ -11,6 +12,8 @@ use crate::cli::identity::authentication::AuthenticationArgs;
 pub(in crate::cli) struct UpdateArgs {
     #[command(flatten)]
     authentication: AuthenticationArgs,
+    #[command(flatten)]
+    allowed: AllowedArg,
     /// Set properties by their names in JSON, as in `capabilities.iotEdge=true`; null clears one
     #[arg(long, value_name = "NAME=VALUE", num_args = 1.., value_parser = Assignment::parse)]
     set: Vec<Assignment>,
@@ -30,12 +33,13 @@ struct Assignment {
 impl UpdateArgs {
     /// Whether nothing is to be changed.
     pub(super) fn is_empty(&self) -> bool {
-        self.authentication.is_empty() && self.set.is_empty()
+        self.authentication.is_empty() && self.allowed.is_empty() && self.set.is_empty()
     }
 
     /// Changes an identity that was read.
     pub(super) fn change(&self, identity: &mut Value) -> Result<(), Failure> {
         self.authentication.change(identity)?;
+        self.allowed.write(identity);
         for assignment in &self.set {
             assignment.apply(identity);
         }
@@ -79,7 +83,8 @@ fn parse_value(text: &str) -> Value {
     }
 }
 
-const SETTABLE: [&str; 5] = ["status", "statusReason", "capabilities", "authentication", "managedBy"];
+const SETTABLE: [&str; 6] =
+    ["status", "statusReason", "capabilities", "authentication", "managedBy", "access"];
 
 #[cfg(test)]
 mod tests {

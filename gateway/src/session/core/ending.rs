@@ -1,5 +1,7 @@
 //! Why a session ends, in the words of the log, the metrics and the rules.
 
+use portcullis_registry::access::AccessDenied;
+
 use super::allowance;
 use crate::mqtt::topic::TopicError;
 
@@ -12,6 +14,8 @@ pub enum CloseReason {
     TokenExpired,
     /// In words, for the operator.
     ProtocolViolation(String),
+    /// The peer wanted to do what its access list does not allow.
+    AccessDenied(AccessDenied),
     /// The peer does not take what is sent to it.
     SlowReader,
     /// The same identity connected anew.
@@ -19,6 +23,8 @@ pub enum CloseReason {
     Disabled,
     Deleted,
     CredentialChanged,
+    /// Its access list allows less than when it connected.
+    AccessNarrowed,
     StoreUnavailable,
     Shutdown,
 }
@@ -32,6 +38,8 @@ pub enum SessionError {
     QoS2,
     #[error(transparent)]
     Topic(#[from] TopicError),
+    #[error(transparent)]
+    Access(#[from] AccessDenied),
     #[error("{count} filters in one packet, allowed are {count_max}")]
     TooManyFilters { count: usize, count_max: usize },
     #[error("more than {} packets a second that carry no message", allowance::PER_SECOND)]
@@ -47,11 +55,13 @@ impl CloseReason {
             CloseReason::KeepAliveMissed => "keep_alive_missed",
             CloseReason::TokenExpired => "token_expired",
             CloseReason::ProtocolViolation(_) => "bad_protocol",
+            CloseReason::AccessDenied(_) => "access_denied",
             CloseReason::SlowReader => "slow_reader",
             CloseReason::TakenOver => "taken_over",
             CloseReason::Disabled => "disabled",
             CloseReason::Deleted => "deleted",
             CloseReason::CredentialChanged => "credential_changed",
+            CloseReason::AccessNarrowed => "access_narrowed",
             CloseReason::StoreUnavailable => "store_unavailable",
             CloseReason::Shutdown => "shutdown",
         }
@@ -61,6 +71,7 @@ impl CloseReason {
     pub fn text(&self) -> Option<String> {
         match self {
             CloseReason::ProtocolViolation(text) => Some(text.clone()),
+            CloseReason::AccessDenied(denied) => Some(denied.to_string()),
             _ => None,
         }
     }
@@ -68,12 +79,16 @@ impl CloseReason {
     /// Whether the peer lost its right to speak. Nothing it sent counts any more, its Will included (threats P6).
     pub(super) fn is_revocation(&self) -> bool {
         match self {
-            CloseReason::Disabled | CloseReason::Deleted | CloseReason::CredentialChanged => true,
+            CloseReason::Disabled
+            | CloseReason::Deleted
+            | CloseReason::CredentialChanged
+            | CloseReason::AccessNarrowed => true,
             CloseReason::ClientDisconnected
             | CloseReason::ConnectionLost
             | CloseReason::KeepAliveMissed
             | CloseReason::TokenExpired
             | CloseReason::ProtocolViolation(_)
+            | CloseReason::AccessDenied(_)
             | CloseReason::SlowReader
             | CloseReason::TakenOver
             | CloseReason::StoreUnavailable
@@ -84,6 +99,9 @@ impl CloseReason {
 
 impl From<SessionError> for CloseReason {
     fn from(error: SessionError) -> Self {
-        CloseReason::ProtocolViolation(error.to_string())
+        match error {
+            SessionError::Access(denied) => CloseReason::AccessDenied(denied),
+            other => CloseReason::ProtocolViolation(other.to_string()),
+        }
     }
 }

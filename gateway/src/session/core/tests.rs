@@ -36,6 +36,7 @@ fn device() -> Opening {
     let id = IdentityId::device(DeviceId::parse("d1").unwrap());
     Opening {
         role: Role::Device(id),
+        access: Access::EVERYTHING,
         clean_session: false,
         keep_alive: 60,
         restored: None,
@@ -548,11 +549,13 @@ fn t603_the_will_is_due_by_the_reason_of_the_end() {
         (CloseReason::KeepAliveMissed, true),
         (CloseReason::TokenExpired, true),
         (CloseReason::ProtocolViolation("x".into()), true),
+        (CloseReason::AccessDenied(Access::parse([""; 0]).unwrap().check(Right::C2d).unwrap_err()), true),
         (CloseReason::SlowReader, true),
         (CloseReason::TakenOver, true),
         (CloseReason::Disabled, false),
         (CloseReason::Deleted, false),
         (CloseReason::CredentialChanged, false),
+        (CloseReason::AccessNarrowed, false),
         (CloseReason::StoreUnavailable, true),
         (CloseReason::Shutdown, true),
     ];
@@ -580,7 +583,12 @@ fn the_first_reason_to_close_stands() {
 
 #[test]
 fn t607_a_publish_not_taken_when_the_right_ends_is_wholly_refused() {
-    for reason in [CloseReason::Disabled, CloseReason::Deleted, CloseReason::CredentialChanged] {
+    for reason in [
+        CloseReason::Disabled,
+        CloseReason::Deleted,
+        CloseReason::CredentialChanged,
+        CloseReason::AccessNarrowed,
+    ] {
         let mut bench = Bench::subscribed(QoS::AtLeastOnce);
         bench.deliver(1, 1);
         bench.packet(publish(EVENTS, Some(1))).unwrap();

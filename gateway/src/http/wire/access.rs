@@ -1,0 +1,82 @@
+//! The JSON of an access list, in requests and answers: ours, beyond IoT Hub, whose SDKs pass over it.
+//!
+//! An update that lacks it keeps what is stored, since an SDK that reads an identity, changes it and writes it back
+//! leaves out what it does not know; that must not allow everything. `null` does.
+
+use portcullis_registry::access::Access;
+use serde::{Deserialize, Deserializer, Serialize};
+use utoipa::ToSchema;
+
+use crate::http::problem::Problem;
+
+/// What an identity may do, and nothing else. A member of another name is a mistake, for it may be meant to narrow.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::http) struct AccessJson {
+    /// Any of `telemetry`, `c2d`, `twin`, `methods:NAME` and `methods:BEGINNING*`
+    allow: Vec<String>,
+}
+
+impl AccessJson {
+    /// Nothing for an identity without an access list.
+    pub(in crate::http) fn of(access: &Access) -> Option<Self> {
+        access.to_words().map(|allow| Self { allow })
+    }
+}
+
+/// What a member that is there asks for.
+pub(super) fn parse(access: Option<AccessJson>) -> Result<Access, Problem> {
+    let Some(AccessJson { allow }) = access else { return Ok(Access::EVERYTHING) };
+    Access::parse(&allow).map_err(|error| Problem::argument_invalid(format!("access: {error}")))
+}
+
+/// Tells `null` from a member that is not there.
+pub(super) fn present_or_null<'de, D: Deserializer<'de>>(
+    member: D,
+) -> Result<Option<Option<AccessJson>>, D::Error> {
+    Option::deserialize(member).map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use portcullis_registry::id::{DeviceId, IdentityId};
+
+    use super::*;
+    use crate::http::wire::IdentityIn;
+
+    fn access(json: &str) -> Result<Option<Access>, Problem> {
+        let id = IdentityId::device(DeviceId::parse("d1").unwrap());
+        Ok(IdentityIn::parse(json.as_bytes())?.into_spec(id)?.access)
+    }
+
+    #[test]
+    fn an_access_list_is_absent_taken_away_or_given() {
+        assert_eq!(access("{}").unwrap(), None);
+        assert_eq!(access(r#"{"access":null}"#).unwrap(), Some(Access::EVERYTHING));
+        for (json, words) in [
+            (r#"{"access":{"allow":[]}}"#, &[][..]),
+            (r#"{"access":{"allow":["methods:diag*","telemetry"]}}"#, &["telemetry", "methods:diag*"]),
+        ] {
+            assert_eq!(access(json).unwrap(), Some(Access::parse(words).unwrap()), "{json}");
+        }
+        for bad in [
+            r#"{"access":{}}"#,
+            r#"{"access":[]}"#,
+            r#"{"access":"c2d"}"#,
+            r#"{"access":{"allow":null}}"#,
+            r#"{"access":{"allow":"c2d"}}"#,
+            r#"{"access":{"allow":[1]}}"#,
+            r#"{"access":{"allow":["c2d"],"deny":["telemetry"]}}"#,
+            r#"{"access":{"allow":["c2d"]},"access":null}"#,
+        ] {
+            assert_eq!(access(bad).unwrap_err().name(), "DeserializationError", "{bad}");
+        }
+        let unknown = access(r#"{"access":{"allow":["everything"]}}"#).unwrap_err();
+        assert_eq!(unknown.name(), "ArgumentInvalid");
+        assert!(
+            unknown.text().starts_with(r#"access: "everything" is none of telemetry"#),
+            "{}",
+            unknown.text()
+        );
+    }
+}
