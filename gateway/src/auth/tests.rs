@@ -284,6 +284,41 @@ async fn t604_a_verdict_ends_with_what_it_rests_on() {
 }
 
 #[tokio::test]
+async fn t604_a_verdict_ends_when_the_access_is_narrowed_and_not_when_it_is_widened() {
+    let world = World::new().await;
+    let trust = world.trust.current();
+    let allow = async |id: &str, words: Option<&[&str]>| {
+        let access = words.map_or(Access::EVERYTHING, |words| Access::parse(words).unwrap());
+        let spec = IdentitySpec { access: Some(access), ..IdentitySpec::sas_device(identity(id)) };
+        world.registry.replace(spec, Precondition::AnyVersion, now()).await.unwrap();
+    };
+    let own = || world.verify("d1", &world.token("hub.example.test/devices/d1", "d1")).unwrap();
+    let by_policy = || world.verify("d1", &world.policy_token("hub.example.test", "device")).unwrap();
+    let of_module =
+        world.verify("d1/m", &world.token("hub.example.test/devices/d1/modules/m", "d1/m")).unwrap();
+    for verdict in [own(), by_policy()] {
+        allow("d1", Some(&["telemetry", "methods:diag*"])).await;
+        assert_eq!(verdict.still_holds(&world.policies, &trust), Err(Revoked::AccessNarrowed));
+        // A module's access is its own.
+        assert_eq!(of_module.still_holds(&world.policies, &trust), Ok(()));
+        allow("d1", None).await;
+        assert_eq!(verdict.still_holds(&world.policies, &trust), Ok(()));
+    }
+    allow("d1", Some(&["telemetry", "methods:diag*"])).await;
+    let narrow = own();
+    assert!(narrow.check(Right::Telemetry).is_ok() && narrow.check(Right::C2d).is_err());
+    for (words, holds) in [
+        (None, true),
+        (Some(&["telemetry", "methods:*"][..]), true),
+        (Some(&["telemetry", "methods:diagnose"]), false),
+        (Some(&["methods:diag*", "c2d", "twin"]), false),
+    ] {
+        allow("d1", words).await;
+        assert_eq!(narrow.still_holds(&world.policies, &trust).is_ok(), holds, "{words:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_service_token_is_of_a_policy_and_for_the_whole_hub() {
     let world = World::new().await;
     let verify = |token: &str, claimed| world.authority().verify_service(token, claimed, ORIGIN, now());

@@ -11,6 +11,8 @@ use portcullis_registry::policy::Rights;
 
 use super::*;
 
+mod access;
+
 const C2D: &str = "devices/d1/messages/devicebound/#";
 const EVENTS: &str = "devices/d1/messages/events/";
 
