@@ -236,7 +236,7 @@ async fn over_https_the_list_counts_from_the_next_request_on() {
     let device = hub.device("d1").await;
     let mut rest = hub.rest();
     rest.token = Some(hub.token_for(&device, 3600));
-    let queue = format!("/devices/d1/messages/deviceBound");
+    let queue = "/devices/d1/messages/deviceBound";
     let poll = async || {
         let response = rest.request("GET", &format!("{queue}?{V}")).send().await.unwrap();
         let lock =
