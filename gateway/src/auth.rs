@@ -26,7 +26,7 @@ mod proof;
 mod trust;
 mod x509;
 
-pub use error::AuthError;
+pub use error::{AuthError, Contrast};
 pub use hosts::HostNames;
 pub use origin::{Face, Origin};
 pub use proof::Proof;

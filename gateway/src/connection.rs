@@ -22,13 +22,13 @@ use tracing::Instrument;
 use crate::admin::Commands;
 use crate::auth::{AuthError, Evidence, Face, Origin, Who};
 use crate::doors::Place;
-use crate::events::Details;
 use crate::hub::Hub;
 use crate::listener::Accepted;
+use crate::logins::{self, Attempt, Fault, Hearing};
+use crate::metrics::Scope;
 use crate::mqtt::codec::{DecodeError, PacketLimits, Side};
-use crate::mqtt::connect::{self, Claim, ClaimError};
+use crate::mqtt::connect::{self, Claim};
 use crate::mqtt::packet::{Connect, ConnectReturnCode, Packet};
-use crate::mqtt::topic::EventName;
 use crate::session::{self, core::CloseReason};
 use crate::websocket::WebSocket;
 use crate::wire::{Wire, WireError};
@@ -150,7 +150,7 @@ impl Accepted {
             () = hub.stopping.cancelled() => return Err(ConnectionError::Stopping),
             outcome = timeout_at(deadline.into(), handshake) => outcome
                 .map_err(|_| ConnectionError::HandshakeTimeout)?
-                .inspect_err(|error| tell_of_certificate(hub, self.peer, error))
+                .inspect_err(|error| tell_of_certificate(hub, self.peer, Face::Mqtt, error))
                 .map_err(ConnectionError::Handshake)?,
         };
         hub.metrics.tls_handshake_duration.observe(accepted_at.elapsed().as_secs_f64());
@@ -189,8 +189,10 @@ impl<S: DeviceStream> TlsEstablished<S> {
                 Ok(Authenticated { wire: self.wire, who, connect })
             }
             Err(refusal) => {
-                self.wire.send(&Packet::ConnAck { session_present: false, code: refusal.code });
-                self.say_goodbye().await;
+                if let Some(code) = refusal.code {
+                    self.wire.send(&Packet::ConnAck { session_present: false, code });
+                    self.say_goodbye().await;
+                }
                 Err(ConnectionError::Refused(refusal.reason))
             }
         }
@@ -200,9 +202,12 @@ impl<S: DeviceStream> TlsEstablished<S> {
     fn verdict(&self, hub: &Hub, connect: &Connect) -> Result<Who, Refused> {
         let started = Instant::now();
         let user_name = connect.username.as_deref().unwrap_or_default();
-        let claim = connect::parse_claim(&connect.client_id, user_name)
-            .map_err(|error| self.refuse_claim(hub, &error))?;
         let password = connect.password.as_ref().map(|password| password.as_str());
+        let anybody = Attempt { peer: self.peer.ip(), face: Face::Mqtt, id: None, password };
+        let claim = connect::parse_claim(&connect.client_id, user_name).map_err(|error| {
+            let attempt = Attempt { id: error.identity(), ..anybody };
+            self.refuse(hub, attempt, Fault::from(&error))
+        })?;
         let verdict = match &claim {
             Claim::Device { host, id, .. } => {
                 let evidence = Evidence { password, certificates: self.wire.stream().certificates() };
@@ -211,12 +216,17 @@ impl<S: DeviceStream> TlsEstablished<S> {
             Claim::Service { host, policy, .. } => self.service_verdict(hub, host, policy, password),
         };
         hub.metrics.auth_duration.observe(started.elapsed().as_secs_f64());
-        let who = verdict.map_err(|error| self.refuse(hub, &claim, &error))?;
-        if let Some(will) = &connect.will
-            && let Err(reason) = session::check_will(&who, will)
-        {
-            return Err(self.refuse_with(hub, &claim, "will_refused", reason));
+        let id = match &claim {
+            Claim::Device { id, .. } => Some(id),
+            Claim::Service { .. } => None,
+        };
+        let attempt = Attempt { id, ..anybody };
+        let refuse = |fault| self.refuse(hub, attempt, fault);
+        let who = verdict.map_err(|error| refuse(Fault::from(&error)))?;
+        if let Some(will) = &connect.will {
+            session::check_will(&who, will).map_err(|reason| refuse(Fault::new("will_refused", reason)))?;
         }
+        self.check_room(hub, &who, attempt)?;
         Ok(who)
     }
 
@@ -255,42 +265,27 @@ impl<S: DeviceStream> TlsEstablished<S> {
         Ok(Who::Service(service))
     }
 
-    fn refuse(&self, hub: &Hub, claim: &Claim, error: &AuthError) -> Refused {
-        self.refuse_with(hub, claim, error.outcome(), error.to_string())
+    /// A refusal for lack of proof. Whoever fails too often gets no answer.
+    fn refuse(&self, hub: &Hub, attempt: Attempt<'_>, fault: Fault) -> Refused {
+        hub.metrics.connection_attempt(fault.outcome);
+        let hearing = logins::failed(hub, attempt, &fault);
+        let code = (hearing == Hearing::Answered).then_some(ConnectReturnCode::NotAuthorized);
+        Refused { code, reason: fault.reason }
     }
 
-    fn refuse_with(&self, hub: &Hub, claim: &Claim, outcome: &'static str, reason: String) -> Refused {
-        let id = match claim {
-            Claim::Device { id, .. } => Some(id),
-            Claim::Service { .. } => None,
-        };
-        self.tell(hub, id, outcome, &reason);
-        Refused { code: ConnectReturnCode::NotAuthorized, reason }
-    }
-
-    fn refuse_claim(&self, hub: &Hub, error: &ClaimError) -> Refused {
-        let reason = error.to_string();
-        self.tell(hub, error.identity(), error.outcome(), &reason);
-        Refused { code: ConnectReturnCode::NotAuthorized, reason }
-    }
-
-    /// Tells the operator of a refusal: as a metric, for the id if one was claimed, and in the log.
-    fn tell(&self, hub: &Hub, id: Option<&IdentityId>, outcome: &'static str, reason: &str) {
-        hub.metrics.connection_attempt(outcome);
-        let now = hub.clock.wall();
-        if let Some(id) = id {
-            hub.refusals.note(id, now, self.peer.ip(), outcome, reason.to_owned());
-            let details = Details {
-                reason: Some(outcome),
-                text: Some(reason.to_owned()),
-                peer: Some(self.peer.ip().to_string()),
-                ..Details::default()
-            };
-            hub.events.tell(EventName::CredentialRefused, id, now, details);
+    /// Everybody finds a place who has one already: a device that takes its own seat over, for one.
+    fn check_room(&self, hub: &Hub, who: &Who, attempt: Attempt<'_>) -> Result<(), Refused> {
+        let connections_max = i64::try_from(hub.config.limits.connections_max).unwrap_or(i64::MAX);
+        let is_seated = matches!(who, Who::Device(device) if hub.sessions.session(device.id()).is_some());
+        if is_seated || hub.metrics.connections.get() < connections_max {
+            return Ok(());
         }
-        if hub.refusals.may_tell(now) {
-            tracing::info!(peer = %self.peer, identity = id.map(tracing::field::display), outcome, reason, "connection refused");
-        }
+        let reason = format!("{connections_max} connections are open, which is limits.connections_max");
+        let fault = Fault::new("connection_limit", reason);
+        hub.metrics.connection_attempt(fault.outcome);
+        hub.metrics.throttled(Scope::Connections);
+        logins::tell(hub, attempt, &fault, Hearing::Answered);
+        Err(Refused { code: Some(ConnectReturnCode::ServerUnavailable), reason: fault.reason })
     }
 
     /// Some malformed CONNECTs have an answer of their own: an unknown protocol level, a missing client id.
@@ -314,23 +309,22 @@ impl<S: DeviceStream> TlsEstablished<S> {
 
 /// Tells the operator of a client certificate that ended a handshake: as a metric and in the log. Whose it is nobody
 /// has said yet.
-pub(crate) fn tell_of_certificate(hub: &Hub, peer: SocketAddr, error: &std::io::Error) {
+pub(crate) fn tell_of_certificate(hub: &Hub, peer: SocketAddr, face: Face, error: &std::io::Error) {
     let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
     let Some(rustls::Error::InvalidCertificate(cause)) = cause else { return };
     let reason = match cause {
         CertificateError::Other(OtherError(reason)) => reason.to_string(),
         other => other.to_string(),
     };
-    let outcome = "x509_not_proven";
-    hub.metrics.connection_attempt(outcome);
-    if hub.refusals.may_tell(hub.clock.wall()) {
-        tracing::info!(%peer, outcome, reason, "connection refused");
-    }
+    let fault = Fault::new("x509_not_proven", reason);
+    hub.metrics.connection_attempt(fault.outcome);
+    logins::failed(hub, Attempt { peer: peer.ip(), face, id: None, password: None }, &fault);
 }
 
 /// What a refused peer hears, and what the operator hears.
 struct Refused {
-    code: ConnectReturnCode,
+    /// None is no answer at all.
+    code: Option<ConnectReturnCode>,
     reason: String,
 }
 

@@ -1,20 +1,25 @@
-//! How many peers may stand at the door: connections that have not yet proven who they are, in all and by address.
+//! How many peers may stand at the door: connections that have not yet proven who they are, in all and by address; and
+//! that an address from which too many logins fail is turned away before it costs a handshake.
 //!
 //! A place is a guard: whoever drops it, in whichever of the many ways a connection ends, gives the place back.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use dashmap::DashMap;
 
-/// Counts anonymous connections against two bounds.
+use crate::throttle::{Rate, Throttle};
+
+/// Counts anonymous connections against two bounds, and failed logins against a rate.
 #[derive(Debug)]
 pub struct Doors {
     anonymous_max: usize,
     per_address_max: usize,
     anonymous: AtomicUsize,
     per_address: DashMap<IpAddr, usize>,
+    failed_logins: Throttle<IpAddr>,
 }
 
 /// One anonymous connection's place; dropped once the peer is known or gone.
@@ -31,21 +36,33 @@ pub enum Crowded {
     InAll,
     #[error("too many anonymous connections from this address")]
     FromAddress,
+    #[error("too many failed logins from this address")]
+    FailedLogins,
 }
 
 impl Doors {
-    pub fn new(anonymous_max: usize, per_address_max: usize) -> Arc<Self> {
+    /// `failed_logins` is how many an address may have; none is no limit.
+    pub fn new(anonymous_max: usize, per_address_max: usize, failed_logins: Option<Rate>) -> Arc<Self> {
         Arc::new(Self {
             anonymous_max,
             per_address_max,
             anonymous: AtomicUsize::new(0),
             per_address: DashMap::new(),
+            failed_logins: Throttle::new(failed_logins, ADDRESSES_MAX),
         })
     }
 
+    /// Counts a failed login against its address; false if that has had as many as it may.
+    pub fn login_failed(&self, address: IpAddr, now: Instant) -> bool {
+        self.failed_logins.spend(counted_address(address), now)
+    }
+
     /// A place for one more anonymous connection, or which bound is reached.
-    pub fn admit(self: &Arc<Self>, address: IpAddr) -> Result<Place, Crowded> {
+    pub fn admit(self: &Arc<Self>, address: IpAddr, now: Instant) -> Result<Place, Crowded> {
         let address = counted_address(address);
+        if self.failed_logins.is_spent(&address, now) {
+            return Err(Crowded::FailedLogins);
+        }
         if self.anonymous.fetch_add(1, Ordering::AcqRel) >= self.anonymous_max {
             self.anonymous.fetch_sub(1, Ordering::AcqRel);
             return Err(Crowded::InAll);
@@ -83,9 +100,16 @@ fn counted_address(address: IpAddr) -> IpAddr {
     IpAddr::V6(Ipv6Addr::from_bits(six.to_bits() & !u128::from(u64::MAX)))
 }
 
+/// Addresses whose failed logins are counted at once.
+const ADDRESSES_MAX: usize = 65_536;
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn admit(doors: &Arc<Doors>, address: IpAddr) -> Result<Place, Crowded> {
+        doors.admit(address, Instant::now())
+    }
 
     fn at(text: &str) -> IpAddr {
         text.parse().unwrap()
@@ -93,20 +117,20 @@ mod tests {
 
     #[test]
     fn t102_the_bound_per_address_holds_and_a_place_comes_back() {
-        let doors = Doors::new(10, 2);
-        let first = doors.admit(at("10.0.0.1")).unwrap();
-        let _second = doors.admit(at("10.0.0.1")).unwrap();
-        assert_eq!(doors.admit(at("10.0.0.1")).unwrap_err(), Crowded::FromAddress);
-        assert!(doors.admit(at("10.0.0.2")).is_ok());
+        let doors = Doors::new(10, 2, None);
+        let first = admit(&doors, at("10.0.0.1")).unwrap();
+        let _second = admit(&doors, at("10.0.0.1")).unwrap();
+        assert_eq!(admit(&doors, at("10.0.0.1")).unwrap_err(), Crowded::FromAddress);
+        assert!(admit(&doors, at("10.0.0.2")).is_ok());
         drop(first);
-        assert!(doors.admit(at("10.0.0.1")).is_ok());
+        assert!(admit(&doors, at("10.0.0.1")).is_ok());
     }
 
     #[test]
     fn t102_the_bound_in_all_holds_and_nothing_leaks() {
-        let doors = Doors::new(3, 3);
-        let places: Vec<_> = (1..=3).map(|n| doors.admit(at(&format!("10.0.0.{n}"))).unwrap()).collect();
-        assert_eq!(doors.admit(at("10.0.0.9")).unwrap_err(), Crowded::InAll);
+        let doors = Doors::new(3, 3, None);
+        let places: Vec<_> = (1..=3).map(|n| admit(&doors, at(&format!("10.0.0.{n}"))).unwrap()).collect();
+        assert_eq!(admit(&doors, at("10.0.0.9")).unwrap_err(), Crowded::InAll);
         drop(places);
         assert_eq!(doors.anonymous(), 0);
         assert!(doors.per_address.is_empty());
@@ -114,16 +138,28 @@ mod tests {
 
     #[test]
     fn an_ipv6_network_counts_as_one_address() {
-        let doors = Doors::new(10, 1);
-        let _place = doors.admit(at("2001:db8::1")).unwrap();
-        assert_eq!(doors.admit(at("2001:db8::2")).unwrap_err(), Crowded::FromAddress);
-        assert!(doors.admit(at("2001:db8:0:1::1")).is_ok());
+        let doors = Doors::new(10, 1, None);
+        let _place = admit(&doors, at("2001:db8::1")).unwrap();
+        assert_eq!(admit(&doors, at("2001:db8::2")).unwrap_err(), Crowded::FromAddress);
+        assert!(admit(&doors, at("2001:db8:0:1::1")).is_ok());
     }
 
     #[test]
     fn a_mapped_address_is_its_ipv4_address() {
-        let doors = Doors::new(10, 1);
-        let _place = doors.admit(at("::ffff:10.0.0.1")).unwrap();
-        assert_eq!(doors.admit(at("10.0.0.1")).unwrap_err(), Crowded::FromAddress);
+        let doors = Doors::new(10, 1, None);
+        let _place = admit(&doors, at("::ffff:10.0.0.1")).unwrap();
+        assert_eq!(admit(&doors, at("10.0.0.1")).unwrap_err(), Crowded::FromAddress);
+    }
+
+    #[test]
+    fn t1007_an_address_whose_logins_fail_is_turned_away_for_a_while() {
+        let (doors, now) = (Doors::new(10, 10, Rate::per_second(20)), Instant::now());
+        let (bad, good) = (at("10.0.0.1"), at("10.0.0.2"));
+        assert!((0..20).all(|_| doors.admit(bad, now).is_ok() && doors.login_failed(bad, now)));
+        assert!(!doors.login_failed(at("::ffff:10.0.0.1"), now));
+        assert_eq!(doors.admit(bad, now).unwrap_err(), Crowded::FailedLogins);
+        assert!(doors.admit(good, now).is_ok());
+        assert!(doors.admit(bad, now + std::time::Duration::from_millis(50)).is_ok());
+        assert_eq!(doors.anonymous(), 0);
     }
 }

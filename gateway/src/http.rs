@@ -29,6 +29,7 @@ use tokio::time::{timeout, timeout_at};
 use tokio_rustls::server::TlsStream;
 
 use crate::admin::Commands;
+use crate::auth::Face;
 use crate::connection;
 use crate::http::caller::Peer;
 use crate::http::problem::Problem;
@@ -112,7 +113,7 @@ async fn handshake(hub: &Hub, stream: TcpStream, peer: SocketAddr) -> Option<Tls
         outcome = timeout_at(deadline.into(), handshake) => match outcome {
             Ok(Ok(stream)) => Some(stream),
             Ok(Err(error)) => {
-                connection::tell_of_certificate(hub, peer, &error);
+                connection::tell_of_certificate(hub, peer, Face::Rest, &error);
                 tracing::debug!(%peer, %error, "TLS handshake failed");
                 None
             }

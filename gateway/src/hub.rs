@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use portcullis_registry::credential::SymmetricKey;
+use portcullis_registry::id::IdentityId;
 use portcullis_registry::policy::Policies;
 use portcullis_registry::store::{ChangeKind, Changed, Registry};
 use tokio::sync::{Semaphore, watch};
@@ -17,6 +18,7 @@ use crate::auth::{AuthError, Authority, HostNames, Revoked, Trust, TrustStore, V
 use crate::bus::Bus;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::connections::ConnectionLog;
 use crate::doors::Doors;
 use crate::events::{Details, Events};
 use crate::metrics::{Metrics, QueueCollector};
@@ -25,6 +27,7 @@ use crate::mqtt::topic::EventName;
 use crate::refusals::RefusalLog;
 use crate::session::core::{CloseReason, SessionLimits};
 use crate::session::table::{Seated, SessionTable};
+use crate::throttle::{Rate, Throttle};
 use crate::tls::ServerTls;
 
 /// One hub.
@@ -43,6 +46,11 @@ pub struct Hub {
     pub audit: Audit,
     pub doors: Arc<Doors>,
     pub refusals: RefusalLog,
+    pub connections: ConnectionLog,
+    /// Failed logins by the identity they claimed.
+    pub(crate) failed_identities: Throttle<IdentityId>,
+    /// Telemetry that came over HTTPS.
+    pub(crate) posted: Throttle<IdentityId>,
     pub metrics: Metrics,
     /// Cancelled once: stop accepting, tell every session.
     pub stopping: CancellationToken,
@@ -68,7 +76,21 @@ impl Hub {
         let mut metrics = Metrics::new();
         metrics.add_collector(Box::new(QueueCollector(Arc::clone(&registry))));
         let hub = Arc::new(Self {
-            doors: Doors::new(limits.anonymous_connections_max, limits.anonymous_per_address_max),
+            doors: Doors::new(
+                limits.anonymous_connections_max,
+                limits.anonymous_per_address_max,
+                Rate::per_second(limits.failed_logins_per_address_per_second_max),
+            ),
+            failed_identities: Throttle::new(
+                Rate::per_second(limits.failed_logins_per_identity_per_second_max),
+                THROTTLED_IDENTITIES_MAX,
+            ),
+            posted: Throttle::new(
+                Rate::per_second(limits.messages_per_identity_per_second_max),
+                THROTTLED_IDENTITIES_MAX,
+            ),
+            refusals: RefusalLog::new(limits.refused_identities_max),
+            connections: ConnectionLog::default(),
             clock: Clock::default(),
             hosts,
             tls,
@@ -78,7 +100,6 @@ impl Hub {
             bus: Bus::start()?,
             events: Events::default(),
             audit: Audit::open(&config.data_dir.join(AUDIT_DIRECTORY))?,
-            refusals: RefusalLog::new(REFUSED_IDS_MAX),
             metrics,
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -160,6 +181,7 @@ impl Hub {
             in_flight_max: limits.c2d_in_flight_max,
             filters_per_connection_max: limits.filters_per_connection_max,
             keep_alive_max: limits.keep_alive_max,
+            message_rate: Rate::per_second(limits.messages_per_identity_per_second_max),
         }
     }
 
@@ -206,7 +228,10 @@ impl Hub {
             ChangeKind::Updated => {
                 (EventName::IdentityUpdated, Details { etag: etag(), ..Details::default() })
             }
-            ChangeKind::Deleted => (EventName::IdentityDeleted, Details::default()),
+            ChangeKind::Deleted => {
+                self.connections.forget(&changed.id);
+                (EventName::IdentityDeleted, Details::default())
+            }
             ChangeKind::MessageExpired(message) => {
                 let message_id = Some(message.message_id.clone());
                 (EventName::C2dExpired, Details { message_id, ..Details::default() })
@@ -224,7 +249,7 @@ impl Hub {
 
 /// Where in the data directory the audit record is.
 const AUDIT_DIRECTORY: &str = "audit";
-/// Ids whose last refusal is remembered.
-const REFUSED_IDS_MAX: usize = 10_000;
+/// Identities whose rate is kept at once: those of the last second.
+const THROTTLED_IDENTITIES_MAX: usize = 65_536;
 /// How long a stop waits for connections to end.
 const DRAIN_TIME_MAX: std::time::Duration = std::time::Duration::from_secs(10);

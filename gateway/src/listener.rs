@@ -5,13 +5,14 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::doors::{Doors, Place};
+use crate::doors::{Crowded, Doors, Place};
 use crate::hub::Hub;
+use crate::metrics::Scope;
 
 /// A connection at the door: nothing is known of the peer but its address.
 #[derive(Debug)]
@@ -60,13 +61,16 @@ where
     S: Fn(Arc<Hub>, Accepted) -> F,
     F: Future<Output = ()> + Send + 'static,
 {
-    match doors.admit(peer.ip()) {
+    match doors.admit(peer.ip(), Instant::now()) {
         Ok(place) => {
             let _ = stream.set_nodelay(true);
             hub.tasks.spawn(serve(Arc::clone(hub), Accepted { stream, peer, place }));
         }
         Err(crowded) => {
-            hub.metrics.turned_away.inc();
+            match crowded {
+                Crowded::InAll | Crowded::FromAddress => _ = hub.metrics.turned_away.inc(),
+                Crowded::FailedLogins => hub.metrics.throttled(Scope::Address),
+            }
             tracing::debug!(%peer, reason = %crowded, "connection turned away");
             // A reset instead of a goodbye keeps no state for the peer in the kernel.
             let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));

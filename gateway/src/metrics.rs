@@ -23,6 +23,7 @@ pub struct Metrics {
     pub connections: Gauge,
     pub turned_away: Counter,
     pub takeovers: Counter,
+    pub flapping: Counter,
     pub tls_handshake_duration: Histogram,
     pub auth_duration: Histogram,
     pub c2d_enqueued: Counter,
@@ -36,6 +37,7 @@ pub struct Metrics {
     attempts: Family<Outcome, Counter>,
     early_ends: Family<Reason, Counter>,
     disconnects: Family<Reason, Counter>,
+    throttled: Family<Scoped, Counter>,
     messages_received: Counter,
     message_bytes_received: Counter,
 }
@@ -55,6 +57,26 @@ struct Reason {
     reason: &'static str,
 }
 
+/// What was slowed or turned away for coming too often.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Connections and calls from an address with too many failed logins.
+    Address,
+    /// Failed logins of an identity that has too many of them.
+    Identity,
+    /// Connections that waited because their identity's had just been taken over.
+    Takeover,
+    /// Messages of a device that sends faster than it may.
+    Messages,
+    /// Connections beyond what the hub takes in all.
+    Connections,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Scoped {
+    scope: &'static str,
+}
+
 impl Default for Metrics {
     fn default() -> Self {
         Self::new()
@@ -69,6 +91,7 @@ impl Metrics {
             connections: Gauge::default(),
             turned_away: Counter::default(),
             takeovers: Counter::default(),
+            flapping: Counter::default(),
             tls_handshake_duration: seconds(),
             auth_duration: seconds(),
             c2d_enqueued: Counter::default(),
@@ -82,6 +105,7 @@ impl Metrics {
             attempts: Family::default(),
             early_ends: Family::default(),
             disconnects: Family::default(),
+            throttled: Family::default(),
             messages_received: Counter::default(),
             message_bytes_received: Counter::default(),
         };
@@ -120,6 +144,16 @@ impl Metrics {
             "takeovers",
             "Sessions that ended because their identity connected again",
             self.takeovers.clone(),
+        );
+        to.register(
+            "flapping",
+            "Takeovers of identities that several clients keep taking from each other",
+            self.flapping.clone(),
+        );
+        to.register(
+            "throttled",
+            "What was slowed or turned away for coming too often, by what the limit is for",
+            self.throttled.clone(),
         );
         to.register(
             "tls_handshake_duration_seconds",
@@ -209,6 +243,16 @@ impl Metrics {
         self.disconnects.get_or_create(&Reason { reason }).inc();
     }
 
+    /// Counts what was slowed or turned away for coming too often.
+    pub fn throttled(&self, scope: Scope) {
+        self.throttled.get_or_create(&scope.label()).inc();
+    }
+
+    /// How often that has been.
+    pub fn throttles(&self, scope: Scope) -> u64 {
+        self.throttled.get_or_create(&scope.label()).get()
+    }
+
     /// Counts one telemetry message.
     pub fn received(&self, payload_bytes: usize) {
         self.messages_received.inc();
@@ -231,5 +275,18 @@ impl Metrics {
         // Writing to a String cannot fail.
         let _ = encode(&mut text, &self.registry);
         text
+    }
+}
+
+impl Scope {
+    fn label(self) -> Scoped {
+        let scope = match self {
+            Scope::Address => "address",
+            Scope::Identity => "identity",
+            Scope::Takeover => "takeover",
+            Scope::Messages => "messages",
+            Scope::Connections => "connections",
+        };
+        Scoped { scope }
     }
 }

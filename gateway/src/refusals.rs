@@ -1,28 +1,45 @@
-//! The last refusal of each id that was refused, so that an operator can ask why a device does not get in.
+//! The last refusals of each id that was refused, so that an operator can ask why a device does not get in.
 //!
-//! Bounded: the oldest is forgotten first. Ids that nobody registered count too; that is often the answer.
+//! Bounded: so many ids, so many refusals of each, so long a text; the id that was refused longest ago is forgotten
+//! first. Ids that nobody registered count too, since that is often the answer, but among themselves: a flood of
+//! invented ids pushes out none that exists.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use portcullis_registry::id::IdentityId;
 
-/// One refused connection attempt.
+use crate::auth::{Contrast, Face};
+
+/// One refused attempt to connect or to call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     pub time: Timestamp,
     pub peer: IpAddr,
+    /// By which door it came.
+    pub face: Face,
     /// The metric label.
     pub outcome: &'static str,
     /// The exact reason, in words, without secrets.
     pub reason: String,
-    /// Attempts refused since the hub started or the record was last forgotten, this one included.
+    /// What was seen and what was wanted, where that can be said apart.
+    pub contrast: Option<Contrast>,
+    /// When the token that was shown ends, in seconds since 1970, if one could be read.
+    pub token_end: Option<i64>,
+}
+
+/// What is remembered of one id.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Refused {
+    /// Newest first; there is at least one.
+    pub last: VecDeque<Refusal>,
+    /// Refusals since the hub started or the id was last forgotten, with those of which nothing else is kept.
     pub count: u64,
 }
 
-/// The last refusal by id, for at most a fixed number of ids.
+/// The last refusals by id, for at most a fixed number of ids.
 #[derive(Debug)]
 pub struct RefusalLog {
     ids_max: usize,
@@ -31,47 +48,75 @@ pub struct RefusalLog {
 
 #[derive(Debug, Default)]
 struct Inner {
-    last: HashMap<IdentityId, Refusal>,
-    order: VecDeque<IdentityId>,
+    registered: Ids,
+    unknown: Ids,
     /// The second in which refusals were last told in the log, and how many.
     told_in: i64,
     told: u32,
 }
 
-/// Refusals told in the log each second at most.
-const TOLD_PER_SECOND: u32 = 10;
+/// Ids in the order of their last refusal.
+#[derive(Debug, Default)]
+struct Ids {
+    refused: HashMap<IdentityId, Remembered>,
+    order: BTreeMap<u64, IdentityId>,
+    next: u64,
+}
+
+#[derive(Debug)]
+struct Remembered {
+    place: u64,
+    refused: Refused,
+}
 
 impl RefusalLog {
+    /// `ids_max` ids that are registered, and as many that are not.
     pub fn new(ids_max: usize) -> Self {
         Self { ids_max: ids_max.max(1), inner: Mutex::default() }
     }
 
     /// Notes a refusal of `id`.
-    pub fn note(
-        &self,
-        id: &IdentityId,
-        time: Timestamp,
-        peer: IpAddr,
-        outcome: &'static str,
-        reason: String,
-    ) {
-        let mut inner = self.inner.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if let Some(last) = inner.last.get_mut(id) {
-            *last = Refusal { time, peer, outcome, reason, count: last.count + 1 };
-            return;
+    pub fn note(&self, id: &IdentityId, is_registered: bool, mut refusal: Refusal) {
+        refusal.reason = bounded(refusal.reason);
+        refusal.contrast = refusal
+            .contrast
+            .map(|contrast| Contrast { seen: bounded(contrast.seen), expected: bounded(contrast.expected) });
+        let mut inner = self.lock();
+        match is_registered {
+            true => inner.registered.note(id, refusal, self.ids_max, REFUSALS_KEPT),
+            false => inner.unknown.note(id, refusal, self.ids_max, REFUSALS_KEPT_OF_UNKNOWN),
         }
-        if inner.order.len() >= self.ids_max
-            && let Some(oldest) = inner.order.pop_front()
-        {
-            inner.last.remove(&oldest);
+    }
+
+    /// Counts a refusal of `id` of which nothing else is kept. One that is not remembered is not counted either.
+    pub fn count(&self, id: &IdentityId) {
+        let mut inner = self.lock();
+        let inner = &mut *inner;
+        let remembered = inner.registered.refused.get_mut(id).or_else(|| inner.unknown.refused.get_mut(id));
+        if let Some(remembered) = remembered {
+            remembered.refused.count += 1;
         }
-        inner.order.push_back(id.clone());
-        inner.last.insert(id.clone(), Refusal { time, peer, outcome, reason, count: 1 });
+    }
+
+    /// What is remembered of `id`, if anything.
+    pub fn of(&self, id: &IdentityId) -> Option<Refused> {
+        let inner = self.lock();
+        // It may have been refused before it was registered, and after.
+        let found = [&inner.registered, &inner.unknown].map(|ids| ids.refused.get(id));
+        let mut found = found.into_iter().flatten().map(|remembered| remembered.refused.clone());
+        let mut all = found.next()?;
+        for other in found {
+            all.count += other.count;
+            all.last.extend(other.last);
+            all.last.make_contiguous().sort_by_key(|refusal| std::cmp::Reverse(refusal.time));
+            all.last.truncate(REFUSALS_KEPT);
+        }
+        Some(all)
     }
 
     /// The last refusal of `id`, if it is remembered.
     pub fn last(&self, id: &IdentityId) -> Option<Refusal> {
-        self.lock().last.get(id).cloned()
+        self.of(id)?.last.pop_front()
     }
 
     /// Whether one more refusal may be told in the log: a storm of them must not drown everything else (threats G5).
@@ -90,6 +135,53 @@ impl RefusalLog {
     }
 }
 
+impl Ids {
+    fn note(&mut self, id: &IdentityId, refusal: Refusal, ids_max: usize, kept: usize) {
+        self.next += 1;
+        let place = self.next;
+        if let Some(remembered) = self.refused.get_mut(id) {
+            self.order.remove(&remembered.place);
+            self.order.insert(place, id.clone());
+            remembered.place = place;
+            remembered.refused.add(refusal, kept);
+            return;
+        }
+        if self.refused.len() >= ids_max
+            && let Some((_, oldest)) = self.order.pop_first()
+        {
+            self.refused.remove(&oldest);
+        }
+        let mut refused = Refused::default();
+        refused.add(refusal, kept);
+        self.order.insert(place, id.clone());
+        self.refused.insert(id.clone(), Remembered { place, refused });
+    }
+}
+
+impl Refused {
+    fn add(&mut self, refusal: Refusal, kept: usize) {
+        self.count += 1;
+        self.last.truncate(kept - 1);
+        self.last.push_front(refusal);
+    }
+}
+
+/// What a peer wrote may be as long as a token; nobody reads that much.
+fn bounded(text: String) -> String {
+    match text.len() <= TEXT_BYTES_MAX {
+        true => text,
+        false => format!("{}…", &text[..text.floor_char_boundary(TEXT_BYTES_MAX)]),
+    }
+}
+
+/// Refusals remembered of one id.
+const REFUSALS_KEPT: usize = 8;
+/// The same of an id that nobody registered: anybody can invent one.
+const REFUSALS_KEPT_OF_UNKNOWN: usize = 2;
+const TEXT_BYTES_MAX: usize = 256;
+/// Refusals told in the log each second at most.
+const TOLD_PER_SECOND: u32 = 10;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -99,16 +191,52 @@ mod tests {
         IdentityId::device(DeviceId::parse(name).unwrap())
     }
 
-    #[test]
-    fn the_oldest_id_is_forgotten_and_repeats_are_counted() {
-        let log = RefusalLog::new(2);
-        let peer = "127.0.0.1".parse().unwrap();
-        for name in ["a", "b", "b", "c"] {
-            log.note(&id(name), Timestamp::UNIX_EPOCH, peer, "unknown_device", "no such identity".into());
+    fn refusal(second: i64) -> Refusal {
+        Refusal {
+            time: Timestamp::from_second(second).unwrap(),
+            peer: "127.0.0.1".parse().unwrap(),
+            face: Face::Mqtt,
+            outcome: "unknown_device",
+            reason: "no such identity".into(),
+            contrast: None,
+            token_end: None,
         }
-        assert_eq!(log.last(&id("a")), None);
-        assert_eq!(log.last(&id("b")).unwrap().count, 2);
-        assert_eq!(log.last(&id("c")).unwrap().count, 1);
+    }
+
+    #[test]
+    fn the_id_refused_longest_ago_is_forgotten_and_repeats_are_counted() {
+        let log = RefusalLog::new(2);
+        for (second, name) in ["a", "b", "a", "c"].into_iter().enumerate() {
+            log.note(&id(name), true, refusal(second as i64));
+        }
+        assert_eq!(log.last(&id("b")), None);
+        assert_eq!(log.of(&id("a")).unwrap().count, 2);
+        assert_eq!(log.of(&id("c")).unwrap().count, 1);
+    }
+
+    #[test]
+    fn no_flood_of_invented_ids_pushes_out_one_that_exists() {
+        let log = RefusalLog::new(10);
+        log.note(&id("pump"), true, refusal(0));
+        (0..1000).for_each(|n| log.note(&id(&format!("invented-{n}")), false, refusal(n)));
+        assert_eq!(log.last(&id("pump")), Some(refusal(0)));
+        assert_eq!(log.lock().unknown.refused.len(), 10);
+        assert_eq!(log.lock().unknown.order.len(), 10);
+    }
+
+    #[test]
+    fn the_last_ones_of_an_id_are_kept_newest_first_and_short() {
+        let log = RefusalLog::new(2);
+        log.note(&id("a"), false, Refusal { reason: "…".repeat(5000), ..refusal(0) });
+        assert_eq!(log.last(&id("a")).unwrap().reason, "…".repeat(86));
+        (1..10).for_each(|second| log.note(&id("a"), false, refusal(second)));
+        // Registered meanwhile.
+        (10..100).for_each(|second| log.note(&id("a"), true, refusal(second)));
+        log.count(&id("a"));
+        let refused = log.of(&id("a")).unwrap();
+        let times: Vec<_> = refused.last.iter().map(|refusal| refusal.time.as_second()).collect();
+        assert_eq!(times, [99, 98, 97, 96, 95, 94, 93, 92]);
+        assert_eq!(refused.count, 10 + 90 + 1);
     }
 
     #[test]

@@ -105,7 +105,7 @@ impl Bound {
             let router = router.clone();
             let serve = move |hub, accepted| http::serve_ops(hub, router.clone(), accepted);
             // Doors of its own: a crowd of devices must not keep the operator from looking (threats T1003).
-            let doors = Doors::new(OPS_CONNECTIONS_MAX, OPS_CONNECTIONS_MAX);
+            let doors = Doors::new(OPS_CONNECTIONS_MAX, OPS_CONNECTIONS_MAX, None);
             hub.tasks.spawn(listener::run(Arc::clone(&hub), listener, doors, serve));
         }
     }

@@ -22,17 +22,19 @@ use crate::admin::Commands;
 use crate::auth::{Revoked, VerifiedIdentity, VerifiedService, Who};
 use crate::bus::{Event, Subscription};
 use crate::d2c::{self, Incoming};
-use crate::events::{self, Details};
+use crate::events;
 use crate::feedback;
 use crate::hub::Hub;
+use crate::metrics::Scope;
 use crate::mqtt::packet::{Connect, ConnectReturnCode, Packet, Will};
-use crate::mqtt::topic::{self, EventName, PublishTopic, Role};
+use crate::mqtt::topic::{self, PublishTopic, Role};
 use crate::wire::{Wire, WireError};
 use core::{Action, CloseReason, Command, Moment, Opening, Sent, SessionCore};
-use table::Seat;
+use table::{Seat, Taken};
 
 pub mod core;
 pub mod table;
+mod told;
 
 /// Opens the session of an authenticated peer and converses until either side ends it. `commands` is for services.
 pub async fn run<S>(
@@ -72,9 +74,15 @@ async fn run_device<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    let (seat, took_over) = hub.sessions.take(who.clone()).await;
-    if took_over {
-        hub.metrics.takeovers.inc();
+    let wait_max = hub.config.limits.takeover_wait_time_max;
+    let on_wait = || hub.metrics.throttled(Scope::Takeover);
+    let Some(Taken { seat, takeover }) = hub.sessions.take(who.clone(), wait_max, on_wait).await else {
+        hub.metrics.connection_attempt("overtaken");
+        tracing::debug!(identity = %who.id(), "a newer connection came before this one had its turn");
+        return;
+    };
+    if let Some(takeover) = takeover {
+        told::taken_over(hub, &who, peer, takeover);
     }
     // The identity may have changed between the verdict and the seat; from now on news reaches the seat.
     if let Err(revoked) = hub.still_holds(&who) {
@@ -102,20 +110,12 @@ async fn run_device<S>(
     let feed = Feed::Queue(consumer);
     let mut session = Session::open(hub, wire, opening, feed, Standing::Seat(seat));
     session.will = connect.will;
-    tracing::info!(identity = %who.id(), session_present = session.core.session_present(), "connected");
-    if who.is_weak() {
-        tracing::info!(
-            identity = %who.id(),
-            "the registered thumbprint is SHA-1, which can be forged; register the SHA-256 one"
-        );
-    }
-    let at = Details { peer: Some(peer.ip().to_string()), ..Details::default() };
-    hub.events.tell(EventName::Connected, who.id(), hub.clock.wall(), at.clone());
+    let noted = told::connected(hub, &who, peer, session.core.session_present());
     let reason = session.converse(Some(&who)).await;
+    // While the seat is held: what a newcomer notes is later.
+    told::ended(hub, &who, noted, &reason);
     drop(session);
-    tracing::info!(identity = %who.id(), reason = reason.label(), text = reason.text(), "disconnected");
-    let details = Details { reason: Some(reason.label()), text: reason.text(), ..at };
-    hub.events.tell(EventName::Disconnected, who.id(), hub.clock.wall(), details);
+    told::disconnected(hub, &who, peer, &reason);
 }
 
 async fn run_service<S>(
@@ -284,7 +284,7 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
             core.wants_message() || core.wants_event() || core.wants_feedback() || core.wants_admin_event();
         tokio::select! {
             reason = ordered(&mut self.standing, hub) => self.core.close(reason),
-            packet = self.wire.read() => self.on_read(packet),
+            packet = self.wire.read(), if core.wants_packet() => self.on_read(packet),
             fed = self.feed.next(&self.core), if feeds => self.on_fed(fed),
             () = sleep_until(self.core.deadline().into()) => self.core.on_timeout(hub.clock.now()),
         }
@@ -297,6 +297,9 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
                 self.note_activity(now);
                 let is_wish = matches!(packet, Packet::Subscribe(_) | Packet::Unsubscribe(_));
                 let outcome = self.core.on_packet(packet, now).map_err(CloseReason::from);
+                if !self.core.wants_packet() {
+                    self.hub.metrics.throttled(Scope::Messages);
+                }
                 if let (true, Feed::Service { telemetry, events, .. }) = (is_wish, &mut self.feed) {
                     telemetry.set_filters(self.core.event_filters());
                     match self.core.hears_admin_events() {

@@ -95,7 +95,9 @@ impl TestHub {
 
     async fn open(directory: TempDir, flags: ServeFlags, settings: Vec<(String, String)>) -> Self {
         let log = LogCheck::start();
-        let config = Config::load(&flags, settings.iter().cloned()).expect("the test's configuration");
+        let unlimited = UNLIMITED.map(|name| (name.to_owned(), "0".to_owned()));
+        let environment = unlimited.into_iter().chain(settings.iter().cloned());
+        let config = Config::load(&flags, environment).expect("the test's configuration");
         let ca = config.data_dir.join("ca.pem");
         let bound = serve::bind(config).await.expect("the hub starts");
         let client_tls = Arc::new(tls::client_config(Some(&ca)).expect("the hub's CA"));
@@ -341,6 +343,12 @@ impl TestHub {
         within(connector.connect(name, self.tcp().await)).await
     }
 }
+
+/// Every test's clients come from one address and some are refused often: only tests of these limits have them.
+const UNLIMITED: [&str; 2] = [
+    "PORTCULLIS__LIMITS__FAILED_LOGINS_PER_ADDRESS_PER_SECOND_MAX",
+    "PORTCULLIS__LIMITS__FAILED_LOGINS_PER_IDENTITY_PER_SECOND_MAX",
+];
 
 /// A device or module a test has created.
 #[derive(Clone, Debug)]

@@ -29,7 +29,7 @@ async fn t915_a_panic_in_one_connection_ends_only_that_one() {
             }
         }
     };
-    hub.hub.tasks.spawn(listener::run(Arc::clone(&hub.hub), door, Doors::new(8, 8), serve));
+    hub.hub.tasks.spawn(listener::run(Arc::clone(&hub.hub), door, Doors::new(8, 8, None), serve));
 
     hub.mqtt = buggy;
     let mut client = hub.connect(&unlucky).await;

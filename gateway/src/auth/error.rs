@@ -43,7 +43,53 @@ pub enum AuthError {
     RightMissing { policy: String, wanted: Rights },
 }
 
+/// What was seen and what was wanted, in the operator's words and without secrets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Contrast {
+    pub seen: String,
+    pub expected: String,
+}
+
+impl Contrast {
+    pub(super) fn new(seen: impl Into<String>, expected: impl Into<String>) -> Self {
+        Self { seen: seen.into(), expected: expected.into() }
+    }
+}
+
 impl AuthError {
+    /// What was seen and what was wanted.
+    pub fn contrast(&self) -> Contrast {
+        match self {
+            AuthError::UnknownIdentity(id) => {
+                Contrast::new(id.to_string(), "an id in the registry, the same letter by letter")
+            }
+            AuthError::Disabled(_) => Contrast::new("status disabled", "status enabled"),
+            AuthError::ParentDisabled(device) => {
+                Contrast::new(format!("device {device} disabled"), format!("device {device} enabled"))
+            }
+            AuthError::NoToken(_) => {
+                Contrast::new("no password and no certificate", "a SAS token as password")
+            }
+            AuthError::NoCertificate { registered, .. } => {
+                Contrast::new("no client certificate", *registered)
+            }
+            AuthError::WrongMethod { registered, presented, .. } => Contrast::new(*presented, *registered),
+            AuthError::SasSwitchedOff(kind) => {
+                Contrast::new("SAS token", format!("client certificate, since sas.{kind} is off"))
+            }
+            AuthError::Certificate(error) => error.contrast(),
+            AuthError::Token(error) => token_contrast(error),
+            AuthError::WrongHost { presented, expected } => Contrast::new(presented, expected),
+            AuthError::WrongResource { presented, wanted } => Contrast::new(presented, wanted),
+            AuthError::UnknownPolicy(name) => Contrast::new(name, "a shared access policy of this hub"),
+            AuthError::PolicyMissing => Contrast::new("no skn", "the name of a shared access policy as skn"),
+            AuthError::PolicyMismatch { claimed, presented } => Contrast::new(presented, claimed),
+            AuthError::RightMissing { policy, wanted } => {
+                Contrast::new(format!("policy {policy}"), format!("a policy with the right {wanted}"))
+            }
+        }
+    }
+
     /// The metric label: a public, fixed set of words.
     pub fn outcome(&self) -> &'static str {
         match self {
@@ -63,6 +109,29 @@ impl AuthError {
             }
             AuthError::RightMissing { .. } => "right_missing",
         }
+    }
+}
+
+fn token_contrast(error: &SasError) -> Contrast {
+    match error {
+        SasError::Expired { since_seconds } => {
+            Contrast::new(format!("a token that ended {since_seconds} s ago"), "a token that has not ended")
+        }
+        // Neither the signature nor anything of a key: both would help whoever guesses.
+        SasError::SignatureMismatch => {
+            Contrast::new("a signature by another key", "a signature by the primary or the secondary key")
+        }
+        SasError::NotAToken
+        | SasError::TooLong
+        | SasError::Missing(_)
+        | SasError::Duplicate(_)
+        | SasError::BadSignature
+        | SasError::BadExpiry
+        | SasError::BadResource
+        | SasError::BadPolicy => Contrast::new(
+            format!("a password of which {error}"),
+            "SharedAccessSignature sr={resource}&sig={signature}&se={expiry}",
+        ),
     }
 }
 

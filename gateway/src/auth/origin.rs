@@ -1,4 +1,4 @@
-//! Where a request of an operator or service came from.
+//! Where a request or connection came from.
 
 use std::net::IpAddr;
 
@@ -9,7 +9,7 @@ pub struct Origin {
     pub peer: IpAddr,
 }
 
-/// The faces of the hub through which operators act.
+/// The faces of the hub by which operators, services and devices come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Face {
     Rest,
@@ -17,7 +17,7 @@ pub enum Face {
 }
 
 impl Face {
-    /// The word in the audit record.
+    /// The word in the audit record and wherever else it is told.
     pub fn as_str(self) -> &'static str {
         match self {
             Face::Rest => "rest",

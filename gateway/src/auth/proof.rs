@@ -46,6 +46,16 @@ impl Proof {
         }
     }
 
+    /// What it is, in the operator's words.
+    pub fn method(&self) -> &'static str {
+        match self {
+            Proof::OwnKey(_) => "SAS token",
+            Proof::PolicyKey { .. } => "SAS token of a policy",
+            Proof::Thumbprint(_) => "X.509 thumbprint",
+            Proof::Authority(_) => "X.509 CA",
+        }
+    }
+
     /// The value of `iothub-connection-auth-method` on telemetry.
     pub fn auth_method(&self) -> &'static str {
         match self {

@@ -18,6 +18,7 @@ use portcullis_registry::id::IdentityId;
 use rustls_pki_types::{CertificateDer, UnixTime};
 
 use super::Proof;
+use super::error::Contrast;
 use super::trust::Trust;
 
 /// Why a client certificate does not admit its bearer: for the operator's eyes.
@@ -55,6 +56,31 @@ pub(super) struct Verdict {
 }
 
 impl X509Error {
+    /// What was seen and what was wanted.
+    pub(super) fn contrast(&self) -> Contrast {
+        match self {
+            X509Error::Refused(reason) => Contrast::new(reason.to_string(), "a readable X.509 certificate"),
+            X509Error::OutOfTime(reason) => {
+                Contrast::new(format!("a certificate that {reason}"), "a certificate within its dates")
+            }
+            X509Error::OtherThumbprint { presented, registered } => {
+                Contrast::new(format!("{} (SHA-1 {})", presented.sha256, presented.sha1), registered)
+            }
+            X509Error::Chain(reason) => {
+                Contrast::new(reason.to_string(), "a chain to an enrolled and verified CA")
+            }
+            X509Error::NotVerified(name) => {
+                Contrast::new(format!("CA {name}, not verified"), "an enrolled and verified CA")
+            }
+            X509Error::NoCommonName { reason, wanted } => {
+                Contrast::new(reason.to_string(), format!("the common name {wanted:?}"))
+            }
+            X509Error::OtherCommonName { seen, wanted } => {
+                Contrast::new(format!("the common name {seen:?}"), format!("the common name {wanted:?}"))
+            }
+        }
+    }
+
     /// The metric label.
     pub(super) fn outcome(&self) -> &'static str {
         match self {

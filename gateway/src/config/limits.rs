@@ -80,6 +80,18 @@ limits! {
     anonymous_connections_max: usize as count = 2_048, 1, 1_000_000;
     /// The same from one address (of IPv6, one /64).
     anonymous_per_address_max: usize as count = 256, 1, 1_000_000;
+    /// Failed logins a second from one address (of IPv6, one /64) until it is turned away; 0 is no limit.
+    failed_logins_per_address_per_second_max: usize as count = 20, 0, 1_000_000;
+    /// Failed logins a second of one identity that are answered and recorded; 0 is no limit.
+    failed_logins_per_identity_per_second_max: usize as count = 10, 0, 1_000_000;
+    /// Refused identities of which the last refusals are remembered; as many again that nobody registered.
+    refused_identities_max: usize as count = 10_000, 1, 1_000_000;
+    /// How long a connection waits at most when its identity's was taken over just before; 0s is no wait.
+    takeover_wait_time_max: Duration as duration = seconds(1), seconds(0), seconds(60);
+    /// MQTT connections of devices and services that have proven who they are, in all.
+    connections_max: usize as count = 1_000_000, 1, 10_000_000;
+    /// Telemetry messages a second of one device or module, beyond which it is read more slowly; 0 is no limit.
+    messages_per_identity_per_second_max: usize as count = 0, 0, 1_000_000;
     /// A CONNECT packet.
     connect_packet_bytes_max: usize as bytes = kib(32), kib(8), kib(256);
     /// Any other MQTT packet.

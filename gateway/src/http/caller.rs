@@ -17,6 +17,7 @@ use rustls_pki_types::CertificateDer;
 use crate::auth::{Evidence, Face, Origin, VerifiedIdentity, VerifiedService};
 use crate::http::problem::Problem;
 use crate::hub::Hub;
+use crate::logins::{self, Attempt, Fault, Hearing};
 
 /// Who is at the other end of a request's connection; `http` notes it on every request.
 #[derive(Clone)]
@@ -33,10 +34,7 @@ impl FromRequestParts<Arc<Hub>> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, hub: &Arc<Hub>) -> Result<Self, Problem> {
-        verify(parts, hub).map(Caller).inspect_err(|problem| {
-            hub.metrics.requests_refused.inc();
-            tracing::debug!(reason = problem.for_operator(), path = parts.uri.path(), "request refused");
-        })
+        verify(parts, hub).map(Caller).map_err(|fault| refuse(parts, hub, None, fault))
     }
 }
 
@@ -55,10 +53,7 @@ impl FromRequestParts<Arc<Hub>> for DeviceCaller {
             device: DeviceId::parse(segment("device").unwrap_or_default())?,
             module: segment("module").map(ModuleId::parse).transpose()?,
         };
-        let caller = verify_device(parts, hub, &id).inspect_err(|problem| {
-            hub.metrics.requests_refused.inc();
-            tracing::debug!(reason = problem.for_operator(), identity = %id, "request of a device refused");
-        })?;
+        let caller = verify_device(parts, hub, &id).map_err(|fault| refuse(parts, hub, Some(&id), fault))?;
         caller.entry().activity().seen(hub.clock.wall());
         Ok(DeviceCaller(caller))
     }
@@ -129,25 +124,25 @@ fn is_api_version(text: &str) -> bool {
         })
 }
 
-fn verify(parts: &Parts, hub: &Hub) -> Result<VerifiedService, Problem> {
+fn verify(parts: &Parts, hub: &Hub) -> Result<VerifiedService, Fault> {
     let policies = hub.policies();
     if let Some(proven) = parts.extensions.get::<VerifiedService>() {
         // A command of `admin`, whose caller has proven itself at CONNECT.
         return match proven.still_holds(&policies) {
             true => Ok(proven.clone()),
-            false => Err(Problem::unauthorized("the policy was changed since CONNECT")),
+            false => Err(Fault::new("credential_changed", "the policy was changed since CONNECT")),
         };
     }
     let token = token(parts)?;
     let peer =
-        parts.extensions.get::<Peer>().ok_or_else(|| Problem::unauthorized("a request from nowhere"))?;
+        parts.extensions.get::<Peer>().ok_or_else(|| Fault::new(NO_CREDENTIAL, "a request from nowhere"))?;
     let origin = Origin { face: Face::Rest, peer: peer.address };
     let verdict = hub.authority(&policies).verify_service(token, None, origin, hub.clock.wall());
-    verdict.map_err(|error| Problem::unauthorized(error.to_string()))
+    verdict.map_err(|error| Fault::from(&error))
 }
 
 /// A device proves itself by a token in the request or, without one, by the certificate of its connection.
-fn verify_device(parts: &Parts, hub: &Hub, id: &IdentityId) -> Result<VerifiedIdentity, Problem> {
+fn verify_device(parts: &Parts, hub: &Hub, id: &IdentityId) -> Result<VerifiedIdentity, Fault> {
     let certificates = parts.extensions.get::<Peer>().and_then(|peer| peer.certificates.as_deref());
     let password = match certificates {
         Some(_) if !parts.headers.contains_key(AUTHORIZATION) => None,
@@ -156,16 +151,33 @@ fn verify_device(parts: &Parts, hub: &Hub, id: &IdentityId) -> Result<VerifiedId
     let policies = hub.policies();
     let evidence = Evidence { password, certificates };
     let verdict = hub.authority(&policies).verify(id, evidence, hub.clock.wall());
-    verdict.map_err(|error| Problem::unauthorized(error.to_string()))
+    verdict.map_err(|error| Fault::from(&error))
 }
 
-fn token(parts: &Parts) -> Result<&str, Problem> {
+/// The answer to a request without valid credentials, which is held against whoever sent it.
+fn refuse(parts: &Parts, hub: &Hub, id: Option<&IdentityId>, fault: Fault) -> Problem {
+    hub.metrics.requests_refused.inc();
+    let hearing = parts.extensions.get::<Peer>().map_or(Hearing::Answered, |peer| {
+        let attempt = Attempt { peer: peer.address, face: Face::Rest, id, password: token(parts).ok() };
+        logins::failed(hub, attempt, &fault)
+    });
+    let problem = match hearing {
+        Hearing::Answered => Problem::unauthorized(fault.reason),
+        Hearing::Ignored => Problem::throttled(fault.reason),
+    };
+    tracing::debug!(reason = problem.for_operator(), path = parts.uri.path(), "request refused");
+    problem
+}
+
+fn token(parts: &Parts) -> Result<&str, Fault> {
     let mut headers = parts.headers.get_all(AUTHORIZATION).iter();
     let (Some(header), None) = (headers.next(), headers.next()) else {
-        return Err(Problem::unauthorized("exactly one Authorization header is needed"));
+        return Err(Fault::new(NO_CREDENTIAL, "exactly one Authorization header is needed"));
     };
-    header.to_str().map_err(|_| Problem::unauthorized("the Authorization header is not ASCII"))
+    header.to_str().map_err(|_| Fault::new("sas_malformed", "the Authorization header is not ASCII"))
 }
+
+const NO_CREDENTIAL: &str = "no_credential";
 
 #[cfg(test)]
 mod tests {

@@ -24,6 +24,7 @@ use crate::http::caller::{Body, DeviceCaller};
 use crate::http::messages::{check_bound, text};
 use crate::http::problem::Problem;
 use crate::hub::Hub;
+use crate::metrics::Scope;
 use crate::mqtt::bag::{PropertyBag, write_pair};
 use crate::mqtt::topic::{address, round_trip_time};
 
@@ -66,6 +67,11 @@ pub(super) async fn telemetry(
             return Err(Problem::body_too_large());
         }
         PropertyBag::parse(bag).map_err(|error| Problem::argument_invalid(error.to_string()))?;
+    }
+    let count = u32::try_from(messages.len()).unwrap_or(u32::MAX);
+    if !hub.posted.spend_many(who.id().clone(), count, hub.clock.now().monotonic) {
+        hub.metrics.throttled(Scope::Messages);
+        return Err(Problem::throttled("the device sends faster than it may"));
     }
     for (bag, payload) in messages {
         d2c::accept(&hub, &who, Incoming { bag: &bag, payload, retain: false, will: false }).await?;

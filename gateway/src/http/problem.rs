@@ -54,6 +54,12 @@ impl Problem {
         Self { for_operator: Some(reason.into()), ..problem }
     }
 
+    /// 429; why there were too many is for the operator alone.
+    pub(super) fn throttled(reason: impl Into<String>) -> Self {
+        let problem = Self::new(StatusCode::TOO_MANY_REQUESTS, "ThrottlingException", "too many requests");
+        Self { for_operator: Some(reason.into()), ..problem }
+    }
+
     pub(super) fn argument_invalid(text: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "ArgumentInvalid", text)
     }

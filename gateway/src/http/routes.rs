@@ -289,17 +289,17 @@ pub fn routes() -> Vec<Route> {
         Route::get(
             "/api/v1/devices/{device}/connections",
             READ,
-            "Tell whether a device is connected, and why it was last refused",
+            "Tell whether a device is connected, how its last connections went, and why it was refused",
             connections::of_device,
         )
-        .gives(object()),
+        .gives(json::<connections::ConnectionsOut>()),
         Route::get(
             "/api/v1/devices/{device}/modules/{module}/connections",
             READ,
-            "Tell whether a module is connected, and why it was last refused",
+            "Tell whether a module is connected, how its last connections went, and why it was refused",
             connections::of_module,
         )
-        .gives(object()),
+        .gives(json::<connections::ConnectionsOut>()),
         Route::get("/api/v1/openapi.json", Needs::Nothing, "This description", openapi::show).gives(object()),
         // Who speaks on the WebSocket its CONNECT tells.
         Route::get(websocket::PATH, Needs::Nothing, "Switch to MQTT over a WebSocket", websocket::switch)

@@ -17,9 +17,11 @@ use portcullis_registry::queue::Lease;
 
 use self::allowance::Allowance;
 use self::in_flight::InFlight;
+use self::pacing::Pacing;
 use self::subscriptions::Subscriptions;
 use crate::mqtt::packet::{Packet, Publish, QoS, SUBSCRIPTION_REFUSED, Subscribe, Unsubscribe, Utf8Bytes};
 use crate::mqtt::topic::{self, EventName, Filter, PublishTopic, Role};
+use crate::throttle::Rate;
 
 pub use self::ending::{CloseReason, SessionError};
 pub use self::in_flight::Sent;
@@ -27,6 +29,7 @@ pub use self::in_flight::Sent;
 mod allowance;
 mod ending;
 mod in_flight;
+mod pacing;
 mod rights;
 mod subscriptions;
 
@@ -48,6 +51,7 @@ pub struct SessionCore {
     unsaved: VecDeque<Packet>,
     in_flight: InFlight,
     allowance: Allowance,
+    pacing: Pacing,
     keep_alive: Duration,
     silent_until: Instant,
     expiry: Option<Expiry>,
@@ -65,6 +69,8 @@ pub struct SessionLimits {
     pub filters_per_connection_max: usize,
     /// Counts for longer ones and for 0.
     pub keep_alive_max: Duration,
+    /// Telemetry beyond this is read more slowly.
+    pub message_rate: Option<Rate>,
 }
 
 /// One moment on both clocks: durations are measured on one, tokens expire on the other.
@@ -167,6 +173,7 @@ impl SessionCore {
             unsaved: VecDeque::new(),
             in_flight: InFlight::default(),
             allowance: Allowance::new(now.monotonic),
+            pacing: Pacing::new(limits.message_rate, now.monotonic),
             keep_alive,
             silent_until: now.monotonic + keep_alive,
             expiry: opening.expires.map(|end| Expiry::new(end, now)),
@@ -319,6 +326,10 @@ impl SessionCore {
 
     /// The deadline has come, or might have.
     pub fn on_timeout(&mut self, now: Moment) {
+        if self.pacing.resume(now.monotonic) {
+            // What the peer sent meanwhile was not read: that is not its silence.
+            self.silent_until = now.monotonic + self.keep_alive;
+        }
         if self.is_expired(now) {
             self.close(CloseReason::TokenExpired);
         } else if now.monotonic >= self.silent_until {
@@ -396,7 +407,13 @@ impl SessionCore {
 
     /// When to call `on_timeout`. A token's end is looked at anew at least every minute, since wall clocks jump.
     pub fn deadline(&self) -> Instant {
-        self.expiry.map_or(self.silent_until, |expiry| expiry.check.min(self.silent_until))
+        let next = self.pacing.paused_until().unwrap_or(self.silent_until);
+        self.expiry.map_or(next, |expiry| expiry.check.min(next))
+    }
+
+    /// Whether the next packet is to be read. A peer that sends faster than it may waits: its network fills up.
+    pub fn wants_packet(&self) -> bool {
+        self.pacing.paused_until().is_none()
     }
 
     /// Acknowledgements of nothing that came so far (threats T211, T212).
@@ -427,12 +444,15 @@ impl SessionCore {
             self.unanswered.push_back(Unanswered { packet_id, is_taken });
         }
         match topic {
-            PublishTopic::Telemetry { bag } => self.actions.push_back(Action::Ingest {
-                packet_id: publish.packet_id,
-                bag: bag.to_owned(),
-                payload: publish.payload,
-                retain: publish.retain,
-            }),
+            PublishTopic::Telemetry { bag } => {
+                self.actions.push_back(Action::Ingest {
+                    packet_id: publish.packet_id,
+                    bag: bag.to_owned(),
+                    payload: publish.payload,
+                    retain: publish.retain,
+                });
+                self.pacing.count(now.monotonic);
+            }
             PublishTopic::TwinGet { rid } | PublishTopic::TwinReported { rid } => {
                 self.answer_publishes();
                 self.refuse_twin_request(rid);

@@ -1,19 +1,27 @@
 //! Who is connected: one session per identity, the newest wins.
 //!
 //! A session takes its seat before it is admitted, and the seat is a guard: however the session ends, the seat goes,
-//! and a late goodbye never removes a newcomer. News of a change reaches a session through its seat.
+//! and a late goodbye never removes a newcomer. News of a change reaches a session through its seat. A seat that was
+//! taken over just now is not taken over again at once: the newest of those who want it waits, the others are sent away.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as Slot;
 use portcullis_registry::id::{DeviceId, IdentityId};
 use tokio::sync::Notify;
+use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::VerifiedIdentity;
 use crate::session::core::CloseReason;
+use hands::Hands;
+
+pub use hands::Takeover;
+
+mod hands;
 
 /// The sessions of this hub, by identity.
 #[derive(Debug, Default)]
@@ -30,6 +38,40 @@ pub struct Seated {
     who: VerifiedIdentity,
     leave: Leave,
     gone: CancellationToken,
+    hands: Hands,
+    /// The newest of those who wait for the seat.
+    next: Mutex<Option<Waiting>>,
+}
+
+/// A connection that waits for a seat.
+#[derive(Clone, Debug)]
+struct Waiting {
+    connection: u64,
+    sent_away: CancellationToken,
+}
+
+/// A seat that was taken.
+#[derive(Debug)]
+pub struct Taken {
+    pub seat: Seat,
+    /// What it meant to the session that had the seat, if one did.
+    pub takeover: Option<Takeover>,
+}
+
+/// How one try for a seat went.
+enum Try {
+    Vacant(Seat),
+    TakenOver {
+        seat: Seat,
+        before: Arc<Seated>,
+        takeover: Takeover,
+    },
+    Busy {
+        holder: Arc<Seated>,
+        until: Instant,
+    },
+    /// A newer connection has the seat or waits for it.
+    Overtaken,
 }
 
 /// A session's place in the table; dropping it frees the place and tells whoever waits for it.
@@ -68,27 +110,74 @@ impl Leave {
 
 impl SessionTable {
     /// Takes the seat of `who`, telling any session that has it to leave, and waits until that one is gone
-    /// (threats P8: the old connection is closed before the new one is answered). The second value tells whether there was one.
-    pub async fn take(self: &Arc<Self>, who: VerifiedIdentity) -> (Seat, bool) {
-        let seated = Arc::new(Seated {
-            connection: self.next.fetch_add(1, Ordering::Relaxed),
-            who,
-            leave: Leave::default(),
-            gone: CancellationToken::new(),
-        });
-        let before = match self.seats.entry(seated.who.id().clone()) {
-            Slot::Occupied(mut slot) => Some(slot.insert(Arc::clone(&seated))),
+    /// (threats P8: the old connection is closed before the new one is answered). Nothing when a newer connection of
+    /// the same identity came meanwhile.
+    ///
+    /// Takeovers of a seat are `wait_max` apart at least; `on_wait` is called when that makes this one wait.
+    pub async fn take(
+        self: &Arc<Self>,
+        who: VerifiedIdentity,
+        wait_max: Duration,
+        on_wait: impl Fn(),
+    ) -> Option<Taken> {
+        let connection = self.next.fetch_add(1, Ordering::Relaxed);
+        let waiting = Waiting { connection, sent_away: CancellationToken::new() };
+        loop {
+            match self.try_take(&who, &waiting, wait_max) {
+                Try::Vacant(seat) => return Some(Taken { seat, takeover: None }),
+                Try::TakenOver { seat, before, takeover } => {
+                    before.leave.order(CloseReason::TakenOver);
+                    before.gone.cancelled().await;
+                    return Some(Taken { seat, takeover: Some(takeover) });
+                }
+                Try::Busy { holder, until } => {
+                    on_wait();
+                    tokio::select! {
+                        biased;
+                        () = waiting.sent_away.cancelled() => return None,
+                        () = holder.gone.cancelled() => {}
+                        () = sleep_until(until.into()) => {}
+                    }
+                }
+                Try::Overtaken => return None,
+            }
+        }
+    }
+
+    fn try_take(self: &Arc<Self>, who: &VerifiedIdentity, waiting: &Waiting, wait_max: Duration) -> Try {
+        let now = Instant::now();
+        let seated = |hands| {
+            Arc::new(Seated {
+                connection: waiting.connection,
+                who: who.clone(),
+                leave: Leave::default(),
+                gone: CancellationToken::new(),
+                hands,
+                next: Mutex::default(),
+            })
+        };
+        let seat = |seated: &Arc<Seated>| Seat { table: Arc::clone(self), seated: Arc::clone(seated) };
+        match self.seats.entry(who.id().clone()) {
             Slot::Vacant(slot) => {
+                let seated = seated(Hands::default());
                 self.devices.fetch_add(usize::from(seated.is_device()), Ordering::Relaxed);
                 slot.insert(Arc::clone(&seated));
-                None
+                Try::Vacant(seat(&seated))
             }
-        };
-        let seat = Seat { table: Arc::clone(self), seated };
-        let Some(before) = before else { return (seat, false) };
-        before.leave.order(CloseReason::TakenOver);
-        before.gone.cancelled().await;
-        (seat, true)
+            Slot::Occupied(mut slot) => {
+                let holder = Arc::clone(slot.get());
+                if holder.connection > waiting.connection || !holder.let_wait(waiting) {
+                    return Try::Overtaken;
+                }
+                if let Some(until) = holder.hands.busy_until(wait_max, now) {
+                    return Try::Busy { holder, until };
+                }
+                let (hands, takeover) = holder.hands.taken_over(now);
+                let seated = seated(hands);
+                slot.insert(Arc::clone(&seated));
+                Try::TakenOver { seat: seat(&seated), before: holder, takeover }
+            }
+        }
     }
 
     /// The session of `id`, if one is connected.
@@ -128,6 +217,18 @@ impl Seated {
 
     pub fn leave(&self) -> &Leave {
         &self.leave
+    }
+
+    /// Lets a connection wait for the seat, and sends away an older one that does; false if a newer one does.
+    fn let_wait(&self, waiting: &Waiting) -> bool {
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*next {
+            Some(other) if other.connection > waiting.connection => return false,
+            Some(other) if other.connection < waiting.connection => other.sent_away.cancel(),
+            _ => {}
+        }
+        *next = Some(waiting.clone());
+        true
     }
 
     fn is_device(&self) -> bool {

@@ -26,6 +26,7 @@ pub enum EventName {
     IdentityDeleted,
     Connected,
     Disconnected,
+    ConnectionFlapping,
     CredentialRefused,
     C2dExpired,
 }
@@ -101,6 +102,7 @@ impl EventName {
             EventName::IdentityDeleted => "identityDeleted",
             EventName::Connected => "connected",
             EventName::Disconnected => "disconnected",
+            EventName::ConnectionFlapping => "connectionFlapping",
             EventName::CredentialRefused => "credentialRefused",
             EventName::C2dExpired => "c2dExpired",
         }
@@ -112,12 +114,13 @@ impl EventName {
 }
 
 const METHODS: [&str; 5] = ["GET", "PUT", "POST", "DELETE", "PATCH"];
-const ALL: [EventName; 7] = [
+const ALL: [EventName; 8] = [
     EventName::IdentityCreated,
     EventName::IdentityUpdated,
     EventName::IdentityDeleted,
     EventName::Connected,
     EventName::Disconnected,
+    EventName::ConnectionFlapping,
     EventName::CredentialRefused,
     EventName::C2dExpired,
 ];

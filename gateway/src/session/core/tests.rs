@@ -27,6 +27,7 @@ fn limits() -> SessionLimits {
         in_flight_max: 16,
         filters_per_connection_max: 16,
         keep_alive_max: Duration::from_secs(1177),
+        message_rate: None,
     }
 }
 

@@ -1,0 +1,125 @@
+//! What follows a failed login, by whichever door: it is counted, told to the operator, and held against its address
+//! and the identity it claimed.
+//!
+//! Only failures are ever counted here. Verifying a token costs less than looking up whether to, so a true device is
+//! never refused for what others did in its name (threats T321); what a storm of bad logins does not get is answers,
+//! room in the record, and handshakes.
+
+use std::net::IpAddr;
+
+use portcullis_registry::id::IdentityId;
+use portcullis_registry::sas::SasToken;
+
+use crate::auth::{AuthError, Contrast, Face};
+use crate::events::Details;
+use crate::hub::Hub;
+use crate::metrics::Scope;
+use crate::mqtt::connect::ClaimError;
+use crate::mqtt::topic::EventName;
+use crate::refusals::Refusal;
+
+/// Who tried to get in, and by what.
+#[derive(Clone, Copy, Debug)]
+pub struct Attempt<'a> {
+    pub peer: IpAddr,
+    pub face: Face,
+    /// The identity it claimed to be, if one.
+    pub id: Option<&'a IdentityId>,
+    /// What it gave as a token.
+    pub password: Option<&'a str>,
+}
+
+/// Why it did not.
+#[derive(Clone, Debug)]
+pub struct Fault {
+    /// The metric label.
+    pub outcome: &'static str,
+    /// In words, for the operator.
+    pub reason: String,
+    pub contrast: Option<Contrast>,
+}
+
+/// Whether a peer hears of its refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hearing {
+    Answered,
+    /// It has failed too often to be worth it.
+    Ignored,
+}
+
+/// Tells the operator of a failed login and holds it against whoever tried; whether the peer is to be answered.
+pub fn failed(hub: &Hub, attempt: Attempt<'_>, fault: &Fault) -> Hearing {
+    let now = hub.clock.now();
+    let address_is_good = hub.doors.login_failed(attempt.peer, now.monotonic);
+    let identity_is_good = attempt.id.is_none_or(|id| hub.failed_identities.spend(id.clone(), now.monotonic));
+    if !address_is_good {
+        hub.metrics.throttled(Scope::Address);
+    }
+    if !identity_is_good {
+        hub.metrics.throttled(Scope::Identity);
+    }
+    let hearing = match address_is_good && identity_is_good {
+        true => Hearing::Answered,
+        false => Hearing::Ignored,
+    };
+    tell(hub, attempt, fault, hearing);
+    hearing
+}
+
+/// Tells the operator why somebody did not get in.
+pub fn tell(hub: &Hub, attempt: Attempt<'_>, fault: &Fault, hearing: Hearing) {
+    if let Some(id) = attempt.id {
+        record(hub, attempt, id, fault, hearing);
+    }
+    if hearing == Hearing::Answered && hub.refusals.may_tell(hub.clock.wall()) {
+        let Fault { outcome, reason, .. } = fault;
+        let (peer, face) = (attempt.peer, attempt.face.as_str());
+        tracing::info!(%peer, face, identity = attempt.id.map(tracing::field::display), outcome, reason, "refused");
+    }
+}
+
+/// Each refusal is an event; the record keeps those that were answered, and the number of the others.
+fn record(hub: &Hub, attempt: Attempt<'_>, id: &IdentityId, fault: &Fault, hearing: Hearing) {
+    let now = hub.clock.wall();
+    match hearing {
+        Hearing::Ignored => hub.refusals.count(id),
+        Hearing::Answered => {
+            let token = attempt.password.and_then(|text| SasToken::parse(text).ok());
+            let refusal = Refusal {
+                time: now,
+                peer: attempt.peer,
+                face: attempt.face,
+                outcome: fault.outcome,
+                reason: fault.reason.clone(),
+                contrast: fault.contrast.clone(),
+                token_end: token.map(|token| token.expiry()),
+            };
+            hub.refusals.note(id, hub.registry.entry(id).is_some(), refusal);
+        }
+    }
+    let details = Details {
+        reason: Some(fault.outcome),
+        text: Some(fault.reason.clone()),
+        peer: Some(attempt.peer.to_string()),
+        ..Details::default()
+    };
+    hub.events.tell(EventName::CredentialRefused, id, now, details);
+}
+
+impl Fault {
+    pub fn new(outcome: &'static str, reason: impl Into<String>) -> Self {
+        Self { outcome, reason: reason.into(), contrast: None }
+    }
+}
+
+impl From<&AuthError> for Fault {
+    fn from(error: &AuthError) -> Self {
+        Self { outcome: error.outcome(), reason: error.to_string(), contrast: Some(error.contrast()) }
+    }
+}
+
+impl From<&ClaimError> for Fault {
+    fn from(error: &ClaimError) -> Self {
+        Self::new(error.outcome(), error.to_string())
+    }
+}

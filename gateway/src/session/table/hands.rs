@@ -1,0 +1,85 @@
+//! How often a seat changes hands. Two clients with one identity would take it from each other without end; they are
+//! slowed, and the operator is told. Pure: time is an argument.
+
+use std::time::{Duration, Instant};
+
+/// What is known of the takeovers of one seat.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Hands {
+    last: Option<Instant>,
+    /// Takeovers one soon behind the other, up to the last.
+    in_a_row: u32,
+    told: Option<Instant>,
+}
+
+/// What a takeover was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Takeover {
+    /// A device that has come back, for all that is known.
+    Single,
+    /// One of many: several clients use the identity, or one comes back again and again without closing. `tell` is
+    /// whether it is time to say so.
+    Flapping { tell: bool },
+}
+
+impl Hands {
+    /// When the seat may be taken over again, if that is not now. No takeover comes sooner than `wait_max` after the
+    /// one before, so nobody waits longer.
+    pub(super) fn busy_until(&self, wait_max: Duration, now: Instant) -> Option<Instant> {
+        let until = self.last?.checked_add(wait_max)?;
+        (until > now).then_some(until)
+    }
+
+    /// The seat was taken over.
+    pub(super) fn taken_over(self, now: Instant) -> (Self, Takeover) {
+        let soon = |last: Instant| now.saturating_duration_since(last) <= SOON;
+        let in_a_row = if self.last.is_some_and(soon) { self.in_a_row.saturating_add(1) } else { 1 };
+        if in_a_row < FLAPPING_FROM {
+            return (Self { last: Some(now), in_a_row, told: self.told }, Takeover::Single);
+        }
+        let tell = self.told.is_none_or(|told| now.saturating_duration_since(told) >= TELL_PERIOD);
+        let told = if tell { Some(now) } else { self.told };
+        (Self { last: Some(now), in_a_row, told }, Takeover::Flapping { tell })
+    }
+}
+
+/// A takeover within this time of the one before is no coincidence.
+const SOON: Duration = Duration::from_secs(10);
+/// So many in a row are more than a change of networks.
+const FLAPPING_FROM: u32 = 3;
+/// Between two words on the same seat.
+const TELL_PERIOD: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn t610_takeovers_are_a_second_apart_and_the_first_waits_for_nothing() {
+        let now = Instant::now();
+        let first = Hands::default();
+        assert_eq!(first.busy_until(SECOND, now), None);
+        let (second, _) = first.taken_over(now);
+        assert_eq!(second.busy_until(SECOND, now), Some(now + SECOND));
+        assert_eq!(second.busy_until(SECOND, now + SECOND), None);
+        assert_eq!(second.busy_until(Duration::ZERO, now), None);
+    }
+
+    #[test]
+    fn t610_a_device_that_comes_back_is_not_flapping_and_two_copies_are_told_of_once_a_minute() {
+        let (mut hands, start) = (Hands::default(), Instant::now());
+        let mut take = |second: u32| {
+            let (next, takeover) = hands.taken_over(start + second * SECOND);
+            hands = next;
+            takeover
+        };
+        assert!((0..5).all(|n| take(n * 11) == Takeover::Single), "now and then");
+        let row: Vec<_> = (0..100).map(|n| take(100 + n)).collect();
+        assert_eq!(row[..3], [Takeover::Single, Takeover::Single, Takeover::Flapping { tell: true }]);
+        let told = row.iter().filter(|takeover| **takeover == Takeover::Flapping { tell: true });
+        assert_eq!(told.count(), 2);
+        assert_eq!(take(300), Takeover::Single);
+    }
+}

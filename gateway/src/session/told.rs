@@ -1,0 +1,64 @@
+//! What the operator is told of a device's comings and goings: in the log, as events, and on request.
+
+use std::net::SocketAddr;
+
+use super::core::CloseReason;
+use super::table::Takeover;
+use crate::auth::VerifiedIdentity;
+use crate::connections::{Ended, Noted};
+use crate::events::Details;
+use crate::hub::Hub;
+use crate::mqtt::topic::EventName;
+
+/// A device has connected.
+pub(super) fn connected(hub: &Hub, who: &VerifiedIdentity, peer: SocketAddr, session_present: bool) -> Noted {
+    tracing::info!(identity = %who.id(), session_present, "connected");
+    if who.is_weak() {
+        tracing::info!(
+            identity = %who.id(),
+            "the registered thumbprint is SHA-1, which can be forged; register the SHA-256 one"
+        );
+    }
+    let now = hub.clock.wall();
+    let noted = hub.connections.opened(who.id(), now, peer, who.proof().method(), who.expires());
+    if who.entry().is_deleted() {
+        // Deleted in between: whoever forgets what it leaves may have been here already.
+        hub.connections.forget(who.id());
+    }
+    hub.events.tell(EventName::Connected, who.id(), now, from(peer));
+    noted
+}
+
+/// A device is about to be gone.
+pub(super) fn ended(hub: &Hub, who: &VerifiedIdentity, noted: Noted, reason: &CloseReason) {
+    let (time, text) = (hub.clock.wall(), reason.text().map(Into::into));
+    hub.connections.ended(who.id(), noted, Ended { time, reason: reason.label(), text });
+}
+
+/// A device is gone.
+pub(super) fn disconnected(hub: &Hub, who: &VerifiedIdentity, peer: SocketAddr, reason: &CloseReason) {
+    tracing::info!(identity = %who.id(), reason = reason.label(), text = reason.text(), "disconnected");
+    let details = Details { reason: Some(reason.label()), text: reason.text(), ..from(peer) };
+    hub.events.tell(EventName::Disconnected, who.id(), hub.clock.wall(), details);
+}
+
+/// A device has taken the seat of a connection of its own; one takeover of many is told, now and then.
+pub(super) fn taken_over(hub: &Hub, who: &VerifiedIdentity, peer: SocketAddr, takeover: Takeover) {
+    hub.metrics.takeovers.inc();
+    let Takeover::Flapping { tell } = takeover else { return };
+    let now = hub.clock.wall();
+    hub.metrics.flapping.inc();
+    hub.connections.flapped(who.id(), now);
+    if tell {
+        tracing::info!(identity = %who.id(), %peer, text = FLAPPING, "connection flapping");
+        let details = Details { text: Some(FLAPPING.to_owned()), ..from(peer) };
+        hub.events.tell(EventName::ConnectionFlapping, who.id(), now, details);
+    }
+}
+
+fn from(peer: SocketAddr) -> Details {
+    Details { peer: Some(peer.ip().to_string()), ..Details::default() }
+}
+
+const FLAPPING: &str = "several clients use this identity and take the connection from each other, or one connects \
+                        again and again without closing";
