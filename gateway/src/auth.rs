@@ -136,7 +136,7 @@ pub struct VerifiedService {
     policy: String,
     rights: Rights,
     key: SymmetricKey,
-    expires: Timestamp,
+    expires: Option<Timestamp>,
     origin: Origin,
 }
 
@@ -155,8 +155,8 @@ impl VerifiedService {
         self.origin
     }
 
-    /// When the token ends.
-    pub fn expires(&self) -> Timestamp {
+    /// When the token no longer counts, and a connection with it.
+    pub fn expires(&self) -> Option<Timestamp> {
         self.expires
     }
 
@@ -247,14 +247,13 @@ impl Authority<'_> {
         };
         token.check_expiry(now, self.leeway).map_err(AuthError::Token)?;
         let parent = self.enabled_parent(&identity)?;
-        let expires = Timestamp::from_second(token.expiry()).ok();
         Ok(VerifiedIdentity {
             parent,
             id: identity.id.clone(),
             generation: identity.generation,
             entry,
             proof,
-            expires: expires.and_then(|end| end.checked_add(self.leeway).ok()),
+            expires: self.end_of(&token),
             weak: false,
             access: identity.access.clone(),
         })
@@ -333,7 +332,7 @@ impl Authority<'_> {
             policy: policy.name.clone(),
             rights: policy.rights,
             key: key.clone(),
-            expires: Timestamp::from_second(token.expiry()).unwrap_or(Timestamp::MAX),
+            expires: self.end_of(&token),
             origin,
         })
     }
@@ -401,6 +400,11 @@ impl Authority<'_> {
             });
         }
         Ok(segments.collect())
+    }
+
+    /// When a token no longer counts; nothing when that is later than any clock shows.
+    fn end_of(&self, token: &SasToken<'_>) -> Option<Timestamp> {
+        Timestamp::from_second(token.expiry()).ok()?.checked_add(self.leeway).ok()
     }
 
     /// The device of a module, once both are found enabled.

@@ -23,6 +23,7 @@ use crate::cli::identity::{DEVICE_EXAMPLES, DeviceVerb, MODULE_EXAMPLES, ModuleV
 use crate::cli::manual::{COMPLETIONS_EXAMPLES, CompletionsArgs, MAN_EXAMPLES, ManArgs};
 use crate::cli::policy::PolicyVerb;
 use crate::cli::status::StatusArgs;
+use crate::cli::why::WhyArgs;
 use crate::config::{self, Config, ServeFlags};
 
 mod audit;
@@ -43,6 +44,7 @@ mod output;
 mod policy;
 mod rest;
 mod status;
+mod why;
 
 /// Runs the program with the arguments it was called with, its own name first.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -107,6 +109,9 @@ enum Verb {
     /// Certificates of devices, and the CAs that sign them
     #[command(subcommand)]
     Cert(CertVerb),
+    /// Why a device does not get in, or does not stay, and what to do about it
+    #[command(after_help = why::EXAMPLES)]
+    Why(WhyArgs),
     /// Print what devices send, as it arrives
     #[command(after_help = MONITOR_EXAMPLES)]
     MonitorEvents(MonitorArgs),
@@ -157,6 +162,7 @@ impl CommandLine {
             Verb::C2dMessage(verb) => done(wait_for(verb.run())?),
             Verb::Backup(verb) => done(verb.run()),
             Verb::Cert(verb) => wait_for(verb.run())?,
+            Verb::Why(arguments) => done(wait_for(arguments.run())?),
             Verb::MonitorEvents(arguments) => wait_for(arguments.run())?,
             Verb::MonitorFeedback(arguments) => wait_for(arguments.run())?,
             Verb::Audit(verb) => wait_for(verb.run())?,
@@ -287,6 +293,8 @@ mod tests {
             "portcullis c2d-message send -d pump-7 -m mod1 --data x --props k=v --expiry +10m --ack full",
             "portcullis c2d-message peek -d pump-7 -m mod1 --top 3 -o table",
             "portcullis c2d-message purge -d pump-7 -o tsv",
+            "portcullis why pump-7",
+            "portcullis why -d pump-7 -m mod1 -o json --query refusals",
             "portcullis monitor-feedback --device-id pump-7 --output json --count 1",
             "portcullis monitor-events --device-id pump-7 --output json --count 1",
             "portcullis monitor-events --https-port 8443 --mqtt-port 8883 --ca ca.pem --data-dir x",

@@ -161,6 +161,16 @@ impl Hub {
         }
     }
 
+    /// The wall clock was set: whoever's credential has ended by now leaves, whatever its session waits for (threats P7).
+    pub(crate) fn clock_was_set(&self) {
+        let now = self.clock.wall();
+        for session in self.sessions.all() {
+            session.expire(now);
+        }
+        // Services watch their policy, and look at the clock when they hear of it.
+        self.policies.send_modify(|_| {});
+    }
+
     /// Whether a user name's host is this hub.
     pub fn check_host(&self, host: &str) -> Result<(), AuthError> {
         if self.hosts.contains(host) {

@@ -10,19 +10,16 @@ use std::sync::Arc;
 
 use portcullis_registry::access::{Access, Right};
 use portcullis_registry::activity::Activity;
-use portcullis_registry::feedback::FeedbackReceiver;
 use portcullis_registry::lock::LockToken;
 use portcullis_registry::policy::Policies;
-use portcullis_registry::queue::Consumer;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{broadcast, watch};
+use tokio::sync::watch;
 use tokio::time::{sleep_until, timeout};
 
 use crate::admin::Commands;
 use crate::auth::{Revoked, VerifiedIdentity, VerifiedService, Who};
-use crate::bus::{Event, Subscription};
+use crate::bus::Event;
 use crate::d2c::{self, Incoming};
-use crate::events;
 use crate::feedback;
 use crate::hub::Hub;
 use crate::metrics::Scope;
@@ -30,9 +27,11 @@ use crate::mqtt::packet::{Connect, ConnectReturnCode, Packet, Will};
 use crate::mqtt::topic::{self, PublishTopic, Role};
 use crate::wire::{Wire, WireError};
 use core::{Action, CloseReason, Command, Moment, Opening, Sent, SessionCore};
+use feed::{Fed, Feed};
 use table::{Seat, Taken};
 
 pub mod core;
+mod feed;
 pub mod table;
 mod told;
 
@@ -103,7 +102,7 @@ async fn run_device<S>(
         clean_session: connect.clean_session,
         keep_alive: connect.keep_alive,
         restored,
-        expires: who.expires(),
+        expires: who.expires().map(|end| (end, CloseReason::expired(who.proof()))),
         will: connect.will.is_some(),
     };
     let consumer = hub.registry.attach(who.entry());
@@ -134,7 +133,7 @@ async fn run_service<S>(
         clean_session: true,
         keep_alive: connect.keep_alive,
         restored: None,
-        expires: who.expires().checked_add(hub.config.limits.sas_expiry_leeway).ok(),
+        expires: who.expires().map(|end| (end, CloseReason::TokenExpired)),
         will: false,
     };
     let feedback = hub.registry.feedback_receiver();
@@ -191,55 +190,20 @@ impl Standing {
     }
 
     /// Waits for the order to leave. Cancel-safe.
-    async fn lost(&mut self) -> CloseReason {
+    async fn lost(&mut self, hub: &Hub) -> CloseReason {
         match self {
             Standing::Seat(seat) => seat.leave().ordered().await,
             Standing::Policy { who, policies } => {
-                match policies.wait_for(|policies| !who.still_holds(policies)).await {
-                    Ok(_) => CloseReason::CredentialChanged,
+                // Policies are told anew when the clock was set, too.
+                let is_over = || who.expires().is_some_and(|end| hub.clock.wall() >= end);
+                let lost = policies.wait_for(|policies| is_over() || !who.still_holds(policies)).await;
+                match lost {
+                    Ok(policies) if !who.still_holds(&policies) => CloseReason::CredentialChanged,
+                    Ok(_) => CloseReason::TokenExpired,
                     // Nobody can change policies any more: the hub is gone.
                     Err(_) => CloseReason::Shutdown,
                 }
             }
-        }
-    }
-}
-
-/// Where messages for the peer come from.
-enum Feed {
-    /// A device's own queue.
-    Queue(Consumer),
-    /// The telemetry bus and what became of messages, for a service.
-    Service {
-        telemetry: Subscription,
-        feedback: FeedbackReceiver,
-        /// There while the service wants any.
-        events: Option<broadcast::Receiver<Arc<events::Event>>>,
-    },
-}
-
-/// What a feed has.
-enum Fed {
-    MessagesWait,
-    Event(Arc<Event>),
-    AdminEvent(Arc<events::Event>),
-    FeedbackWaits,
-    BusStopped,
-}
-
-impl Feed {
-    /// Waits for something to hand on that the core wants. Cancel-safe.
-    async fn next(&mut self, core: &SessionCore) -> Fed {
-        match self {
-            Feed::Queue(consumer) => {
-                consumer.ready().await;
-                Fed::MessagesWait
-            }
-            Feed::Service { telemetry, feedback, events } => tokio::select! {
-                event = telemetry.events.recv(), if core.wants_event() => event.map_or(Fed::BusStopped, Fed::Event),
-                () = feedback.ready(), if core.wants_feedback() => Fed::FeedbackWaits,
-                event = heard(events), if core.wants_admin_event() => Fed::AdminEvent(event),
-            },
         }
     }
 }
@@ -410,6 +374,8 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
                 d2c::IngestError::Bag(error) => CloseReason::ProtocolViolation(error.to_string()),
                 d2c::IngestError::Bus(_) => CloseReason::Shutdown,
             }),
+            // After the others: it arms a timer, and they seldom wait.
+            reason = expired(&self.core, self.hub) => Err(reason),
         };
         match outcome {
             Ok(()) => self.core.ingested(packet_id),
@@ -428,6 +394,7 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
                 let topic = topic::answer_topic(answer.status, rid, &answer.head);
                 self.core.commanded(packet_id, topic, answer.body);
             }
+            reason = expired(&self.core, self.hub) => self.core.close(reason),
         }
     }
 
@@ -461,12 +428,14 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
             return Ok(());
         }
         tokio::select! {
+            biased;
             reason = ordered(&mut self.standing, self.hub) => Err(reason),
             sent = timeout(self.hub.config.limits.write_time_max, self.wire.flush()) => match sent {
                 Ok(Ok(())) => Ok(()),
                 Ok(Err(_)) => Err(CloseReason::ConnectionLost),
                 Err(_) => Err(CloseReason::SlowReader),
             },
+            reason = expired(&self.core, self.hub) => Err(reason),
         }
     }
 
@@ -539,19 +508,18 @@ impl Revoked {
 async fn ordered(standing: &mut Standing, hub: &Hub) -> CloseReason {
     tokio::select! {
         biased;
-        reason = standing.lost() => reason,
+        reason = standing.lost(hub) => reason,
         () = hub.stopping.cancelled() => CloseReason::Shutdown,
     }
 }
 
-/// The next event that is heard. One that lagged goes on with the oldest there is: the numbers show the gap.
-async fn heard(events: &mut Option<broadcast::Receiver<Arc<events::Event>>>) -> Arc<events::Event> {
-    let Some(events) = events else { return std::future::pending().await };
+/// Waits for the end of what the session rests on. Cancel-safe.
+async fn expired(core: &SessionCore, hub: &Hub) -> CloseReason {
     loop {
-        match events.recv().await {
-            Ok(event) => return event,
-            Err(broadcast::error::RecvError::Lagged(_)) => {}
-            Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
+        let Some(check) = core.expiry_check(hub.clock.now()) else { return std::future::pending().await };
+        sleep_until(check.into()).await;
+        if let Some(reason) = core.expired(hub.clock.now()) {
+            return reason;
         }
     }
 }

@@ -18,7 +18,7 @@ use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -73,6 +73,15 @@ impl TestHub {
         Self::start_with(HubSettings::default()).await
     }
 
+    /// A hub that differs from the default one in these limits.
+    pub async fn start_with_limits(limits: &[(&str, &str)]) -> Self {
+        let setting = |(name, value): &(&str, &str)| {
+            (format!("PORTCULLIS__LIMITS__{}", name.to_uppercase()), (*value).to_owned())
+        };
+        let environment = limits.iter().map(setting).collect();
+        Self::start_with(HubSettings { environment, ..HubSettings::default() }).await
+    }
+
     /// A hub that differs from the default one.
     pub async fn start_with(settings: HubSettings) -> Self {
         let (directory, flags) = Self::place(&settings);
@@ -95,8 +104,10 @@ impl TestHub {
 
     async fn open(directory: TempDir, flags: ServeFlags, settings: Vec<(String, String)>) -> Self {
         let log = LogCheck::start();
-        let unlimited = UNLIMITED.map(|name| (name.to_owned(), "0".to_owned()));
-        let environment = unlimited.into_iter().chain(settings.iter().cloned());
+        let is_set = |name: &&str| settings.iter().any(|(own, _)| own == name);
+        let unlimited = UNLIMITED.into_iter().filter(|name| !is_set(name));
+        let unlimited = unlimited.map(|name| (name.to_owned(), "0".to_owned()));
+        let environment = settings.iter().cloned().chain(unlimited);
         let config = Config::load(&flags, environment).expect("the test's configuration");
         let ca = config.data_dir.join("ca.pem");
         let bound = serve::bind(config).await.expect("the hub starts");
@@ -217,6 +228,17 @@ impl TestHub {
     /// Connects an identity as the SDKs do, with a persistent session.
     pub async fn connect(&self, identity: &TestIdentity) -> TestClient {
         self.connect_with(self.connect_packet(identity)).await.expect("the device is admitted")
+    }
+
+    /// A client from an address of this machine, which has said nothing yet; nothing when the hub turns it away.
+    pub async fn client_from(&self, address: SocketAddr) -> Option<TestClient> {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind(address).expect("an address of this machine");
+        let tcp = within(socket.connect(self.mqtt)).await.ok()?;
+        tcp.set_nodelay(true).ok()?;
+        let name = ServerName::try_from(self.hub.hosts.primary().to_owned()).expect("a host name");
+        let connector = TlsConnector::from(Arc::clone(&self.client_tls));
+        within(connector.connect(name, tcp)).await.ok().map(TestClient::over)
     }
 
     /// Connects with any CONNECT; a refusal is its code.

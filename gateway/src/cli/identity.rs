@@ -144,7 +144,7 @@ async fn change(
 }
 
 /// Where REST tells how an identity's connections went.
-fn connections_path(id: &IdentityId) -> Vec<&str> {
+pub(super) fn connections_path(id: &IdentityId) -> Vec<&str> {
     [&["api", "v1"][..], &path(id), &["connections"]].concat()
 }
 
@@ -153,7 +153,9 @@ fn last_refusal(connections: &Value) -> Option<String> {
     let refusal = connections.get("lastRefusal").filter(|refusal| refusal.is_object())?;
     let text = |pointer: &str| printable(&scalar(refusal, pointer));
     let (time, peer, count, reason) = (text("/time"), text("/peer"), text("/count"), text("/reason"));
-    Some(format!("note: last refused at {time} from {peer}, {count} time(s) in all: {reason}"))
+    Some(format!(
+        "note: last refused at {time} from {peer}, {count} time(s) in all: {reason} (`portcullis why` tells more)"
+    ))
 }
 
 /// A word on thumbprints that can be forged, if one is registered.

@@ -89,6 +89,29 @@ impl TextArgs {
     }
 }
 
+impl TextArgs {
+    /// Prints an object in words or, with a format or a query, as it is; `table` is the list its tables are made of.
+    pub(super) fn print_told(
+        &self,
+        value: &Value,
+        words: impl FnOnce() -> String,
+        table: impl FnOnce() -> (Value, &'static [Column]),
+    ) -> Result<(), Failure> {
+        match (&self.query, self.output) {
+            (None, None) => answer(&words()),
+            (None, Some(format @ (Format::Table | Format::Tsv))) => {
+                let (rows, columns) = table();
+                print(&rows, format, columns)
+            }
+            (None, Some(format)) => print(value, format, &[]),
+            (Some(query), format) => {
+                let format = format.unwrap_or(Format::Json);
+                answer(&render(&query.pick(value)?, format, Columns::Members)?)
+            }
+        }
+    }
+}
+
 /// Where the columns of a table come from.
 #[derive(Clone, Copy)]
 enum Columns<'a> {

@@ -9,13 +9,14 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use portcullis_registry::access::{Access, Right};
 use portcullis_registry::id::IdentityId;
 use portcullis_registry::lock::LockToken;
 use portcullis_registry::queue::Lease;
 
 use self::allowance::Allowance;
+use self::expiry::Expiry;
 use self::in_flight::InFlight;
 use self::pacing::Pacing;
 use self::subscriptions::Subscriptions;
@@ -28,6 +29,7 @@ pub use self::in_flight::Sent;
 
 mod allowance;
 mod ending;
+mod expiry;
 mod in_flight;
 mod pacing;
 mod rights;
@@ -91,8 +93,8 @@ pub struct Opening {
     pub keep_alive: u16,
     /// What an earlier session asked to save.
     pub restored: Option<Vec<u8>>,
-    /// When the peer's credential ends.
-    pub expires: Option<Timestamp>,
+    /// When the peer's credential ends, and what the session ends for then.
+    pub expires: Option<(Timestamp, CloseReason)>,
     /// Whether CONNECT left a Will.
     pub will: bool,
 }
@@ -147,13 +149,6 @@ struct Unanswered {
     is_taken: bool,
 }
 
-/// The end of the credential, and when to look at the wall clock next.
-#[derive(Clone, Copy, Debug)]
-struct Expiry {
-    end: Timestamp,
-    check: Instant,
-}
-
 impl SessionCore {
     /// A session whose peer has been admitted.
     pub fn new(opening: Opening, limits: SessionLimits, now: Moment) -> Self {
@@ -176,7 +171,7 @@ impl SessionCore {
             pacing: Pacing::new(limits.message_rate, now.monotonic),
             keep_alive,
             silent_until: now.monotonic + keep_alive,
-            expiry: opening.expires.map(|end| Expiry::new(end, now)),
+            expiry: opening.expires.map(|(end, reason)| Expiry::new(end, reason, now)),
             ending: false,
             acks_ignored: 0,
             undeliverable: 0,
@@ -190,8 +185,8 @@ impl SessionCore {
         }
         // [MQTT-3.1.2-24]: any packet counts.
         self.silent_until = now.monotonic + self.keep_alive;
-        if self.is_expired(now) {
-            self.close(CloseReason::TokenExpired);
+        if let Some(reason) = self.expired(now) {
+            self.close(reason);
             return Ok(());
         }
         match packet {
@@ -330,12 +325,12 @@ impl SessionCore {
             // What the peer sent meanwhile was not read: that is not its silence.
             self.silent_until = now.monotonic + self.keep_alive;
         }
-        if self.is_expired(now) {
-            self.close(CloseReason::TokenExpired);
+        if let Some(reason) = self.expired(now) {
+            self.close(reason);
         } else if now.monotonic >= self.silent_until {
             self.close(CloseReason::KeepAliveMissed);
         } else if let Some(expiry) = &mut self.expiry {
-            *expiry = Expiry::new(expiry.end, now);
+            expiry.checked(now);
         }
     }
 
@@ -408,7 +403,17 @@ impl SessionCore {
     /// When to call `on_timeout`. A token's end is looked at anew at least every minute, since wall clocks jump.
     pub fn deadline(&self) -> Instant {
         let next = self.pacing.paused_until().unwrap_or(self.silent_until);
-        self.expiry.map_or(next, |expiry| expiry.check.min(next))
+        self.expiry.as_ref().map_or(next, |expiry| expiry.check().min(next))
+    }
+
+    /// Why the session must end, if what it rests on has.
+    pub fn expired(&self, now: Moment) -> Option<CloseReason> {
+        self.expiry.as_ref().and_then(|expiry| expiry.reason_at(now))
+    }
+
+    /// When to ask for that next.
+    pub fn expiry_check(&self, now: Moment) -> Option<Instant> {
+        self.expiry.as_ref().map(|expiry| expiry.next(now))
     }
 
     /// Whether the next packet is to be read. A peer that sends faster than it may waits: its network fills up.
@@ -574,17 +579,6 @@ impl SessionCore {
     fn spend(&mut self, now: Moment) -> Result<(), SessionError> {
         if self.allowance.spend(now.monotonic) { Ok(()) } else { Err(SessionError::Flood) }
     }
-
-    fn is_expired(&self, now: Moment) -> bool {
-        self.expiry.is_some_and(|expiry| now.wall >= expiry.end)
-    }
-}
-
-impl Expiry {
-    fn new(end: Timestamp, now: Moment) -> Self {
-        let left = end.duration_since(now.wall).clamp(SignedDuration::ZERO, EXPIRY_CHECK_PERIOD);
-        Self { end, check: now.monotonic + left.unsigned_abs() }
-    }
 }
 
 /// How long a peer may be silent: one and a half of what it said ([MQTT-3.1.2-24]). No promise, and one of more
@@ -603,8 +597,6 @@ const EVENTS_IN_FLIGHT_MAX: usize = 1024;
 
 /// Batches of feedback sent to one service and not acknowledged.
 const FEEDBACK_IN_FLIGHT_MAX: usize = 16;
-
-const EXPIRY_CHECK_PERIOD: SignedDuration = SignedDuration::from_secs(60);
 
 /// Room for actions an idle session keeps.
 const ACTIONS_KEPT: usize = 8;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as Slot;
+use jiff::Timestamp;
 use portcullis_registry::id::{DeviceId, IdentityId};
 use tokio::sync::Notify;
 use tokio::time::sleep_until;
@@ -217,6 +218,13 @@ impl Seated {
 
     pub fn leave(&self) -> &Leave {
         &self.leave
+    }
+
+    /// Orders the session to leave if what it rests on has ended.
+    pub fn expire(&self, now: Timestamp) {
+        if self.who.expires().is_some_and(|end| now >= end) {
+            self.leave.order(CloseReason::expired(self.who.proof()));
+        }
     }
 
     /// Lets a connection wait for the seat, and sends away an older one that does; false if a newer one does.

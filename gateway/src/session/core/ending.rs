@@ -3,6 +3,7 @@
 use portcullis_registry::access::AccessDenied;
 
 use super::allowance;
+use crate::auth::Proof;
 use crate::mqtt::topic::TopicError;
 
 /// Why a session ended.
@@ -12,6 +13,7 @@ pub enum CloseReason {
     ConnectionLost,
     KeepAliveMissed,
     TokenExpired,
+    CertificateExpired,
     /// In words, for the operator.
     ProtocolViolation(String),
     /// The peer wanted to do what its access list does not allow.
@@ -47,6 +49,14 @@ pub enum SessionError {
 }
 
 impl CloseReason {
+    /// Why a session ends when what it rests on does.
+    pub fn expired(proof: &Proof) -> Self {
+        match proof {
+            Proof::OwnKey(_) | Proof::PolicyKey { .. } => CloseReason::TokenExpired,
+            Proof::Thumbprint(_) | Proof::Authority(_) => CloseReason::CertificateExpired,
+        }
+    }
+
     /// The metric label: a public, fixed set of words.
     pub fn label(&self) -> &'static str {
         match self {
@@ -54,6 +64,7 @@ impl CloseReason {
             CloseReason::ConnectionLost => "connection_lost",
             CloseReason::KeepAliveMissed => "keep_alive_missed",
             CloseReason::TokenExpired => "token_expired",
+            CloseReason::CertificateExpired => "certificate_expired",
             CloseReason::ProtocolViolation(_) => "bad_protocol",
             CloseReason::AccessDenied(_) => "access_denied",
             CloseReason::SlowReader => "slow_reader",
@@ -87,6 +98,7 @@ impl CloseReason {
             | CloseReason::ConnectionLost
             | CloseReason::KeepAliveMissed
             | CloseReason::TokenExpired
+            | CloseReason::CertificateExpired
             | CloseReason::ProtocolViolation(_)
             | CloseReason::AccessDenied(_)
             | CloseReason::SlowReader

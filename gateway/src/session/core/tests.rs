@@ -506,8 +506,14 @@ fn t229_no_keep_alive_and_a_huge_one_are_the_maximum() {
 fn a_token_that_ends_ends_the_session_with_its_will() {
     let now = start();
     let end = now.wall.checked_add(Duration::from_secs(30)).unwrap();
-    let mut bench =
-        Bench { core: SessionCore::new(Opening { expires: Some(end), ..device() }, limits(), now), now };
+    let mut bench = Bench {
+        core: SessionCore::new(
+            Opening { expires: Some((end, CloseReason::TokenExpired)), ..device() },
+            limits(),
+            now,
+        ),
+        now,
+    };
     assert_eq!(bench.core.deadline(), now.monotonic + Duration::from_secs(30));
     bench.pass(Duration::from_secs(29));
     bench.core.on_timeout(bench.now);
@@ -521,8 +527,14 @@ fn a_token_that_ends_ends_the_session_with_its_will() {
 #[test]
 fn what_comes_after_the_tokens_end_does_not_count() {
     let now = start();
-    let mut bench =
-        Bench { core: SessionCore::new(Opening { expires: Some(now.wall), ..device() }, limits(), now), now };
+    let mut bench = Bench {
+        core: SessionCore::new(
+            Opening { expires: Some((now.wall, CloseReason::TokenExpired)), ..device() },
+            limits(),
+            now,
+        ),
+        now,
+    };
     assert_eq!(bench.exchange(publish(EVENTS, Some(1))), [closed(CloseReason::TokenExpired, true)]);
 }
 
@@ -530,7 +542,8 @@ fn what_comes_after_the_tokens_end_does_not_count() {
 fn t316_a_token_that_ends_far_away_is_looked_at_every_minute() {
     let now = start();
     for end in [Timestamp::MAX, now.wall.checked_add(Duration::from_secs(3600)).unwrap()] {
-        let opening = Opening { expires: Some(end), keep_alive: 1000, ..device() };
+        let opening =
+            Opening { expires: Some((end, CloseReason::TokenExpired)), keep_alive: 1000, ..device() };
         let mut bench = Bench { core: SessionCore::new(opening, limits(), now), now };
         assert_eq!(bench.core.deadline(), now.monotonic + Duration::from_secs(60));
         bench.pass(Duration::from_secs(60));

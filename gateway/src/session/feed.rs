@@ -1,0 +1,62 @@
+//! Where what a peer is sent comes from: a device's own queue, or what a service listens to.
+
+use std::sync::Arc;
+
+use portcullis_registry::feedback::FeedbackReceiver;
+use portcullis_registry::queue::Consumer;
+use tokio::sync::broadcast;
+
+use super::core::SessionCore;
+use crate::bus::{Event, Subscription};
+use crate::events;
+
+/// Where messages for the peer come from.
+pub(super) enum Feed {
+    /// A device's own queue.
+    Queue(Consumer),
+    /// The telemetry bus and what became of messages, for a service.
+    Service {
+        telemetry: Subscription,
+        feedback: FeedbackReceiver,
+        /// There while the service wants any.
+        events: Option<broadcast::Receiver<Arc<events::Event>>>,
+    },
+}
+
+/// What a feed has.
+pub(super) enum Fed {
+    MessagesWait,
+    Event(Arc<Event>),
+    AdminEvent(Arc<events::Event>),
+    FeedbackWaits,
+    BusStopped,
+}
+
+impl Feed {
+    /// Waits for something to hand on that the core wants. Cancel-safe.
+    pub(super) async fn next(&mut self, core: &SessionCore) -> Fed {
+        match self {
+            Feed::Queue(consumer) => {
+                consumer.ready().await;
+                Fed::MessagesWait
+            }
+            Feed::Service { telemetry, feedback, events } => tokio::select! {
+                event = telemetry.events.recv(), if core.wants_event() => event.map_or(Fed::BusStopped, Fed::Event),
+                () = feedback.ready(), if core.wants_feedback() => Fed::FeedbackWaits,
+                event = heard(events), if core.wants_admin_event() => Fed::AdminEvent(event),
+            },
+        }
+    }
+}
+
+/// The next event that is heard. One that lagged goes on with the oldest there is: the numbers show the gap.
+async fn heard(events: &mut Option<broadcast::Receiver<Arc<events::Event>>>) -> Arc<events::Event> {
+    let Some(events) = events else { return std::future::pending().await };
+    loop {
+        match events.recv().await {
+            Ok(event) => return event,
+            Err(broadcast::error::RecvError::Lagged(_)) => {}
+            Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
+        }
+    }
+}
