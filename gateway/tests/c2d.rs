@@ -124,10 +124,12 @@ async fn t615_devices_hear_no_feedback() {
 async fn an_expired_message_is_told_though_nobody_ever_connects() {
     let hub = hub_without_batches().await;
     let pump = hub.device("pump-7").await;
-    hub.send_message(&pump, message("m1", Ack::Full)).await;
+    // Before the service's token does.
+    let soon = hub.hub.clock.wall().checked_add(std::time::Duration::from_secs(600)).unwrap();
+    hub.send_message(&pump, NewC2d { expiry: Some(soon), ..message("m1", Ack::Full) }).await;
     let mut service = hub.connect_service("service").await.unwrap();
     service.subscribe(&["$admin/feedback"]).await;
-    hub.hub.clock.shift(3_600);
+    hub.hub.clock.shift(600);
     let records: Value = serde_json::from_slice(&service.take_message().await.payload).unwrap();
     assert_eq!(records[0]["statusCode"], "Expired");
     let (_, metrics) = hub.ops("/metrics").await;

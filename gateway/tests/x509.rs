@@ -411,6 +411,7 @@ async fn t414_a_connection_ends_with_its_certificate() {
     let mut first = hub.connect_x509("d1", &Shown::alone(&own)).await.unwrap();
     let mut second = hub.connect_x509("d2", &Shown::alone(&ca.device_at("d2", -60, 2))).await.unwrap();
     assert!(first.closed().await && second.closed().await);
+    assert_eq!(hub.hub.metrics.disconnects("certificate_expired"), 2);
     assert_refused(&hub, "d1", &Shown::alone(&own), &["expired at"]).await;
     hub.stop().await;
 }

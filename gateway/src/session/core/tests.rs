@@ -12,6 +12,7 @@ use portcullis_registry::policy::Rights;
 use super::*;
 
 mod access;
+mod rate;
 
 const C2D: &str = "devices/d1/messages/devicebound/#";
 const EVENTS: &str = "devices/d1/messages/events/";
