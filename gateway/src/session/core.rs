@@ -18,6 +18,7 @@ use portcullis_registry::queue::Lease;
 use self::allowance::Allowance;
 use self::expiry::Expiry;
 use self::in_flight::InFlight;
+use self::keep_alive::keep_alive_time;
 use self::pacing::Pacing;
 use self::subscriptions::Subscriptions;
 use crate::mqtt::packet::{Packet, Publish, QoS, SUBSCRIPTION_REFUSED, Subscribe, Unsubscribe, Utf8Bytes};
@@ -31,6 +32,7 @@ mod allowance;
 mod ending;
 mod expiry;
 mod in_flight;
+mod keep_alive;
 mod pacing;
 mod rights;
 mod subscriptions;
@@ -579,14 +581,6 @@ impl SessionCore {
     fn spend(&mut self, now: Moment) -> Result<(), SessionError> {
         if self.allowance.spend(now.monotonic) { Ok(()) } else { Err(SessionError::Flood) }
     }
-}
-
-/// How long a peer may be silent: one and a half of what it said ([MQTT-3.1.2-24]). No promise, and one of more
-/// than the maximum, count as the maximum (IoT Hub: 1,177 s).
-fn keep_alive_time(seconds: u16, keep_alive_max: Duration) -> Duration {
-    let asked = Duration::from_secs(u64::from(seconds));
-    let kept = if asked.is_zero() { keep_alive_max } else { asked.min(keep_alive_max) };
-    kept.saturating_mul(3) / 2
 }
 
 /// Source: IoT Hub, error codes.

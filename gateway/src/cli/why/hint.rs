@@ -72,6 +72,9 @@ pub(super) fn of(outcome: &str, id: &IdentityId) -> Option<String> {
         }
         "keep_alive_missed" | "connection_lost" => "look at the device's network and power".into(),
         "slow_reader" => "the device does not read what it is sent".into(),
+        "access_denied" | "access_narrowed" => {
+            format!("`portcullis {verb} show {flags}` prints its access list, which says what it may do")
+        }
         "credential_changed" => format!("its keys, certificate or policy were changed: {show} prints the new ones"),
         _ => return None,
     })
@@ -91,6 +94,8 @@ pub(super) fn ending(reason: &str) -> &str {
         "disabled" => "it or its device was disabled",
         "deleted" => "it was deleted",
         "credential_changed" => "what it signed in with was changed",
+        "access_denied" => "it did what its access list does not allow",
+        "access_narrowed" => "its access list was narrowed",
         "store_unavailable" => "the hub could not store what it asked for",
         "shutdown" => "the hub stopped",
         other => other,
