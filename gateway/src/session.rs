@@ -76,18 +76,14 @@ async fn run_device<S>(
     if took_over {
         hub.metrics.takeovers.inc();
     }
-    // The identity may have changed between the verdict and the seat; from now on news reaches the seat.
-    if let Err(revoked) = hub.still_holds(&who) {
-        hub.metrics.connection_attempt(CloseReason::from(revoked).label());
-        wire.send(&Packet::ConnAck { session_present: false, code: revoked.connack() });
-        let _ = timeout(hub.config.limits.write_time_max, wire.flush()).await;
-        return;
-    }
-    let Ok(restored) = restore(hub, &who, connect.clean_session).await else {
-        hub.metrics.connection_attempt("internal");
-        wire.send(&Packet::ConnAck { session_present: false, code: ConnectReturnCode::ServerUnavailable });
-        let _ = timeout(hub.config.limits.write_time_max, wire.flush()).await;
-        return;
+    let restored = match admit(hub, &who, connect.clean_session).await {
+        Ok(restored) => restored,
+        Err((outcome, code)) => {
+            hub.metrics.connection_attempt(outcome);
+            wire.send(&Packet::ConnAck { session_present: false, code });
+            let _ = timeout(hub.config.limits.write_time_max, wire.flush()).await;
+            return;
+        }
     };
     let opening = Opening {
         role: Role::Device(who.id().clone()),
@@ -147,8 +143,24 @@ async fn run_service<S>(
     tracing::info!(policy = who.policy(), reason = reason.label(), "service disconnected");
 }
 
-/// The subscriptions to begin with: the stored ones, or none for a clean session, which also ends the stored one
-/// for good ([MQTT-3.1.2-6]).
+/// The subscriptions to begin with, or how the attempt is counted and answered instead. The identity may have changed
+/// between the verdict and the seat, and again while the store was asked; from now on news reaches the seat.
+async fn admit(
+    hub: &Hub,
+    who: &VerifiedIdentity,
+    clean: bool,
+) -> Result<Option<Vec<u8>>, (&'static str, ConnectReturnCode)> {
+    let still_holds = || {
+        let revoked = |revoked: Revoked| (CloseReason::from(revoked).label(), revoked.connack());
+        hub.still_holds(who).map_err(revoked)
+    };
+    still_holds()?;
+    let restored = restore(hub, who, clean).await;
+    still_holds()?;
+    restored.map_err(|_| ("internal", ConnectReturnCode::ServerUnavailable))
+}
+
+/// The stored subscriptions, or none for a clean session, which also ends the stored one for good ([MQTT-3.1.2-6]).
 async fn restore(
     hub: &Hub,
     who: &VerifiedIdentity,
@@ -187,6 +199,16 @@ impl Standing {
         match self {
             Standing::Seat(seat) => Some(seat.who().entry().activity()),
             Standing::Policy { .. } => None,
+        }
+    }
+
+    /// Why the peer must leave, if it must by now: what it sends after a revocation was answered finds this set.
+    fn must_leave(&self) -> Option<CloseReason> {
+        match self {
+            Standing::Seat(seat) => seat.leave().given(),
+            Standing::Policy { who, policies } => {
+                (!who.still_holds(&policies.borrow())).then_some(CloseReason::CredentialChanged)
+            }
         }
     }
 
@@ -291,6 +313,9 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
     }
 
     fn on_read(&mut self, read: Result<Packet, WireError>) {
+        if let Some(reason) = self.standing.must_leave() {
+            return self.core.close(reason);
+        }
         let outcome = match read {
             Ok(packet) => {
                 let now = self.hub.clock.now();
@@ -458,6 +483,7 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
             return Ok(());
         }
         tokio::select! {
+            biased;
             reason = ordered(&mut self.standing, self.hub) => Err(reason),
             sent = timeout(self.hub.config.limits.write_time_max, self.wire.flush()) => match sent {
                 Ok(Ok(())) => Ok(()),
@@ -474,8 +500,11 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
             // On its own, so that a full bus does not keep the seat from a newcomer.
             self.hub.tasks.spawn(publish_will(Arc::clone(self.hub), who.clone(), will));
         }
-        if let Feed::Queue(consumer) = &mut self.feed {
+        if let Feed::Queue(consumer) = &mut self.feed
+            && !reason.is_revocation()
+        {
             // So that the next connection knows a repeat as one, on whatever side of a restart it comes.
+            // A revoked one must go at once, and leaves the same note in passing.
             let _ = timeout(NOTE_TIME_MAX, consumer.note_unanswered()).await;
         }
         // Only a hub that stops says goodbye; anybody else is gone, or must go at once.
