@@ -178,7 +178,8 @@ impl Ground {
 
     /// Takes the right away, as an operator does over REST.
     async fn revoke(&self, revocation: Revocation, id: &str) {
-        let (device, module) = id.split_once('/').map_or((id, None), |(device, module)| (device, Some(module)));
+        let (device, module) =
+            id.split_once('/').map_or((id, None), |(device, module)| (device, Some(module)));
         let device = format!("/devices/{device}");
         let own = module.map_or_else(|| device.clone(), |module| format!("{device}/modules/{module}"));
         let key = || SymmetricKey::generate().to_base64().as_str().to_owned();

@@ -89,7 +89,9 @@ async fn in_every_state(method: &str, path: &str) {
     for (at, way, client) in &mut services {
         match at {
             At::Receiving => _ = client.message().await,
-            At::Commanding => _ = client.publish(&creation(&format!("in-time-{}", way.websocket)), b"{}").await,
+            At::Commanding => {
+                _ = client.publish(&creation(&format!("in-time-{}", way.websocket)), b"{}").await
+            }
             At::BeforeConnect | At::HalfConnect | At::Idle | At::NotReading => {}
         }
     }
