@@ -9,13 +9,11 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use portcullis_registry::access::{Access, Right};
-use portcullis_registry::activity::Activity;
 use portcullis_registry::feedback::FeedbackReceiver;
 use portcullis_registry::lock::LockToken;
-use portcullis_registry::policy::Policies;
 use portcullis_registry::queue::Consumer;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{broadcast, watch};
+use tokio::sync::broadcast;
 use tokio::time::{sleep_until, timeout};
 
 use crate::admin::Commands;
@@ -29,9 +27,10 @@ use crate::mqtt::packet::{Connect, ConnectReturnCode, Packet, Will};
 use crate::mqtt::topic::{self, EventName, PublishTopic, Role};
 use crate::wire::{Wire, WireError};
 use core::{Action, CloseReason, Command, Moment, Opening, Sent, SessionCore};
-use table::Seat;
+use standing::Standing;
 
 pub mod core;
+mod standing;
 pub mod table;
 
 /// Opens the session of an authenticated peer and converses until either side ends it. `commands` is for services.
@@ -185,48 +184,6 @@ struct Session<'h, S> {
     will: Option<Will>,
 }
 
-/// What the session may go on for, and by which it hears when it may not.
-enum Standing {
-    /// A device's place in the table; it is told through that.
-    Seat(Seat),
-    /// A service's policy, which it watches itself: services have no place in the table.
-    Policy { who: VerifiedService, policies: watch::Receiver<Arc<Policies>> },
-}
-
-impl Standing {
-    /// Where a device's activity is noted; services have none.
-    fn activity(&self) -> Option<&Activity> {
-        match self {
-            Standing::Seat(seat) => Some(seat.who().entry().activity()),
-            Standing::Policy { .. } => None,
-        }
-    }
-
-    /// Why the peer must leave, if it must by now: what it sends after a revocation was answered finds this set.
-    fn must_leave(&self) -> Option<CloseReason> {
-        match self {
-            Standing::Seat(seat) => seat.leave().given(),
-            Standing::Policy { who, policies } => {
-                (!who.still_holds(&policies.borrow())).then_some(CloseReason::CredentialChanged)
-            }
-        }
-    }
-
-    /// Waits for the order to leave. Cancel-safe.
-    async fn lost(&mut self) -> CloseReason {
-        match self {
-            Standing::Seat(seat) => seat.leave().ordered().await,
-            Standing::Policy { who, policies } => {
-                match policies.wait_for(|policies| !who.still_holds(policies)).await {
-                    Ok(_) => CloseReason::CredentialChanged,
-                    // Nobody can change policies any more: the hub is gone.
-                    Err(_) => CloseReason::Shutdown,
-                }
-            }
-        }
-    }
-}
-
 /// Where messages for the peer come from.
 enum Feed {
     /// A device's own queue.
@@ -305,7 +262,7 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
         let feeds =
             core.wants_message() || core.wants_event() || core.wants_feedback() || core.wants_admin_event();
         tokio::select! {
-            reason = ordered(&mut self.standing, hub) => self.core.close(reason),
+            reason = self.standing.ordered(hub) => self.core.close(reason),
             packet = self.wire.read() => self.on_read(packet),
             fed = self.feed.next(&self.core), if feeds => self.on_fed(fed),
             () = sleep_until(self.core.deadline().into()) => self.core.on_timeout(hub.clock.now()),
@@ -313,7 +270,7 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
     }
 
     fn on_read(&mut self, read: Result<Packet, WireError>) {
-        if let Some(reason) = self.standing.must_leave() {
+        if let Some(reason) = self.standing.revoked() {
             return self.core.close(reason);
         }
         let outcome = match read {
@@ -426,7 +383,7 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
         let Some(who) = who else { return };
         let outcome = tokio::select! {
             biased;
-            reason = ordered(&mut self.standing, self.hub) => Err(reason),
+            reason = self.standing.ordered(self.hub) => Err(reason),
             taken = d2c::accept(self.hub, who, incoming) => taken.map_err(|error| match error {
                 d2c::IngestError::Denied(denied) => CloseReason::AccessDenied(denied),
                 d2c::IngestError::Bag(error) => CloseReason::ProtocolViolation(error.to_string()),
@@ -445,7 +402,7 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
         let who = who.clone();
         tokio::select! {
             biased;
-            reason = ordered(&mut self.standing, self.hub) => self.core.close(reason),
+            reason = self.standing.ordered(self.hub) => self.core.close(reason),
             answer = commands.execute(who, command) => {
                 let topic = topic::answer_topic(answer.status, rid, &answer.head);
                 self.core.commanded(packet_id, topic, answer.body);
@@ -484,7 +441,7 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
         }
         tokio::select! {
             biased;
-            reason = ordered(&mut self.standing, self.hub) => Err(reason),
+            reason = self.standing.ordered(self.hub) => Err(reason),
             sent = timeout(self.hub.config.limits.write_time_max, self.wire.flush()) => match sent {
                 Ok(Ok(())) => Ok(()),
                 Ok(Err(_)) => Err(CloseReason::ConnectionLost),
@@ -534,39 +491,6 @@ impl<S> Drop for Session<'_, S> {
         if let Some(activity) = self.standing.activity() {
             activity.connection_changed(self.hub.clock.wall());
         }
-    }
-}
-
-impl From<Revoked> for CloseReason {
-    fn from(revoked: Revoked) -> Self {
-        match revoked {
-            Revoked::Deleted => CloseReason::Deleted,
-            Revoked::Disabled => CloseReason::Disabled,
-            Revoked::CredentialChanged => CloseReason::CredentialChanged,
-            Revoked::AccessNarrowed => CloseReason::AccessNarrowed,
-        }
-    }
-}
-
-impl Revoked {
-    /// What a peer hears when it happens while it connects.
-    fn connack(self) -> ConnectReturnCode {
-        match self {
-            Revoked::Deleted | Revoked::Disabled | Revoked::CredentialChanged => {
-                ConnectReturnCode::NotAuthorized
-            }
-            // It is who it says; with its new rights it is welcome.
-            Revoked::AccessNarrowed => ConnectReturnCode::ServerUnavailable,
-        }
-    }
-}
-
-/// The order to leave, whether given to this session or to all.
-async fn ordered(standing: &mut Standing, hub: &Hub) -> CloseReason {
-    tokio::select! {
-        biased;
-        reason = standing.lost() => reason,
-        () = hub.stopping.cancelled() => CloseReason::Shutdown,
     }
 }
 

@@ -31,6 +31,8 @@ enum Revocation {
     AuthorityRemoved,
     PolicyKeyRegenerated,
     PolicyDeleted,
+    /// It may still receive, and not send any more, neither telemetry nor a will.
+    AccessNarrowed,
 }
 
 /// What the connection is at when it happens.
@@ -121,7 +123,8 @@ impl Ground {
             | Revocation::ParentDisabled
             | Revocation::ParentDeleted
             | Revocation::KeyRegenerated
-            | Revocation::TypeSwitched => (password(hub.token_for(&own, 3600)), None),
+            | Revocation::TypeSwitched
+            | Revocation::AccessNarrowed => (password(hub.token_for(&own, 3600)), None),
             Revocation::PolicyKeyRegenerated | Revocation::PolicyDeleted => {
                 let expiry = hub.hub.clock.wall().as_second() + 3600;
                 (password(sas::sign("localhost", &self.policy_key, expiry, Some("fleet"))), None)
@@ -207,6 +210,7 @@ impl Ground {
                 ("POST", "/api/v1/policies/fleet/regenerate".into(), json!({ "key": "primary" }))
             }
             Revocation::PolicyDeleted => ("DELETE", "/api/v1/policies/fleet".into(), Value::Null),
+            Revocation::AccessNarrowed => ("PUT", own, json!({ "access": { "allow": ["c2d"] } })),
         };
         let request = self.hub.rest().request(method, &format!("{path}?api-version=2021-04-12"));
         let request = request.header("if-match", "*").json(&body);
@@ -411,4 +415,9 @@ async fn t604_the_key_of_the_policy_is_regenerated() {
 #[tokio::test]
 async fn t604_the_policy_is_deleted() {
     in_every_state(Revocation::PolicyDeleted).await;
+}
+
+#[tokio::test]
+async fn t604_access_is_narrowed() {
+    in_every_state(Revocation::AccessNarrowed).await;
 }
