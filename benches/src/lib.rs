@@ -4,9 +4,10 @@
 //! run. Machines differ and are noisy; read the ratio between two rows of one run, not a row.
 //! `cargo bench -p portcullis-benches` runs them all.
 //!
-//! Programs that break a hub on purpose, or fill it, are in `src/bin`: `crash`, `powercut` and `million`.
+//! Programs that break a hub on purpose, or fill it, are in `src/bin`: `crash`, `powercut`, `million` and `revocation`.
 
 pub mod bare;
 pub mod crash;
 pub mod disk;
+pub mod live;
 pub mod served;

@@ -98,11 +98,22 @@ impl Served {
         resident_bytes(&self.child.id().to_string())
     }
 
-    /// A client that is the hub's owner.
-    pub fn rest(&self) -> anyhow::Result<Rest> {
-        let access = LocalAccess::read(&self.data_dir).context("the access file")?;
+    /// Where it listens and who its owner is.
+    pub fn access(&self) -> anyhow::Result<LocalAccess> {
+        LocalAccess::read(&self.data_dir).context("the access file")
+    }
+
+    /// What its clients must trust.
+    pub fn roots(&self) -> anyhow::Result<RootCertStore> {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(self.data_dir.join("ca.pem"))?)?;
+        Ok(roots)
+    }
+
+    /// A client that is the hub's owner.
+    pub fn rest(&self) -> anyhow::Result<Rest> {
+        let access = self.access()?;
+        let roots = self.roots()?;
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let tls = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?

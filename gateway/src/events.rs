@@ -75,11 +75,16 @@ impl Events {
     /// Tells everybody who listens.
     pub fn tell(&self, name: EventName, id: &IdentityId, time: Timestamp, details: Details) {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        if self.told.receiver_count() > 0 {
+        if self.listeners() > 0 {
             let event = Event { number, time, name, id: id.clone(), details };
             // Whoever listened may have left meanwhile.
             let _ = self.told.send(Arc::new(event));
         }
+    }
+
+    /// How many listen.
+    pub fn listeners(&self) -> usize {
+        self.told.receiver_count()
     }
 
     /// What is told from now on.

@@ -25,8 +25,8 @@ use crate::metrics::{Metrics, QueueCollector};
 use crate::mqtt::codec::PacketLimits;
 use crate::mqtt::topic::EventName;
 use crate::refusals::RefusalLog;
-use crate::session::core::{CloseReason, SessionLimits};
-use crate::session::table::{Seated, SessionTable};
+use crate::session::core::SessionLimits;
+use crate::session::table::SessionTable;
 use crate::throttle::{Rate, Throttle};
 use crate::tls::ServerTls;
 
@@ -130,9 +130,7 @@ impl Hub {
     /// Puts other policies in force and holds them against every live session (threats P6).
     pub(crate) fn set_policies(&self, policies: Policies) {
         self.policies.send_replace(Arc::new(policies));
-        for session in self.sessions.all() {
-            self.recheck(&session);
-        }
+        self.recheck_all();
     }
 
     /// What verdicts rest on.
@@ -156,9 +154,7 @@ impl Hub {
     /// From now on these CAs vouch for devices; whoever rests on another one leaves.
     pub fn set_trust(&self, trust: Trust) {
         self.trust.set(trust);
-        for session in self.sessions.all() {
-            self.recheck(&session);
-        }
+        self.recheck_all();
     }
 
     /// The wall clock was set: whoever's credential has ended by now leaves, whatever its session waits for (threats P7).
@@ -218,14 +214,18 @@ impl Hub {
     /// shows the change and before the change is answered (threats P6).
     fn on_changed(&self, changed: &Changed) {
         self.tell_change(changed);
-        if let Some(session) = self.sessions.session(&changed.id) {
-            self.recheck(&session);
-        }
-        if changed.id.module.is_none() && matches!(changed.kind, ChangeKind::Updated | ChangeKind::Deleted) {
-            // A module rests on its device too.
-            for module in self.sessions.modules_of(&changed.id.device) {
-                self.recheck(&module);
+        match changed.kind {
+            ChangeKind::Created | ChangeKind::MessageExpired(_) => {}
+            ChangeKind::Updated => {
+                self.recheck(&changed.id);
+                if changed.id.module.is_none() {
+                    // A module rests on its device too.
+                    let modules = self.registry.modules(&changed.id.device).unwrap_or_default();
+                    modules.iter().for_each(|module| self.recheck(&module.identity().id));
+                }
             }
+            // A device's modules are deleted with it, and each is told of.
+            ChangeKind::Deleted => self.recheck(&changed.id),
         }
     }
 
@@ -250,10 +250,15 @@ impl Hub {
         self.events.tell(name, &changed.id, self.clock.wall(), details);
     }
 
-    fn recheck(&self, session: &Seated) {
-        if let Err(revoked) = self.still_holds(session.who()) {
-            session.leave().order(CloseReason::from(revoked));
+    fn recheck(&self, id: &IdentityId) {
+        if let Some(session) = self.sessions.session(id) {
+            session.recheck(&self.policies(), &self.trust.current());
         }
+    }
+
+    fn recheck_all(&self) {
+        let (policies, trust) = (self.policies(), self.trust.current());
+        self.sessions.all().iter().for_each(|session| session.recheck(&policies, &trust));
     }
 }
 

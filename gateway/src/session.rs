@@ -9,11 +9,8 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use portcullis_registry::access::{Access, Right};
-use portcullis_registry::activity::Activity;
 use portcullis_registry::lock::LockToken;
-use portcullis_registry::policy::Policies;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::watch;
 use tokio::time::{sleep_until, timeout};
 
 use crate::admin::Commands;
@@ -28,10 +25,12 @@ use crate::mqtt::topic::{self, PublishTopic, Role};
 use crate::wire::{Wire, WireError};
 use core::{Action, CloseReason, Command, Moment, Opening, Sent, SessionCore};
 use feed::{Fed, Feed};
-use table::{Seat, Taken};
+use standing::Standing;
+use table::Taken;
 
 pub mod core;
 mod feed;
+mod standing;
 pub mod table;
 mod told;
 
@@ -83,18 +82,14 @@ async fn run_device<S>(
     if let Some(takeover) = takeover {
         told::taken_over(hub, &who, peer, takeover);
     }
-    // The identity may have changed between the verdict and the seat; from now on news reaches the seat.
-    if let Err(revoked) = hub.still_holds(&who) {
-        hub.metrics.connection_attempt(CloseReason::from(revoked).label());
-        wire.send(&Packet::ConnAck { session_present: false, code: revoked.connack() });
-        let _ = timeout(hub.config.limits.write_time_max, wire.flush()).await;
-        return;
-    }
-    let Ok(restored) = restore(hub, &who, connect.clean_session).await else {
-        hub.metrics.connection_attempt("internal");
-        wire.send(&Packet::ConnAck { session_present: false, code: ConnectReturnCode::ServerUnavailable });
-        let _ = timeout(hub.config.limits.write_time_max, wire.flush()).await;
-        return;
+    let restored = match admit(hub, &who, connect.clean_session).await {
+        Ok(restored) => restored,
+        Err((outcome, code)) => {
+            hub.metrics.connection_attempt(outcome);
+            wire.send(&Packet::ConnAck { session_present: false, code });
+            let _ = timeout(hub.config.limits.write_time_max, wire.flush()).await;
+            return;
+        }
     };
     let opening = Opening {
         role: Role::Device(who.id().clone()),
@@ -146,8 +141,24 @@ async fn run_service<S>(
     tracing::info!(policy = who.policy(), reason = reason.label(), "service disconnected");
 }
 
-/// The subscriptions to begin with: the stored ones, or none for a clean session, which also ends the stored one
-/// for good ([MQTT-3.1.2-6]).
+/// The subscriptions to begin with, or how the attempt is counted and answered instead. The identity may have changed
+/// between the verdict and the seat, and again while the store was asked; from now on news reaches the seat.
+async fn admit(
+    hub: &Hub,
+    who: &VerifiedIdentity,
+    clean: bool,
+) -> Result<Option<Vec<u8>>, (&'static str, ConnectReturnCode)> {
+    let still_holds = || {
+        let revoked = |revoked: Revoked| (CloseReason::from(revoked).label(), revoked.connack());
+        hub.still_holds(who).map_err(revoked)
+    };
+    still_holds()?;
+    let restored = restore(hub, who, clean).await;
+    still_holds()?;
+    restored.map_err(|_| ("internal", ConnectReturnCode::ServerUnavailable))
+}
+
+/// The stored subscriptions, or none for a clean session, which also ends the stored one for good ([MQTT-3.1.2-6]).
 async fn restore(
     hub: &Hub,
     who: &VerifiedIdentity,
@@ -170,42 +181,6 @@ struct Session<'h, S> {
     /// What a service's commands go through.
     commands: Option<&'h Commands>,
     will: Option<Will>,
-}
-
-/// What the session may go on for, and by which it hears when it may not.
-enum Standing {
-    /// A device's place in the table; it is told through that.
-    Seat(Seat),
-    /// A service's policy, which it watches itself: services have no place in the table.
-    Policy { who: VerifiedService, policies: watch::Receiver<Arc<Policies>> },
-}
-
-impl Standing {
-    /// Where a device's activity is noted; services have none.
-    fn activity(&self) -> Option<&Activity> {
-        match self {
-            Standing::Seat(seat) => Some(seat.who().entry().activity()),
-            Standing::Policy { .. } => None,
-        }
-    }
-
-    /// Waits for the order to leave. Cancel-safe.
-    async fn lost(&mut self, hub: &Hub) -> CloseReason {
-        match self {
-            Standing::Seat(seat) => seat.leave().ordered().await,
-            Standing::Policy { who, policies } => {
-                // Policies are told anew when the clock was set, too.
-                let is_over = || who.expires().is_some_and(|end| hub.clock.wall() >= end);
-                let lost = policies.wait_for(|policies| is_over() || !who.still_holds(policies)).await;
-                match lost {
-                    Ok(policies) if !who.still_holds(&policies) => CloseReason::CredentialChanged,
-                    Ok(_) => CloseReason::TokenExpired,
-                    // Nobody can change policies any more: the hub is gone.
-                    Err(_) => CloseReason::Shutdown,
-                }
-            }
-        }
-    }
 }
 
 impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
@@ -247,7 +222,7 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
         let feeds =
             core.wants_message() || core.wants_event() || core.wants_feedback() || core.wants_admin_event();
         tokio::select! {
-            reason = ordered(&mut self.standing, hub) => self.core.close(reason),
+            reason = self.standing.ordered(hub) => self.core.close(reason),
             packet = self.wire.read(), if core.wants_packet() => self.on_read(packet),
             fed = self.feed.next(&self.core), if feeds => self.on_fed(fed),
             () = sleep_until(self.core.deadline().into()) => self.core.on_timeout(hub.clock.now()),
@@ -255,6 +230,9 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
     }
 
     fn on_read(&mut self, read: Result<Packet, WireError>) {
+        if let Some(reason) = self.standing.revoked() {
+            return self.core.close(reason);
+        }
         let outcome = match read {
             Ok(packet) => {
                 let now = self.hub.clock.now();
@@ -368,7 +346,7 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
         let Some(who) = who else { return };
         let outcome = tokio::select! {
             biased;
-            reason = ordered(&mut self.standing, self.hub) => Err(reason),
+            reason = self.standing.ordered(self.hub) => Err(reason),
             taken = d2c::accept(self.hub, who, incoming) => taken.map_err(|error| match error {
                 d2c::IngestError::Denied(denied) => CloseReason::AccessDenied(denied),
                 d2c::IngestError::Bag(error) => CloseReason::ProtocolViolation(error.to_string()),
@@ -389,7 +367,7 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
         let who = who.clone();
         tokio::select! {
             biased;
-            reason = ordered(&mut self.standing, self.hub) => self.core.close(reason),
+            reason = self.standing.ordered(self.hub) => self.core.close(reason),
             answer = commands.execute(who, command) => {
                 let topic = topic::answer_topic(answer.status, rid, &answer.head);
                 self.core.commanded(packet_id, topic, answer.body);
@@ -429,7 +407,7 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
         }
         tokio::select! {
             biased;
-            reason = ordered(&mut self.standing, self.hub) => Err(reason),
+            reason = self.standing.ordered(self.hub) => Err(reason),
             sent = timeout(self.hub.config.limits.write_time_max, self.wire.flush()) => match sent {
                 Ok(Ok(())) => Ok(()),
                 Ok(Err(_)) => Err(CloseReason::ConnectionLost),
@@ -446,8 +424,11 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
             // On its own, so that a full bus does not keep the seat from a newcomer.
             self.hub.tasks.spawn(publish_will(Arc::clone(self.hub), who.clone(), will));
         }
-        if let Feed::Queue(consumer) = &mut self.feed {
+        if let Feed::Queue(consumer) = &mut self.feed
+            && !reason.is_revocation()
+        {
             // So that the next connection knows a repeat as one, on whatever side of a restart it comes.
+            // A revoked one must go at once, and leaves the same note in passing.
             let _ = timeout(NOTE_TIME_MAX, consumer.note_unanswered()).await;
         }
         // Only a hub that stops says goodbye; anybody else is gone, or must go at once.
@@ -477,39 +458,6 @@ impl<S> Drop for Session<'_, S> {
         if let Some(activity) = self.standing.activity() {
             activity.connection_changed(self.hub.clock.wall());
         }
-    }
-}
-
-impl From<Revoked> for CloseReason {
-    fn from(revoked: Revoked) -> Self {
-        match revoked {
-            Revoked::Deleted => CloseReason::Deleted,
-            Revoked::Disabled => CloseReason::Disabled,
-            Revoked::CredentialChanged => CloseReason::CredentialChanged,
-            Revoked::AccessNarrowed => CloseReason::AccessNarrowed,
-        }
-    }
-}
-
-impl Revoked {
-    /// What a peer hears when it happens while it connects.
-    fn connack(self) -> ConnectReturnCode {
-        match self {
-            Revoked::Deleted | Revoked::Disabled | Revoked::CredentialChanged => {
-                ConnectReturnCode::NotAuthorized
-            }
-            // It is who it says; with its new rights it is welcome.
-            Revoked::AccessNarrowed => ConnectReturnCode::ServerUnavailable,
-        }
-    }
-}
-
-/// The order to leave, whether given to this session or to all.
-async fn ordered(standing: &mut Standing, hub: &Hub) -> CloseReason {
-    tokio::select! {
-        biased;
-        reason = standing.lost(hub) => reason,
-        () = hub.stopping.cancelled() => CloseReason::Shutdown,
     }
 }
 

@@ -37,6 +37,7 @@ mod log_check;
 pub mod openssl;
 pub mod shell;
 pub mod tools;
+pub mod way;
 pub mod x509;
 
 use log_check::LogCheck;
@@ -427,7 +428,7 @@ impl TestClient {
     }
 
     /// Sends CONNECT and hears the answer.
-    async fn connect(mut self, connect: Connect) -> Result<Self, ConnectReturnCode> {
+    pub async fn connect(mut self, connect: Connect) -> Result<Self, ConnectReturnCode> {
         self.send(Packet::Connect(Box::new(connect))).await;
         match self.packet().await {
             Packet::ConnAck { session_present, code: ConnectReturnCode::Accepted } => {

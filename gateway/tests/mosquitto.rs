@@ -1,11 +1,14 @@
 //! mosquitto's command line clients against a hub, as the README shows them.
 
-use std::process::{Command, Output};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
 
 use portcullis::testing::openssl::OpenSsl;
-use portcullis::testing::x509::thumbprints;
-use portcullis::testing::{TestHub, TestIdentity, tools, within};
-use portcullis_registry::identity::AuthenticationSpec;
+use portcullis::testing::shell::Shell;
+use portcullis::testing::x509::{identity, thumbprints};
+use portcullis::testing::{TestHub, TestIdentity, tools, until, within};
+use portcullis_registry::identity::{Authentication, AuthenticationSpec};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 
 #[tokio::test]
 async fn mosquitto_pub_sends_telemetry() {
@@ -101,6 +104,71 @@ async fn mosquitto_pub_proves_itself_with_certificates_made_by_openssl() {
     let output = run(publish).await;
     assert!(String::from_utf8_lossy(&output.stderr).contains("not authorised"), "{output:?}");
     assert!(hub.last_refusal("pump-7").contains("signed by itself"), "{}", hub.last_refusal("pump-7"));
+    hub.stop().await;
+}
+
+/// The commands the README shows for operating over MQTT, for this hub.
+fn commands_of_the_readme(hub: &TestHub) -> Vec<String> {
+    let readme = include_str!("../../README.md");
+    let section = readme.split("## Operating over MQTT").nth(1).unwrap().split("\n## ").next().unwrap();
+    let commands = section.lines().filter_map(|line| line.strip_prefix("    "));
+    let ca = hub.data_dir().join("ca.pem").display().to_string();
+    let here = |line: &str| {
+        line.replace("-p 8883", &format!("-p {}", hub.mqtt.port())).replace("portcullis-data/ca.pem", &ca)
+    };
+    commands.map(here).collect()
+}
+
+#[tokio::test]
+async fn mosquittos_clients_alone_create_list_and_disable_a_device_and_see_its_connection_fall() {
+    let Some(mosquitto) = tools::mosquitto() else { return };
+    let hub = TestHub::start().await;
+    let login = Shell::new(env!("CARGO_BIN_EXE_portcullis"), &hub, "iothubowner").command(&[]);
+    let mut shell = mosquitto.shell(Path::new(env!("CARGO_BIN_EXE_portcullis")));
+    let known = login.as_std().get_envs().filter_map(|(name, value)| Some((name, value?)));
+    shell.envs(known).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut shell = tokio::process::Command::from(shell).spawn().unwrap();
+    let (mut input, output) = (shell.stdin.take().unwrap(), shell.stdout.take().unwrap());
+    let mut lines = BufReader::new(output).lines();
+    let mut told = async |start: &str| {
+        let line = within(lines.next_line()).await.unwrap().expect("a line");
+        assert!(line.starts_with(start), "{line}");
+        line
+    };
+    // However this ends, the shell's input does too, and it takes along what it left running.
+    within(input.write_all(b"trap 'kill $!' EXIT\n")).await.unwrap();
+    let mut commands = commands_of_the_readme(&hub).into_iter();
+    let mut enter = async |count: usize| {
+        for line in commands.by_ref().take(count) {
+            within(input.write_all(format!("{line}\n").as_bytes())).await.unwrap();
+        }
+    };
+
+    // The token, the address, and the reader of events.
+    enter(3).await;
+    until(|| hub.hub.events.listeners() == 1).await;
+    enter(2).await;
+    told("$admin/events/identityCreated/pump-7 {").await;
+    let listed = told("[{").await;
+    assert!(listed.contains(r#""deviceId":"pump-7""#), "{listed}");
+
+    let registered = hub.hub.registry.entry(&identity("pump-7")).unwrap().identity();
+    let Authentication::Sas(keys) = registered.authentication.clone() else { panic!("{registered:?}") };
+    let pump = TestIdentity { id: identity("pump-7"), keys };
+    let mut subscribe = mosquitto.subscriber();
+    self::login(&mut subscribe, &hub, &pump, &hub.token_for(&pump, 3600));
+    subscribe.args(["-t", "devices/pump-7/messages/devicebound/#"]);
+    let device = tokio::spawn(run(subscribe));
+    told("$admin/events/connected/pump-7 {").await;
+    enter(1).await;
+    told("$admin/events/identityUpdated/pump-7 {").await;
+    let fallen = told("$admin/events/disconnected/pump-7 {").await;
+    assert!(fallen.contains(r#""reason":"disabled""#), "{fallen}");
+    let ended = device.await.unwrap();
+    assert!(!ended.status.success(), "{ended:?}");
+    assert_eq!(commands.next(), None);
+    drop(input);
+    within(shell.wait()).await.unwrap();
     hub.stop().await;
 }
 

@@ -1,10 +1,11 @@
 //! What an operator takes away is gone at once: live connections, wills, and what would come later.
 
 use bytes::Bytes;
-use portcullis::testing::{TestClient, TestHub, TestIdentity, will};
+use portcullis::testing::{RawClient, TestClient, TestHub, TestIdentity, will};
 use portcullis_registry::credential::SymmetricKey;
 use portcullis_registry::id::Precondition;
 use portcullis_registry::identity::AuthenticationSpec;
+use serde_json::json;
 
 fn events(identity: &TestIdentity) -> String {
     format!("{}/messages/events/", identity.topic())
@@ -145,5 +146,73 @@ async fn p6_a_change_while_a_connect_is_half_way_is_seen() {
     }
     let precondition = Precondition::AnyVersion;
     hub.hub.registry.delete(&device.id, precondition).await.unwrap();
+    hub.stop().await;
+}
+
+/// A request whose caller is let in and whose body is yet to come.
+async fn half_a_request(hub: &TestHub, method: &str, path: &str, token: &str, body: &str) -> RawClient {
+    let mut client = hub.raw_https().await;
+    let head = format!(
+        "{method} {path}?api-version=2021-04-12 HTTP/1.1\r\nHost: localhost\r\nAuthorization: {token}\r\n\
+         Expect: 100-continue\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    client.send(head.as_bytes()).await;
+    assert!(client.http_head().await.starts_with("HTTP/1.1 100 "));
+    client
+}
+
+#[tokio::test]
+async fn p6_a_request_whose_caller_is_revoked_before_its_body_is_there_does_nothing() {
+    let hub = TestHub::start().await;
+    let mut service = hub.events().await;
+    let device = hub.device("d1").await;
+    let token = hub.token_for(&device, 3600);
+    let path = "/devices/d1/messages/events";
+    let mut of_device = half_a_request(&hub, "POST", path, &token, "late").await;
+    hub.disable(&device).await;
+    of_device.send(b"late").await;
+    assert!(of_device.http_head().await.starts_with("HTTP/1.1 401 "));
+
+    let token = hub.policy_token("registryReadWrite");
+    let mut of_policy = half_a_request(&hub, "PUT", "/devices/d2", &token, "{}").await;
+    let regenerate = "/api/v1/policies/registryReadWrite/regenerate";
+    assert_eq!(hub.rest().call("POST", regenerate, Some(json!({"key": "both"}))).await.0, 200);
+    of_policy.send(b"{}").await;
+    assert!(of_policy.http_head().await.starts_with("HTTP/1.1 401 "));
+    assert_eq!(hub.hub.registry.counts().devices, 1);
+
+    hub.change(&device, |_| {}).await;
+    hub.connect(&device).await.publish_acknowledged(&events(&device), b"in time").await;
+    assert_eq!(service.take_message().await.payload, Bytes::from("in time"));
+    hub.stop().await;
+}
+
+#[tokio::test]
+async fn t619_no_verdict_is_older_than_the_answer_to_the_write_that_changed_it() {
+    let hub = TestHub::start().await;
+    let device = hub.device("d1").await;
+    // Others' writes go on all the while.
+    let writers = (0..8).map(|number| {
+        let hub = &hub;
+        async move {
+            let other = hub.device(&format!("other-{number}")).await;
+            for _ in 0..100 {
+                hub.disable(&other).await;
+                assert!(hub.try_connect(&other).await.is_none());
+                hub.change(&other, |_| {}).await;
+            }
+        }
+    });
+    let switched = async {
+        for _ in 0..50 {
+            hub.disable(&device).await;
+            assert!(hub.try_connect(&device).await.is_none(), "admitted after it was disabled");
+            hub.change(&device, |_| {}).await;
+            let mut client = hub.try_connect(&device).await.expect("refused after it was enabled");
+            client.settle().await;
+        }
+    };
+    tokio::join!(futures_util::future::join_all(writers), switched);
     hub.stop().await;
 }

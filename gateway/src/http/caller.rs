@@ -34,7 +34,9 @@ impl FromRequestParts<Arc<Hub>> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, hub: &Arc<Hub>) -> Result<Self, Problem> {
-        verify(parts, hub).map(Caller).map_err(|fault| refuse(parts, hub, None, fault))
+        let caller = verify(parts, hub).map_err(|fault| refuse(parts, hub, None, fault))?;
+        parts.extensions.insert(Proven::Service(caller.clone()));
+        Ok(Caller(caller))
     }
 }
 
@@ -55,7 +57,26 @@ impl FromRequestParts<Arc<Hub>> for DeviceCaller {
         };
         let caller = verify_device(parts, hub, &id).map_err(|fault| refuse(parts, hub, Some(&id), fault))?;
         caller.entry().activity().seen(hub.clock.wall());
+        parts.extensions.insert(Proven::Device(caller.clone()));
         Ok(DeviceCaller(caller))
+    }
+}
+
+/// What a request has proven before its body is read, to be held against what holds when it is there: a body may take
+/// its time, and a caller revoked meanwhile has no say any more (threats P6).
+#[derive(Clone)]
+enum Proven {
+    Service(VerifiedService),
+    Device(VerifiedIdentity),
+}
+
+impl Proven {
+    fn check(&self, hub: &Hub) -> Result<(), Problem> {
+        let holds = match self {
+            Proven::Service(service) => service.still_holds(&hub.policies()),
+            Proven::Device(device) => hub.still_holds(device).is_ok(),
+        };
+        if holds { Ok(()) } else { Err(Problem::unauthorized("the caller was revoked during the request")) }
     }
 }
 
@@ -67,9 +88,13 @@ impl FromRequest<Arc<Hub>> for Body {
 
     async fn from_request(request: Request, hub: &Arc<Hub>) -> Result<Self, Problem> {
         let time_max: Duration = hub.config.limits.request_time_max;
+        let proven = request.extensions().get::<Proven>().cloned();
         let read = tokio::time::timeout(time_max, Bytes::from_request(request, &()));
         match read.await {
-            Ok(Ok(bytes)) => Ok(Self(bytes)),
+            Ok(Ok(bytes)) => {
+                proven.map_or(Ok(()), |proven| proven.check(hub))?;
+                Ok(Self(bytes))
+            }
             Ok(Err(rejection)) if rejection.status() == 413 => Err(Problem::body_too_large()),
             Ok(Err(rejection)) => Err(Problem::argument_invalid(rejection.to_string())),
             Err(_) => Err(Problem::request_timeout()),

@@ -61,8 +61,8 @@ pub enum Filter {
     Events { device: Option<DeviceId>, modules: Option<Option<ModuleId>> },
     /// What became of cloud-to-device messages, for services only.
     Feedback,
-    /// Answers to commands, for services only.
-    AdminAnswers,
+    /// Answers to commands, for services only: all, or what comes on exactly this topic.
+    AdminAnswers(Option<Box<str>>),
     /// What happens to identities and connections, for services only.
     AdminEvents(EventsWanted),
 }
@@ -133,7 +133,9 @@ fn parse_device_filter(id: &IdentityId, text: &str) -> Option<Filter> {
 /// What a service may hear follows its rights; answers to its own commands it may always hear.
 fn parse_service_filter(rights: Rights, text: &str) -> Option<Filter> {
     let (filter, wanted) = match text {
-        "$admin/res/#" => return Some(Filter::AdminAnswers),
+        "$admin/res/#" => return Some(Filter::AdminAnswers(None)),
+        // mosquitto_rr waits for its answer on one topic.
+        _ if admin::is_answer_topic(text) => return Some(Filter::AdminAnswers(Some(text.into()))),
         FEEDBACK_TOPIC => (Filter::Feedback, Rights::SERVICE_CONNECT),
         _ if text.starts_with('$') => {
             (Filter::AdminEvents(admin::parse_events_wanted(text)?), Rights::REGISTRY_READ)
@@ -202,6 +204,11 @@ impl Filter {
             (None, Some(_)) | (Some(_), None) => false,
         };
         is_device && is_module
+    }
+
+    /// Whether a subscriber with this filter gets the answer to its own command that comes on `topic`.
+    pub fn admits_answer(&self, topic: &str) -> bool {
+        matches!(self, Filter::AdminAnswers(wanted) if wanted.as_deref().is_none_or(|own| own == topic))
     }
 
     /// Whether cloud-to-device messages match it.

@@ -282,7 +282,7 @@ impl SessionCore {
     /// A command is done; `topic` and `payload` are its answer. Whoever has not subscribed to answers gets none.
     pub fn commanded(&mut self, packet_id: Option<u16>, topic: String, payload: Bytes) {
         self.ingested(packet_id);
-        let Some(qos) = self.subscriptions.answers_qos().filter(|_| !self.ending) else { return };
+        let Some(qos) = self.subscriptions.answer_qos(&topic).filter(|_| !self.ending) else { return };
         if self.in_flight.len() >= EVENTS_IN_FLIGHT_MAX {
             self.close(CloseReason::SlowReader);
             return;

@@ -11,12 +11,13 @@ use std::time::{Duration, Instant};
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as Slot;
 use jiff::Timestamp;
-use portcullis_registry::id::{DeviceId, IdentityId};
+use portcullis_registry::id::IdentityId;
+use portcullis_registry::policy::Policies;
 use tokio::sync::Notify;
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 
-use crate::auth::VerifiedIdentity;
+use crate::auth::{Trust, VerifiedIdentity};
 use crate::session::core::CloseReason;
 use hands::Hands;
 
@@ -86,25 +87,30 @@ pub struct Seat {
 #[derive(Debug, Default)]
 pub struct Leave {
     reason: OnceLock<CloseReason>,
-    given: Notify,
+    news: Notify,
 }
 
 impl Leave {
     /// Orders the session to close. The first order stands.
     pub fn order(&self, reason: CloseReason) {
         if self.reason.set(reason).is_ok() {
-            self.given.notify_one();
+            self.news.notify_one();
         }
+    }
+
+    /// The order, if it was given.
+    pub fn given(&self) -> Option<CloseReason> {
+        self.reason.get().cloned()
     }
 
     /// Waits for the order. Cancel-safe; one waiter at a time.
     pub async fn ordered(&self) -> CloseReason {
         loop {
-            if let Some(reason) = self.reason.get() {
-                self.given.notify_one();
-                return reason.clone();
+            if let Some(reason) = self.given() {
+                self.news.notify_one();
+                return reason;
             }
-            self.given.notified().await;
+            self.news.notified().await;
         }
     }
 }
@@ -186,12 +192,6 @@ impl SessionTable {
         self.seats.get(id).map(|seated| Arc::clone(&seated))
     }
 
-    /// The sessions of a device's modules. Walks the whole table: for rare changes of a device only.
-    pub fn modules_of(&self, device: &DeviceId) -> Vec<Arc<Seated>> {
-        let is_module = |id: &IdentityId| id.module.is_some() && id.device == *device;
-        self.seats.iter().filter(|seat| is_module(seat.key())).map(|seat| Arc::clone(&seat)).collect()
-    }
-
     /// Every session now connected.
     pub fn all(&self) -> Vec<Arc<Seated>> {
         self.seats.iter().map(|seat| Arc::clone(&seat)).collect()
@@ -218,6 +218,13 @@ impl Seated {
 
     pub fn leave(&self) -> &Leave {
         &self.leave
+    }
+
+    /// Orders the session to leave unless what it rests on still holds.
+    pub fn recheck(&self, policies: &Policies, trust: &Trust) {
+        if let Err(revoked) = self.who.still_holds(policies, trust) {
+            self.leave.order(CloseReason::from(revoked));
+        }
     }
 
     /// Orders the session to leave if what it rests on has ended.

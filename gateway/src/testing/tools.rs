@@ -48,6 +48,15 @@ impl Mosquitto {
         self.command("mosquitto_sub")
     }
 
+    /// A shell that finds them, and `program` as `portcullis`, by their names.
+    pub fn shell(&self, program: &Path) -> Command {
+        let mut command = self.command("/bin/sh");
+        let own = program.parent().expect("a program is in a directory");
+        let before = std::env::var("PATH").unwrap_or_default();
+        command.env("PATH", format!("{}:{}:{before}", self.programs.display(), own.display()));
+        command
+    }
+
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new(self.programs.join(program));
         if let Some(libraries) = &self.libraries {

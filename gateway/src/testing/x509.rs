@@ -228,7 +228,7 @@ impl TestHub {
         super::RawClient { stream }
     }
 
-    fn server_name(&self) -> rustls_pki_types::ServerName<'static> {
+    pub(super) fn server_name(&self) -> rustls_pki_types::ServerName<'static> {
         self.hub.hosts.primary().to_owned().try_into().expect("a host name")
     }
 

@@ -78,6 +78,15 @@ pub fn answer_topic(status: u16, rid: &str, head: &[(&str, String)]) -> String {
     topic
 }
 
+/// Whether a filter is the whole topic of an answer.
+pub(super) fn is_answer_topic(text: &str) -> bool {
+    let rest = text.strip_prefix("$admin/res/").and_then(|rest| rest.split_once("/?"));
+    let is_status = |status: &str| status.len() == 3 && status.bytes().all(|byte| byte.is_ascii_digit());
+    text.len() <= ANSWER_TOPIC_BYTES_MAX
+        && !text.contains(['+', '#'])
+        && rest.is_some_and(|(status, query)| is_status(status) && super::request_id(query).is_some())
+}
+
 /// The topic of an event.
 pub fn admin_event_topic(name: EventName, id: &IdentityId) -> String {
     match &id.module {
@@ -124,6 +133,9 @@ const ALL: [EventName; 8] = [
     EventName::CredentialRefused,
     EventName::C2dExpired,
 ];
+
+/// The longest topic of an answer one may wait for: a request id and an etag fit into it.
+const ANSWER_TOPIC_BYTES_MAX: usize = 512;
 
 #[cfg(test)]
 mod tests {

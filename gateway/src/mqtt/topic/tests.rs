@@ -125,7 +125,13 @@ fn t601_topics_of_another_are_refused() {
 #[test]
 fn t615_commands_are_for_services_and_nothing_else_is() {
     let command = "$admin/PUT/devices/d1/?$rid=1";
-    let filters = ["$admin/res/#", "$admin/events/#", "$admin/feedback", "$admin/events/connected/d1/#"];
+    let filters = [
+        "$admin/res/#",
+        "$admin/res/200/?$rid=1",
+        "$admin/events/#",
+        "$admin/feedback",
+        "$admin/events/connected/d1/#",
+    ];
     for role in [Role::Device(device("d1")), Role::Device(module("d1", "m1"))] {
         assert!(parse_publish(&role, command).is_err());
         for filter in filters {
@@ -144,9 +150,23 @@ fn t615_commands_are_for_services_and_nothing_else_is() {
     ] {
         assert!(parse_publish(&service, topic).is_err(), "{topic}");
     }
-    for filter in ["$admin", "$admin/#", "$admin/res/+/#", "$admin/res/200/#", "$admin/feedback/#"] {
+    for filter in [
+        "$admin",
+        "$admin/#",
+        "$admin/res/+/#",
+        "$admin/res/200/#",
+        "$admin/res/200/",
+        "$admin/res/200/?$rid=",
+        "$admin/res/200/?$rid=+",
+        "$admin/res/ok/?$rid=1",
+        "$admin/feedback/#",
+    ] {
         assert!(parse_filter(&service, filter).is_err(), "{filter}");
     }
+    let long = format!("$admin/res/200/?$rid=1&etag={}", "x".repeat(512));
+    assert!(parse_filter(&service, &long).is_err());
+    let exact = "$admin/res/200/?$rid=1";
+    assert_eq!(parse_filter(&service, exact), Ok(Filter::AdminAnswers(Some(exact.into()))));
 }
 
 #[test]

@@ -88,7 +88,7 @@ impl CloseReason {
     }
 
     /// Whether the peer lost its right to speak. Nothing it sent counts any more, its Will included (threats P6).
-    pub(super) fn is_revocation(&self) -> bool {
+    pub fn is_revocation(&self) -> bool {
         match self {
             CloseReason::Disabled
             | CloseReason::Deleted

@@ -18,6 +18,6 @@ pub(super) fn to_subscribe(filter: &Filter) -> Option<Right> {
         Filter::C2d | Filter::Inputs | Filter::ModuleAll => Some(Right::C2d),
         Filter::TwinResponses | Filter::TwinDesired => Some(Right::Twin),
         Filter::Methods => Some(Right::Methods),
-        Filter::Events { .. } | Filter::Feedback | Filter::AdminAnswers | Filter::AdminEvents(_) => None,
+        Filter::Events { .. } | Filter::Feedback | Filter::AdminAnswers(_) | Filter::AdminEvents(_) => None,
     }
 }

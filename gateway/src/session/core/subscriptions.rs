@@ -82,9 +82,9 @@ impl Subscriptions {
         self.highest(|filter| *filter == Filter::Feedback)
     }
 
-    /// At which quality answers to commands go out.
-    pub(super) fn answers_qos(&self) -> Option<QoS> {
-        self.highest(|filter| *filter == Filter::AdminAnswers)
+    /// At which quality the answer to a command goes out.
+    pub(super) fn answer_qos(&self, topic: &str) -> Option<QoS> {
+        self.highest(|filter| filter.admits_answer(topic))
     }
 
     /// At which quality an event goes out; without a name and id, at which any would.
@@ -114,7 +114,7 @@ fn code_of(filter: &Filter) -> Option<u8> {
         Filter::TwinResponses => Some(4),
         Filter::TwinDesired => Some(5),
         Filter::Methods => Some(6),
-        Filter::AdminAnswers | Filter::AdminEvents(_) | Filter::Events { .. } | Filter::Feedback => None,
+        Filter::AdminAnswers(_) | Filter::AdminEvents(_) | Filter::Events { .. } | Filter::Feedback => None,
     }
 }
 

@@ -686,10 +686,14 @@ fn a_command_is_acknowledged_once_done_and_answered_if_the_answer_is_wanted() {
         bench.actions()
     };
     assert_eq!(ask(&mut bench, 7), [Action::Send(Packet::PubAck(7))]);
-    bench.exchange(subscribe(1, &[("$admin/res/#", QoS::AtMostOnce)]));
-    let answered = ask(&mut bench, 8);
-    assert_eq!(answered[0], Action::Send(Packet::PubAck(8)));
-    assert!(matches!(&answered[1..], [Action::Send(Packet::Publish(answer))] if answer.payload == "[]"));
+    bench.exchange(subscribe(1, &[("$admin/res/200/?$rid=2", QoS::AtMostOnce)]));
+    assert_eq!(ask(&mut bench, 8), [Action::Send(Packet::PubAck(8))]);
+    for (packet_id, filter) in [(9, "$admin/res/200/?$rid=1"), (10, "$admin/res/#")] {
+        bench.exchange(subscribe(1, &[(filter, QoS::AtMostOnce)]));
+        let answered = ask(&mut bench, packet_id);
+        assert_eq!(answered[0], Action::Send(Packet::PubAck(packet_id)));
+        assert!(matches!(&answered[1..], [Action::Send(Packet::Publish(answer))] if answer.payload == "[]"));
+    }
 }
 
 #[test]
