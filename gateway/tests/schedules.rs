@@ -175,11 +175,7 @@ impl World {
             decoy: &self.decoy,
             leeway: Duration::ZERO,
         };
-        authority.verify(
-            &identity("d1"),
-            Evidence { password: Some(&self.token), certificates: None },
-            now(),
-        )
+        authority.verify(&identity("d1"), Evidence { password: Some(&self.token), certificates: None }, now())
     }
 
     async fn set_status(&self, status: Status) {
@@ -266,7 +262,10 @@ impl World {
         let mut delivered = self.delivered.lock().unwrap();
         let was_delivered = delivered.contains(&number);
         assert!(is_repeat || !was_delivered, "a repeat is told as one");
-        assert!(was_delivered || delivered.iter().all(|earlier| *earlier < number), "first deliveries in order");
+        assert!(
+            was_delivered || delivered.iter().all(|earlier| *earlier < number),
+            "first deliveries in order"
+        );
         assert!(!self.completed.lock().unwrap().contains(&number), "what was completed came again");
         delivered.push(number);
     }
