@@ -117,7 +117,9 @@ async fn in_every_state(method: &str, path: &str) {
     for (at, way, client) in &mut services {
         let heard = client.until_closed().await;
         match at {
-            At::BeforeConnect | At::HalfConnect => assert_eq!(heard, [refused.clone()], "{at:?}"),
+            At::BeforeConnect | At::HalfConnect => {
+                assert_eq!(heard, std::slice::from_ref(&refused), "{at:?}")
+            }
             At::Idle => assert_eq!(heard, [], "{at:?}"),
             // Done before, or not at all.
             At::Commanding => assert!(heard.is_empty() || heard == [Packet::PubAck(1)], "{heard:?}"),
