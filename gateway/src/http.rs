@@ -47,7 +47,7 @@ mod devices;
 mod dialect;
 mod feedback;
 mod health;
-mod json;
+pub(crate) mod json;
 mod messages;
 mod modules;
 mod openapi;

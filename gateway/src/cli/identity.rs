@@ -17,6 +17,7 @@ use crate::cli::rest::Rest;
 
 mod authentication;
 mod device;
+mod import;
 mod module;
 mod pages;
 mod properties;

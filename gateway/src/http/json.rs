@@ -16,7 +16,7 @@ impl<'de> Deserialize<'de> for Strict {
 }
 
 /// A JSON object.
-pub(super) struct StrictObject(pub(super) Map<String, Value>);
+pub(crate) struct StrictObject(pub(crate) Map<String, Value>);
 
 impl<'de> Deserialize<'de> for StrictObject {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
