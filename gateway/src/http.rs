@@ -47,7 +47,6 @@ mod devices;
 mod dialect;
 mod feedback;
 mod health;
-pub(crate) mod json;
 mod messages;
 mod modules;
 mod openapi;

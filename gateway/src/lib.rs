@@ -25,6 +25,7 @@ pub mod feedback;
 pub mod http;
 pub mod hub;
 pub mod identities;
+mod json;
 pub mod listener;
 pub mod metrics;
 pub mod mqtt;

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::rest::Rest;
-use crate::http::json::StrictObject;
+use crate::json::StrictObject;
 
 /// What to import.
 #[derive(Args)]
