@@ -48,7 +48,6 @@ mod devices;
 mod dialect;
 mod feedback;
 mod health;
-mod json;
 mod messages;
 mod modules;
 mod openapi;

@@ -19,6 +19,7 @@ pub mod error;
 pub mod feedback;
 pub mod id;
 pub mod identity;
+pub mod lines;
 pub mod lock;
 pub mod message;
 pub mod policy;

@@ -18,6 +18,7 @@ use crate::cli::rest::Rest;
 mod allowed;
 mod authentication;
 mod device;
+mod import;
 mod module;
 mod pages;
 mod properties;

@@ -135,6 +135,17 @@ impl Rest {
         parse(&answer)
     }
 
+    /// Changes several identities; what the hub says of those it did not change, or not as asked.
+    pub(super) async fn change_many(&self, items: &[Value]) -> Result<Value, Failure> {
+        let (status, answer) = self.exchange(self.request(Method::POST, &["devices"]).json(items)).await?;
+        let name = answer.headers.get(ERROR_HEADER).and_then(|name| name.to_str().ok());
+        // Some are refused: an answer like any other.
+        if status.is_success() || name == Some("BulkRegistryOperationFailure") {
+            return parse(&answer);
+        }
+        Err(refused(status, name, &answer.body))
+    }
+
     /// Sends bytes with headers of their own.
     pub(super) async fn post(&self, path: &[&str], headers: HeaderMap, body: Vec<u8>) -> Result<(), Failure> {
         let request = self.request(Method::POST, path).headers(headers);
@@ -155,6 +166,16 @@ impl Rest {
     }
 
     async fn send(&self, request: RequestBuilder) -> Result<Answer, Failure> {
+        let (status, answer) = self.exchange(request).await?;
+        if status.is_success() {
+            return Ok(answer);
+        }
+        let name = answer.headers.get(ERROR_HEADER).and_then(|name| name.to_str().ok());
+        Err(refused(status, name, &answer.body))
+    }
+
+    /// The answer, be it yes or no.
+    async fn exchange(&self, request: RequestBuilder) -> Result<(StatusCode, Answer), Failure> {
         let mut response = request.send().await.map_err(|error| self.unreachable(&error))?;
         let status = response.status();
         let headers = std::mem::take(response.headers_mut());
@@ -165,11 +186,7 @@ impl Rest {
             }
             body.extend_from_slice(&chunk);
         }
-        if status.is_success() {
-            return Ok(Answer { headers, body });
-        }
-        let name = headers.get(ERROR_HEADER).and_then(|name| name.to_str().ok());
-        Err(refused(status, name, &body))
+        Ok((status, Answer { headers, body }))
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> Failure {

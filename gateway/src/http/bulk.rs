@@ -16,10 +16,10 @@ use utoipa::ToSchema;
 
 use crate::bulk::{Bulk, CHANGES_MAX, Change};
 use crate::http::caller::{Caller, JsonBody};
-use crate::http::json::StrictObject;
 use crate::http::problem::Problem;
 use crate::http::wire::IdentityIn;
 use crate::hub::Hub;
+use crate::json::StrictObject;
 
 /// `POST /devices`.
 pub(super) async fn apply(

@@ -8,6 +8,7 @@ use crate::cli::credential;
 use crate::cli::exit::Failure;
 use crate::cli::identity::allowed::AllowedArg;
 use crate::cli::identity::authentication::AuthenticationArgs;
+use crate::cli::identity::import::ImportArgs;
 use crate::cli::identity::pages::Pages;
 use crate::cli::identity::properties::PropertyArgs;
 use crate::cli::identity::renewal::{self, Renewal, Renewals, Target, renew_one};
@@ -104,6 +105,14 @@ pub(in crate::cli) enum DeviceVerb {
         #[command(flatten)]
         access: Access,
     },
+    /// Do what each line of a file asks for, in their order; one result a line goes to standard output
+    #[command(after_help = IMPORT_EXAMPLES)]
+    Import {
+        #[command(flatten)]
+        import: ImportArgs,
+        #[command(flatten)]
+        access: Access,
+    },
     /// The device's connection string
     #[command(subcommand)]
     ConnectionString(DeviceConnectionStringVerb),
@@ -187,6 +196,7 @@ impl DeviceVerb {
             DeviceVerb::Delete { device, confirmation, access } => {
                 delete(&access, &device.id(), &confirmation).await
             }
+            DeviceVerb::Import { import, access } => import.run(&Rest::new(access.login()?)?).await,
             DeviceVerb::ConnectionString(DeviceConnectionStringVerb::Show { device, credential, access }) => {
                 credential::show_connection_string(
                     &access,
@@ -227,6 +237,13 @@ Examples:
   portcullis device-identity update -d pump-7 --access telemetry    # or all, or none
   portcullis device-identity update -d pump-7 --am x509_thumbprint --ptp 5A:0D:…
   portcullis device-identity update -d pump-7 --pk @primary.key --etag '*'";
+const IMPORT_EXAMPLES: &str = "\
+Examples:
+  portcullis device-identity import --input-file devices.txt > results.txt
+  zcat devices.txt.gz | portcullis device-identity import --input-file -
+
+The file is one an IoT Hub exports: one JSON object a line. Lines that cannot be done are told, the others are done, and
+the exit code is 7.";
 const RENEW_EXAMPLES: &str = "\
 Examples:
   portcullis device-identity renew-key -d pump-7 --kt primary

@@ -7,7 +7,7 @@ use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor}
 use serde_json::{Map, Number, Value};
 
 /// Any JSON value.
-pub(super) struct Strict(pub(super) Value);
+pub(crate) struct Strict(pub(super) Value);
 
 impl<'de> Deserialize<'de> for Strict {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -16,7 +16,7 @@ impl<'de> Deserialize<'de> for Strict {
 }
 
 /// A JSON object.
-pub(super) struct StrictObject(pub(super) Map<String, Value>);
+pub(crate) struct StrictObject(pub(crate) Map<String, Value>);
 
 impl<'de> Deserialize<'de> for StrictObject {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
