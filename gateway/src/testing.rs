@@ -278,22 +278,23 @@ impl TestHub {
     /// Connects an identity; nothing when the hub closes without an answer, as it does to a connection that a newer
     /// one overtakes.
     pub async fn connect_in_a_race(&self, identity: &TestIdentity) -> Option<TestClient> {
-        let mut client = TestClient::over(self.tls_stream().await);
-        client.send_or_lose(Packet::Connect(Box::new(self.connect_packet(identity)))).await;
-        let answer = client.packet_or_end().await?;
-        assert!(matches!(answer, Packet::ConnAck { code: ConnectReturnCode::Accepted, .. }), "{answer:?}");
-        Some(client)
+        self.answer_to(identity).await.map(|answer| answer.expect("the device is admitted"))
     }
 
     /// Connects an identity that may be disabled or overtaken meanwhile: nothing when it is not admitted.
     pub async fn try_connect(&self, identity: &TestIdentity) -> Option<TestClient> {
+        self.answer_to(identity).await.and_then(Result::ok)
+    }
+
+    /// Sends an identity's CONNECT; what it is answered, or nothing when the hub closes without an answer.
+    pub async fn answer_to(&self, identity: &TestIdentity) -> Option<Result<TestClient, ConnectReturnCode>> {
         let mut client = TestClient::over(self.tls_stream().await);
         client.send_or_lose(Packet::Connect(Box::new(self.connect_packet(identity)))).await;
         match client.packet_or_end().await? {
             Packet::ConnAck { session_present, code: ConnectReturnCode::Accepted } => {
-                Some(TestClient { session_present, ..client })
+                Some(Ok(TestClient { session_present, ..client }))
             }
-            Packet::ConnAck { .. } => None,
+            Packet::ConnAck { code, .. } => Some(Err(code)),
             other => panic!("the answer to CONNECT was {other:?}"),
         }
     }
