@@ -29,21 +29,22 @@ pub enum Broken {
     Chain(u64),
 }
 
-/// The latest lines that are wanted, oldest first. Lines further back than the current file and the one before it are
-/// not looked at.
+/// The latest lines that are wanted, oldest first. It looks from the end backwards and no further than it must, and
+/// never beyond the file before the current one.
 pub fn read(directory: &Path, wanted: &Wanted) -> io::Result<Vec<Value>> {
     let mut found = VecDeque::new();
     let mut files = old_files(directory)?;
-    files.drain(..files.len().saturating_sub(1));
     files.push(directory.join(CURRENT));
-    for path in files.into_iter().filter(|path| path.exists()) {
-        for line in BufReader::new(File::open(path)?).lines() {
-            let Ok(line) = serde_json::from_str::<Value>(&line?) else { continue };
-            if wanted.admits(&line) {
-                found.push_back(line);
+    for path in files.iter().rev().take(FILES_READ).filter(|path| path.exists()) {
+        let mut lines = Backwards::open(path)?;
+        while let Some(line) = lines.next()? {
+            let Ok(line) = serde_json::from_slice::<Value>(&line) else { continue };
+            let is_old = line["number"].as_u64().is_some_and(|number| number <= wanted.after);
+            if is_old || found.len() >= wanted.count {
+                return Ok(found.into());
             }
-            if found.len() > wanted.count {
-                found.pop_front();
+            if wanted.admits(&line) {
+                found.push_front(line);
             }
         }
     }
@@ -100,17 +101,16 @@ impl Wanted {
     }
 }
 
-/// Number and text of the last whole line, if there is one.
-pub(super) fn last(directory: &Path) -> io::Result<Option<(u64, String)>> {
+/// Number and bytes of the last whole line, if there is one. One that lacks nothing but its end is whole.
+pub(super) fn last(directory: &Path) -> io::Result<Option<(u64, Vec<u8>)>> {
     let mut files = old_files(directory)?;
     files.push(directory.join(CURRENT));
     for path in files.iter().rev().filter(|path| path.exists()) {
-        let end = end_of(path)?;
-        let whole = end.rsplit_once('\n').map_or("", |(whole, _)| whole);
-        for line in whole.rsplit('\n') {
-            let parsed: Option<Value> = serde_json::from_str(line).ok();
+        let mut lines = Backwards::open(path)?;
+        while let Some(line) = lines.next()? {
+            let parsed: Option<Value> = serde_json::from_slice(&line).ok();
             if let Some(number) = parsed.and_then(|line| line["number"].as_u64()) {
-                return Ok(Some((number, line.to_owned())));
+                return Ok(Some((number, line)));
             }
         }
     }
@@ -123,8 +123,14 @@ pub(super) fn is_cut(directory: &Path) -> io::Result<bool> {
     if !path.exists() {
         return Ok(false);
     }
-    let end = end_of(&path)?;
-    Ok(!end.is_empty() && !end.ends_with('\n'))
+    let mut file = File::open(path)?;
+    if file.metadata()?.len() == 0 {
+        return Ok(false);
+    }
+    file.seek(SeekFrom::End(-1))?;
+    let mut last = [0];
+    file.read_exact(&mut last)?;
+    Ok(last != [b'\n'])
 }
 
 /// The files put aside, oldest first.
@@ -147,16 +153,100 @@ fn is_old(path: &Path) -> bool {
         .is_some_and(|number| number.len() == 20 && number.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-/// The last bytes of a file, enough for several lines.
-fn end_of(path: &Path) -> io::Result<String> {
-    let mut file = File::open(path)?;
-    let length = file.metadata()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(END_BYTES)))?;
-    let mut bytes = Vec::new();
-    file.take(END_BYTES).read_to_end(&mut bytes)?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+/// The lines of a file from the last to the first, without their ends; it holds one block and one line of it.
+struct Backwards {
+    file: File,
+    /// Where in the file `read` begins.
+    position: u64,
+    /// What was read and not handed out yet.
+    read: Vec<u8>,
+}
+
+impl Backwards {
+    fn open(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let position = file.metadata()?.len();
+        let mut lines = Self { file, position, read: Vec::new() };
+        lines.read_block()?;
+        if lines.read.last() == Some(&b'\n') {
+            lines.read.pop();
+        }
+        Ok(lines)
+    }
+
+    fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
+        loop {
+            if let Some(end) = self.read.iter().rposition(|byte| *byte == b'\n') {
+                let line = self.read.split_off(end + 1);
+                self.read.pop();
+                return Ok(Some(line));
+            }
+            if self.position == 0 {
+                let first = std::mem::take(&mut self.read);
+                return Ok(Some(first).filter(|line| !line.is_empty()));
+            }
+            self.read_block()?;
+        }
+    }
+
+    fn read_block(&mut self) -> io::Result<()> {
+        let length = BLOCK_BYTES.min(self.position);
+        self.position -= length;
+        self.file.seek(SeekFrom::Start(self.position))?;
+        let mut block = Vec::with_capacity(length as usize + self.read.len());
+        (&self.file).take(length).read_to_end(&mut block)?;
+        block.append(&mut self.read);
+        self.read = block;
+        Ok(())
+    }
 }
 
 /// The file that is written now.
 pub(super) const CURRENT: &str = "audit.ndjson";
-const END_BYTES: u64 = 64 * 1024;
+const BLOCK_BYTES: u64 = 64 * 1024;
+/// The current one and the one before it.
+const FILES_READ: usize = 2;
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+
+    fn backwards(text: &str) -> Vec<String> {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("lines");
+        fs::write(&path, text).unwrap();
+        let mut lines = Backwards::open(&path).unwrap();
+        let mut found = Vec::new();
+        while let Some(line) = lines.next().unwrap() {
+            found.push(String::from_utf8(line).unwrap());
+        }
+        found
+    }
+
+    #[test]
+    fn lines_come_from_the_last_to_the_first_whatever_their_length() {
+        assert_eq!(backwards(""), [""; 0]);
+        assert_eq!(backwards("a"), ["a"]);
+        assert_eq!(backwards("a\nb\n"), ["b", "a"]);
+        assert_eq!(backwards("a\n\nb"), ["b", "", "a"]);
+        let long = ["x".repeat(200_000), "y".repeat(65_536), "z".to_owned(), "w".repeat(65_535)];
+        let mut expected = long.to_vec();
+        expected.reverse();
+        assert_eq!(backwards(&format!("{}\n", long.join("\n"))), expected);
+    }
+
+    #[test]
+    fn a_line_that_lacks_only_its_end_is_the_last_one() {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join(CURRENT);
+        fs::write(&path, "{\"number\":1}\n{\"number\":2}").unwrap();
+        assert!(is_cut(directory.path()).unwrap());
+        assert_eq!(last(directory.path()).unwrap(), Some((2, b"{\"number\":2}".to_vec())));
+        fs::write(&path, "{\"number\":1}\n{\"number\":2").unwrap();
+        assert_eq!(last(directory.path()).unwrap(), Some((1, b"{\"number\":1}".to_vec())));
+        fs::write(&path, "").unwrap();
+        assert!(!is_cut(directory.path()).unwrap());
+    }
+}

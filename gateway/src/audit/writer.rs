@@ -59,7 +59,7 @@ impl Writer {
             bytes += 1;
         }
         let (next_number, previous) = match last {
-            Some((number, line)) => (number + 1, digest(line.as_bytes())),
+            Some((number, line)) => (number + 1, digest(&line)),
             None => (1, String::new()),
         };
         Ok(Self {
