@@ -3,8 +3,7 @@
 //! Each event has the next number, told or not, so whoever reads too slowly sees the gap. Nothing here waits: an event
 //! with no listener costs an addition, and a listener that lags loses the oldest.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 use portcullis_registry::id::IdentityId;
@@ -16,7 +15,8 @@ use crate::mqtt::topic::EventName;
 /// Where events are told and heard.
 #[derive(Debug)]
 pub struct Events {
-    next: AtomicU64,
+    /// The next number; held while an event is told, so that none overtakes an earlier one.
+    next: Mutex<u64>,
     told: broadcast::Sender<Arc<Event>>,
 }
 
@@ -67,18 +67,20 @@ struct EventOut<'a> {
 
 impl Default for Events {
     fn default() -> Self {
-        Self { next: AtomicU64::new(1), told: broadcast::channel(EVENTS_MAX).0 }
+        Self { next: Mutex::new(1), told: broadcast::channel(EVENTS_MAX).0 }
     }
 }
 
 impl Events {
-    /// Tells everybody who listens.
-    pub fn tell(&self, name: EventName, id: &IdentityId, time: Timestamp, details: Details) {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        if self.listeners() > 0 {
-            let event = Event { number, time, name, id: id.clone(), details };
+    /// Tells everybody who listens, in the order of the numbers; `details` are made only if anybody does.
+    pub fn tell(&self, name: EventName, id: &IdentityId, time: Timestamp, details: impl FnOnce() -> Details) {
+        let details = (self.listeners() > 0).then(details);
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = *next;
+        *next += 1;
+        if let Some(details) = details {
             // Whoever listened may have left meanwhile.
-            let _ = self.told.send(Arc::new(event));
+            let _ = self.told.send(Arc::new(Event { number, time, name, id: id.clone(), details }));
         }
     }
 
@@ -124,7 +126,7 @@ mod tests {
     #[tokio::test]
     async fn events_are_numbered_whether_somebody_listens_or_not() {
         let events = Events::default();
-        let tell = || events.tell(EventName::Connected, &id(), Timestamp::UNIX_EPOCH, Details::default());
+        let tell = || events.tell(EventName::Connected, &id(), Timestamp::UNIX_EPOCH, Details::default);
         tell();
         let mut heard = events.listen();
         tell();
@@ -136,7 +138,7 @@ mod tests {
         let events = Events::default();
         let mut heard = events.listen();
         for _ in 0..EVENTS_MAX + 10 {
-            events.tell(EventName::Connected, &id(), Timestamp::UNIX_EPOCH, Details::default());
+            events.tell(EventName::Connected, &id(), Timestamp::UNIX_EPOCH, Details::default);
         }
         assert!(matches!(heard.recv().await, Err(broadcast::error::RecvError::Lagged(10))));
         assert_eq!(heard.recv().await.unwrap().number, 11);

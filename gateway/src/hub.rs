@@ -230,24 +230,30 @@ impl Hub {
     }
 
     fn tell_change(&self, changed: &Changed) {
-        let etag = || self.registry.entry(&changed.id).map(|entry| entry.identity().etag().to_string());
-        let (name, details) = match &changed.kind {
-            ChangeKind::Created => {
-                (EventName::IdentityCreated, Details { etag: etag(), ..Details::default() })
-            }
-            ChangeKind::Updated => {
-                (EventName::IdentityUpdated, Details { etag: etag(), ..Details::default() })
-            }
+        let name = match changed.kind {
+            ChangeKind::Created => EventName::IdentityCreated,
+            ChangeKind::Updated => EventName::IdentityUpdated,
             ChangeKind::Deleted => {
                 self.connections.forget(&changed.id);
-                (EventName::IdentityDeleted, Details::default())
+                EventName::IdentityDeleted
             }
-            ChangeKind::MessageExpired(message) => {
-                let message_id = Some(message.message_id.clone());
-                (EventName::C2dExpired, Details { message_id, ..Details::default() })
-            }
+            ChangeKind::MessageExpired(_) => EventName::C2dExpired,
         };
-        self.events.tell(name, &changed.id, self.clock.wall(), details);
+        self.events.tell(name, &changed.id, self.clock.wall(), || self.details(changed));
+    }
+
+    fn details(&self, changed: &Changed) -> Details {
+        match &changed.kind {
+            ChangeKind::Created | ChangeKind::Updated => {
+                let entry = self.registry.entry(&changed.id);
+                let etag = entry.map(|entry| entry.identity().etag().to_string());
+                Details { etag, ..Details::default() }
+            }
+            ChangeKind::Deleted => Details::default(),
+            ChangeKind::MessageExpired(message) => {
+                Details { message_id: Some(message.message_id.clone()), ..Details::default() }
+            }
+        }
     }
 
     fn recheck(&self, id: &IdentityId) {

@@ -97,13 +97,12 @@ fn record(hub: &Hub, attempt: Attempt<'_>, id: &IdentityId, fault: &Fault, heari
             hub.refusals.note(id, hub.registry.entry(id).is_some(), refusal);
         }
     }
-    let details = Details {
+    hub.events.tell(EventName::CredentialRefused, id, now, || Details {
         reason: Some(fault.outcome),
         text: Some(fault.reason.clone()),
         peer: Some(attempt.peer.to_string()),
         ..Details::default()
-    };
-    hub.events.tell(EventName::CredentialRefused, id, now, details);
+    });
 }
 
 impl Fault {

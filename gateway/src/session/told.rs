@@ -25,7 +25,7 @@ pub(super) fn connected(hub: &Hub, who: &VerifiedIdentity, peer: SocketAddr, ses
         // Deleted in between: whoever forgets what it leaves may have been here already.
         hub.connections.forget(who.id());
     }
-    hub.events.tell(EventName::Connected, who.id(), now, from(peer));
+    hub.events.tell(EventName::Connected, who.id(), now, || from(peer));
     noted
 }
 
@@ -38,8 +38,11 @@ pub(super) fn ended(hub: &Hub, who: &VerifiedIdentity, noted: Noted, reason: &Cl
 /// A device is gone.
 pub(super) fn disconnected(hub: &Hub, who: &VerifiedIdentity, peer: SocketAddr, reason: &CloseReason) {
     tracing::info!(identity = %who.id(), reason = reason.label(), text = reason.text(), "disconnected");
-    let details = Details { reason: Some(reason.label()), text: reason.text(), ..from(peer) };
-    hub.events.tell(EventName::Disconnected, who.id(), hub.clock.wall(), details);
+    hub.events.tell(EventName::Disconnected, who.id(), hub.clock.wall(), || Details {
+        reason: Some(reason.label()),
+        text: reason.text(),
+        ..from(peer)
+    });
 }
 
 /// A device has taken the seat of a connection of its own; one takeover of many is told, now and then.
@@ -51,8 +54,10 @@ pub(super) fn taken_over(hub: &Hub, who: &VerifiedIdentity, peer: SocketAddr, ta
     hub.connections.flapped(who.id(), now);
     if tell {
         tracing::info!(identity = %who.id(), %peer, text = FLAPPING, "connection flapping");
-        let details = Details { text: Some(FLAPPING.to_owned()), ..from(peer) };
-        hub.events.tell(EventName::ConnectionFlapping, who.id(), now, details);
+        hub.events.tell(EventName::ConnectionFlapping, who.id(), now, || Details {
+            text: Some(FLAPPING.to_owned()),
+            ..from(peer)
+        });
     }
 }
 
