@@ -1,5 +1,5 @@
-//! Cloud to device: the one door to a device's queue, for those who send and for devices that poll it. REST comes
-//! through it, and so will every other face.
+//! Cloud to device: the one door to a device's queue, for those who send and for devices that poll it. REST
+//! and commands over MQTT come through it.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,5 +1,6 @@
 //! The registry's operations as operators may call them: each checks the caller's right, does the one thing, and
-//! leaves a line in the log and, if it changes anything, in the audit record. REST comes through here, and so will every other face.
+//! leaves a line in the log and, if it changes anything, in the audit record. REST and commands over MQTT come through
+//! here.
 
 use std::sync::Arc;
 
