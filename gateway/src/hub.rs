@@ -21,6 +21,7 @@ use crate::config::Config;
 use crate::connections::ConnectionLog;
 use crate::doors::Doors;
 use crate::events::{Details, Events};
+use crate::history::History;
 use crate::metrics::{Metrics, QueueCollector};
 use crate::mqtt::codec::PacketLimits;
 use crate::mqtt::topic::EventName;
@@ -47,6 +48,7 @@ pub struct Hub {
     pub doors: Arc<Doors>,
     pub refusals: RefusalLog,
     pub connections: ConnectionLog,
+    pub history: History,
     /// Failed logins by the identity they claimed.
     pub(crate) failed_identities: Throttle<IdentityId>,
     /// Telemetry that came over HTTPS.
@@ -91,6 +93,7 @@ impl Hub {
             ),
             refusals: RefusalLog::new(limits.refused_identities_max),
             connections: ConnectionLog::default(),
+            history: History::default(),
             clock: Clock::default(),
             hosts,
             tls,

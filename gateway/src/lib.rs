@@ -23,6 +23,7 @@ pub mod d2c;
 pub mod doors;
 pub mod events;
 pub mod feedback;
+pub mod history;
 pub mod http;
 pub mod hub;
 pub mod identities;
