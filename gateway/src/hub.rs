@@ -58,6 +58,8 @@ pub struct Hub {
     pub stopping: CancellationToken,
     /// Every connection's task; a stop waits for them.
     pub tasks: TaskTracker,
+    /// Places for those who look on.
+    pub(crate) watchers: Arc<Semaphore>,
     /// The turn of whoever changes the shared access policies.
     pub(crate) policy_changes: Semaphore,
     policies: watch::Sender<Arc<Policies>>,
@@ -106,6 +108,7 @@ impl Hub {
             metrics,
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
+            watchers: Arc::new(Semaphore::new(limits.watchers_max)),
             policy_changes: Semaphore::new(1),
             policies: watch::Sender::new(Arc::new(policies)),
             decoy: SymmetricKey::generate(),

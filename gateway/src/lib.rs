@@ -42,5 +42,6 @@ pub mod sweeper;
 pub mod testing;
 pub mod throttle;
 pub mod tls;
+pub mod watch;
 pub mod websocket;
 pub mod wire;
