@@ -32,6 +32,7 @@ pub mod listener;
 pub mod logins;
 pub mod metrics;
 pub mod mqtt;
+pub mod overview;
 pub mod policies;
 pub mod query;
 pub mod refusals;

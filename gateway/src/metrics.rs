@@ -287,11 +287,6 @@ impl Metrics {
         self.messages_received.get()
     }
 
-    /// When the server certificate ends, in seconds since 1970.
-    pub fn certificate_expiry(&self) -> i64 {
-        self.certificate_expiry.get_or_create(&Listener { listener: "https" }).get()
-    }
-
     /// How many sessions ended for this reason.
     pub fn disconnects(&self, reason: &'static str) -> u64 {
         self.disconnects.get_or_create(&Reason { reason }).get()

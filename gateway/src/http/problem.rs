@@ -24,6 +24,7 @@ use crate::feedback::FeedbackError;
 use crate::identities::IdentityError;
 use crate::policies::PolicyError;
 use crate::query::QueryError;
+use crate::watch::WatchError;
 
 /// An error in an answer.
 #[derive(Debug, Serialize, ToSchema)]
@@ -243,6 +244,15 @@ impl From<PolicyError> for Problem {
                 )
             },
             PolicyError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<WatchError> for Problem {
+    fn from(error: WatchError) -> Self {
+        match error {
+            WatchError::Forbidden(error) => error.into(),
+            WatchError::TooMany(_) => Self::throttled(error.to_string()),
         }
     }
 }
