@@ -15,6 +15,7 @@ use portcullis_registry::id::{IdentityId, InvalidId};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::audit::AuditError;
 use crate::auth::AuthError;
 use crate::authorities::CaError;
 use crate::bulk::ChangeError;
@@ -244,6 +245,15 @@ impl From<PolicyError> for Problem {
                 )
             },
             PolicyError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<AuditError> for Problem {
+    fn from(error: AuditError) -> Self {
+        match error {
+            AuditError::Forbidden(error) => error.into(),
+            AuditError::Unreadable(_) => Self::internal(error.to_string()),
         }
     }
 }
