@@ -31,6 +31,8 @@ pub enum Operation {
     CreateIdentity,
     UpdateIdentity,
     DeleteIdentity,
+    RevealCredential,
+    SendMessage,
     PurgeQueue,
     CreatePolicy,
     RegeneratePolicy,
