@@ -35,6 +35,8 @@ pub enum Operation {
     CreateIdentity,
     UpdateIdentity,
     DeleteIdentity,
+    RevealCredential,
+    SendMessage,
     PurgeQueue,
     CreatePolicy,
     RegeneratePolicy,

@@ -23,6 +23,7 @@ mod error;
 pub mod hosts;
 mod origin;
 mod proof;
+mod remembered;
 mod trust;
 mod x509;
 
@@ -30,6 +31,7 @@ pub use error::{AuthError, Contrast};
 pub use hosts::HostNames;
 pub use origin::{Face, Origin};
 pub use proof::Proof;
+pub use remembered::RememberedService;
 pub use trust::{Trust, TrustStore};
 pub use x509::X509Error;
 pub(crate) use x509::unix_time;
@@ -337,6 +339,30 @@ impl Authority<'_> {
         })
     }
 
+    /// Decides whether `key` is one of the named policy's.
+    pub fn verify_policy_key(
+        &self,
+        name: &str,
+        key: &SymmetricKey,
+        origin: Origin,
+    ) -> Result<VerifiedService, AuthError> {
+        let policy = self.policies.find(name);
+        // Both keys are always tried, and a name nobody has costs the same.
+        let keys = policy.map_or([self.decoy; 2], |policy| [&policy.keys.primary, &policy.keys.secondary]);
+        let is_own = keys.map(|own| own == key).contains(&true);
+        let policy = policy.ok_or_else(|| AuthError::UnknownPolicy(name.to_owned()))?;
+        if !is_own {
+            return Err(AuthError::WrongPolicyKey(name.to_owned()));
+        }
+        Ok(VerifiedService {
+            policy: policy.name.clone(),
+            rights: policy.rights,
+            key: key.clone(),
+            expires: None,
+            origin,
+        })
+    }
+
     /// The keys of an identity that may prove itself by a token: its own, or a policy's in its place. Neither an
     /// identity of another type nor one of type `none` may, whoever signed the token.
     fn sas_keys<'i>(&self, identity: &'i Identity) -> Result<&'i KeyPair, AuthError> {
@@ -485,4 +511,4 @@ fn wrong_resource(token: &SasToken<'_>, id: &IdentityId) -> AuthError {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -57,10 +57,15 @@ impl Doors {
         self.failed_logins.spend(counted_address(address), now)
     }
 
+    /// Whether as many logins from this address have failed as may, for now.
+    pub fn is_turned_away(&self, address: IpAddr, now: Instant) -> bool {
+        self.failed_logins.is_spent(&counted_address(address), now)
+    }
+
     /// A place for one more anonymous connection, or which bound is reached.
     pub fn admit(self: &Arc<Self>, address: IpAddr, now: Instant) -> Result<Place, Crowded> {
         let address = counted_address(address);
-        if self.failed_logins.is_spent(&address, now) {
+        if self.is_turned_away(address, now) {
             return Err(Crowded::FailedLogins);
         }
         if self.anonymous.fetch_add(1, Ordering::AcqRel) >= self.anonymous_max {

@@ -31,8 +31,6 @@ use tokio_rustls::server::TlsStream;
 use crate::admin::Commands;
 use crate::auth::Face;
 use crate::connection;
-use crate::http::caller::Peer;
-use crate::http::problem::Problem;
 use crate::hub::Hub;
 use crate::listener::Accepted;
 use crate::websocket::WebSocket;
@@ -60,6 +58,8 @@ mod statistics;
 mod websocket;
 mod wire;
 
+pub(crate) use caller::Peer;
+pub(crate) use problem::Problem;
 pub use routes::{Needs, Route, routes};
 
 /// Every route of the HTTPS listener.
@@ -75,7 +75,7 @@ pub fn router(hub: Arc<Hub>) -> Router {
 
 /// What a request has begun is finished, and recorded, even when nobody waits for its answer any more: a client that
 /// goes away in the middle, or takes its own right away, must not leave a change without its line in the record.
-async fn to_the_end(State(hub): State<Arc<Hub>>, request: Request<Body>, next: Next) -> Response {
+pub(crate) async fn to_the_end(State(hub): State<Arc<Hub>>, request: Request<Body>, next: Next) -> Response {
     let answer = hub.tasks.spawn(next.run(request)).await;
     answer.unwrap_or_else(|error| Problem::internal(error.to_string()).into_response())
 }

@@ -21,7 +21,7 @@ use crate::config::{Config, Listen};
 use crate::doors::Doors;
 use crate::hub::Hub;
 use crate::tls::{self, ServerTls};
-use crate::{connection, http, listener, policies, sweeper};
+use crate::{connection, http, listener, policies, portal, sweeper};
 
 /// A hub with its listeners bound and not yet accepting.
 #[derive(Debug)]
@@ -94,6 +94,7 @@ impl Bound {
             let serve = move |hub, accepted| connection::serve(hub, Arc::clone(&commands), accepted);
             hub.tasks.spawn(listener::run(Arc::clone(&hub), listener, doors, serve));
         }
+        let router = portal::in_front_of(&hub, router);
         for listener in https {
             let (router, commands) = (router.clone(), Arc::clone(&commands));
             let serve =

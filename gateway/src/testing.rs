@@ -34,6 +34,7 @@ use crate::websocket::WebSocket;
 use crate::wire::{Wire, WireError};
 
 pub mod browser;
+pub mod chromium;
 mod log_check;
 pub mod openssl;
 pub mod shell;
@@ -341,6 +342,7 @@ impl TestHub {
             http: reqwest::Client::builder()
                 .tls_backend_preconfigured(ClientConfig::clone(&self.client_tls))
                 .no_proxy()
+                .redirect(reqwest::redirect::Policy::none())
                 .resolve(self.hub.hosts.primary(), self.https)
                 .build()
                 .expect("an HTTP client"),

@@ -1,11 +1,11 @@
 //! The portal as somebody in front of a browser has it.
 
 use portcullis::testing::TestHub;
-use portcullis::testing::browser::Browser;
+use portcullis::testing::chromium::Chromium;
 
 #[tokio::test]
 async fn the_browser_tells_what_a_page_does_wrong() {
-    let Some(browser) = Browser::shared() else { return };
+    let Some(browser) = Chromium::shared() else { return };
     let hub = TestHub::start().await;
     let page = browser.page(&hub).await;
     assert_eq!(page.go("/healthz").await, 200);

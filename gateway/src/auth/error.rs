@@ -35,6 +35,8 @@ pub enum AuthError {
     WrongResource { presented: String, wanted: String },
     #[error("no shared access policy {0:?}")]
     UnknownPolicy(String),
+    #[error("the key is neither of shared access policy {0:?}")]
+    WrongPolicyKey(String),
     #[error("token names no shared access policy (skn)")]
     PolicyMissing,
     #[error("user name says policy {claimed:?}, token says {presented:?}")]
@@ -82,6 +84,9 @@ impl AuthError {
             AuthError::WrongHost { presented, expected } => Contrast::new(presented, expected),
             AuthError::WrongResource { presented, wanted } => Contrast::new(presented, wanted),
             AuthError::UnknownPolicy(name) => Contrast::new(name, "a shared access policy of this hub"),
+            AuthError::WrongPolicyKey(_) => {
+                Contrast::new("another key", "the primary or the secondary key of the policy")
+            }
             AuthError::PolicyMissing => Contrast::new("no skn", "the name of a shared access policy as skn"),
             AuthError::PolicyMismatch { claimed, presented } => Contrast::new(presented, claimed),
             AuthError::RightMissing { policy, wanted } => {
@@ -107,6 +112,7 @@ impl AuthError {
             AuthError::UnknownPolicy(_) | AuthError::PolicyMissing | AuthError::PolicyMismatch { .. } => {
                 "unknown_policy"
             }
+            AuthError::WrongPolicyKey(_) => "wrong_key",
             AuthError::RightMissing { .. } => "right_missing",
         }
     }

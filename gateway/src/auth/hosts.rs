@@ -19,6 +19,12 @@ impl HostNames {
         self.names.first().map_or("", String::as_str)
     }
 
+    /// Whether `host` names this hub, at whatever port: what a `Host` header says that came through somebody's port.
+    pub fn contains_name(&self, host: &str) -> bool {
+        let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+        self.names.iter().any(|own| own.eq_ignore_ascii_case(name))
+    }
+
     /// Whether `host` is this hub: `name` or `name:port`, any letter case, nothing else around it.
     pub fn contains(&self, host: &str) -> bool {
         let is_name = |text: &str| self.names.iter().any(|name| name.eq_ignore_ascii_case(text));

@@ -14,6 +14,7 @@ pub struct Origin {
 pub enum Face {
     Rest,
     Mqtt,
+    Portal,
 }
 
 impl Face {
@@ -22,6 +23,7 @@ impl Face {
         match self {
             Face::Rest => "rest",
             Face::Mqtt => "mqtt",
+            Face::Portal => "portal",
         }
     }
 }

@@ -10,6 +10,13 @@ use tempfile::TempDir;
 
 use super::*;
 
+/// The service that has proven to hold a policy's primary key.
+pub(crate) fn service_of(policies: &Policies, name: &str, origin: Origin) -> VerifiedService {
+    let policy = policies.find(name).unwrap();
+    let (rights, key) = (policy.rights, policy.keys.primary.clone());
+    VerifiedService { policy: name.to_owned(), rights, key, expires: None, origin }
+}
+
 /// A hub's registry and policies, with devices `d1`, `d10`, `D1`, `off` (disabled), `x509`, and modules of `d1` and `off`.
 struct World {
     registry: Arc<Registry>,

@@ -9,9 +9,10 @@ use serde_json::Value;
 
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::identity::path;
-use crate::cli::login::{Access, ConnectionString, Login, Secret};
+use crate::cli::login::{Access, Login};
 use crate::cli::output::{TextArgs, scalar};
 use crate::cli::rest::Rest;
+use crate::connection_string::{ConnectionString, Secret};
 
 /// Verbs on connection strings.
 #[derive(Subcommand)]

@@ -118,6 +118,12 @@ limits! {
     request_time_max: Duration as duration = seconds(30), seconds(1), seconds(600);
     /// Pages and the like that look on while devices live, at once.
     watchers_max: usize as count = 100, 1, 10_000;
+    /// People signed in to the portal at once; beyond it the one idle longest is signed out.
+    portal_sessions_max: usize as count = 1_000, 1, 100_000;
+    /// How long somebody stays signed in to the portal without doing anything.
+    portal_idle_time_max: Duration as duration = seconds(3_600), seconds(60), seconds(DAY_SECONDS);
+    /// How long somebody stays signed in to the portal in all.
+    portal_session_time_max: Duration as duration = seconds(12 * 3_600), seconds(60), seconds(30 * DAY_SECONDS);
     /// Modules of one device.
     modules_per_device_max: usize as count = 20, 1, 1_000;
     /// C2D messages that wait for one device or module.
@@ -162,6 +168,10 @@ impl Limits {
                 "telemetry_payload_bytes_max is above packet_bytes_max",
             ),
             (self.c2d_bytes_max > self.output_bytes_max, "c2d_bytes_max is above output_bytes_max"),
+            (
+                self.portal_idle_time_max > self.portal_session_time_max,
+                "portal_idle_time_max is above portal_session_time_max",
+            ),
             (self.c2d_ttl_default > self.c2d_ttl_max, "c2d_ttl_default is above c2d_ttl_max"),
         ];
         contradictions.into_iter().find(|(holds, _)| *holds).map(|(_, what)| what)

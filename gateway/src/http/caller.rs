@@ -21,10 +21,10 @@ use crate::logins::{self, Attempt, Fault, Hearing};
 
 /// Who is at the other end of a request's connection; `http` notes it on every request.
 #[derive(Clone)]
-pub(super) struct Peer {
-    pub(super) address: IpAddr,
+pub(crate) struct Peer {
+    pub(crate) address: IpAddr,
     /// What it showed in the handshake, its own certificate first, whose key it has proven to hold.
-    pub(super) certificates: Option<Arc<[CertificateDer<'static>]>>,
+    pub(crate) certificates: Option<Arc<[CertificateDer<'static>]>>,
 }
 
 /// The verified caller of a request; a request without one is answered 401 before its body is read.

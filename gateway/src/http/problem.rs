@@ -38,7 +38,7 @@ pub(super) struct ProblemOut {
 
 /// An error as a caller sees it, and the reason only the operator sees.
 #[derive(Debug)]
-pub(super) struct Problem {
+pub(crate) struct Problem {
     status: StatusCode,
     name: &'static str,
     text: String,
@@ -51,18 +51,32 @@ impl Problem {
     }
 
     /// 401; which check failed is for the operator alone.
-    pub(super) fn unauthorized(reason: impl Into<String>) -> Self {
+    pub(crate) fn unauthorized(reason: impl Into<String>) -> Self {
         let problem = Self::new(StatusCode::UNAUTHORIZED, "IotHubUnauthorizedAccess", "Unauthorized");
         Self { for_operator: Some(reason.into()), ..problem }
     }
 
+    /// 403; the caller is known, so it may hear what it lacks.
+    pub(crate) fn forbidden(text: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "GenericForbidden", text)
+    }
+
+    /// The same for a caller who has proven itself before it asked: what an operation refuses it is a right it lacks,
+    /// and it may hear which.
+    pub(crate) fn to_known_caller(self) -> Self {
+        match self.status {
+            StatusCode::UNAUTHORIZED => Self::forbidden(self.for_operator()),
+            _ => self,
+        }
+    }
+
     /// 429; why there were too many is for the operator alone.
-    pub(super) fn throttled(reason: impl Into<String>) -> Self {
+    pub(crate) fn throttled(reason: impl Into<String>) -> Self {
         let problem = Self::new(StatusCode::TOO_MANY_REQUESTS, "ThrottlingException", "too many requests");
         Self { for_operator: Some(reason.into()), ..problem }
     }
 
-    pub(super) fn argument_invalid(text: impl Into<String>) -> Self {
+    pub(crate) fn argument_invalid(text: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "ArgumentInvalid", text)
     }
 
@@ -82,21 +96,21 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, "DeserializationError", text)
     }
 
-    pub(super) fn body_too_large() -> Self {
+    pub(crate) fn body_too_large() -> Self {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "MessageTooLarge", "the request body is too large")
     }
 
-    pub(super) fn request_timeout() -> Self {
+    pub(crate) fn request_timeout() -> Self {
         Self::new(StatusCode::REQUEST_TIMEOUT, "RequestTimedOut", "the request body did not arrive in time")
     }
 
     /// 500; what went wrong is for the operator alone.
-    pub(super) fn internal(reason: impl Into<String>) -> Self {
+    pub(crate) fn internal(reason: impl Into<String>) -> Self {
         let problem = Self::new(StatusCode::INTERNAL_SERVER_ERROR, "ServerError", "the hub failed");
         Self { for_operator: Some(reason.into()), ..problem }
     }
 
-    pub(super) fn not_found(text: impl Into<String>) -> Self {
+    pub(crate) fn not_found(text: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "GenericNotFound", text)
     }
 
@@ -118,18 +132,22 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, name, id.to_string())
     }
 
+    pub(crate) fn status(&self) -> StatusCode {
+        self.status
+    }
+
     /// IoT Hub's name of the error.
     pub(super) fn name(&self) -> &'static str {
         self.name
     }
 
     /// What the caller is told.
-    pub(super) fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         &self.text
     }
 
     /// The reason in the operator's words.
-    pub(super) fn for_operator(&self) -> &str {
+    pub(crate) fn for_operator(&self) -> &str {
         self.for_operator.as_deref().unwrap_or(&self.text)
     }
 }

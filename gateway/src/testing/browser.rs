@@ -1,205 +1,120 @@
-//! A browser that tests look at the portal with: Chromium, spoken to over the DevTools protocol.
-//!
-//! It listens on no port: requests and answers go through a pair of pipes, and the browser ends when they close, which
-//! is when the test process ends. One thread reads the pipe and hands each answer to who waits for it and each event to
-//! its page, so pages of tests that run in runtimes of their own share one browser. See [`Page`] for what a test does.
+//! A browser without a screen for the portal's tests: it keeps its cookie, says where its requests come from as
+//! browsers do, and posts a form with what the form's page holds. It runs no scripts.
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::thread;
 
-use serde_json::{Value, json};
-use tokio::sync::oneshot;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::{TestHub, tools, within};
+use super::{RestClient, TestHub, within};
 
-mod page;
-
-pub use page::Page;
-use page::Seen;
-
-/// A running browser.
-#[derive(Debug)]
+/// One browser.
 pub struct Browser {
-    shared: Arc<Shared>,
-    _child: Child,
+    http: RestClient,
+    host: String,
+    /// The session's cookie, as `name=value`.
+    pub cookie: Option<String>,
+    /// The token in the forms of the session.
+    pub csrf: String,
 }
 
-/// What the thread that reads knows too.
-#[derive(Debug)]
-struct Shared {
-    input: Mutex<ChildStdin>,
-    /// The number of the next request.
-    next: AtomicU64,
-    /// Who waits for an answer, by the request's number.
-    waiting: Mutex<HashMap<u64, oneshot::Sender<Answer>>>,
-    /// The open pages by the name of their session.
-    pages: Mutex<HashMap<String, Weak<Seen>>>,
-    /// The last that the browser said to nobody in particular.
-    said: Mutex<String>,
+/// What a browser got.
+#[derive(Clone, Debug)]
+pub struct Page {
+    pub status: u16,
+    pub headers: HashMap<String, String>,
+    pub text: String,
 }
 
-/// The result of a request, or what the browser had against it.
-type Answer = Result<Value, String>;
+impl TestHub {
+    /// A browser in which nobody is signed in.
+    pub fn browser(&self) -> Browser {
+        let http = RestClient { token: None, ..self.rest() };
+        let host = format!("{}:{}", self.hub.hosts.primary(), self.https.port());
+        Browser { http, host, cookie: None, csrf: String::new() }
+    }
+
+    /// A browser in which somebody is signed in with the primary key of a policy.
+    pub async fn signed_in(&self, policy: &str) -> Browser {
+        let mut browser = self.browser();
+        let key = self.hub.policies().find(policy).expect("a policy").keys.primary.to_base64();
+        let page = browser.post("/portal/sign-in", &[("policy", policy), ("key", &key)]).await;
+        assert_eq!((page.status, page.header("location")), (303, "/portal"), "{}", page.text);
+        browser.open("/portal").await;
+        browser
+    }
+}
 
 impl Browser {
-    /// The browser of this test process, started by whoever asks first.
-    /// `None` when the run is offline: the caller's test is left out.
-    pub fn shared() -> Option<&'static Self> {
-        static SHARED: OnceLock<Browser> = OnceLock::new();
-        let chromium = tools::chromium()?;
-        Some(SHARED.get_or_init(|| Self::start(&chromium)))
+    /// Goes to a page, as by its address.
+    pub async fn open(&mut self, path: &str) -> Page {
+        let request = self.http.request("GET", path).header("accept", "text/html");
+        self.send(request.header("sec-fetch-site", "none").header("sec-fetch-mode", "navigate")).await
     }
 
-    fn start(chromium: &tools::Chromium) -> Self {
-        let mut command = Command::new("/bin/sh");
-        command.args(["-c", RUN]).arg(&chromium.program).args(ARGUMENTS);
-        if let Some(libraries) = &chromium.libraries {
-            command.env("LD_LIBRARY_PATH", libraries);
+    /// Has a script of the page fetch something with htmx.
+    pub async fn fetch(&mut self, path: &str) -> Page {
+        let request = self.http.request("GET", path).header("hx-request", "true");
+        self.send(request.header("sec-fetch-site", "same-origin").header("sec-fetch-mode", "cors")).await
+    }
+
+    /// Posts a form of the session's.
+    pub async fn post(&mut self, path: &str, fields: &[(&str, &str)]) -> Page {
+        let csrf = self.csrf.clone();
+        let fields: Vec<_> = fields.iter().copied().chain([("csrf", csrf.as_str())]).collect();
+        self.post_bare(path, &fields).await
+    }
+
+    /// Posts a form that holds nothing but these fields.
+    pub async fn post_bare(&mut self, path: &str, fields: &[(&str, &str)]) -> Page {
+        let request = self.http.request("POST", path).header("origin", format!("https://{}", self.host));
+        let request = request.header("sec-fetch-site", "same-origin");
+        self.send(form(request, fields)).await
+    }
+
+    /// A request with the session's cookie and nothing else.
+    pub fn request(&self, method: &str, path: &str) -> reqwest::RequestBuilder {
+        self.http.request(method, path)
+    }
+
+    /// Sends a request with the cookie and reads what comes; a new cookie and the token of a page's forms are kept.
+    pub async fn send(&mut self, request: reqwest::RequestBuilder) -> Page {
+        let request = match &self.cookie {
+            Some(cookie) => request.header("cookie", cookie),
+            None => request,
+        };
+        let response = within(request.send()).await.expect("an answer");
+        let status = response.status().as_u16();
+        let text = |value: &reqwest::header::HeaderValue| value.to_str().expect("a text").to_owned();
+        let headers: HashMap<_, _> =
+            response.headers().iter().map(|(name, value)| (name.to_string(), text(value))).collect();
+        let text = within(response.text()).await.expect("a text");
+        if let Some(cookie) = headers.get("set-cookie") {
+            let pair = cookie.split(';').next().expect("a cookie");
+            self.cookie = Some(pair.to_owned()).filter(|pair| !pair.ends_with('='));
         }
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().expect("a shell runs");
-        let input = child.stdin.take().expect("a pipe");
-        let output = child.stdout.take().expect("a pipe");
-        let errors = child.stderr.take().expect("a pipe");
-        let shared = Arc::new(Shared {
-            input: Mutex::new(input),
-            next: AtomicU64::new(1),
-            waiting: Mutex::default(),
-            pages: Mutex::default(),
-            said: Mutex::default(),
-        });
-        let (reader, listener) = (Arc::clone(&shared), Arc::clone(&shared));
-        thread::spawn(move || reader.read(output));
-        thread::spawn(move || listener.hear(errors));
-        Self { shared, _child: child }
-    }
-
-    /// A page of its own, with its own cookies, that takes the hub's certificate for good.
-    pub async fn page(&'static self, hub: &TestHub) -> Page {
-        let context = self.call(None, "Target.createBrowserContext", json!({})).await;
-        let context = context["browserContextId"].clone();
-        let about = json!({"url": "about:blank", "browserContextId": context});
-        let target = self.call(None, "Target.createTarget", about).await;
-        let attach = json!({"targetId": target["targetId"], "flatten": true});
-        let session = self.call(None, "Target.attachToTarget", attach).await;
-        let session = session["sessionId"].as_str().expect("a session").to_owned();
-        let seen = Arc::new(Seen::default());
-        lock(&self.shared.pages).insert(session.clone(), Arc::downgrade(&seen));
-        let base = format!("https://{}:{}", hub.hub.hosts.primary(), hub.https.port());
-        Page::open(self, session, base, seen).await
-    }
-
-    /// Sends a request and waits for its answer.
-    ///
-    /// # Panics
-    /// When the browser has something against it.
-    async fn call(&self, session: Option<&str>, method: &str, parameters: Value) -> Value {
-        let answer = self.try_call(session, method, parameters).await;
-        answer.unwrap_or_else(|error| panic!("{method}: {error}"))
-    }
-
-    async fn try_call(&self, session: Option<&str>, method: &str, parameters: Value) -> Answer {
-        let (sender, answer) = oneshot::channel();
-        self.shared.send(session, method, parameters, Some(sender));
-        within(answer).await.unwrap_or_else(|_| panic!("the browser ended: {}", lock(&self.shared.said)))
-    }
-
-    /// Closes a page that nobody holds any more.
-    fn forget(&self, session: &str) {
-        lock(&self.shared.pages).remove(session);
-        self.shared.send(Some(session), "Page.close", json!({}), None);
+        if let Some((_, rest)) = text.split_once(r#"name="csrf" value=""#) {
+            self.csrf = rest.split('"').next().unwrap_or_default().to_owned();
+        }
+        Page { status, headers, text }
     }
 }
 
-impl Shared {
-    /// Sends a request; its answer goes to `waiting` if anybody waits for it.
-    fn send(
-        &self,
-        session: Option<&str>,
-        method: &str,
-        parameters: Value,
-        waiting: Option<oneshot::Sender<Answer>>,
-    ) {
-        let id = self.next.fetch_add(1, Ordering::Relaxed);
-        if let Some(waiting) = waiting {
-            lock(&self.waiting).insert(id, waiting);
-        }
-        let mut request = json!({"id": id, "method": method, "params": parameters});
-        if let Some(session) = session {
-            request["sessionId"] = session.into();
-        }
-        let mut bytes = request.to_string().into_bytes();
-        bytes.push(0);
-        // A browser that is gone shows in the answer, which then never comes.
-        let _ = lock(&self.input).write_all(&bytes);
+impl Page {
+    /// A header, or nothing.
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", String::as_str)
     }
 
-    fn read(&self, output: ChildStdout) {
-        let mut output = BufReader::new(output);
-        let mut message = Vec::new();
-        while output.read_until(0, &mut message).is_ok_and(|count| count > 0) {
-            message.pop();
-            let parsed: Value = serde_json::from_slice(&message).expect("the browser speaks JSON");
-            self.take(parsed);
-            message.clear();
-        }
-        lock(&self.waiting).clear();
-    }
-
-    fn take(&self, mut message: Value) {
-        if let Some(id) = message["id"].as_u64() {
-            let answer = match message.get("error") {
-                Some(error) => Err(error["message"].as_str().unwrap_or("an error").to_owned()),
-                None => Ok(message["result"].take()),
-            };
-            if let Some(waiting) = lock(&self.waiting).remove(&id) {
-                let _ = waiting.send(answer);
-            }
-            return;
-        }
-        let session = message["sessionId"].as_str().unwrap_or_default();
-        let page = lock(&self.pages).get(session).and_then(Weak::upgrade);
-        if let (Some(page), Some(method)) = (page, message["method"].as_str()) {
-            page.take(method, &message["params"]);
-            if method == "Page.javascriptDialogOpening" {
-                // The page stands still until it is closed.
-                self.send(Some(session), "Page.handleJavaScriptDialog", json!({"accept": false}), None);
-            }
-        }
-    }
-
-    fn hear(&self, mut errors: ChildStderr) {
-        let mut part = [0; 4096];
-        while let Ok(count @ 1..) = errors.read(&mut part) {
-            *lock(&self.said) = String::from_utf8_lossy(&part[..count]).into_owned();
-        }
+    /// Whether the page says this, as text.
+    pub fn says(&self, text: &str) -> bool {
+        self.text.contains(text)
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+/// A request with a form as its body.
+pub fn form(request: reqwest::RequestBuilder, fields: &[(&str, &str)]) -> reqwest::RequestBuilder {
+    let encoded = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+    let pairs = fields.iter().map(|(name, value)| format!("{}={}", encoded(name), encoded(value)));
+    let body = pairs.collect::<Vec<_>>().join("&");
+    request.header("content-type", "application/x-www-form-urlencoded").body(body)
 }
-
-/// Runs the browser in a directory that goes when it ends; it finds its pipes at the descriptors 3 and 4.
-const RUN: &str = r#"
-    home=$(mktemp -d)
-    HOME="$home" "$0" "$@" --user-data-dir="$home" 3<&0 4>&1 0</dev/null 1>&2
-    rm -rf "$home"
-"#;
-/// No sandbox, since it must run as any user and shows nothing but pages of the hub under test; no host but this one.
-const ARGUMENTS: [&str; 10] = [
-    "--headless=new",
-    "--remote-debugging-pipe",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--disable-background-networking",
-    "--hide-scrollbars",
-    "--no-first-run",
-    "--no-proxy-server",
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost",
-];

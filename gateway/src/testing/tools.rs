@@ -108,7 +108,7 @@ pub fn mosquitto() -> Option<Mosquitto> {
 
 /// Chromium without a window, ready to run.
 #[derive(Clone, Debug)]
-pub struct Chromium {
+pub struct ChromiumTool {
     pub program: PathBuf,
     /// Where libraries are that the system lacks; a value for `LD_LIBRARY_PATH`.
     pub libraries: Option<OsString>,
@@ -119,11 +119,11 @@ pub struct Chromium {
 ///
 /// # Panics
 /// When it cannot be had; the message says what to install.
-pub fn chromium() -> Option<Chromium> {
+pub fn chromium() -> Option<ChromiumTool> {
     obtain(|tools| {
         for name in ["chromium-headless-shell", "chromium"] {
             if let Some(programs) = on_path(name) {
-                return Ok(Chromium { program: programs.join(name), libraries: None });
+                return Ok(ChromiumTool { program: programs.join(name), libraries: None });
             }
         }
         chromium_of_the_distribution(tools)
@@ -253,14 +253,14 @@ fn mosquitto_of_the_distribution(tools: &Path) -> Result<Mosquitto> {
     Ok(Mosquitto { programs: unpacked.join("usr/bin"), libraries })
 }
 
-fn chromium_of_the_distribution(tools: &Path) -> Result<Chromium> {
+fn chromium_of_the_distribution(tools: &Path) -> Result<ChromiumTool> {
     let advice = "install Chromium so that chromium is on PATH (Debian: chromium)";
     let unpacked = of_the_distribution(tools, "chromium-headless-shell", advice)?;
     // PulseAudio keeps a library of its own below the others; which of them the system has already nobody knows.
     let directories = fs::read_dir(unpacked.join("usr/lib"))?.flatten().map(|entry| entry.path());
     let directories = directories.flat_map(|path| [path.join("pulseaudio"), path]);
     let libraries = Some(env::join_paths(directories)?);
-    Ok(Chromium { program: unpacked.join("usr/lib/chromium/chromium-headless-shell"), libraries })
+    Ok(ChromiumTool { program: unpacked.join("usr/lib/chromium/chromium-headless-shell"), libraries })
 }
 
 /// Downloads a Debian package and what it needs that the system lacks, and unpacks them: no root, no installation.

@@ -12,13 +12,13 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::{Answer, Browser, lock};
+use super::{Answer, Chromium, lock};
 use crate::testing::{tools, within};
 
 /// One page, with its own cookies; the clipboard is shared by all.
 #[derive(Debug)]
 pub struct Page {
-    browser: &'static Browser,
+    browser: &'static Chromium,
     session: String,
     /// Scheme, host and port of the hub.
     base: String,
@@ -73,7 +73,7 @@ impl Seen {
 
 impl Page {
     pub(super) async fn open(
-        browser: &'static Browser,
+        browser: &'static Chromium,
         session: String,
         base: String,
         seen: Arc<Seen>,

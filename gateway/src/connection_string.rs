@@ -1,0 +1,197 @@
+//! Connection strings: what a program needs to know to speak to a hub, in one line that every SDK reads.
+
+use std::fmt;
+
+use portcullis_registry::credential::{InvalidKey, SymmetricKey};
+use portcullis_registry::id::{DeviceId, InvalidId, ModuleId};
+
+/// One connection string.
+///
+/// Source: IoT Hub, "Understand different connection strings in Azure IoT Hub". Key names are case-sensitive, the
+/// first `=` of a pair separates, unknown keys are refused as the Python SDK refuses them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ConnectionString {
+    /// As written: a name, or `name:port`.
+    pub(crate) host: String,
+    pub(crate) device: Option<DeviceId>,
+    pub(crate) module: Option<ModuleId>,
+    pub(crate) secret: Secret,
+}
+
+/// What proves the bearer of a connection string.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Secret {
+    /// A key: of the shared access policy named, else of the identity itself.
+    Key { policy: Option<String>, key: SymmetricKey },
+    /// A client certificate, kept elsewhere.
+    X509,
+}
+
+/// Why a text is no connection string. It never holds a value of the text.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum InvalidConnectionString {
+    #[error("part {0} is not Key=Value (no `;` may stand at the end)")]
+    NotAPair(usize),
+    #[error("key {0:?} is unknown")]
+    UnknownKey(String),
+    #[error("{0} is not supported here")]
+    Unsupported(&'static str),
+    #[error("{0} is given twice")]
+    Duplicate(&'static str),
+    #[error("{0} is missing")]
+    Missing(&'static str),
+    #[error("{0} is empty")]
+    Empty(&'static str),
+    #[error("HostName is not a host name")]
+    Host,
+    #[error("x509 is true or absent, and there is no key beside it")]
+    X509,
+    #[error("ModuleId needs a DeviceId")]
+    ModuleWithoutDevice,
+    #[error("{0}: {1}")]
+    Id(&'static str, InvalidId),
+    #[error("SharedAccessKey: {0}")]
+    Key(InvalidKey),
+}
+
+impl ConnectionString {
+    pub(crate) fn parse(text: &str) -> Result<Self, InvalidConnectionString> {
+        let mut values: [Option<&str>; KEYS.len()] = [None; KEYS.len()];
+        for (place, pair) in text.trim().split(';').enumerate() {
+            let (key, value) = pair.split_once('=').ok_or(InvalidConnectionString::NotAPair(place + 1))?;
+            let found = KEYS.iter().position(|known| *known == key);
+            let index = found.ok_or_else(|| InvalidConnectionString::UnknownKey(shown(key)))?;
+            if value.is_empty() {
+                return Err(InvalidConnectionString::Empty(KEYS[index]));
+            }
+            if values[index].replace(value).is_some() {
+                return Err(InvalidConnectionString::Duplicate(KEYS[index]));
+            }
+        }
+        let [host, device, module, policy, key, x509, signature, gateway] = values;
+        if signature.is_some() {
+            return Err(InvalidConnectionString::Unsupported("SharedAccessSignature"));
+        }
+        if gateway.is_some() {
+            return Err(InvalidConnectionString::Unsupported("GatewayHostName"));
+        }
+        let host = host.ok_or(InvalidConnectionString::Missing("HostName"))?;
+        split_port(host).ok_or(InvalidConnectionString::Host)?;
+        let device = device.map(DeviceId::parse).transpose();
+        let module = module.map(ModuleId::parse).transpose();
+        let device = device.map_err(|error| InvalidConnectionString::Id("DeviceId", error))?;
+        let module = module.map_err(|error| InvalidConnectionString::Id("ModuleId", error))?;
+        if module.is_some() && device.is_none() {
+            return Err(InvalidConnectionString::ModuleWithoutDevice);
+        }
+        let secret = match (x509, key) {
+            (Some("true"), None) if policy.is_none() => Secret::X509,
+            (Some(_), _) => return Err(InvalidConnectionString::X509),
+            (None, None) => return Err(InvalidConnectionString::Missing("SharedAccessKey")),
+            (None, Some(key)) => {
+                let key = SymmetricKey::parse_base64(key).map_err(InvalidConnectionString::Key)?;
+                Secret::Key { policy: policy.map(str::to_owned), key }
+            }
+        };
+        Ok(Self { host: host.to_owned(), device, module, secret })
+    }
+}
+
+/// Exactly the spellings and the order the SDKs know, and no `;` at the end.
+impl fmt::Display for ConnectionString {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HostName={}", self.host)?;
+        if let Some(device) = &self.device {
+            write!(f, ";DeviceId={device}")?;
+        }
+        if let Some(module) = &self.module {
+            write!(f, ";ModuleId={module}")?;
+        }
+        match &self.secret {
+            Secret::Key { policy, key } => {
+                if let Some(policy) = policy {
+                    write!(f, ";SharedAccessKeyName={policy}")?;
+                }
+                write!(f, ";SharedAccessKey={}", key.to_base64().as_str())
+            }
+            Secret::X509 => f.write_str(";x509=true"),
+        }
+    }
+}
+
+/// `name`, or `name:port`.
+pub(crate) fn split_port(host: &str) -> Option<(&str, Option<u16>)> {
+    let (name, port) = match host.split_once(':') {
+        None => (host, None),
+        Some((name, port)) => (name, Some(port.parse().ok().filter(|port| *port != 0)?)),
+    };
+    let good =
+        !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
+    good.then_some((name, port))
+}
+
+/// An unknown key as far as it may be shown: it could be a piece of a broken secret.
+fn shown(key: &str) -> String {
+    key.chars().take(24).collect()
+}
+
+/// In the order in which they are taken apart after parsing.
+const KEYS: [&str; 8] = [
+    "HostName",
+    "DeviceId",
+    "ModuleId",
+    "SharedAccessKeyName",
+    "SharedAccessKey",
+    "x509",
+    "SharedAccessSignature",
+    "GatewayHostName",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+
+    #[test]
+    fn connection_strings_come_back_as_they_were() {
+        for text in [
+            format!("HostName=hub.example.test;DeviceId=pump-7;SharedAccessKey={KEY}"),
+            format!("HostName=hub.example.test;DeviceId=pump-7;ModuleId=mod1;SharedAccessKey={KEY}"),
+            "HostName=hub.example.test;DeviceId=pump-7;x509=true".into(),
+            format!(
+                "HostName=hub.example.test;DeviceId=a=b;SharedAccessKeyName=device;SharedAccessKey={KEY}"
+            ),
+            format!("HostName=hub.example.test:8443;SharedAccessKeyName=iothubowner;SharedAccessKey={KEY}"),
+        ] {
+            assert_eq!(ConnectionString::parse(&text).unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_connection_string_is_read_strictly() {
+        let owner = format!("SharedAccessKeyName=iothubowner;SharedAccessKey={KEY}");
+        let parse = |text: String| ConnectionString::parse(&text).unwrap_err();
+        use InvalidConnectionString as Bad;
+        assert_eq!(parse(owner.clone()), Bad::Missing("HostName"));
+        assert_eq!(parse(format!("HostName=h;{owner};")), Bad::NotAPair(4));
+        assert_eq!(parse(format!("hostname=h;{owner}")), Bad::UnknownKey("hostname".into()));
+        assert_eq!(parse(format!("HostName=h;HostName=h;{owner}")), Bad::Duplicate("HostName"));
+        assert_eq!(parse(format!("HostName=h;DeviceId=;{owner}")), Bad::Empty("DeviceId"));
+        assert_eq!(parse(format!("HostName=h/x;{owner}")), Bad::Host);
+        assert_eq!(parse(format!("HostName=h:0;{owner}")), Bad::Host);
+        assert_eq!(parse(format!("HostName=h;ModuleId=m;{owner}")), Bad::ModuleWithoutDevice);
+        assert_eq!(parse("HostName=h;DeviceId=d".into()), Bad::Missing("SharedAccessKey"));
+        assert_eq!(parse("HostName=h;DeviceId=d;x509=false".into()), Bad::X509);
+        assert_eq!(parse(format!("HostName=h;DeviceId=d;x509=true;SharedAccessKey={KEY}")), Bad::X509);
+        assert_eq!(parse("HostName=h;SharedAccessKey=AA".into()), Bad::Key(InvalidKey::Encoding));
+        assert_eq!(parse(String::new()), Bad::NotAPair(1));
+    }
+
+    #[test]
+    fn no_key_is_in_debug_output() {
+        let text = format!("HostName=h;SharedAccessKeyName=p;SharedAccessKey={KEY}");
+        let parsed = ConnectionString::parse(&text).unwrap();
+        assert!(!format!("{parsed:?}").contains(KEY));
+    }
+}

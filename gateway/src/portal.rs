@@ -1,0 +1,62 @@
+//! The portal: the hub's face for people with a browser, at `/portal` on the HTTPS port.
+//!
+//! A leaf, as `http` is: it translates pages and forms into the operations of `identities`, `bulk`, `c2d` and their kin,
+//! and their results back; statuses are `http::problem`'s. `guard` stands in front of every route of `routes`, which
+//! also says how to add one; `layout` is the frame of every page. Pages are written with maud, which escapes whatever
+//! it is given. They hold no inline script and no inline style, and read without any script at all.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::http::{Method, header};
+use axum::middleware::{Next, from_fn, from_fn_with_state, map_response};
+use axum::response::{IntoResponse, Response};
+
+use crate::http;
+use crate::hub::Hub;
+use session::Sessions;
+
+mod answer;
+mod assets;
+mod csrf;
+mod fields;
+mod guard;
+mod home;
+mod layout;
+mod login;
+mod paths;
+mod routes;
+mod session;
+mod visit;
+
+pub use routes::{Needs, Route, routes};
+
+/// What every page of one hub's portal rests on.
+#[derive(Debug)]
+pub struct Portal {
+    hub: Arc<Hub>,
+    sessions: Sessions,
+}
+
+/// The portal, and `rest` behind it for whatever is not the portal's.
+pub fn in_front_of(hub: &Arc<Hub>, rest: Router) -> Router {
+    let portal = Arc::new(Portal { hub: Arc::clone(hub), sessions: Sessions::new(&hub.config.limits) });
+    routes::router(&portal)
+        .layer(from_fn_with_state(Arc::clone(hub), http::to_the_end))
+        .layer(map_response(answer::armoured))
+        .fallback_service(rest)
+        .layer(from_fn(lead_browsers))
+}
+
+/// A browser that asks for nothing in particular is led to the portal; programs are answered as ever.
+async fn lead_browsers(request: Request, next: Next) -> Response {
+    let accepted = request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    let is_browser = accepted.is_some_and(|kinds| kinds.contains("text/html"));
+    match request.uri().path() {
+        "/" | "/portal/" if is_browser && request.method() == Method::GET => {
+            answer::armoured(answer::see_other(paths::HOME)).await
+        }
+        _ => next.run(request).await.into_response(),
+    }
+}

@@ -1,0 +1,80 @@
+//! What the portal answers with: pages, redirections and refusals, and the headers that every one of them carries.
+
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use maud::Markup;
+
+use crate::http::Problem;
+
+/// What a handler gives.
+pub(super) type Answer = Result<Response, Refused>;
+
+/// A page or a piece of one.
+#[derive(Debug)]
+pub(super) struct Html(pub(super) Markup);
+
+impl IntoResponse for Html {
+    fn into_response(self) -> Response {
+        let kind = HeaderValue::from_static("text/html; charset=utf-8");
+        ([(header::CONTENT_TYPE, kind)], self.0.into_string()).into_response()
+    }
+}
+
+/// A request that is not done. The caller is somebody known, so it may hear why; `guard` makes a page of it.
+#[derive(Debug)]
+pub(super) struct Refused(pub(super) Problem);
+
+/// What a refusal tells, for `guard` to make a page of.
+#[derive(Clone, Debug)]
+pub(super) struct Told(pub(super) String);
+
+impl<E: Into<Problem>> From<E> for Refused {
+    fn from(error: E) -> Self {
+        Self(error.into().to_known_caller())
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        let Self(problem) = self;
+        if problem.status().is_server_error() {
+            tracing::error!(reason = problem.for_operator(), "a page of the portal failed");
+        }
+        let mut response = problem.status().into_response();
+        response.extensions_mut().insert(Told(problem.text().to_owned()));
+        response
+    }
+}
+
+/// After a form was posted: go on there, with GET.
+pub(super) fn see_other(path: &str) -> Response {
+    match HeaderValue::from_str(path) {
+        Ok(path) => (StatusCode::SEE_OTHER, [(header::LOCATION, path)]).into_response(),
+        Err(error) => Refused(Problem::internal(error.to_string())).into_response(),
+    }
+}
+
+/// Gives an answer the headers that hold a browser to what the portal means to do, and no more.
+pub(super) async fn armoured(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    for (name, value) in ARMOUR {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    // Assets are named by their content; a page may show what the next user of this browser must not see.
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+const ARMOUR: [(HeaderName, &str); 6] = [
+    (
+        header::CONTENT_SECURITY_POLICY,
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
+         form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
+    ),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::REFERRER_POLICY, "no-referrer"),
+    // What frame-ancestors says, for who does not know it.
+    (header::X_FRAME_OPTIONS, "DENY"),
+    (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+    (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+];

@@ -1,0 +1,82 @@
+//! The portal's own files: its style, its script, and htmx, all in the program and each under a name that tells its
+//! content, so that a browser may keep it for ever.
+
+use std::sync::LazyLock;
+
+use axum::extract::Path;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use sha2::{Digest, Sha256};
+
+use super::answer::Answer;
+use crate::http::Problem;
+
+/// One file.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Asset {
+    Style,
+    Script,
+    Htmx,
+    Icon,
+}
+
+impl Asset {
+    const ALL: [Asset; 4] = [Asset::Style, Asset::Script, Asset::Htmx, Asset::Icon];
+
+    /// Where it is served.
+    pub(super) fn path(self) -> &'static str {
+        &PATHS[self as usize]
+    }
+
+    fn kind(self) -> &'static str {
+        match self {
+            Asset::Style => "text/css; charset=utf-8",
+            Asset::Script | Asset::Htmx => "text/javascript; charset=utf-8",
+            Asset::Icon => "image/svg+xml",
+        }
+    }
+
+    fn name(self) -> (&'static str, &'static str) {
+        match self {
+            Asset::Style => ("portal", "css"),
+            Asset::Script => ("portal", "js"),
+            Asset::Htmx => ("htmx", "js"),
+            Asset::Icon => ("icon", "svg"),
+        }
+    }
+
+    fn bytes(self) -> &'static [u8] {
+        match self {
+            Asset::Style => include_bytes!("../../assets/portal/portal.css"),
+            Asset::Script => include_bytes!("../../assets/portal/portal.js"),
+            Asset::Htmx => include_bytes!("../../assets/portal/htmx.min.js"),
+            Asset::Icon => include_bytes!("../../assets/portal/icon.svg"),
+        }
+    }
+}
+
+/// `GET /portal/assets/{file}`.
+pub(super) async fn show(Path(file): Path<String>) -> Answer {
+    let is_asked = |asset: &Asset| asset.path().strip_prefix(DIRECTORY) == Some(&*file);
+    let found = Asset::ALL.into_iter().find(is_asked);
+    let asset = found.ok_or_else(|| Problem::not_found("there is no such file"))?;
+    Ok(answer(asset))
+}
+
+fn answer(asset: Asset) -> Response {
+    let head = [
+        (header::CONTENT_TYPE, asset.kind()),
+        (header::CACHE_CONTROL, "public, max-age=31536000, immutable"),
+    ];
+    (head, asset.bytes()).into_response()
+}
+
+static PATHS: LazyLock<[String; Asset::ALL.len()]> = LazyLock::new(|| {
+    Asset::ALL.map(|asset| {
+        let (name, ending) = asset.name();
+        let digest = Sha256::digest(asset.bytes());
+        let digest: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        format!("{DIRECTORY}{name}-{digest}.{ending}")
+    })
+});
+const DIRECTORY: &str = "/portal/assets/";

@@ -1,0 +1,66 @@
+//! What a form or a query says, as it was sent: names may come more than once, for a list of boxes that are ticked.
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+
+use super::answer::Refused;
+use crate::http::Problem;
+
+/// The fields of a posted form; `guard` has read them and found that the form is this session's.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Fields(Vec<(String, String)>);
+
+/// What the query of a request says.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Query(pub(super) Fields);
+
+impl Fields {
+    pub(super) fn parse(text: &[u8]) -> Self {
+        Self(
+            form_urlencoded::parse(text)
+                .take(FIELDS_MAX)
+                .map(|(name, value)| (name.into(), value.into()))
+                .collect(),
+        )
+    }
+
+    /// The first value of that name; absent and empty are the same.
+    pub(super) fn text(&self, name: &str) -> Option<&str> {
+        self.all(name).next().filter(|value| !value.is_empty())
+    }
+
+    /// The first value of that name, without the blanks around it that pasting brings.
+    pub(super) fn trimmed(&self, name: &str) -> Option<&str> {
+        self.text(name).map(str::trim).filter(|value| !value.is_empty())
+    }
+
+    /// Whether a box of that name is ticked.
+    pub(super) fn is_ticked(&self, name: &str) -> bool {
+        self.text(name).is_some()
+    }
+
+    /// Every value of that name.
+    pub(super) fn all<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(own, _)| own == name).map(|(_, value)| value.as_str())
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Fields {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refused> {
+        let fields = parts.extensions.get::<Self>().cloned();
+        fields.ok_or_else(|| Refused(Problem::internal("a form came past the guard")))
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Query {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refused> {
+        Ok(Self(Fields::parse(parts.uri.query().unwrap_or_default().as_bytes())))
+    }
+}
+
+/// More than any form here has, with every device of a page ticked.
+const FIELDS_MAX: usize = 1_000;

@@ -1,0 +1,175 @@
+//! What stands in front of every page: is the request for this hub and from its own pages, who is signed in, may that
+//! policy ask for this, is a form this session's own. Whatever is not, ends here; handlers get a `Visit` and `Fields`.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::RequestPartsExt;
+use axum::body::{Body, to_bytes};
+use axum::extract::{RawPathParams, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use super::answer::{Html, Refused, Told, see_other};
+use super::csrf::{self, comes_from_here};
+use super::fields::Fields;
+use super::routes::Needs;
+use super::session::SessionId;
+use super::visit::Visit;
+use super::{Portal, layout, paths};
+use crate::audit::{Entry, Operation};
+use crate::auth::{Face, Origin};
+use crate::http::{Peer, Problem};
+
+/// What the guard of one route knows.
+#[derive(Clone)]
+pub(super) struct Door {
+    pub(super) portal: Arc<Portal>,
+    pub(super) needs: Needs,
+    /// What a form of this route asks for; a refusal of it is recorded as that.
+    pub(super) operation: Option<Operation>,
+    /// Whether it is asked by pages on their own, which keeps nobody signed in.
+    pub(super) in_background: bool,
+}
+
+/// Why a request does not get through, before anything is done.
+enum Stop {
+    Refused(Refused),
+    /// Nobody is signed in.
+    SignIn,
+}
+
+pub(super) async fn guard(State(door): State<Door>, request: Request, next: Next) -> Response {
+    let (mut parts, body) = request.into_parts();
+    let is_htmx = parts.headers.contains_key(HX_REQUEST);
+    let target = parts.uri.path_and_query().map_or(paths::HOME, |path| path.as_str()).to_owned();
+    let is_read = parts.method == Method::GET || parts.method == Method::HEAD;
+    let response = match door.admit(&mut parts, body).await {
+        Ok(()) => next.run(Request::from_parts(parts.clone(), Body::empty())).await,
+        Err(Stop::Refused(refused)) => refused.into_response(),
+        Err(Stop::SignIn) => return sign_in(is_htmx, if is_read { &target } else { paths::HOME }),
+    };
+    let Some(Told(text)) = response.extensions().get::<Told>().cloned() else { return response };
+    let status = response.status();
+    let page = match parts.extensions.get::<Visit>() {
+        _ if is_htmx => layout::told(&text),
+        Some(visit) => layout::refusal(visit, status, &text),
+        None => layout::refusal_to_stranger(status, &text),
+    };
+    (status, Html(page)).into_response()
+}
+
+impl Door {
+    /// Lets a request in, which then carries who asks, and what a form says.
+    async fn admit(&self, parts: &mut Parts, body: Body) -> Result<(), Stop> {
+        let hub = &self.portal.hub;
+        let host = parts.headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+        if !hub.hosts.contains_name(host) {
+            let own = hub.hosts.primary();
+            let text = format!("This hub is called {own}, and its portal is only at https://{own}.");
+            return Err(Stop::refused(Problem::argument_invalid(text)));
+        }
+        if !comes_from_here(&parts.method, &parts.headers, &hub.hosts) {
+            let text = "This request comes from a page that is not this portal's.";
+            return Err(Stop::refused(Problem::forbidden(text)));
+        }
+        let is_form = parts.method == Method::POST;
+        if self.needs == Needs::Nothing {
+            return if is_form { self.read(parts, body).await.map(drop) } else { Ok(()) };
+        }
+        let visit = self.visit(parts)?;
+        parts.extensions.insert(visit.clone());
+        if is_form {
+            let fields = self.read(parts, body).await?;
+            let given = parts.headers.get(csrf::HEADER).and_then(|value| value.to_str().ok());
+            let given = given.or_else(|| fields.text(csrf::FIELD)).unwrap_or_default();
+            if !visit.token().is(given) {
+                let text = "This form is not from the session you are signed in with. Load its page again.";
+                return Err(Stop::refused(Problem::forbidden(text)));
+            }
+            // A body may take its time, and a caller revoked meanwhile has no say any more (threats P6).
+            if !visit.still_holds() {
+                return Err(Stop::SignIn);
+            }
+        }
+        if let Needs::Rights(wanted) = self.needs
+            && let Err(error) = visit.service().check(wanted)
+        {
+            self.record_refusal(parts, &visit, error.to_string()).await;
+            return Err(Stop::refused(Problem::forbidden(format!("The {error}."))));
+        }
+        Ok(())
+    }
+
+    /// Who is signed in.
+    fn visit(&self, parts: &Parts) -> Result<Visit, Stop> {
+        let origin = Origin { face: Face::Portal, peer: peer(parts).map_err(Stop::refused)? };
+        let hub = &self.portal.hub;
+        let id = session_id(&parts.headers).ok_or(Stop::SignIn)?;
+        let (policies, now) = (hub.policies(), hub.clock.now().monotonic);
+        let found = self.portal.sessions.find(&id, &policies, origin, now, !self.in_background);
+        let found = found.ok_or(Stop::SignIn)?;
+        Ok(Visit::new(Arc::clone(&self.portal), found.service, found.key, found.token))
+    }
+
+    /// Reads a form, within the time and size a request may take.
+    async fn read(&self, parts: &mut Parts, body: Body) -> Result<Fields, Stop> {
+        let kind = parts.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+        if !kind.is_some_and(|kind| kind.starts_with("application/x-www-form-urlencoded")) {
+            return Err(Stop::refused(Problem::argument_invalid("A form is expected here.")));
+        }
+        let limits = &self.portal.hub.config.limits;
+        let read = to_bytes(body, limits.request_body_bytes_max);
+        let fields = match tokio::time::timeout(limits.request_time_max, read).await {
+            Ok(Ok(bytes)) => Fields::parse(&bytes),
+            Ok(Err(_)) => return Err(Stop::refused(Problem::body_too_large())),
+            Err(_) => return Err(Stop::refused(Problem::request_timeout())),
+        };
+        parts.extensions.insert(fields.clone());
+        Ok(fields)
+    }
+
+    /// Somebody asked for a change without having the right to (threats T716).
+    async fn record_refusal(&self, parts: &mut Parts, visit: &Visit, refused: String) {
+        let Some(operation) = self.operation else { return };
+        let path = parts.extract::<RawPathParams>().await;
+        let target: Vec<_> = path.iter().flatten().map(|(_, value)| value.to_owned()).collect();
+        let entry = Entry::of(visit.service(), operation, target.join("/"), visit.hub().clock.wall());
+        visit.hub().audit.record(Entry { refused: Some(refused), ..entry }).await;
+    }
+}
+
+impl Stop {
+    fn refused(problem: Problem) -> Self {
+        Stop::Refused(Refused(problem))
+    }
+}
+
+/// Whoever is not signed in is led to where one signs in, and from there back.
+fn sign_in(is_htmx: bool, next: &str) -> Response {
+    let path = paths::sign_in_for(next);
+    match HeaderValue::from_str(&path) {
+        Ok(path) if is_htmx => (StatusCode::UNAUTHORIZED, [(HX_REDIRECT, path)]).into_response(),
+        _ => see_other(&path),
+    }
+}
+
+/// Who is at the other end of the request's connection.
+pub(super) fn peer(parts: &Parts) -> Result<IpAddr, Problem> {
+    let peer = parts.extensions.get::<Peer>();
+    peer.map(|peer| peer.address).ok_or_else(|| Problem::internal("a request from nowhere"))
+}
+
+/// The session a request says it is of.
+pub(super) fn session_id(headers: &HeaderMap) -> Option<SessionId> {
+    let cookies = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
+    let mut pairs = cookies.flat_map(|text| text.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    pairs.find(|(name, _)| *name == COOKIE).and_then(|(_, value)| SessionId::parse(value))
+}
+
+/// The prefix has browsers see to it that no other host and no unsafe page has set it.
+pub(super) const COOKIE: &str = "__Host-portcullis";
+const HX_REQUEST: HeaderName = HeaderName::from_static("hx-request");
+const HX_REDIRECT: HeaderName = HeaderName::from_static("hx-redirect");

@@ -1,0 +1,80 @@
+//! Where the portal's pages are, as links say it. An id may hold nearly any character, so it is encoded here alone.
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use portcullis_registry::id::DeviceId;
+
+pub(super) const HOME: &str = "/portal";
+pub(super) const DEVICES: &str = "/portal/devices";
+pub(super) const SIGN_IN: &str = "/portal/sign-in";
+pub(super) const SIGN_OUT: &str = "/portal/sign-out";
+
+/// The page of a device.
+pub(super) fn device(device: &DeviceId) -> String {
+    format!("{DEVICES}/{}", encoded(device.as_str()))
+}
+
+/// One segment of a path, or one value of a query.
+pub(super) fn encoded(text: &str) -> String {
+    utf8_percent_encode(text, UNRESERVED_KEPT).to_string()
+}
+
+/// The sign-in page that leads on to `next`.
+pub(super) fn sign_in_for(next: &str) -> String {
+    match local(next) {
+        Some(HOME) | None => SIGN_IN.to_owned(),
+        Some(next) => format!("{SIGN_IN}?next={}", encoded(next)),
+    }
+}
+
+/// `next` if it is a path of the portal; whatever could lead elsewhere is nothing (threats T714).
+pub(super) fn local(next: &str) -> Option<&str> {
+    let rest = next.strip_prefix(HOME)?;
+    let begins_well = rest.is_empty() || rest.starts_with(['/', '?']);
+    let is_plain = next.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\') && !next.contains("//");
+    (begins_well && is_plain && next.len() <= NEXT_BYTES_MAX).then_some(next)
+}
+
+const NEXT_BYTES_MAX: usize = 2048;
+const UNRESERVED_KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn t714_only_paths_of_the_portal_are_led_to() {
+        for good in ["/portal", "/portal/devices", "/portal?a=b", "/portal/devices/a%2Fb?x=%2F%2F"] {
+            assert_eq!(local(good), Some(good));
+        }
+        for bad in [
+            "",
+            "/",
+            "//evil.example",
+            "/portal//evil.example",
+            "https://evil.example/portal",
+            "/portalevil",
+            "/portal.evil.example",
+            "\\\\evil",
+            "/portal\\evil",
+            "/portal/\n",
+            "javascript:alert(1)",
+            "/devices",
+            "portal",
+            "/portal/é",
+            "/portal@evil.example",
+        ] {
+            assert_eq!(local(bad), None, "{bad:?}");
+        }
+        assert_eq!(sign_in_for("//evil"), SIGN_IN);
+        assert_eq!(
+            sign_in_for("/portal/devices/a?b=c"),
+            "/portal/sign-in?next=%2Fportal%2Fdevices%2Fa%3Fb%3Dc"
+        );
+    }
+
+    #[test]
+    fn t502_every_character_of_an_id_comes_through_a_link() {
+        let id = DeviceId::parse("azAZ09-.%_*?!(),:;=@$'").unwrap();
+        assert_eq!(device(&id), "/portal/devices/azAZ09-.%25_%2A%3F%21%28%29%2C%3A%3B%3D%40%24%27");
+    }
+}

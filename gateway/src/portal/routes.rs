@@ -1,0 +1,108 @@
+//! Every page and form of the portal, one row each: method, path, who may, and the handler.
+//!
+//! This list is the only one: the router and the tests that try each route as a stranger are made from it. To add a
+//! page: a handler in a file beside its kin, a row here, and if it is a part of its own a `layout::Section`. A form's
+//! handler takes `Fields`, which only come here with the session's token; a form that changes something or shows a
+//! secret says by `asks` what its refusal is recorded as. What follows `/portal/devices/` is an id, whatever it looks
+//! like; words of ours stand elsewhere.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::handler::Handler;
+use axum::http::Method;
+use axum::middleware::from_fn_with_state;
+use axum::routing::{MethodRouter, get, post};
+use portcullis_registry::policy::Rights;
+
+use super::answer::Refused;
+use super::guard::{Door, guard};
+use super::{Portal, assets, home, login, paths};
+use crate::audit::Operation;
+use crate::http::Problem;
+
+/// One route.
+pub struct Route {
+    pub method: Method,
+    /// With parameters in braces.
+    pub path: &'static str,
+    pub needs: Needs,
+    /// What a form asks for, as the audit record says it.
+    pub operation: Option<Operation>,
+    in_background: bool,
+    handler: MethodRouter<Arc<Portal>>,
+}
+
+/// Who may call a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Needs {
+    /// Anybody.
+    Nothing,
+    /// Somebody who is signed in.
+    SignIn,
+    /// Somebody signed in with a policy that has every one of these rights.
+    Rights(Rights),
+}
+
+/// Every route of the portal.
+pub fn routes() -> Vec<Route> {
+    vec![
+        Route::get("/portal/assets/{file}", Needs::Nothing, assets::show),
+        Route::get(paths::SIGN_IN, Needs::Nothing, login::show),
+        Route::post(paths::SIGN_IN, Needs::Nothing, login::sign_in),
+        Route::post(paths::SIGN_OUT, Needs::SignIn, login::sign_out),
+        Route::get(paths::HOME, Needs::SignIn, home::show),
+        Route::get("/portal/{*elsewhere}", Needs::SignIn, nothing_there),
+    ]
+}
+
+/// The routes as a router, each behind its guard.
+pub(super) fn router(portal: &Arc<Portal>) -> Router {
+    let mut paths: BTreeMap<&str, MethodRouter<Arc<Portal>>> = BTreeMap::new();
+    for route in routes() {
+        let Route { needs, operation, in_background, .. } = route;
+        let door = Door { portal: Arc::clone(portal), needs, operation, in_background };
+        let guarded = route.handler.route_layer(from_fn_with_state(door, guard));
+        let of_path = paths.remove(route.path).unwrap_or_default().merge(guarded);
+        paths.insert(route.path, of_path);
+    }
+    let router = paths.into_iter().fold(Router::new(), |router, (path, of_path)| router.route(path, of_path));
+    router.with_state(Arc::clone(portal))
+}
+
+impl Route {
+    fn get<H, T>(path: &'static str, needs: Needs, handler: H) -> Self
+    where
+        H: Handler<T, Arc<Portal>>,
+        T: 'static,
+    {
+        Self {
+            method: Method::GET,
+            path,
+            needs,
+            operation: None,
+            in_background: false,
+            handler: get(handler),
+        }
+    }
+
+    fn post<H, T>(path: &'static str, needs: Needs, handler: H) -> Self
+    where
+        H: Handler<T, Arc<Portal>>,
+        T: 'static,
+    {
+        Self {
+            method: Method::POST,
+            path,
+            needs,
+            operation: None,
+            in_background: false,
+            handler: post(handler),
+        }
+    }
+}
+
+async fn nothing_there() -> Refused {
+    Refused(Problem::not_found("There is no such page."))
+}

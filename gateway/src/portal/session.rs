@@ -1,0 +1,282 @@
+//! Who is signed in: a bounded number of sessions, each known by a random id that only the browser has.
+//!
+//! Kept are the hash of the id, and which policy and which of its keys it was begun with, never a key. A session ends
+//! when its owner signs out, when it has been idle or has lasted for too long, when the policy or that key goes, or
+//! when it is the longest idle of too many. Time is an argument.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use portcullis_registry::policy::Policies;
+use sha2::{Digest, Sha256};
+
+use super::csrf::CsrfToken;
+use crate::auth::{Origin, RememberedService, VerifiedService};
+use crate::config::Limits;
+
+/// The sessions of one hub's portal.
+#[derive(Debug)]
+pub(super) struct Sessions {
+    sessions_max: usize,
+    idle_time_max: Duration,
+    time_max: Duration,
+    inner: Mutex<HashMap<SessionKey, Session>>,
+}
+
+/// The secret a browser holds, as the cookie carries it.
+pub(super) struct SessionId(String);
+
+/// The hash by which a session is known here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct SessionKey([u8; 32]);
+
+#[derive(Debug)]
+struct Session {
+    service: RememberedService,
+    token: CsrfToken,
+    begun: Instant,
+    seen: Instant,
+    notice: Option<Notice>,
+}
+
+/// Something to be told on the next page.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Notice {
+    pub(super) kind: NoticeKind,
+    pub(super) text: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoticeKind {
+    Done,
+    Failed,
+}
+
+/// A session that was found to be good.
+#[derive(Clone, Debug)]
+pub(super) struct Found {
+    pub(super) key: SessionKey,
+    pub(super) service: VerifiedService,
+    pub(super) token: CsrfToken,
+}
+
+impl Sessions {
+    pub(super) fn new(limits: &Limits) -> Self {
+        Self {
+            sessions_max: limits.portal_sessions_max,
+            idle_time_max: limits.portal_idle_time_max,
+            time_max: limits.portal_session_time_max,
+            inner: Mutex::default(),
+        }
+    }
+
+    /// Begins a session of a service that has just proven itself.
+    pub(super) fn begin(&self, service: &VerifiedService, policies: &Policies, now: Instant) -> SessionId {
+        let id = SessionId::random();
+        let session = Session {
+            service: service.remember(),
+            token: CsrfToken::random(),
+            begun: now,
+            seen: now,
+            notice: None,
+        };
+        let mut inner = self.lock();
+        if inner.len() >= self.sessions_max {
+            let origin = service.origin();
+            inner
+                .retain(|_, own| self.is_in_time(own, now) && own.service.verify(policies, origin).is_some());
+        }
+        if inner.len() >= self.sessions_max
+            && let Some(idle) = inner.iter().min_by_key(|(_, own)| own.seen).map(|(key, _)| *key)
+        {
+            inner.remove(&idle);
+        }
+        inner.insert(id.key(), session);
+        id
+    }
+
+    /// The session of this id, if it is still good; one that is not is ended. `is_doing` tells whether its owner is
+    /// doing something, or a page only keeps itself up to date.
+    pub(super) fn find(
+        &self,
+        id: &SessionId,
+        policies: &Policies,
+        origin: Origin,
+        now: Instant,
+        is_doing: bool,
+    ) -> Option<Found> {
+        let key = id.key();
+        let mut inner = self.lock();
+        let session = inner.get_mut(&key)?;
+        let in_time = self.is_in_time(session, now);
+        let service = session.service.verify(policies, origin).filter(|_| in_time);
+        let Some(service) = service else {
+            inner.remove(&key);
+            return None;
+        };
+        if is_doing {
+            session.seen = now;
+        }
+        Some(Found { key, service, token: session.token.clone() })
+    }
+
+    /// Whether the session is there and in time; its policy is for its owner to look at.
+    pub(super) fn is_open(&self, key: SessionKey, now: Instant) -> bool {
+        self.lock().get(&key).is_some_and(|session| self.is_in_time(session, now))
+    }
+
+    pub(super) fn end(&self, key: SessionKey) {
+        self.lock().remove(&key);
+    }
+
+    /// Keeps something to be told on the session's next page.
+    pub(super) fn tell(&self, key: SessionKey, notice: Notice) {
+        if let Some(session) = self.lock().get_mut(&key) {
+            session.notice = Some(notice);
+        }
+    }
+
+    pub(super) fn take_notice(&self, key: SessionKey) -> Option<Notice> {
+        self.lock().get_mut(&key)?.notice.take()
+    }
+
+    fn is_in_time(&self, session: &Session, now: Instant) -> bool {
+        now.saturating_duration_since(session.seen) < self.idle_time_max
+            && now.saturating_duration_since(session.begun) < self.time_max
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<SessionKey, Session>> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl SessionId {
+    fn random() -> Self {
+        Self(random_hex())
+    }
+
+    /// Reads a cookie's value. Anything but what `random` makes is no id.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let is_hex = text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
+        (text.len() == 64 && is_hex).then(|| Self(text.to_owned()))
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    pub(super) fn key(&self) -> SessionKey {
+        SessionKey(Sha256::digest(self.0.as_bytes()).into())
+    }
+}
+
+/// 256 random bits.
+pub(super) fn random_hex() -> String {
+    portcullis_registry::random_bytes::<32>().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use portcullis_registry::policy::{Policy, Renewal, Rights};
+
+    use super::*;
+    use crate::auth::Face;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn origin() -> Origin {
+        Origin { face: Face::Portal, peer: "127.0.0.1".parse().unwrap() }
+    }
+
+    fn sessions(sessions_max: usize) -> Sessions {
+        Sessions::new(&Limits {
+            portal_sessions_max: sessions_max,
+            portal_idle_time_max: 10 * MINUTE,
+            portal_session_time_max: 60 * MINUTE,
+            ..Limits::default()
+        })
+    }
+
+    struct Hub {
+        policies: Policies,
+        sessions: Sessions,
+    }
+
+    impl Hub {
+        fn new(sessions_max: usize) -> Self {
+            let mut policies = Policies::generate();
+            policies.insert(Policy::new("reader", Rights::REGISTRY_READ, None, None).unwrap()).unwrap();
+            Self { policies, sessions: sessions(sessions_max) }
+        }
+
+        fn begin(&self, policy: &str, now: Instant) -> SessionId {
+            let service = crate::auth::tests::service_of(&self.policies, policy, origin());
+            self.sessions.begin(&service, &self.policies, now)
+        }
+
+        fn is_in(&self, id: &SessionId, now: Instant) -> bool {
+            self.sessions.find(id, &self.policies, origin(), now, true).is_some()
+        }
+    }
+
+    #[test]
+    fn t715_a_session_ends_when_idle_and_in_any_case() {
+        let (hub, now) = (Hub::new(10), Instant::now());
+        let idle = hub.begin("reader", now);
+        assert!(hub.is_in(&idle, now + 9 * MINUTE));
+        assert!(!hub.is_in(&idle, now + 19 * MINUTE));
+        assert!(!hub.is_in(&idle, now));
+        let busy = hub.begin("reader", now);
+        assert!((0..12).all(|turn| hub.is_in(&busy, now + 5 * turn * MINUTE)));
+        assert!(!hub.is_in(&busy, now + 60 * MINUTE));
+    }
+
+    #[test]
+    fn what_a_page_does_by_itself_keeps_nobody_signed_in() {
+        let (hub, now) = (Hub::new(10), Instant::now());
+        let id = hub.begin("reader", now);
+        let look = |now| hub.sessions.find(&id, &hub.policies, origin(), now, false).is_some();
+        assert!(look(now + 9 * MINUTE));
+        assert!(!look(now + 10 * MINUTE));
+    }
+
+    #[test]
+    fn t604_a_session_goes_with_its_key_and_stays_when_keys_are_swapped() {
+        let (mut hub, now) = (Hub::new(10), Instant::now());
+        let id = hub.begin("reader", now);
+        hub.policies.renew_keys("reader", Renewal::Swap).unwrap();
+        hub.policies.renew_keys("reader", Renewal::Primary).unwrap();
+        assert!(hub.is_in(&id, now));
+        hub.policies.renew_keys("reader", Renewal::Secondary).unwrap();
+        assert!(!hub.is_in(&id, now));
+        let id = hub.begin("reader", now);
+        hub.policies.remove("reader").unwrap();
+        assert!(!hub.is_in(&id, now));
+    }
+
+    #[test]
+    fn beyond_the_bound_the_longest_idle_goes() {
+        let (hub, now) = (Hub::new(3), Instant::now());
+        let ids: Vec<_> = (0..3).map(|turn| hub.begin("reader", now + turn * MINUTE)).collect();
+        assert!(hub.is_in(&ids[0], now + 4 * MINUTE));
+        let last = hub.begin("reader", now + 5 * MINUTE);
+        let later = now + 5 * MINUTE;
+        assert!(hub.is_in(&ids[0], later) && !hub.is_in(&ids[1], later));
+        assert!(hub.is_in(&ids[2], later) && hub.is_in(&last, later));
+        assert_eq!(hub.sessions.lock().len(), 3);
+    }
+
+    #[test]
+    fn t715_ids_are_random_and_nothing_else_is_one() {
+        let (hub, now) = (Hub::new(3), Instant::now());
+        let (one, other) = (hub.begin("reader", now), hub.begin("reader", now));
+        assert_ne!(one.as_str(), other.as_str());
+        assert_eq!(SessionId::parse(one.as_str()).unwrap().key(), one.key());
+        for bad in ["", "0", &one.as_str()[1..], &one.as_str().replace(|_| true, "G"), &"é".repeat(32)] {
+            assert!(SessionId::parse(bad).is_none(), "{bad}");
+        }
+        hub.sessions.end(one.key());
+        assert!(!hub.is_in(&one, now) && hub.is_in(&other, now));
+    }
+}

@@ -1,0 +1,98 @@
+//! A request of somebody who is signed in: what a page needs to know of who looks at it.
+
+use std::sync::Arc;
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use maud::Markup;
+use portcullis_registry::policy::Rights;
+
+use super::Portal;
+use super::answer::Refused;
+use super::csrf::CsrfToken;
+use super::session::{Notice, NoticeKind, SessionKey};
+use crate::auth::VerifiedService;
+use crate::http::Problem;
+use crate::hub::Hub;
+
+/// One request. Only `guard` makes one, of a session that is good.
+#[derive(Clone, Debug)]
+pub(super) struct Visit {
+    portal: Arc<Portal>,
+    service: VerifiedService,
+    session: SessionKey,
+    token: CsrfToken,
+}
+
+impl Visit {
+    pub(super) fn new(
+        portal: Arc<Portal>,
+        service: VerifiedService,
+        session: SessionKey,
+        token: CsrfToken,
+    ) -> Self {
+        Self { portal, service, session, token }
+    }
+
+    pub(super) fn hub(&self) -> &Arc<Hub> {
+        &self.portal.hub
+    }
+
+    /// On whose behalf every operation is called.
+    pub(super) fn service(&self) -> &VerifiedService {
+        &self.service
+    }
+
+    /// Whether the policy has every one of these rights: for what to offer, not for what to allow.
+    pub(super) fn may(&self, rights: Rights) -> bool {
+        self.service.rights().contains(rights)
+    }
+
+    /// The hidden field that every form has.
+    pub(super) fn token_field(&self) -> Markup {
+        self.token.field()
+    }
+
+    pub(super) fn token(&self) -> &CsrfToken {
+        &self.token
+    }
+
+    /// Whether somebody is still signed in by this: for an answer that goes on for long, which has to ask now and then,
+    /// and whenever the policies change.
+    pub(super) fn still_holds(&self) -> bool {
+        self.service.still_holds(&self.hub().policies())
+            && self.portal.sessions.is_open(self.session, self.hub().clock.now().monotonic)
+    }
+
+    /// Says on the next page that something was done.
+    pub(super) fn tell(&self, text: impl Into<String>) {
+        self.notice(NoticeKind::Done, text.into());
+    }
+
+    /// Says on the next page that something was not done.
+    pub(super) fn tell_failure(&self, text: impl Into<String>) {
+        self.notice(NoticeKind::Failed, text.into());
+    }
+
+    /// What the page before left to be told.
+    pub(super) fn take_notice(&self) -> Option<Notice> {
+        self.portal.sessions.take_notice(self.session)
+    }
+
+    pub(super) fn sign_out(&self) {
+        self.portal.sessions.end(self.session);
+    }
+
+    fn notice(&self, kind: NoticeKind, text: String) {
+        self.portal.sessions.tell(self.session, Notice { kind, text });
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Visit {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refused> {
+        let visit = parts.extensions.get::<Self>().cloned();
+        visit.ok_or_else(|| Refused(Problem::internal("a page for who is signed in came past the guard")))
+    }
+}
