@@ -19,15 +19,18 @@ use session::Sessions;
 
 mod answer;
 mod assets;
+mod chart;
 mod csrf;
 mod fields;
 mod guard;
 mod home;
 mod layout;
+mod live;
 mod login;
 mod paths;
 mod routes;
 mod session;
+mod times;
 mod visit;
 
 pub use routes::{Needs, Route, routes};

@@ -47,8 +47,16 @@ impl Asset {
 
     fn bytes(self) -> &'static [u8] {
         match self {
-            Asset::Style => include_bytes!("../../assets/portal/portal.css"),
-            Asset::Script => include_bytes!("../../assets/portal/portal.js"),
+            Asset::Style => concat!(
+                include_str!("../../assets/portal/portal.css"),
+                include_str!("../../assets/portal/hub.css")
+            )
+            .as_bytes(),
+            Asset::Script => concat!(
+                include_str!("../../assets/portal/portal.js"),
+                include_str!("../../assets/portal/live.js")
+            )
+            .as_bytes(),
             Asset::Htmx => include_bytes!("../../assets/portal/htmx.min.js"),
             Asset::Icon => include_bytes!("../../assets/portal/icon.svg"),
         }

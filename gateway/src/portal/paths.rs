@@ -5,6 +5,9 @@ use portcullis_registry::id::DeviceId;
 
 pub(super) const HOME: &str = "/portal";
 pub(super) const DEVICES: &str = "/portal/devices";
+/// The part of the overview that renews itself.
+pub(super) const OVERVIEW: &str = "/portal/overview";
+pub(super) const LIVE: &str = "/portal/live";
 pub(super) const SIGN_IN: &str = "/portal/sign-in";
 pub(super) const SIGN_OUT: &str = "/portal/sign-out";
 

@@ -18,7 +18,7 @@ use portcullis_registry::policy::Rights;
 
 use super::answer::Refused;
 use super::guard::{Door, guard};
-use super::{Portal, assets, home, login, paths};
+use super::{Portal, assets, home, live, login, paths};
 use crate::audit::Operation;
 use crate::http::Problem;
 
@@ -47,12 +47,15 @@ pub enum Needs {
 
 /// Every route of the portal.
 pub fn routes() -> Vec<Route> {
+    const READ: Needs = Needs::Rights(Rights::REGISTRY_READ);
     vec![
         Route::get("/portal/assets/{file}", Needs::Nothing, assets::show),
         Route::get(paths::SIGN_IN, Needs::Nothing, login::show),
         Route::post(paths::SIGN_IN, Needs::Nothing, login::sign_in),
         Route::post(paths::SIGN_OUT, Needs::SignIn, login::sign_out),
         Route::get(paths::HOME, Needs::SignIn, home::show),
+        Route::get(paths::OVERVIEW, READ, home::renew).in_background(),
+        Route::get(paths::LIVE, READ, live::stream).in_background(),
         Route::get("/portal/{*elsewhere}", Needs::SignIn, nothing_there),
     ]
 }
@@ -100,6 +103,11 @@ impl Route {
             in_background: false,
             handler: post(handler),
         }
+    }
+
+    /// Pages ask for it on their own.
+    fn in_background(self) -> Self {
+        Self { in_background: true, ..self }
     }
 }
 

@@ -296,7 +296,11 @@ impl Page {
 
     /// Prefers `light` or `dark`.
     pub async fn scheme(&self, scheme: &str) {
-        let features = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});
+        // What moves from one colour to the other would be seen on its way.
+        let features = json!({"features": [
+            {"name": "prefers-color-scheme", "value": scheme},
+            {"name": "prefers-reduced-motion", "value": "reduce"},
+        ]});
         self.call("Emulation.setEmulatedMedia", features).await;
     }
 
