@@ -41,7 +41,8 @@ impl History {
         }
     }
 
-    fn note(&self, sample: Sample) {
+    /// Adds a sample behind the others.
+    pub fn note(&self, sample: Sample) {
         let mut samples = self.samples();
         if samples.len() >= SAMPLES_MAX {
             samples.pop_front();

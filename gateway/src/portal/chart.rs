@@ -48,9 +48,9 @@ pub(super) fn bars(rows: &[(String, u64)]) -> Markup {
                     tr {
                         th scope="row" { (name) }
                         td.number { (grouped(*count)) }
-                        td.bar aria-hidden="true" {
+                        td.share aria-hidden="true" {
                             svg viewBox="0 0 100 8" preserveAspectRatio="none" {
-                                rect.bar x="0" y="0" height="8" width=(format!("{width:.1}")) {}
+                                rect x="0" y="0" height="8" width=(format!("{width:.1}")) {}
                             }
                         }
                     }
