@@ -67,6 +67,15 @@ pub fn show(hub: &Hub, caller: &VerifiedService, name: &str) -> Result<Policy, P
     policies.find(name).cloned().ok_or_else(|| PolicyError::NotFound(name.to_owned()))
 }
 
+/// One policy with its keys, for somebody who wants to see them; that is recorded.
+pub async fn reveal(hub: &Hub, caller: &VerifiedService, name: &str) -> Result<Policy, PolicyError> {
+    let shown = show(hub, caller, name);
+    let entry = Entry::of(caller, Operation::RevealCredential, format!("policy {name}"), hub.clock.wall());
+    let refused = shown.as_ref().err().map(ToString::to_string);
+    hub.audit.record(Entry { refused, ..entry }).await;
+    shown
+}
+
 /// Creates a policy. Keys that are not given are made. `Ok` means on stable storage.
 pub async fn create(
     hub: &Arc<Hub>,

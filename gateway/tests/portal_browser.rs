@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use portcullis::mqtt::packet::ConnectReturnCode;
 use portcullis::testing::TestHub;
 use portcullis::testing::chromium::{Chromium, Page};
+use portcullis::testing::openssl::OpenSsl;
+use serde_json::json;
 
 /// A page on which somebody is signed in with a policy.
 async fn signed_in(browser: &'static Chromium, hub: &TestHub, policy: &str) -> Page {
@@ -95,5 +97,92 @@ async fn the_overview_shows_what_the_fleet_does() {
     page.wait_for_text(".bars", "disabled").await;
     assert_eq!(page.text(".tile:last-child strong").await, "1");
     look_at(&page, "overview").await;
+    hub.stop().await;
+}
+
+#[tokio::test]
+async fn the_owner_makes_a_policy_and_takes_it_away_again() {
+    let Some(browser) = Chromium::shared() else { return };
+    let hub = TestHub::start().await;
+    let page = signed_in(browser, &hub, "iothubowner").await;
+    page.follow("nav a[href='/portal/policies']").await;
+    look_at(&page, "policies").await;
+    page.fill("#name", "bad name").await;
+    page.click("#RegistryRead").await;
+    assert_eq!(page.follow("form .primary").await, 400);
+    assert!(page.text("#name-hint").await.contains("letters, digits and"));
+    assert_eq!(page.field("#name").await, "bad name");
+    page.fill("#name", "reader").await;
+    assert_eq!(page.follow("form .primary").await, 200);
+    assert_eq!(page.text("h1").await, "reader");
+    assert!(!page.text("main").await.contains("SharedAccessKey="));
+    look_at(&page, "policy").await;
+    page.follow("form[action$='/reveal'] button").await;
+    let key = hub.hub.policies().find("reader").expect("it is created").keys.primary.to_base64();
+    assert!(page.text("#primary-connection-string").await.ends_with(&format!("SharedAccessKey={}", &*key)));
+    look_at(&page, "policy-revealed").await;
+    page.click("details:nth-of-type(1) > summary").await;
+    page.follow("details:nth-of-type(1) button").await;
+    page.wait_for_text(".notice", "The primary key is new").await;
+    assert_ne!(hub.hub.policies().find("reader").expect("it stays").keys.primary.to_base64(), key);
+    page.click("details:last-of-type > summary").await;
+    page.follow("form[action$='/delete'] button").await;
+    page.wait_for_text(".notice", "The policy reader is deleted").await;
+    assert!(hub.hub.policies().find("reader").is_none());
+    page.go("/portal/audit").await;
+    for done in ["create policy", "reveal credential", "regenerate policy", "delete policy"] {
+        page.wait_for_text("tbody", done).await;
+    }
+    assert_eq!(page.mishaps(), [""; 0]);
+    hub.stop().await;
+}
+
+#[tokio::test]
+async fn somebody_enrols_a_ca_and_shows_that_its_key_is_held() {
+    let Some(browser) = Chromium::shared() else { return };
+    let hub = TestHub::start().await;
+    let page = signed_in(browser, &hub, "iothubowner").await;
+    page.follow("nav a[href='/portal/authorities']").await;
+    look_at(&page, "authorities-empty").await;
+    let openssl = OpenSsl::new();
+    openssl.self_signed("ca", "/CN=fleet", "");
+    page.fill("#name", "fleet").await;
+    page.fill("#certificate", "not PEM").await;
+    assert_eq!(page.follow("form .primary").await, 400);
+    page.wait_for("#certificate-hint.error").await;
+    page.drop_file("#certificate", "ca.pem", &openssl.read("ca.pem")).await;
+    page.until("document.querySelector('#certificate').value.startsWith('-----BEGIN')").await;
+    assert_eq!(page.follow("form .primary").await, 200);
+    page.follow("form[action$='/code'] button").await;
+    look_at(&page, "authority-code").await;
+    let code = page.text("#code").await;
+    openssl.signed("proof", &format!("/CN={code}"), "ca", "", "");
+    openssl.signed("other", "/CN=other", "ca", "", "");
+    page.fill("#proof", &openssl.read("other.pem")).await;
+    assert_eq!(page.follow("form[action$='/verify'] button").await, 400);
+    page.wait_for_text("#proof-hint", "stays unverified").await;
+    page.fill("#proof", &openssl.read("proof.pem")).await;
+    assert_eq!(page.follow("form[action$='/verify'] button").await, 200);
+    page.wait_for_text(".chip", "Verified by proof").await;
+    look_at(&page, "authority").await;
+    page.go("/portal/authorities").await;
+    look_at(&page, "authorities").await;
+    page.go("/portal").await;
+    page.wait_for_text(".health", "The CA fleet ends on").await;
+    page.go("/portal/authorities/fleet").await;
+    page.click("details.sure > summary").await;
+    page.follow("form[action$='/delete'] button").await;
+    page.wait_for_text(".empty", "No CA is enrolled").await;
+    page.go("/portal/audit").await;
+    look_at(&page, "audit").await;
+    page.value("window.here = true").await;
+    let created = json!({"deviceId": "new"});
+    assert_eq!(hub.rest().call("PUT", "/devices/new?api-version=2021-04-12", Some(created)).await.0, 200);
+    page.wait_for_text("tbody tr:first-child", "create identity").await;
+    assert_eq!(page.value("window.here").await, true, "the page followed by itself");
+    page.choose("#operation", "enrolAuthority").await;
+    page.follow(".filters button").await;
+    assert_eq!(page.value("document.querySelectorAll('tbody tr').length").await, 2);
+    assert_eq!(page.mishaps(), [""; 0]);
     hub.stop().await;
 }

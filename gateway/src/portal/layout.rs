@@ -14,16 +14,23 @@ use super::visit::Visit;
 pub(super) enum Section {
     Overview,
     Devices,
+    Policies,
+    Authorities,
+    Audit,
 }
 
 impl Section {
-    const ALL: [Section; 2] = [Section::Overview, Section::Devices];
+    const ALL: [Section; 5] =
+        [Section::Overview, Section::Devices, Section::Policies, Section::Authorities, Section::Audit];
 
     /// Its name, where it is, and the rights without which there is nothing to see.
     fn place(self) -> (&'static str, &'static str, Option<Rights>) {
         match self {
             Section::Overview => ("Overview", paths::HOME, None),
             Section::Devices => ("Devices", paths::DEVICES, Some(Rights::REGISTRY_READ)),
+            Section::Policies => ("Policies", paths::POLICIES, Some(Rights::ALL)),
+            Section::Authorities => ("CAs", paths::AUTHORITIES, Some(Rights::REGISTRY_READ)),
+            Section::Audit => ("Audit log", paths::AUDIT, Some(Rights::ALL)),
         }
     }
 }

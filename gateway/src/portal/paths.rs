@@ -1,6 +1,7 @@
 //! Where the portal's pages are, as links say it. An id may hold nearly any character, so it is encoded here alone.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use portcullis_registry::authority::AuthorityName;
 use portcullis_registry::id::DeviceId;
 
 pub(super) const HOME: &str = "/portal";
@@ -8,12 +9,26 @@ pub(super) const DEVICES: &str = "/portal/devices";
 /// The part of the overview that renews itself.
 pub(super) const OVERVIEW: &str = "/portal/overview";
 pub(super) const LIVE: &str = "/portal/live";
+pub(super) const POLICIES: &str = "/portal/policies";
+pub(super) const AUTHORITIES: &str = "/portal/authorities";
+pub(super) const AUDIT: &str = "/portal/audit";
+pub(super) const AUDIT_NEWS: &str = "/portal/audit/new";
 pub(super) const SIGN_IN: &str = "/portal/sign-in";
 pub(super) const SIGN_OUT: &str = "/portal/sign-out";
 
 /// The page of a device.
 pub(super) fn device(device: &DeviceId) -> String {
     format!("{DEVICES}/{}", encoded(device.as_str()))
+}
+
+/// The page of a shared access policy.
+pub(super) fn policy(name: &str) -> String {
+    format!("{POLICIES}/{}", encoded(name))
+}
+
+/// The page of an enrolled CA.
+pub(super) fn authority(name: &AuthorityName) -> String {
+    format!("{AUTHORITIES}/{}", encoded(name.as_str()))
 }
 
 /// One segment of a path, or one value of a query.

@@ -18,7 +18,7 @@ use portcullis_registry::policy::Rights;
 
 use super::answer::Refused;
 use super::guard::{Door, guard};
-use super::{Portal, assets, home, live, login, paths};
+use super::{Portal, assets, audit, authorities, home, live, login, paths, policies};
 use crate::audit::Operation;
 use crate::http::Problem;
 
@@ -48,6 +48,8 @@ pub enum Needs {
 /// Every route of the portal.
 pub fn routes() -> Vec<Route> {
     const READ: Needs = Needs::Rights(Rights::REGISTRY_READ);
+    const WRITE: Needs = Needs::Rights(Rights::REGISTRY_WRITE);
+    const OWNER: Needs = Needs::Rights(Rights::ALL);
     vec![
         Route::get("/portal/assets/{file}", Needs::Nothing, assets::show),
         Route::get(paths::SIGN_IN, Needs::Nothing, login::show),
@@ -56,6 +58,25 @@ pub fn routes() -> Vec<Route> {
         Route::get(paths::HOME, Needs::SignIn, home::show),
         Route::get(paths::OVERVIEW, READ, home::renew).in_background(),
         Route::get(paths::LIVE, READ, live::stream).in_background(),
+        Route::get(paths::POLICIES, OWNER, policies::list),
+        Route::post(paths::POLICIES, OWNER, policies::create).asks(Operation::CreatePolicy),
+        Route::get("/portal/policies/{name}", OWNER, policies::show),
+        Route::post("/portal/policies/{name}/reveal", OWNER, policies::reveal)
+            .asks(Operation::RevealCredential),
+        Route::post("/portal/policies/{name}/regenerate", OWNER, policies::regenerate)
+            .asks(Operation::RegeneratePolicy),
+        Route::post("/portal/policies/{name}/delete", OWNER, policies::delete).asks(Operation::DeletePolicy),
+        Route::get(paths::AUTHORITIES, READ, authorities::list),
+        Route::post(paths::AUTHORITIES, WRITE, authorities::enrol).asks(Operation::EnrolAuthority),
+        Route::get("/portal/authorities/{name}", READ, authorities::show),
+        Route::post("/portal/authorities/{name}/code", WRITE, authorities::renew_code)
+            .asks(Operation::RenewAuthorityCode),
+        Route::post("/portal/authorities/{name}/verify", WRITE, authorities::verify)
+            .asks(Operation::VerifyAuthority),
+        Route::post("/portal/authorities/{name}/delete", WRITE, authorities::delete)
+            .asks(Operation::RemoveAuthority),
+        Route::get(paths::AUDIT, OWNER, audit::show),
+        Route::get(paths::AUDIT_NEWS, OWNER, audit::news).in_background(),
         Route::get("/portal/{*elsewhere}", Needs::SignIn, nothing_there),
     ]
 }
@@ -103,6 +124,11 @@ impl Route {
             in_background: false,
             handler: post(handler),
         }
+    }
+
+    /// A refusal is recorded as one of this.
+    fn asks(self, operation: Operation) -> Self {
+        Self { operation: Some(operation), ..self }
     }
 
     /// Pages ask for it on their own.

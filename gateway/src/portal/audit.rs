@@ -1,0 +1,216 @@
+//! `/portal/audit`: who changed what, newest first, page by page from the end of the record; the first page follows it.
+
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
+use maud::{Markup, html};
+use serde_json::Value;
+
+use super::answer::{Answer, Html};
+use super::fields::{Fields, Query};
+use super::layout::{self, Section};
+use super::paths::{self, encoded};
+use super::visit::Visit;
+use crate::audit::{self, trail::Wanted};
+
+/// What a query asks for, and how its links say so.
+struct Asked {
+    before: Option<u64>,
+    after: u64,
+    target: Option<String>,
+    policy: Option<String>,
+    operation: Option<String>,
+    refused: bool,
+}
+
+/// `GET /portal/audit`.
+pub(super) async fn show(visit: Visit, Query(query): Query) -> Answer {
+    let asked = Asked::parse(&query);
+    let lines = audit::read(visit.hub(), visit.service(), asked.wanted()).await?;
+    let first = lines.first().and_then(|line| line["number"].as_u64());
+    let last = lines.last().and_then(|line| line["number"].as_u64());
+    let content = html! {
+        h1 { "Audit log" }
+        p.quiet { "Every change of this hub, and every one that was refused: who asked, from where, and how it went." }
+        (filters(&asked))
+        @if lines.is_empty() && asked.before.is_some() {
+            p { "There is nothing older." }
+        } @else if lines.is_empty() && asked.is_filtered() {
+            p { "Nothing in the log is like this." }
+        } @else if lines.is_empty() {
+            div.card.empty { strong { "Nothing yet" } "What is changed from now on stands here." }
+        }
+        div.scroll {
+            table.stack {
+                thead {
+                    tr { th.number { "No." } th { "Time" } th { "Policy" } th { "From" } th { "Asked for" } th { "Of" } th { "Result" } }
+                }
+                @if asked.before.is_none() { (follower(&asked, last.unwrap_or(0))) }
+                tbody { @for line in lines.iter().rev() { (row(line)) } }
+            }
+        }
+        nav.pager aria-label="Pages" {
+            @if asked.before.is_some() { a href=(asked.address(None)) { "Newest" } } @else { span {} }
+            @if let Some(first) = first.filter(|first| *first > 1 && lines.len() == LINES_SHOWN) {
+                a.button href=(asked.address(Some(first))) { "Older" }
+            }
+        }
+    };
+    Ok(Html(layout::page(&visit, Section::Audit, "Audit log", content)).into_response())
+}
+
+/// `GET /portal/audit/new`: what came after the line of a number, for the page that follows the record.
+pub(super) async fn news(visit: Visit, Query(query): Query) -> Answer {
+    let asked = Asked::parse(&query);
+    let lines = audit::read(visit.hub(), visit.service(), asked.wanted()).await?;
+    let Some(last) = lines.last().and_then(|line| line["number"].as_u64()) else {
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    };
+    let piece = html! {
+        (follower(&asked, last))
+        tbody { @for line in lines.iter().rev() { (row(line)) } }
+    };
+    Ok(Html(piece).into_response())
+}
+
+impl Asked {
+    fn parse(query: &Fields) -> Self {
+        let number = |name: &str| query.text(name).and_then(|text| text.parse().ok());
+        let text = |name: &str| query.trimmed(name).map(str::to_owned);
+        Self {
+            before: number("before"),
+            after: number("after").unwrap_or(0),
+            target: text("target"),
+            policy: text("policy"),
+            operation: text("operation"),
+            refused: query.is_ticked("refused"),
+        }
+    }
+
+    fn wanted(&self) -> Wanted {
+        Wanted {
+            after: self.after,
+            before: self.before,
+            count: LINES_SHOWN,
+            target: self.target.clone(),
+            actor: self.policy.clone(),
+            operation: self.operation.clone(),
+            refused: self.refused,
+        }
+    }
+
+    fn is_filtered(&self) -> bool {
+        self.refused || [&self.target, &self.policy, &self.operation].into_iter().any(Option::is_some)
+    }
+
+    /// The log like this, before a line or from its end.
+    fn address(&self, before: Option<u64>) -> String {
+        self.address_under(paths::AUDIT, before.map(|before| ("before", before)))
+    }
+
+    fn address_under(&self, path: &str, number: Option<(&str, u64)>) -> String {
+        let texts = [("target", &self.target), ("policy", &self.policy), ("operation", &self.operation)];
+        let texts = texts.into_iter().filter_map(|(name, text)| Some((name, encoded(text.as_deref()?))));
+        let refused = self.refused.then(|| ("refused", "yes".to_owned()));
+        let number = number.map(|(name, number)| (name, number.to_string()));
+        let pairs: Vec<_> =
+            texts.chain(refused).chain(number).map(|(name, value)| format!("{name}={value}")).collect();
+        if pairs.is_empty() { path.to_owned() } else { format!("{path}?{}", pairs.join("&")) }
+    }
+}
+
+/// What asks now and then for what is new, and makes place for it.
+fn follower(asked: &Asked, last: u64) -> Markup {
+    let address = asked.address_under(paths::AUDIT_NEWS, Some(("after", last)));
+    html! { tbody hx-get=(address) hx-trigger="every 5s" hx-swap="outerHTML" {} }
+}
+
+fn filters(asked: &Asked) -> Markup {
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    html! {
+        form.filters method="get" action=(paths::AUDIT) {
+            div {
+                label for="target" { "Of" }
+                input id="target" name="target" type="search" value=(text(&asked.target)) placeholder="a device, or a policy"
+                    autocomplete="off" spellcheck="false";
+            }
+            div {
+                label for="policy" { "Policy that asked" }
+                input id="policy" name="policy" type="search" value=(text(&asked.policy)) autocomplete="off" spellcheck="false";
+            }
+            div {
+                label for="operation" { "Asked for" }
+                select id="operation" name="operation" {
+                    option value="" { "anything" }
+                    @for word in OPERATIONS {
+                        option value=(word) selected[asked.operation.as_deref() == Some(word)] { (in_words(word)) }
+                    }
+                }
+            }
+            div.choice {
+                input id="refused" type="checkbox" name="refused" value="yes" checked[asked.refused];
+                label for="refused" { "refused only" }
+            }
+            button type="submit" { "Show" }
+        }
+    }
+}
+
+fn row(line: &Value) -> Markup {
+    let text = |name: &str| line[name].as_str().unwrap_or_default();
+    let (operation, target, result) = (text("op"), text("target"), text("result"));
+    html! {
+        tr {
+            td.number data-label="No." { (line["number"].as_u64().unwrap_or_default()) }
+            td.time data-label="Time" { (when(text("time"))) }
+            td data-label="Policy" { (text("actor")) }
+            td data-label="From" { (text("ip")) " " span.quiet { (text("source")) } }
+            td data-label="Asked for" { (in_words(operation)) }
+            td data-label="Of" { span.id { (target) } }
+            td.reason data-label="Result" {
+                @if result == "done" { "done" } @else { span.chip.bad { "refused" } " " (result) }
+                @if let Some(missing) = line["missing"].as_u64() {
+                    p.error { (missing) " lines before this one could not be written." }
+                }
+            }
+        }
+    }
+}
+
+/// A time as the record has it, to the second.
+fn when(text: &str) -> Markup {
+    match text.parse() {
+        Ok(moment) => super::times::time(moment),
+        Err(_) => html! { (text) },
+    }
+}
+
+/// `createIdentity` as people write it.
+fn in_words(operation: &str) -> String {
+    let mut words = String::with_capacity(operation.len() + 4);
+    for letter in operation.chars() {
+        if letter.is_ascii_uppercase() {
+            words.push(' ');
+        }
+        words.extend(letter.to_lowercase());
+    }
+    words
+}
+
+/// Lines of one page.
+const LINES_SHOWN: usize = 100;
+/// What may be asked for, in the record's words.
+const OPERATIONS: [&str; 13] = [
+    "createIdentity",
+    "updateIdentity",
+    "deleteIdentity",
+    "revealCredential",
+    "sendMessage",
+    "purgeQueue",
+    "createPolicy",
+    "regeneratePolicy",
+    "deletePolicy",
+    "enrolAuthority",
+    "renewAuthorityCode",
+    "verifyAuthority",
+    "removeAuthority",
+];

@@ -1,0 +1,68 @@
+//! Small forms that every part of the portal has: one button, or one button behind a question; and a key that is shown
+//! when somebody asks for it.
+
+use maud::{Markup, html};
+
+use super::visit::Visit;
+
+/// What a button does when it is pressed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Button<'a> {
+    pub(super) label: &'a str,
+    pub(super) action: &'a str,
+    /// What its form says besides, by name.
+    pub(super) fields: &'a [(&'a str, &'a str)],
+}
+
+impl Button<'_> {
+    /// The button alone.
+    pub(super) fn show(self, visit: &Visit) -> Markup {
+        self.form(visit, "")
+    }
+
+    /// The button of what cannot be taken back, behind the question whether it is meant, with what follows from it.
+    pub(super) fn ask_first(self, visit: &Visit, what_follows: &str) -> Markup {
+        html! {
+            details.sure {
+                summary { (self.label) }
+                p { (what_follows) }
+                (self.form(visit, "danger"))
+            }
+        }
+    }
+
+    fn form(self, visit: &Visit, class: &str) -> Markup {
+        html! {
+            form method="post" action=(self.action) {
+                (visit.token_field())
+                @for (name, value) in self.fields { input type="hidden" name=(name) value=(value); }
+                button class=(class) type="submit" { (self.label) }
+            }
+        }
+    }
+}
+
+/// A secret under its name: as it is, with a way to copy it, or hidden.
+pub(super) fn secret(name: &str, id: &str, value: Option<&str>) -> Markup {
+    html! {
+        dt { (name) }
+        dd {
+            div.secret {
+                @match value {
+                    Some(value) => {
+                        span.value id=(id) { (value) }
+                        button type="button" data-copy=(id) aria-label=(format!("Copy {name}")) { "Copy" }
+                    }
+                    None => { span.value { "••••••••••••••••" } }
+                }
+            }
+        }
+    }
+}
+
+/// What the core says, as a sentence of a page.
+pub(super) fn sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    let first = letters.next().map(|first| first.to_uppercase().to_string()).unwrap_or_default();
+    format!("{first}{}.", letters.as_str())
+}

@@ -1,0 +1,253 @@
+//! `/portal/policies`: the shared access policies, for their owner. Keys are shown when they are asked for, by a form,
+//! and that is recorded.
+
+use axum::extract::Path;
+use axum::response::IntoResponse;
+use maud::{Markup, html};
+use portcullis_registry::policy::{InvalidPolicy, Policy, Renewal, Rights};
+
+use super::answer::{Answer, Html, Refused, see_other};
+use super::fields::Fields;
+use super::forms::{Button, secret, sentence};
+use super::layout::{self, Section};
+use super::paths;
+use super::visit::Visit;
+use crate::connection_string::{ConnectionString, Secret};
+use crate::http::Problem;
+use crate::policies::{self, PolicyError};
+
+/// `GET /portal/policies`.
+pub(super) async fn list(visit: Visit) -> Answer {
+    show_list(&visit, &Fields::default(), None)
+}
+
+/// `POST /portal/policies`: creates one.
+pub(super) async fn create(visit: Visit, fields: Fields) -> Answer {
+    let name = fields.trimmed("name").unwrap_or_default();
+    let made = match Rights::parse_names(fields.all("right")) {
+        Ok(rights) => policies::create(visit.hub(), visit.service(), name, rights, None, None).await,
+        Err(error) => Err(error.into()),
+    };
+    match made {
+        Ok(policy) => {
+            visit.tell(format!("The policy {} is created.", policy.name));
+            Ok(see_other(&paths::policy(&policy.name)))
+        }
+        Err(error) => show_list(&visit, &fields, Some(error)),
+    }
+}
+
+/// `GET /portal/policies/{name}`.
+pub(super) async fn show(visit: Visit, Path(name): Path<String>) -> Answer {
+    let policy = policies::show(visit.hub(), visit.service(), &name)?;
+    Ok(Html(page(&visit, &policy, false)).into_response())
+}
+
+/// `POST /portal/policies/{name}/reveal`: the same with its keys.
+pub(super) async fn reveal(visit: Visit, Path(name): Path<String>) -> Answer {
+    let policy = policies::reveal(visit.hub(), visit.service(), &name).await?;
+    Ok(Html(page(&visit, &policy, true)).into_response())
+}
+
+/// `POST /portal/policies/{name}/regenerate`.
+pub(super) async fn regenerate(visit: Visit, Path(name): Path<String>, fields: Fields) -> Answer {
+    let (renewal, done) = match fields.text("which") {
+        Some("primary") => (Renewal::Primary, "The primary key is new."),
+        Some("secondary") => (Renewal::Secondary, "The secondary key is new."),
+        Some("swap") => (Renewal::Swap, "The two keys have changed places."),
+        _ => return Err(Problem::argument_invalid("which is none of primary, secondary, swap").into()),
+    };
+    let policy = policies::regenerate(visit.hub(), visit.service(), &name, renewal).await?;
+    visit.tell(done);
+    Ok(see_other(&paths::policy(&policy.name)))
+}
+
+/// `POST /portal/policies/{name}/delete`.
+pub(super) async fn delete(visit: Visit, Path(name): Path<String>) -> Answer {
+    policies::delete(visit.hub(), visit.service(), &name).await?;
+    visit.tell(format!("The policy {name} is deleted."));
+    Ok(see_other(paths::POLICIES))
+}
+
+fn show_list(visit: &Visit, fields: &Fields, error: Option<PolicyError>) -> Answer {
+    let all = policies::list(visit.hub(), visit.service())?;
+    let wrong = Wrong::of(error)?;
+    let content = html! {
+        h1 { "Shared access policies" }
+        p.quiet {
+            "A policy is a name, two keys and rights. Services and operators prove themselves with one of its keys; "
+            "devices have keys of their own."
+        }
+        div.scroll {
+            table.stack {
+                thead { tr { th { "Policy" } th { "Rights" } th { "Kind" } } }
+                tbody {
+                    @for policy in all.iter() {
+                        tr {
+                            td { a.id href=(paths::policy(&policy.name)) { (policy.name) } }
+                            td data-label="Rights" { (policy.rights) }
+                            td data-label="Kind" { (kind(policy)) }
+                        }
+                    }
+                }
+            }
+        }
+        (create_form(visit, fields, &wrong))
+    };
+    let page = Html(layout::page(visit, Section::Policies, "Policies", content));
+    Ok(match wrong.problem {
+        Some(problem) => (problem.status(), page).into_response(),
+        None => page.into_response(),
+    })
+}
+
+/// What is wrong with a policy that was to be created, and beside which field that is told.
+#[derive(Default)]
+struct Wrong {
+    problem: Option<Problem>,
+    is_about_rights: bool,
+}
+
+impl Wrong {
+    /// What is no fault of the form is a page of its own.
+    fn of(error: Option<PolicyError>) -> Result<Self, Refused> {
+        let Some(error) = error else { return Ok(Self::default()) };
+        let is_about_rights = match &error {
+            PolicyError::Invalid(InvalidPolicy::NoRights | InvalidPolicy::Right(_)) => true,
+            PolicyError::Invalid(InvalidPolicy::Name) | PolicyError::AlreadyExists(_) => false,
+            PolicyError::Forbidden(_)
+            | PolicyError::NotFound(_)
+            | PolicyError::BuiltIn(_)
+            | PolicyError::Configured(_)
+            | PolicyError::TooMany
+            | PolicyError::Stored(_)
+            | PolicyError::Store(_)
+            | PolicyError::Stopping => return Err(error.into()),
+        };
+        Ok(Self { problem: Some(error.into()), is_about_rights })
+    }
+
+    fn with_name(&self) -> Option<&str> {
+        self.problem.as_ref().filter(|_| !self.is_about_rights).map(Problem::text)
+    }
+
+    fn with_rights(&self) -> Option<&str> {
+        self.problem.as_ref().filter(|_| self.is_about_rights).map(Problem::text)
+    }
+}
+
+fn create_form(visit: &Visit, fields: &Fields, wrong: &Wrong) -> Markup {
+    html! {
+        section.card aria-labelledby="create" {
+            h2 id="create" { "Create a policy" }
+            form method="post" action=(paths::POLICIES) {
+                (visit.token_field())
+                div.field {
+                    label for="name" { "Name" }
+                    input id="name" name="name" type="text" required maxlength="64" autocomplete="off" spellcheck="false"
+                        autocapitalize="off" value=(fields.text("name").unwrap_or_default())
+                        aria-invalid=[wrong.with_name().map(|_| "true")] aria-describedby="name-hint";
+                    @match wrong.with_name() {
+                        Some(text) => { p.error id="name-hint" role="alert" { (sentence(text)) } }
+                        None => { p.hint id="name-hint" { "Letters, digits and -._; keys are made by the hub." } }
+                    }
+                }
+                fieldset {
+                    legend { "Rights" }
+                    @for (name, what) in RIGHTS {
+                        div.choice {
+                            input id=(name) type="checkbox" name="right" value=(name)
+                                checked[fields.all("right").any(|given| given == name)];
+                            label for=(name) { strong { (name) } " " span.quiet { (what) } }
+                        }
+                    }
+                    @if let Some(text) = wrong.with_rights() {
+                        p.error role="alert" { (sentence(text)) }
+                    }
+                }
+                button.primary type="submit" { "Create" }
+            }
+        }
+    }
+}
+
+fn page(visit: &Visit, policy: &Policy, revealed: bool) -> Markup {
+    let path = paths::policy(&policy.name);
+    let action = |verb: &str| format!("{path}/{verb}");
+    let content = html! {
+        p.crumbs { a href=(paths::POLICIES) { "Policies" } }
+        h1 { (policy.name) }
+        dl.facts {
+            dt { "Rights" } dd { (policy.rights) }
+            dt { "Kind" } dd { (kind(policy)) }
+        }
+        h2 { "Keys" }
+        div.card {
+            dl.facts { (keys(visit, policy, revealed)) }
+            @if !revealed {
+                div.toolbar.below {
+                    (Button { label: "Reveal keys", action: &action("reveal"), fields: &[] }.show(visit))
+                    span.quiet { "That they were shown is recorded in the audit log." }
+                }
+            }
+        }
+        h2 { "Change" }
+        @for (label, which, what_follows) in RENEWALS {
+            (Button { label, action: &action("regenerate"), fields: &[("which", which)] }.ask_first(visit, what_follows))
+        }
+        @if !policy.is_built_in() {
+            (Button { label: "Delete this policy", action: &action("delete"), fields: &[] }.ask_first(
+                visit,
+                "Its keys count no more, and what is connected with them is closed. It cannot be taken back."
+            ))
+        }
+    };
+    layout::page(visit, Section::Policies, &policy.name, content)
+}
+
+fn keys(visit: &Visit, policy: &Policy, revealed: bool) -> Markup {
+    let pair =
+        [("Primary", "primary", &policy.keys.primary), ("Secondary", "secondary", &policy.keys.secondary)];
+    html! {
+        @for (name, id, key) in pair {
+            @let text = key.to_base64();
+            (secret(&format!("{name} key"), &format!("{id}-key"), revealed.then_some(text.as_str())))
+        }
+        @for (name, id, key) in pair {
+            @let text = ConnectionString {
+                host: visit.hub().hosts.primary().to_owned(),
+                device: None,
+                module: None,
+                secret: Secret::Key { policy: Some(policy.name.clone()), key: key.clone() },
+            }.to_string();
+            @let text = revealed.then_some(text.as_str());
+            (secret(&format!("{name} connection string"), &format!("{id}-connection-string"), text))
+        }
+    }
+}
+
+fn kind(policy: &Policy) -> &'static str {
+    if policy.is_built_in() { "built in" } else { "yours" }
+}
+
+const RIGHTS: [(&str, &str); 4] = [
+    ("RegistryRead", "see devices, their keys and how they connect"),
+    ("RegistryWrite", "create, change and delete devices"),
+    ("ServiceConnect", "read telemetry and send messages to devices"),
+    ("DeviceConnect", "connect and send as any device"),
+];
+const RENEWALS: [(&str, &str, &str); 3] = [
+    (
+        "Regenerate the primary key",
+        "primary",
+        "The old primary key counts no more, and what is connected with it is closed. So is your own session, if you \
+         signed in with it.",
+    ),
+    (
+        "Regenerate the secondary key",
+        "secondary",
+        "The old secondary key counts no more, and what is connected with it is closed. So is your own session, if you \
+         signed in with it.",
+    ),
+    ("Swap the keys", "swap", "The two change places; both go on to count, and nothing is closed."),
+];
