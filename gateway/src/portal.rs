@@ -19,8 +19,12 @@ use session::Sessions;
 
 mod answer;
 mod assets;
+mod credential_form;
 mod csrf;
+mod device;
+mod devices;
 mod fields;
+mod form;
 mod guard;
 mod home;
 mod layout;
@@ -29,6 +33,7 @@ mod paths;
 mod routes;
 mod session;
 mod visit;
+mod words;
 
 pub use routes::{Needs, Route, routes};
 

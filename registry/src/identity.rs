@@ -47,6 +47,15 @@ pub enum Authentication {
     None,
 }
 
+/// Which way an identity proves itself, without what it does so with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthenticationKind {
+    Sas,
+    SelfSigned,
+    CertificateAuthority,
+    None,
+}
+
 /// What a caller asks for when creating or replacing an identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdentitySpec {
@@ -71,6 +80,36 @@ pub enum AuthenticationSpec {
     None,
 }
 
+impl Authentication {
+    pub fn kind(&self) -> AuthenticationKind {
+        match self {
+            Authentication::Sas(_) => AuthenticationKind::Sas,
+            Authentication::SelfSigned(_) => AuthenticationKind::SelfSigned,
+            Authentication::CertificateAuthority => AuthenticationKind::CertificateAuthority,
+            Authentication::None => AuthenticationKind::None,
+        }
+    }
+}
+
+impl AuthenticationKind {
+    pub const ALL: [AuthenticationKind; 4] = [
+        AuthenticationKind::Sas,
+        AuthenticationKind::SelfSigned,
+        AuthenticationKind::CertificateAuthority,
+        AuthenticationKind::None,
+    ];
+
+    /// IoT Hub's word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            AuthenticationKind::Sas => "sas",
+            AuthenticationKind::SelfSigned => "selfSigned",
+            AuthenticationKind::CertificateAuthority => "certificateAuthority",
+            AuthenticationKind::None => "none",
+        }
+    }
+}
+
 impl Identity {
     /// Names this state of the identity.
     pub fn etag(&self) -> ETag {
@@ -88,6 +127,27 @@ impl IdentitySpec {
             authentication: AuthenticationSpec::Sas { primary: None, secondary: None },
             iot_edge: false,
             managed_by: None,
+            access: None,
+            queue_max: None,
+        }
+    }
+
+    /// What asks for an identity as it is, for a caller to change a part of it: keys, access and bounds are kept.
+    pub fn keeping(identity: &Identity) -> Self {
+        Self {
+            id: identity.id.clone(),
+            status: identity.status,
+            status_reason: identity.status_reason.clone(),
+            authentication: match &identity.authentication {
+                Authentication::Sas(_) => AuthenticationSpec::Sas { primary: None, secondary: None },
+                Authentication::SelfSigned(thumbprints) => {
+                    AuthenticationSpec::SelfSigned(thumbprints.clone())
+                }
+                Authentication::CertificateAuthority => AuthenticationSpec::CertificateAuthority,
+                Authentication::None => AuthenticationSpec::None,
+            },
+            iot_edge: identity.iot_edge,
+            managed_by: identity.managed_by.as_deref().map(str::to_owned),
             access: None,
             queue_max: None,
         }
@@ -145,3 +205,6 @@ impl AuthenticationSpec {
         }
     }
 }
+
+/// Of a status reason, as IoT Hub has it.
+pub const STATUS_REASON_CHARS_MAX: usize = 128;

@@ -8,7 +8,9 @@
 use jiff::Timestamp;
 use portcullis_registry::credential::{SymmetricKey, ThumbprintPair};
 use portcullis_registry::id::IdentityId;
-use portcullis_registry::identity::{Authentication, AuthenticationSpec, Identity, IdentitySpec, Status};
+use portcullis_registry::identity::{
+    Authentication, AuthenticationSpec, Identity, IdentitySpec, STATUS_REASON_CHARS_MAX, Status,
+};
 use portcullis_registry::queue_max::QueueMax;
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
@@ -372,8 +374,6 @@ impl AuthenticationOut {
 fn connection_state(live: Live) -> &'static str {
     if live.connected { "Connected" } else { "Disconnected" }
 }
-
-const STATUS_REASON_CHARS_MAX: usize = 128;
 
 #[cfg(test)]
 mod tests {

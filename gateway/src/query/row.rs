@@ -60,7 +60,7 @@ impl Row {
             "connectionState" => Value::text(if self.connected { "Connected" } else { "Disconnected" }),
             "lastActivityTime" => Value::Time(self.last_seen),
             "cloudToDeviceMessageCount" => Value::Number(self.queued as f64),
-            "authenticationType" => Value::text(authentication_type(&identity.authentication)),
+            "authenticationType" => Value::text(identity.authentication.kind().as_str()),
             "x509Thumbprint" => Value::Tree(thumbprints(&identity.authentication)),
             "modelId" => Value::text(""),
             "version" => Value::Number(1.0),
@@ -93,15 +93,6 @@ fn access(identity: &Identity) -> Value<'static> {
 
 fn text_or_null(text: Option<&str>) -> Value<'_> {
     text.map_or(Value::Null, Value::text)
-}
-
-fn authentication_type(authentication: &Authentication) -> &'static str {
-    match authentication {
-        Authentication::Sas(_) => "sas",
-        Authentication::SelfSigned(_) => "selfSigned",
-        Authentication::CertificateAuthority => "certificateAuthority",
-        Authentication::None => "none",
-    }
 }
 
 fn thumbprints(authentication: &Authentication) -> Json {

@@ -11,6 +11,7 @@ use crate::message::NewC2d;
 
 mod access;
 mod model;
+mod pages;
 mod queue_max;
 
 fn open(directory: &Path) -> Arc<Registry> {
