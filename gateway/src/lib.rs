@@ -30,6 +30,7 @@ pub mod hub;
 pub mod identities;
 mod json;
 pub mod listener;
+pub mod listing;
 pub mod logins;
 pub mod metrics;
 pub mod mqtt;

@@ -21,10 +21,14 @@ mod answer;
 mod assets;
 mod audit;
 mod authorities;
+mod buttons;
 mod chart;
+mod credential_form;
 mod csrf;
+mod device;
+mod devices;
 mod fields;
-mod forms;
+mod form;
 mod guard;
 mod home;
 mod layout;
@@ -34,8 +38,8 @@ mod paths;
 mod policies;
 mod routes;
 mod session;
-mod times;
 mod visit;
+mod words;
 
 pub use routes::{Needs, Route, routes};
 

@@ -119,7 +119,9 @@ async fn the_owner_makes_a_policy_and_takes_it_away_again() {
     look_at(&page, "policy").await;
     page.follow("form[action$='/reveal'] button").await;
     let key = hub.hub.policies().find("reader").expect("it is created").keys.primary.to_base64();
-    assert!(page.text("#primary-connection-string").await.ends_with(&format!("SharedAccessKey={}", &*key)));
+    assert!(
+        page.text("#secret-primary-connection-string").await.ends_with(&format!("SharedAccessKey={}", &*key))
+    );
     look_at(&page, "policy-revealed").await;
     page.click("details:nth-of-type(1) > summary").await;
     page.follow("details:nth-of-type(1) button").await;

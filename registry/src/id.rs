@@ -1,5 +1,6 @@
 //! Names: devices, modules, generations and etags, each parsed once into a type that cannot be wrong.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -42,6 +43,13 @@ impl DeviceId {
     }
 
     pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// For a set of ids to be searched by a text that is none, such as how some begin.
+impl Borrow<str> for DeviceId {
+    fn borrow(&self) -> &str {
         &self.0
     }
 }

@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use crate::access::Access;
 use crate::credential::{KeyPair, SymmetricKey, ThumbprintPair};
 use crate::id::{ETag, GenerationId, IdentityId, Revision};
+use crate::queue_max::QueueMax;
 
 /// One state of an identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub struct Identity {
     /// Who looks after a module; free text.
     pub managed_by: Option<Box<str>>,
     pub access: Access,
+    /// How many messages may wait for it; none is as many as the hub says.
+    pub queue_max: Option<QueueMax>,
 }
 
 /// Whether an identity may connect.
@@ -44,6 +47,15 @@ pub enum Authentication {
     None,
 }
 
+/// Which way an identity proves itself, without what it does so with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthenticationKind {
+    Sas,
+    SelfSigned,
+    CertificateAuthority,
+    None,
+}
+
 /// What a caller asks for when creating or replacing an identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdentitySpec {
@@ -55,6 +67,8 @@ pub struct IdentitySpec {
     pub managed_by: Option<String>,
     /// None keeps the access it has: a caller that knows nothing of access must not widen it. A new one may do everything.
     pub access: Option<Access>,
+    /// None keeps the bound it has, as with `access`; `Some(None)` is the hub's.
+    pub queue_max: Option<Option<QueueMax>>,
 }
 
 /// How a wished-for identity is to prove itself. An absent key is generated on create and kept on replace.
@@ -64,6 +78,36 @@ pub enum AuthenticationSpec {
     SelfSigned(ThumbprintPair),
     CertificateAuthority,
     None,
+}
+
+impl Authentication {
+    pub fn kind(&self) -> AuthenticationKind {
+        match self {
+            Authentication::Sas(_) => AuthenticationKind::Sas,
+            Authentication::SelfSigned(_) => AuthenticationKind::SelfSigned,
+            Authentication::CertificateAuthority => AuthenticationKind::CertificateAuthority,
+            Authentication::None => AuthenticationKind::None,
+        }
+    }
+}
+
+impl AuthenticationKind {
+    pub const ALL: [AuthenticationKind; 4] = [
+        AuthenticationKind::Sas,
+        AuthenticationKind::SelfSigned,
+        AuthenticationKind::CertificateAuthority,
+        AuthenticationKind::None,
+    ];
+
+    /// IoT Hub's word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            AuthenticationKind::Sas => "sas",
+            AuthenticationKind::SelfSigned => "selfSigned",
+            AuthenticationKind::CertificateAuthority => "certificateAuthority",
+            AuthenticationKind::None => "none",
+        }
+    }
 }
 
 impl Identity {
@@ -84,6 +128,28 @@ impl IdentitySpec {
             iot_edge: false,
             managed_by: None,
             access: None,
+            queue_max: None,
+        }
+    }
+
+    /// What asks for an identity as it is, for a caller to change a part of it: keys, access and bounds are kept.
+    pub fn keeping(identity: &Identity) -> Self {
+        Self {
+            id: identity.id.clone(),
+            status: identity.status,
+            status_reason: identity.status_reason.clone(),
+            authentication: match &identity.authentication {
+                Authentication::Sas(_) => AuthenticationSpec::Sas { primary: None, secondary: None },
+                Authentication::SelfSigned(thumbprints) => {
+                    AuthenticationSpec::SelfSigned(thumbprints.clone())
+                }
+                Authentication::CertificateAuthority => AuthenticationSpec::CertificateAuthority,
+                Authentication::None => AuthenticationSpec::None,
+            },
+            iot_edge: identity.iot_edge,
+            managed_by: identity.managed_by.as_deref().map(str::to_owned),
+            access: None,
+            queue_max: None,
         }
     }
 
@@ -113,6 +179,7 @@ impl IdentitySpec {
             access: self
                 .access
                 .unwrap_or_else(|| stored.map_or(Access::EVERYTHING, |stored| stored.access.clone())),
+            queue_max: self.queue_max.unwrap_or_else(|| stored.and_then(|stored| stored.queue_max)),
         }
     }
 }
@@ -138,3 +205,6 @@ impl AuthenticationSpec {
         }
     }
 }
+
+/// Of a status reason, as IoT Hub has it.
+pub const STATUS_REASON_CHARS_MAX: usize = 128;

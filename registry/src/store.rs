@@ -106,12 +106,23 @@ pub struct Counts {
     pub modules: usize,
 }
 
-/// Some devices in the order of their ids.
-#[derive(Clone, Debug)]
+/// Some devices in the order of their ids, or backwards.
+#[derive(Clone, Debug, Default)]
 pub struct Page {
     pub devices: Vec<Arc<Entry>>,
-    /// After which id the next page begins; none when this is the last.
+    /// Behind which id the next page begins; none when this is the last.
     pub next: Option<DeviceId>,
+}
+
+/// Where in the order of ids a page begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place<'a> {
+    First,
+    After(&'a str),
+    /// At the end, and backwards.
+    Last,
+    /// Before this one, and backwards.
+    Before(&'a str),
 }
 
 type Observer = Box<dyn Fn(&Changed) + Send + Sync>;
@@ -194,15 +205,32 @@ impl Registry {
     /// At most `count` devices with ids after `after`, in byte order of the ids. What is created or deleted meanwhile
     /// may be missed; what stays is on exactly one page.
     pub fn page(&self, after: Option<&DeviceId>, count: usize) -> Page {
-        let from = (after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
+        self.page_of("", after.map_or(Place::First, |id| Place::After(id.as_str())), count)
+    }
+
+    /// At most `count` devices whose ids begin with `prefix`, from a place on. From the end they come backwards.
+    pub fn page_of(&self, prefix: &str, place: Place<'_>, count: usize) -> Page {
+        // Behind every id that begins so: no id holds this character.
+        let end = format!("{prefix}\u{7f}");
+        let (from, to, is_backwards) = match place {
+            Place::First => (Bound::Included(prefix), end.as_str(), false),
+            Place::After(id) if id < prefix => (Bound::Included(prefix), end.as_str(), false),
+            Place::After(id) => (Bound::Excluded(id), end.as_str(), false),
+            Place::Last => (Bound::Included(prefix), end.as_str(), true),
+            Place::Before(id) => (Bound::Included(prefix), id.min(end.as_str()), true),
+        };
+        let (Bound::Included(start) | Bound::Excluded(start)) = from else { return Page::default() };
+        if start >= to {
+            return Page::default();
+        }
         let order = self.state.order.read().unwrap_or_else(PoisonError::into_inner);
-        let mut rest = order.range::<DeviceId, _>(from).cloned();
-        let ids: Vec<DeviceId> = rest.by_ref().take(count).collect();
-        let next = rest.next().and_then(|_| ids.last().cloned());
-        drop(rest);
+        let mut rest = order.range::<str, _>((from, Bound::Excluded(to))).cloned();
+        let mut next = || if is_backwards { rest.next_back() } else { rest.next() };
+        let ids: Vec<DeviceId> = std::iter::from_fn(&mut next).take(count).collect();
+        let more = next().and_then(|_| ids.last().cloned());
         drop(order);
         let devices = ids.into_iter().filter_map(|id| self.entry(&IdentityId::device(id))).collect();
-        Page { devices, next }
+        Page { devices, next: more }
     }
 
     /// The modules of a device, in order of their ids; none when there is no such device.

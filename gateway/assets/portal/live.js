@@ -36,11 +36,11 @@
 
   function state(told) {
     var id = told.module === null ? told.device : told.device + "/" + told.module;
-    all("[data-state-of]").forEach(function (place) {
-      if (place.dataset.stateOf !== id) return;
-      place.textContent = told.connected ? "Connected" : "Disconnected";
-      place.classList.toggle("connected", told.connected);
-      place.classList.toggle("disconnected", !told.connected);
+    all("[data-connection-of]").forEach(function (place) {
+      if (place.dataset.connectionOf !== id) return;
+      var chip = place.querySelector(".chip");
+      chip.textContent = told.connected ? "Connected" : "Disconnected";
+      chip.classList.toggle("good", told.connected);
     });
   }
 

@@ -30,4 +30,59 @@
       function () { toast("Copied."); },
       function () { toast("The browser does not allow copying. Select the text and copy it."); });
   });
+
+  // A list with boxes to tick: all at once, how many, and no deeds without one.
+  function countTicks() {
+    document.querySelectorAll("form").forEach(function (form) {
+      var boxes = form.querySelectorAll('input[type="checkbox"][name="id"]');
+      var all = form.querySelector("[data-tick-all]");
+      if (!all || !boxes.length) return;
+      var ticked = Array.prototype.filter.call(boxes, function (box) { return box.checked; }).length;
+      all.hidden = false;
+      all.checked = ticked === boxes.length;
+      all.indeterminate = ticked > 0 && ticked < boxes.length;
+      form.querySelectorAll("[data-needs-ticks]").forEach(function (button) { button.disabled = ticked === 0; });
+      var told = form.querySelector("[data-ticked]");
+      if (told) told.textContent = ticked ? ticked + " selected" : "";
+    });
+  }
+  document.addEventListener("change", function (event) {
+    if (event.target.matches("[data-tick-all]")) {
+      event.target.form.querySelectorAll('input[type="checkbox"][name="id"]').forEach(function (box) {
+        box.checked = event.target.checked;
+      });
+    }
+    countTicks();
+  });
+
+  // A certificate from a file, chosen or dropped, goes into its field as text.
+  function readInto(field, file) {
+    if (file.size > 262144) { toast("This file is too large to be a certificate."); return; }
+    file.text().then(function (text) {
+      field.value = text;
+      field.dispatchEvent(new Event("input", { bubbles: true }));
+    });
+  }
+  document.addEventListener("change", function (event) {
+    var into = event.target.dataset && event.target.dataset.fileInto;
+    var field = into && document.getElementById(into);
+    if (field && event.target.files.length) readInto(field, event.target.files[0]);
+  });
+  ["dragover", "dragleave", "drop"].forEach(function (kind) {
+    document.addEventListener(kind, function (event) {
+      var field = event.target.closest && event.target.closest("[data-drop]");
+      if (!field) return;
+      event.preventDefault();
+      field.classList.toggle("dropping", kind === "dragover");
+      if (kind === "drop" && event.dataTransfer.files.length) readInto(field, event.dataTransfer.files[0]);
+    });
+  });
+
+  // What only works with a script is shown by it.
+  function enliven() {
+    document.querySelectorAll("[data-file-into]").forEach(function (input) { input.hidden = false; });
+    countTicks();
+  }
+  document.addEventListener("htmx:afterSettle", enliven);
+  enliven();
 })();

@@ -9,7 +9,7 @@ pub struct HostNames {
 }
 
 impl HostNames {
-    /// `names`: the configured host name first, then its aliases; `ports`: those it listens on.
+    /// `names`: the configured host name first, then its aliases; `ports`: those it listens on, MQTT's first.
     pub fn new(names: Vec<String>, ports: Vec<u16>) -> Self {
         Self { names, ports }
     }
@@ -17,6 +17,11 @@ impl HostNames {
     /// The name in connection strings and in the certificate.
     pub fn primary(&self) -> &str {
         self.names.first().map_or("", String::as_str)
+    }
+
+    /// Where it serves MQTT.
+    pub fn mqtt_port(&self) -> u16 {
+        self.ports.first().copied().unwrap_or_default()
     }
 
     /// Whether `host` names this hub, at whatever port: what a `Host` header says that came through somebody's port.

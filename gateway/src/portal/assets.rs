@@ -9,6 +9,8 @@ use axum::response::{IntoResponse, Response};
 use sha2::{Digest, Sha256};
 
 use super::answer::Answer;
+use super::device::snippets::ca_path;
+use super::visit::Visit;
 use crate::http::Problem;
 
 /// One file.
@@ -70,6 +72,23 @@ pub(super) async fn show(Path(file): Path<String>) -> Answer {
     let found = Asset::ALL.into_iter().find(is_asked);
     let asset = found.ok_or_else(|| Problem::not_found("there is no such file"))?;
     Ok(answer(asset))
+}
+
+/// `GET /portal/ca.pem`: what clients must trust, if this hub has made it.
+pub(super) async fn show_ca(visit: Visit) -> Answer {
+    let hub = visit.hub();
+    if hub.config.certificate.is_some() {
+        return Err(Problem::not_found("This hub's certificate is its operator's own.").into());
+    }
+    let path = ca_path(hub);
+    let read = tokio::task::spawn_blocking(move || std::fs::read(path)).await;
+    let read = read.map_err(|error| Problem::internal(error.to_string()))?;
+    let text = read.map_err(|error| Problem::internal(format!("the CA's certificate: {error}")))?;
+    let head = [
+        (header::CONTENT_TYPE, "application/x-pem-file"),
+        (header::CONTENT_DISPOSITION, "attachment; filename=\"ca.pem\""),
+    ];
+    Ok((head, text).into_response())
 }
 
 fn answer(asset: Asset) -> Response {

@@ -163,9 +163,9 @@ fn row(line: &Value) -> Markup {
             td.number data-label="No." { (line["number"].as_u64().unwrap_or_default()) }
             td.time data-label="Time" { (when(text("time"))) }
             td data-label="Policy" { (text("actor")) }
-            td data-label="From" { (text("ip")) " " span.quiet { (text("source")) } }
-            td data-label="Asked for" { (in_words(operation)) }
-            td data-label="Of" { span.id { (target) } }
+            td.nowrap data-label="From" { (text("ip")) " " span.quiet { (text("source")) } }
+            td.nowrap data-label="Asked for" { (in_words(operation)) }
+            td.target data-label="Of" { span.id { (target) } }
             td.reason data-label="Result" {
                 @if result == "done" { "done" } @else { span.chip.bad { "refused" } " " (result) }
                 @if let Some(missing) = line["missing"].as_u64() {
@@ -179,7 +179,7 @@ fn row(line: &Value) -> Markup {
 /// A time as the record has it, to the second.
 fn when(text: &str) -> Markup {
     match text.parse() {
-        Ok(moment) => super::times::time(moment),
+        Ok(moment) => super::words::time(moment),
         Err(_) => html! { (text) },
     }
 }

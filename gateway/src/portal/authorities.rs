@@ -12,12 +12,12 @@ use portcullis_registry::id::Precondition;
 use portcullis_registry::policy::Rights;
 
 use super::answer::{Answer, Html, see_other};
+use super::buttons::{Button, sentence};
 use super::fields::Fields;
-use super::forms::{Button, sentence};
 use super::layout::{self, Section};
 use super::paths;
-use super::times::time;
 use super::visit::Visit;
+use super::words::time;
 use crate::authorities::{self, CaError, Enrolment};
 use crate::http::Problem;
 

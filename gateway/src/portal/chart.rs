@@ -5,6 +5,8 @@
 
 use maud::{Markup, html};
 
+use super::words::grouped;
+
 /// One value at a moment.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Point {
@@ -38,7 +40,7 @@ pub(super) fn line(title: &str, now: &str, unit: &str, points: &[Point]) -> Mark
 }
 
 /// Bars beside each other's names, the longest first, each as long as its share of the longest.
-pub(super) fn bars(rows: &[(String, u64)]) -> Markup {
+pub(super) fn bars(rows: &[(String, usize)]) -> Markup {
     let longest = rows.iter().map(|(_, count)| *count).max().unwrap_or(0).max(1);
     html! {
         table.bars {
@@ -58,19 +60,6 @@ pub(super) fn bars(rows: &[(String, u64)]) -> Markup {
             }
         }
     }
-}
-
-/// A count with its thousands set apart by a narrow blank.
-pub(super) fn grouped(count: u64) -> String {
-    let digits = count.to_string();
-    let mut text = String::with_capacity(digits.len() * 2);
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push('\u{202f}');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 struct Path {
@@ -114,7 +103,7 @@ fn round_up(value: f64) -> f64 {
 pub(super) fn number(value: f64) -> String {
     match value < 10.0 && value.fract() > 0.05 {
         true => format!("{value:.1}"),
-        false => grouped(value.round() as u64),
+        false => grouped(value.round() as usize),
     }
 }
 
@@ -155,8 +144,6 @@ mod tests {
 
     #[test]
     fn numbers_are_readable() {
-        assert_eq!(grouped(1_234_567).replace('\u{202f}', " "), "1 234 567");
-        assert_eq!((grouped(0), grouped(999)), ("0".into(), "999".into()));
         assert_eq!((number(0.0), number(0.25), number(12.6)), ("0".into(), "0.2".into(), "13".into()));
     }
 

@@ -43,7 +43,7 @@ enum Stop {
 
 pub(super) async fn guard(State(door): State<Door>, request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
-    let is_htmx = parts.headers.contains_key(HX_REQUEST);
+    let is_htmx = is_by_script(&parts.headers);
     let target = parts.uri.path_and_query().map_or(paths::HOME, |path| path.as_str()).to_owned();
     let is_read = parts.method == Method::GET || parts.method == Method::HEAD;
     let response = match door.admit(&mut parts, body).await {
@@ -135,9 +135,16 @@ impl Door {
     async fn record_refusal(&self, parts: &mut Parts, visit: &Visit, refused: String) {
         let Some(operation) = self.operation else { return };
         let path = parts.extract::<RawPathParams>().await;
-        let target: Vec<_> = path.iter().flatten().map(|(_, value)| value.to_owned()).collect();
-        let entry = Entry::of(visit.service(), operation, target.join("/"), visit.hub().clock.wall());
-        visit.hub().audit.record(Entry { refused: Some(refused), ..entry }).await;
+        let named: Vec<_> = path.iter().flatten().map(|(_, value)| value.to_owned()).collect();
+        let ticked = parts.extensions.get::<Fields>().map(|fields| fields.all("id").map(str::to_owned));
+        let targets = match named.is_empty() {
+            false => vec![named.join("/")],
+            true => ticked.into_iter().flatten().take(TARGETS_MAX).collect(),
+        };
+        for target in targets {
+            let entry = Entry::of(visit.service(), operation, target, visit.hub().clock.wall());
+            visit.hub().audit.record(Entry { refused: Some(refused.clone()), ..entry }).await;
+        }
     }
 }
 
@@ -162,6 +169,11 @@ pub(super) fn peer(parts: &Parts) -> Result<IpAddr, Problem> {
     peer.map(|peer| peer.address).ok_or_else(|| Problem::internal("a request from nowhere"))
 }
 
+/// Whether a script of a page asks, for a piece of a page.
+pub(super) fn is_by_script(headers: &HeaderMap) -> bool {
+    headers.contains_key(HX_REQUEST)
+}
+
 /// The session a request says it is of.
 pub(super) fn session_id(headers: &HeaderMap) -> Option<SessionId> {
     let cookies = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
@@ -169,6 +181,8 @@ pub(super) fn session_id(headers: &HeaderMap) -> Option<SessionId> {
     pairs.find(|(name, _)| *name == COOKIE).and_then(|(_, value)| SessionId::parse(value))
 }
 
+/// As many as a form may change at once.
+const TARGETS_MAX: usize = 100;
 /// The prefix has browsers see to it that no other host and no unsafe page has set it.
 pub(super) const COOKIE: &str = "__Host-portcullis";
 const HX_REQUEST: HeaderName = HeaderName::from_static("hx-request");

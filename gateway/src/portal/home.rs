@@ -9,8 +9,8 @@ use super::answer::{Answer, Html};
 use super::chart::{self, Point};
 use super::layout::{self, Section};
 use super::paths;
-use super::times::time;
 use super::visit::Visit;
+use super::words::{grouped, time};
 use crate::history::Sample;
 use crate::overview::{self, Overview, Trouble};
 
@@ -68,7 +68,7 @@ fn first_step(visit: &Visit) -> Markup {
             h2 { "No devices yet" }
             @if visit.may(Rights::REGISTRY_WRITE) {
                 p { "Create the first one: a name is enough, and the next page shows how to connect it." }
-                p { a.button.primary href=(paths::DEVICES) { "Create a device" } }
+                p { a.button.primary href=(paths::NEW_DEVICE) { "Create a device" } }
             } @else {
                 p { "Somebody with a policy that has RegistryWrite can create the first one." }
             }
@@ -81,14 +81,14 @@ fn tiles(seen: &Overview) -> Markup {
     let enabled = counts.devices.saturating_sub(counts.disabled_devices);
     let connected = seen.samples.last().map_or(0, |now| now.connected);
     let tile = |name: &str, count: usize, path: &str| {
-        html! { a.tile href=(path) { span.what { (name) } strong { (chart::grouped(count as u64)) } } }
+        html! { a.tile href=(path) { span.what { (name) } strong { (grouped(count)) } } }
     };
     html! {
         nav.tiles aria-label="Devices by status" {
             (tile("Devices", counts.devices, paths::DEVICES))
-            (tile("Enabled", enabled, paths::DEVICES))
-            (tile("Disabled", counts.disabled_devices, paths::DEVICES))
-            (tile("Connected now", connected, paths::DEVICES))
+            (tile("Enabled", enabled, &format!("{}?status=enabled", paths::DEVICES)))
+            (tile("Disabled", counts.disabled_devices, &format!("{}?status=disabled", paths::DEVICES)))
+            (tile("Connected now", connected, &format!("{}?connected=yes", paths::DEVICES)))
         }
     }
 }
@@ -97,7 +97,7 @@ fn charts(samples: &[Sample]) -> Markup {
     let Some(now) = samples.last() else { return html! {} };
     let level = |title: &str, unit: &str, of: fn(&Sample) -> usize| {
         let points: Vec<_> = samples.iter().map(|sample| point(sample, now, of(sample) as f64)).collect();
-        chart::line(title, &chart::grouped(of(now) as u64), unit, &points)
+        chart::line(title, &grouped(of(now)), unit, &points)
     };
     let rate = |title: &str, of: fn(&Sample) -> u64| {
         let points = rates(samples, of);
@@ -142,7 +142,7 @@ fn reasons(samples: &[Sample]) -> Markup {
     let grown = now.refusals().map(|(reason, count)| (reason, count - first.attempts_with(reason)));
     let mut rows: Vec<_> = grown.filter(|(_, count)| *count > 0).collect();
     rows.sort_by_key(|(reason, count)| (std::cmp::Reverse(*count), *reason));
-    let rows: Vec<_> = rows.into_iter().map(|(reason, count)| (in_words(reason), count)).collect();
+    let rows: Vec<_> = rows.into_iter().map(|(reason, count)| (in_words(reason), count as usize)).collect();
     html! {
         @if rows.is_empty() {
             p.quiet { "Nobody was refused in the last hour." }
@@ -219,7 +219,7 @@ fn end(name: &str, moment: Timestamp, now: Timestamp) -> Markup {
 fn told(trouble: Trouble) -> String {
     let times = |count: u64, one: &str, many: &str| match count {
         1 => format!("1 {one}"),
-        count => format!("{} {many}", chart::grouped(count)),
+        count => format!("{} {many}", grouped(count as usize)),
     };
     match trouble {
         Trouble::Stopping => "The hub is stopping.".into(),

@@ -2,10 +2,21 @@
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use portcullis_registry::authority::AuthorityName;
-use portcullis_registry::id::DeviceId;
+use portcullis_registry::id::{DeviceId, IdentityId};
 
 pub(super) const HOME: &str = "/portal";
 pub(super) const DEVICES: &str = "/portal/devices";
+pub(super) const DEVICES_CSV: &str = "/portal/devices.csv";
+pub(super) const NEW_DEVICE: &str = "/portal/new-device";
+pub(super) const CHECK_ID: &str = "/portal/check-id";
+pub(super) const THUMBPRINT: &str = "/portal/thumbprint";
+pub(super) const CA: &str = "/portal/ca.pem";
+pub(super) const SELECTED_ENABLE: &str = "/portal/selected/enable";
+pub(super) const SELECTED_DISABLE: &str = "/portal/selected/disable";
+pub(super) const SELECTED_DELETE: &str = "/portal/selected/delete";
+pub(super) const SIGN_IN: &str = "/portal/sign-in";
+pub(super) const SIGN_OUT: &str = "/portal/sign-out";
+
 /// The part of the overview that renews itself.
 pub(super) const OVERVIEW: &str = "/portal/overview";
 pub(super) const LIVE: &str = "/portal/live";
@@ -13,13 +24,6 @@ pub(super) const POLICIES: &str = "/portal/policies";
 pub(super) const AUTHORITIES: &str = "/portal/authorities";
 pub(super) const AUDIT: &str = "/portal/audit";
 pub(super) const AUDIT_NEWS: &str = "/portal/audit/new";
-pub(super) const SIGN_IN: &str = "/portal/sign-in";
-pub(super) const SIGN_OUT: &str = "/portal/sign-out";
-
-/// The page of a device.
-pub(super) fn device(device: &DeviceId) -> String {
-    format!("{DEVICES}/{}", encoded(device.as_str()))
-}
 
 /// The page of a shared access policy.
 pub(super) fn policy(name: &str) -> String {
@@ -29,6 +33,29 @@ pub(super) fn policy(name: &str) -> String {
 /// The page of an enrolled CA.
 pub(super) fn authority(name: &AuthorityName) -> String {
     format!("{AUTHORITIES}/{}", encoded(name.as_str()))
+}
+
+/// The page of a device.
+pub(super) fn device(device: &DeviceId) -> String {
+    format!("{DEVICES}/{}", encoded(device.as_str()))
+}
+
+/// The page of a device or module.
+pub(super) fn identity(id: &IdentityId) -> String {
+    match &id.module {
+        None => device(&id.device),
+        Some(module) => format!("{}/modules/{}", device(&id.device), encoded(module.as_str())),
+    }
+}
+
+/// What is below the page of a device or module.
+pub(super) fn under(id: &IdentityId, what: &str) -> String {
+    format!("{}/{what}", identity(id))
+}
+
+/// The page that tells how to connect a new device.
+pub(super) fn created(device: &DeviceId) -> String {
+    format!("/portal/created/{}", encoded(device.as_str()))
 }
 
 /// One segment of a path, or one value of a query.

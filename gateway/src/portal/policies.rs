@@ -4,11 +4,13 @@
 use axum::extract::Path;
 use axum::response::IntoResponse;
 use maud::{Markup, html};
+use portcullis_registry::credential::SymmetricKey;
 use portcullis_registry::policy::{InvalidPolicy, Policy, Renewal, Rights};
 
 use super::answer::{Answer, Html, Refused, see_other};
+use super::buttons::{Button, sentence};
+use super::device::credentials::{Shown, secret};
 use super::fields::Fields;
-use super::forms::{Button, secret, sentence};
 use super::layout::{self, Section};
 use super::paths;
 use super::visit::Visit;
@@ -40,13 +42,13 @@ pub(super) async fn create(visit: Visit, fields: Fields) -> Answer {
 /// `GET /portal/policies/{name}`.
 pub(super) async fn show(visit: Visit, Path(name): Path<String>) -> Answer {
     let policy = policies::show(visit.hub(), visit.service(), &name)?;
-    Ok(Html(page(&visit, &policy, false)).into_response())
+    Ok(Html(page(&visit, &policy, Shown::Hidden)).into_response())
 }
 
 /// `POST /portal/policies/{name}/reveal`: the same with its keys.
 pub(super) async fn reveal(visit: Visit, Path(name): Path<String>) -> Answer {
     let policy = policies::reveal(visit.hub(), visit.service(), &name).await?;
-    Ok(Html(page(&visit, &policy, true)).into_response())
+    Ok(Html(page(&visit, &policy, Shown::Revealed)).into_response())
 }
 
 /// `POST /portal/policies/{name}/regenerate`.
@@ -171,7 +173,7 @@ fn create_form(visit: &Visit, fields: &Fields, wrong: &Wrong) -> Markup {
     }
 }
 
-fn page(visit: &Visit, policy: &Policy, revealed: bool) -> Markup {
+fn page(visit: &Visit, policy: &Policy, shown: Shown) -> Markup {
     let path = paths::policy(&policy.name);
     let action = |verb: &str| format!("{path}/{verb}");
     let content = html! {
@@ -183,8 +185,8 @@ fn page(visit: &Visit, policy: &Policy, revealed: bool) -> Markup {
         }
         h2 { "Keys" }
         div.card {
-            dl.facts { (keys(visit, policy, revealed)) }
-            @if !revealed {
+            dl.facts { (keys(visit, policy, shown)) }
+            @if shown == Shown::Hidden {
                 div.toolbar.below {
                     (Button { label: "Reveal keys", action: &action("reveal"), fields: &[] }.show(visit))
                     span.quiet { "That they were shown is recorded in the audit log." }
@@ -205,23 +207,24 @@ fn page(visit: &Visit, policy: &Policy, revealed: bool) -> Markup {
     layout::page(visit, Section::Policies, &policy.name, content)
 }
 
-fn keys(visit: &Visit, policy: &Policy, revealed: bool) -> Markup {
-    let pair =
-        [("Primary", "primary", &policy.keys.primary), ("Secondary", "secondary", &policy.keys.secondary)];
+fn keys(visit: &Visit, policy: &Policy, shown: Shown) -> Markup {
+    let pair = [("Primary", &policy.keys.primary), ("Secondary", &policy.keys.secondary)];
+    let connection_string = |key: &SymmetricKey| ConnectionString {
+        host: visit.hub().hosts.primary().to_owned(),
+        device: None,
+        module: None,
+        secret: Secret::Key { policy: Some(policy.name.clone()), key: key.clone() },
+    };
     html! {
-        @for (name, id, key) in pair {
-            @let text = key.to_base64();
-            (secret(&format!("{name} key"), &format!("{id}-key"), revealed.then_some(text.as_str())))
+        @for (which, key) in pair {
+            dt { (which) " key" }
+            dd { (secret(&format!("{which}-key"), shown, || key.to_base64().as_str().to_owned())) }
         }
-        @for (name, id, key) in pair {
-            @let text = ConnectionString {
-                host: visit.hub().hosts.primary().to_owned(),
-                device: None,
-                module: None,
-                secret: Secret::Key { policy: Some(policy.name.clone()), key: key.clone() },
-            }.to_string();
-            @let text = revealed.then_some(text.as_str());
-            (secret(&format!("{name} connection string"), &format!("{id}-connection-string"), text))
+        @for (which, key) in pair {
+            dt { (which) " connection string" }
+            dd {
+                (secret(&format!("{which}-connection-string"), shown, || connection_string(key).to_string()))
+            }
         }
     }
 }

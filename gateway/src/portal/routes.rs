@@ -17,8 +17,11 @@ use axum::routing::{MethodRouter, get, post};
 use portcullis_registry::policy::Rights;
 
 use super::answer::Refused;
+use super::device::{created, credentials};
 use super::guard::{Door, guard};
-use super::{Portal, assets, audit, authorities, home, live, login, paths, policies};
+use super::{
+    Portal, assets, audit, authorities, credential_form, devices, home, live, login, paths, policies,
+};
 use crate::audit::Operation;
 use crate::http::Problem;
 
@@ -47,15 +50,43 @@ pub enum Needs {
 
 /// Every route of the portal.
 pub fn routes() -> Vec<Route> {
+    devices_and_frame().into_iter().chain(hub_wide()).collect()
+}
+
+fn devices_and_frame() -> Vec<Route> {
     const READ: Needs = Needs::Rights(Rights::REGISTRY_READ);
     const WRITE: Needs = Needs::Rights(Rights::REGISTRY_WRITE);
-    const OWNER: Needs = Needs::Rights(Rights::ALL);
+    use Operation::{CreateIdentity, DeleteIdentity, RevealCredential, UpdateIdentity};
     vec![
         Route::get("/portal/assets/{file}", Needs::Nothing, assets::show),
         Route::get(paths::SIGN_IN, Needs::Nothing, login::show),
         Route::post(paths::SIGN_IN, Needs::Nothing, login::sign_in),
         Route::post(paths::SIGN_OUT, Needs::SignIn, login::sign_out),
         Route::get(paths::HOME, Needs::SignIn, home::show),
+        Route::get(paths::CA, Needs::SignIn, assets::show_ca),
+        Route::get(paths::DEVICES, READ, devices::list::show),
+        Route::get(paths::DEVICES_CSV, READ, devices::csv::show),
+        Route::post(paths::SELECTED_ENABLE, WRITE, devices::selected::enable).asks(UpdateIdentity),
+        Route::post(paths::SELECTED_DISABLE, WRITE, devices::selected::disable).asks(UpdateIdentity),
+        Route::post(paths::SELECTED_DELETE, WRITE, devices::selected::delete).asks(DeleteIdentity),
+        Route::get(paths::NEW_DEVICE, WRITE, devices::create::show),
+        Route::post(paths::NEW_DEVICE, WRITE, devices::create::create).asks(CreateIdentity),
+        Route::get(paths::CHECK_ID, WRITE, devices::create::check_id),
+        Route::post(paths::THUMBPRINT, Needs::SignIn, credential_form::compute),
+        Route::get("/portal/created/{device}", READ, created::show),
+        Route::post("/portal/devices/{device}/reveal", WRITE, credentials::reveal).asks(RevealCredential),
+        Route::post("/portal/devices/{device}/modules/{module}/reveal", WRITE, credentials::reveal)
+            .asks(RevealCredential),
+        Route::get("/portal/{*elsewhere}", Needs::SignIn, nothing_there),
+    ]
+}
+
+/// What is about the hub, not about one device.
+fn hub_wide() -> Vec<Route> {
+    const READ: Needs = Needs::Rights(Rights::REGISTRY_READ);
+    const WRITE: Needs = Needs::Rights(Rights::REGISTRY_WRITE);
+    const OWNER: Needs = Needs::Rights(Rights::ALL);
+    vec![
         Route::get(paths::OVERVIEW, READ, home::renew).in_background(),
         Route::get(paths::LIVE, READ, live::stream).in_background(),
         Route::get(paths::POLICIES, OWNER, policies::list),
@@ -77,7 +108,6 @@ pub fn routes() -> Vec<Route> {
             .asks(Operation::RemoveAuthority),
         Route::get(paths::AUDIT, OWNER, audit::show),
         Route::get(paths::AUDIT_NEWS, OWNER, audit::news).in_background(),
-        Route::get("/portal/{*elsewhere}", Needs::SignIn, nothing_there),
     ]
 }
 
@@ -126,7 +156,7 @@ impl Route {
         }
     }
 
-    /// A refusal is recorded as one of this.
+    /// What a refusal of this form is recorded as.
     fn asks(self, operation: Operation) -> Self {
         Self { operation: Some(operation), ..self }
     }

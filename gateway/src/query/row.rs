@@ -60,13 +60,16 @@ impl Row {
             "connectionState" => Value::text(if self.connected { "Connected" } else { "Disconnected" }),
             "lastActivityTime" => Value::Time(self.last_seen),
             "cloudToDeviceMessageCount" => Value::Number(self.queued as f64),
-            "authenticationType" => Value::text(authentication_type(&identity.authentication)),
+            "authenticationType" => Value::text(identity.authentication.kind().as_str()),
             "x509Thumbprint" => Value::Tree(thumbprints(&identity.authentication)),
             "modelId" => Value::text(""),
             "version" => Value::Number(1.0),
             "tags" => Value::Tree(json!({})),
             "properties" => Value::Tree(properties()),
             "access" => access(identity),
+            "queueMessagesMax" => {
+                identity.queue_max.map_or(Value::Undefined, |max| Value::Number(max.get().into()))
+            }
             "managedBy" if module.is_some() => text_or_null(identity.managed_by.as_deref()),
             // IoT Hub: a module has no status and no capabilities of its own.
             _ if module.is_some() => Value::Undefined,
@@ -92,15 +95,6 @@ fn text_or_null(text: Option<&str>) -> Value<'_> {
     text.map_or(Value::Null, Value::text)
 }
 
-fn authentication_type(authentication: &Authentication) -> &'static str {
-    match authentication {
-        Authentication::Sas(_) => "sas",
-        Authentication::SelfSigned(_) => "selfSigned",
-        Authentication::CertificateAuthority => "certificateAuthority",
-        Authentication::None => "none",
-    }
-}
-
 fn thumbprints(authentication: &Authentication) -> Json {
     let shown = |thumbprint: &Option<Thumbprint>| thumbprint.as_ref().map(ToString::to_string);
     let (primary, secondary) = match authentication {
@@ -119,7 +113,7 @@ fn properties() -> Json {
 }
 
 /// What a whole row shows, if the identity has it.
-const COLUMNS: [&str; 20] = [
+const COLUMNS: [&str; 21] = [
     "deviceId",
     "moduleId",
     "etag",
@@ -140,6 +134,7 @@ const COLUMNS: [&str; 20] = [
     "properties",
     "capabilities",
     "access",
+    "queueMessagesMax",
 ];
 /// The etag of a twin nobody has written to.
 const TWIN_ETAG: &str = "AAAAAAAAAAE=";
@@ -169,6 +164,7 @@ pub(super) mod tests {
             iot_edge: true,
             managed_by: module.map(|_| "me".into()),
             access: Access::EVERYTHING,
+            queue_max: None,
         };
         Row { identity: Arc::new(identity), connected: true, queued: 3, last_seen: None }
     }

@@ -11,6 +11,8 @@ use crate::message::NewC2d;
 
 mod access;
 mod model;
+mod pages;
+mod queue_max;
 
 fn open(directory: &Path) -> Arc<Registry> {
     Registry::open(Box::new(SqliteBackend::open(directory).unwrap()), RegistryLimits::default()).unwrap()

@@ -1,5 +1,4 @@
-//! Small forms that every part of the portal has: one button, or one button behind a question; and a key that is shown
-//! when somebody asks for it.
+//! The smallest forms: one button, or one button behind the question whether it is meant.
 
 use maud::{Markup, html};
 
@@ -37,24 +36,6 @@ impl Button<'_> {
                 (visit.token_field())
                 @for (name, value) in self.fields { input type="hidden" name=(name) value=(value); }
                 button class=(class) type="submit" { (self.label) }
-            }
-        }
-    }
-}
-
-/// A secret under its name: as it is, with a way to copy it, or hidden.
-pub(super) fn secret(name: &str, id: &str, value: Option<&str>) -> Markup {
-    html! {
-        dt { (name) }
-        dd {
-            div.secret {
-                @match value {
-                    Some(value) => {
-                        span.value id=(id) { (value) }
-                        button type="button" data-copy=(id) aria-label=(format!("Copy {name}")) { "Copy" }
-                    }
-                    None => { span.value { "••••••••••••••••" } }
-                }
             }
         }
     }

@@ -1,0 +1,168 @@
+//! Devices as a list to look through: in the order of their ids, page by page, those that a filter admits.
+//!
+//! A request looks at a bounded number of devices, in small steps and without a lock between them; when it has not
+//! come to the end by then, it gives what it has, perhaps nothing, and from where to go on. How ids begin is looked up
+//! and not walked through; so are the connected ones, unless there are so many that a walk soon meets enough of them.
+
+use std::sync::Arc;
+
+use portcullis_registry::entry::Entry;
+use portcullis_registry::id::{DeviceId, IdentityId};
+use portcullis_registry::identity::{AuthenticationKind, Status};
+use portcullis_registry::policy::Rights;
+use portcullis_registry::store::{Page, Place};
+
+use crate::auth::VerifiedService;
+use crate::hub::Hub;
+use crate::identities::IdentityError;
+
+/// Which devices are wanted; what is not given is any.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    pub id: IdFilter,
+    pub status: Option<Status>,
+    pub authentication: Option<AuthenticationKind>,
+    pub connected: Option<bool>,
+    pub iot_edge: Option<bool>,
+}
+
+/// What is known of an id.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum IdFilter {
+    #[default]
+    Any,
+    /// How it begins.
+    Begins(String),
+    /// Something in it, in any letter case.
+    Contains(String),
+}
+
+/// One page.
+#[derive(Clone, Debug, Default)]
+pub struct Listing {
+    /// In the direction that was asked for.
+    pub devices: Vec<Arc<Entry>>,
+    /// Behind which id to go on; none when there is no more.
+    pub next: Option<DeviceId>,
+    /// Whether it gave up before the page was full: there may be more, or not.
+    pub is_unfinished: bool,
+}
+
+/// At most `count` devices that `filter` admits, from a place on.
+pub async fn devices(
+    hub: &Hub,
+    caller: &VerifiedService,
+    filter: &Filter,
+    place: Place<'_>,
+    count: usize,
+) -> Result<Listing, IdentityError> {
+    caller.check(Rights::REGISTRY_READ)?;
+    let candidates = Candidates::of(hub, filter);
+    let mut listing = Listing::default();
+    let (mut looked_at, mut last): (usize, Option<DeviceId>) = (0, None);
+    loop {
+        let from = match (&last, place) {
+            (None, place) => place,
+            (Some(id), Place::First | Place::After(_)) => Place::After(id.as_str()),
+            (Some(id), Place::Last | Place::Before(_)) => Place::Before(id.as_str()),
+        };
+        let page = candidates.page(from);
+        looked_at += STEP_DEVICES;
+        for entry in page.devices.into_iter().filter(|entry| filter.admits(hub, entry)) {
+            if listing.devices.len() == count {
+                // One more than fits: so there is a next page, which begins behind the last of this one.
+                listing.next = listing.devices.last().map(|entry| entry.identity().id.device.clone());
+                return Ok(listing);
+            }
+            listing.devices.push(entry);
+        }
+        last = page.next;
+        if last.is_none() {
+            return Ok(listing);
+        }
+        if looked_at >= LOOKED_AT_MAX {
+            // A full page goes on behind its last device, for what comes next may not have been found yet.
+            let full = listing.devices.last().filter(|_| listing.devices.len() == count);
+            listing.is_unfinished = full.is_none();
+            listing.next = full.map(|entry| entry.identity().id.device.clone()).or(last);
+            return Ok(listing);
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+/// What there is to look at.
+enum Candidates<'h> {
+    /// Every device whose id begins so.
+    All { hub: &'h Hub, prefix: &'h str },
+    /// These, in the order of their ids.
+    These(Vec<Arc<Entry>>),
+}
+
+impl<'h> Candidates<'h> {
+    fn of(hub: &'h Hub, filter: &'h Filter) -> Self {
+        let prefix = match &filter.id {
+            IdFilter::Begins(prefix) => prefix.as_str(),
+            IdFilter::Any | IdFilter::Contains(_) => "",
+        };
+        if filter.connected != Some(true) || hub.sessions.len() > LOOKED_AT_MAX {
+            return Self::All { hub, prefix };
+        }
+        let sessions = hub.sessions.all();
+        let ids = sessions.iter().map(|session| session.who().id());
+        let mut ids: Vec<&IdentityId> =
+            ids.filter(|id| id.module.is_none() && id.device.as_str().starts_with(prefix)).collect();
+        ids.sort_unstable();
+        Self::These(ids.into_iter().filter_map(|id| hub.registry.entry(id)).collect())
+    }
+
+    /// The next step from a place on.
+    fn page(&self, place: Place<'_>) -> Page {
+        let devices = match self {
+            Self::All { hub, prefix } => return hub.registry.page_of(prefix, place, STEP_DEVICES),
+            Self::These(devices) => devices,
+        };
+        let is_before = |entry: &Arc<Entry>, id: &str| entry.identity().id.device.as_str() < id;
+        let up_to = |id: &str| devices.partition_point(|entry| is_before(entry, id));
+        let devices = match place {
+            Place::First => devices.clone(),
+            Place::After(id) => {
+                let rest = devices[up_to(id)..].iter();
+                rest.filter(|entry| entry.identity().id.device.as_str() != id).cloned().collect()
+            }
+            Place::Last => devices.iter().rev().cloned().collect(),
+            Place::Before(id) => devices[..up_to(id)].iter().rev().cloned().collect(),
+        };
+        Page { devices, next: None }
+    }
+}
+
+impl Filter {
+    fn admits(&self, hub: &Hub, entry: &Entry) -> bool {
+        let identity = entry.identity();
+        let is = |wanted: Option<bool>, found: bool| wanted.is_none_or(|wanted| wanted == found);
+        self.id.admits(identity.id.device.as_str())
+            && self.status.is_none_or(|status| status == identity.status)
+            && self.authentication.is_none_or(|kind| kind == identity.authentication.kind())
+            && is(self.iot_edge, identity.iot_edge)
+            && self.connected.is_none_or(|wanted| wanted == hub.sessions.session(&identity.id).is_some())
+    }
+}
+
+impl IdFilter {
+    fn admits(&self, id: &str) -> bool {
+        match self {
+            IdFilter::Any => true,
+            IdFilter::Begins(prefix) => id.starts_with(prefix.as_str()),
+            IdFilter::Contains(part) => {
+                let (id, part) = (id.as_bytes(), part.as_bytes());
+                part.is_empty() || id.windows(part.len()).any(|window| window.eq_ignore_ascii_case(part))
+            }
+        }
+    }
+}
+
+/// Devices looked at between two moments at which others may have the processor.
+const STEP_DEVICES: usize = 256;
+/// Devices looked at for one page.
+const LOOKED_AT_MAX: usize = 16_384;

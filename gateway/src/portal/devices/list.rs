@@ -1,0 +1,269 @@
+//! `GET /portal/devices`: the list, page by page, with what narrows it and what can be done with several at once.
+
+use axum::response::{IntoResponse, Response};
+use maud::{Markup, html};
+use portcullis_registry::entry::Entry;
+use portcullis_registry::id::DeviceId;
+use portcullis_registry::identity::{AuthenticationKind, Status};
+use portcullis_registry::policy::Rights;
+use portcullis_registry::store::Counts;
+
+use super::asked::{Asked, Count, From};
+use crate::identities::{self, IdentityError};
+use crate::listing::{self, IdFilter, Listing};
+use crate::portal::answer::{Answer, Html};
+use crate::portal::fields::Query;
+use crate::portal::layout::{self, Section};
+use crate::portal::visit::Visit;
+use crate::portal::{paths, words};
+
+/// `GET /portal/devices`.
+pub(in crate::portal) async fn show(visit: Visit, Query(query): Query) -> Answer {
+    let view = View::of(&visit, Asked::parse(&query)).await?;
+    let counts = identities::counts(visit.hub(), visit.service())?;
+    Ok(page(&visit, &view, counts))
+}
+
+/// One page of the list and what lies around it.
+pub(super) struct View {
+    asked: Asked,
+    pub(super) listing: Listing,
+    previous: Option<Asked>,
+    next: Option<Asked>,
+}
+
+impl View {
+    pub(super) async fn of(visit: &Visit, asked: Asked) -> Result<Self, IdentityError> {
+        let (hub, service) = (visit.hub(), visit.service());
+        let Count(count) = asked.count;
+        let (place, is_reversed) = asked.place();
+        let listing = listing::devices(hub, service, &asked.filter, place, count).await?;
+        if !is_reversed {
+            let id = |entry: &std::sync::Arc<Entry>| entry.identity().id.device.to_string();
+            let first = listing.devices.first().filter(|_| asked.from != From::Beginning);
+            let previous = first.map(|first| asked.at(From::Before(id(first))));
+            let next = listing.next.as_ref().map(|last| asked.at(From::After(last.to_string())));
+            return Ok(Self { asked, listing, previous, next });
+        }
+        let Some(first) = listing.next.clone() else {
+            // It came to the beginning, where pages begin.
+            let asked = asked.at(From::Beginning);
+            let (place, _) = asked.place();
+            let listing = listing::devices(hub, service, &asked.filter, place, count).await?;
+            let next = listing.next.as_ref().map(|last| asked.at(From::After(last.to_string())));
+            return Ok(Self { asked, listing, previous: None, next });
+        };
+        let mut listing = listing;
+        listing.devices.reverse();
+        let last = listing.devices.last().map_or(first.clone(), |last| last.identity().id.device.clone());
+        let previous = Some(asked.at(From::Before(first.to_string())));
+        let next = Some(asked.at(From::After(last.to_string())));
+        Ok(Self { asked, listing, previous, next })
+    }
+}
+
+fn page(visit: &Visit, view: &View, counts: Counts) -> Response {
+    let content = html! {
+        h1 { "Devices" }
+        p.quiet {
+            "View, create, delete, and update devices in your IoT hub. "
+            (words::count(counts.devices, "device")) ", " (words::grouped(counts.disabled_devices)) " disabled, "
+            (words::count(counts.modules, "module")) "."
+        }
+        @if counts.devices == 0 {
+            (nobody_yet(visit))
+        } @else {
+            (filters(&view.asked))
+            (devices(visit, view))
+        }
+    };
+    Html(layout::page(visit, Section::Devices, "Devices", content)).into_response()
+}
+
+/// What a newcomer sees.
+fn nobody_yet(visit: &Visit) -> Markup {
+    html! {
+        div.card.empty {
+            strong { "No devices yet" }
+            p { "A device needs an id and a way to prove itself: a key, or a certificate. It then connects with any Azure IoT device SDK, or any MQTT client." }
+            @if visit.may(Rights::REGISTRY_WRITE) {
+                a.button.primary href=(paths::NEW_DEVICE) { "Add the first device" }
+            } @else {
+                p { "The policy you are signed in with may not create one; a policy with RegistryWrite may." }
+            }
+        }
+    }
+}
+
+fn filters(asked: &Asked) -> Markup {
+    let filter = &asked.filter;
+    let (text, contains) = match &filter.id {
+        IdFilter::Any => ("", false),
+        IdFilter::Begins(text) => (text.as_str(), false),
+        IdFilter::Contains(text) => (text.as_str(), true),
+    };
+    let option =
+        |value: &str, name: &str, is_it: bool| html! { option value=(value) selected[is_it] { (name) } };
+    html! {
+        form.filters role="search" method="get" action=(paths::DEVICES) hx-get=(paths::DEVICES) hx-target="#devices"
+            hx-select="#devices" hx-swap="outerHTML" hx-push-url="true" hx-sync="this:replace"
+            hx-trigger="input changed delay:250ms from:#q, change, submit" {
+            div {
+                label for="q" { "Device ID" }
+                input id="q" name="q" type="search" value=(text) placeholder="enter device ID" maxlength="128"
+                    spellcheck="false" autocapitalize="off" autocomplete="off";
+            }
+            div {
+                label for="match" { "Match" }
+                select id="match" name="match" {
+                    (option("", "begins with", !contains))
+                    (option("contains", "contains", contains))
+                }
+            }
+            div {
+                label for="type" { "Type" }
+                select id="type" name="type" {
+                    (option("", "any", filter.iot_edge.is_none()))
+                    (option("device", "Device", filter.iot_edge == Some(false)))
+                    (option("edge", "IoT Edge device", filter.iot_edge == Some(true)))
+                }
+            }
+            div {
+                label for="status" { "Status" }
+                select id="status" name="status" {
+                    (option("", "any", filter.status.is_none()))
+                    (option("enabled", "Enabled", filter.status == Some(Status::Enabled)))
+                    (option("disabled", "Disabled", filter.status == Some(Status::Disabled)))
+                }
+            }
+            div {
+                label for="auth" { "Authentication" }
+                select id="auth" name="auth" {
+                    (option("", "any", filter.authentication.is_none()))
+                    @for kind in AuthenticationKind::ALL {
+                        (option(kind.as_str(), words::authentication(kind), filter.authentication == Some(kind)))
+                    }
+                }
+            }
+            div {
+                label for="connected" { "Connection" }
+                select id="connected" name="connected" {
+                    (option("", "any", filter.connected.is_none()))
+                    (option("yes", "Connected", filter.connected == Some(true)))
+                    (option("no", "Disconnected", filter.connected == Some(false)))
+                }
+            }
+            div {
+                label for="count" { "Per page" }
+                select id="count" name="count" {
+                    @for count in Count::ALL { (option(&count.to_string(), &count.to_string(), asked.count == Count(count))) }
+                }
+            }
+            @if asked.is_descending { input type="hidden" name="order" value="descending"; }
+            noscript { div { button type="submit" { "Search" } } }
+        }
+    }
+}
+
+/// The part of the page that changes with the filters.
+fn devices(visit: &Visit, view: &View) -> Markup {
+    let View { asked, listing, previous, next } = view;
+    let may_write = visit.may(Rights::REGISTRY_WRITE);
+    let here = asked.address(paths::DEVICES);
+    let step = |to: &Option<Asked>, name: &str| {
+        html! {
+            @if let Some(to) = to { a.button href=(to.address(paths::DEVICES)) { (name) } }
+        }
+    };
+    html! {
+        form #devices method="post" action=(paths::SELECTED_DELETE) {
+            (visit.token_field())
+            input type="hidden" name="back" value=(here);
+            div.toolbar {
+                @if may_write { a.button.primary href=(paths::NEW_DEVICE) { "Add device" } }
+                a.button href=(here) { "Refresh" }
+                @if may_write {
+                    button type="submit" formaction=(paths::SELECTED_ENABLE) data-needs-ticks { "Enable" }
+                    button type="submit" formaction=(paths::SELECTED_DISABLE) data-needs-ticks { "Disable" }
+                    button.danger type="submit" data-needs-ticks { "Delete" }
+                    span.quiet data-ticked {}
+                }
+                span.rest {}
+                a.button href=(asked.address(paths::DEVICES_CSV)) download="devices.csv" { "Export this page" }
+            }
+            @if listing.devices.is_empty() && !listing.is_unfinished {
+                div.card.empty {
+                    strong { "No device matches" }
+                    p { "Ids are compared letter by letter, and upper case is not lower case." }
+                    a.button href=(paths::DEVICES) { "Show all devices" }
+                }
+            }
+            @if !listing.devices.is_empty() { (table(visit, view, may_write)) }
+            @if listing.is_unfinished {
+                p.notice role="status" {
+                    "There are many devices, and not all of them were looked at for this page."
+                    @if let Some(next) = next { " " a href=(next.address(paths::DEVICES)) { "Search on" } }
+                }
+            }
+            div.pager {
+                span {
+                    @if *asked != asked.at(From::Beginning) { a.button href=(asked.at(From::Beginning).address(paths::DEVICES)) { "First" } " " }
+                    (step(previous, "Previous")) " " (step(next, "Next"))
+                }
+                @if !asked.is_unfiltered() { a href=(paths::DEVICES) { "Clear filters" } }
+            }
+        }
+    }
+}
+
+fn table(visit: &Visit, view: &View, may_write: bool) -> Markup {
+    let asked = &view.asked;
+    let order = if asked.is_descending { "descending" } else { "ascending" };
+    html! {
+        div.scroll tabindex="0" role="region" aria-label="Devices" {
+            table.stack {
+                thead {
+                    tr {
+                        @if may_write {
+                            th.check scope="col" { input type="checkbox" data-tick-all aria-label="Select every device of this page" hidden; }
+                        }
+                        th scope="col" aria-sort=(order) {
+                            a href=(asked.turned().address(paths::DEVICES)) { "Device ID " (if asked.is_descending { "↓" } else { "↑" }) }
+                        }
+                        th scope="col" { "Type" }
+                        th scope="col" { "Status" }
+                        th scope="col" { "Last status update" }
+                        th scope="col" { "Authentication type" }
+                        th.number scope="col" { abbr title="Cloud-to-device messages that wait" { "C2D messages" } }
+                        th scope="col" { "Connection" }
+                        th scope="col" { "Last activity" }
+                    }
+                }
+                tbody {
+                    @for entry in &view.listing.devices { (row(visit, entry, may_write)) }
+                }
+            }
+        }
+    }
+}
+
+fn row(visit: &Visit, entry: &Entry, may_write: bool) -> Markup {
+    let identity = entry.identity();
+    let device: &DeviceId = &identity.id.device;
+    let is_connected = visit.hub().sessions.session(&identity.id).is_some();
+    html! {
+        tr {
+            @if may_write {
+                td.check { input type="checkbox" name="id" value=(device) aria-label={ "Select " (device) }; }
+            }
+            td data-label="Device ID" { a.id href=(paths::device(device)) { (device) } }
+            td data-label="Type" { (if identity.iot_edge { "IoT Edge device" } else { "Device" }) }
+            td data-label="Status" title=[identity.status_reason.as_deref()] { (words::status(identity.status)) }
+            td data-label="Last status update" { (words::time_or_never(identity.status_updated)) }
+            td data-label="Authentication type" { (words::authentication(identity.authentication.kind())) }
+            td.number data-label="C2D messages" { (entry.queued()) }
+            td data-label="Connection" data-connection-of=(device) { (words::connection(is_connected)) }
+            td data-label="Last activity" { (words::time_or_never(entry.activity().last_seen_at())) }
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! Enabling, disabling and deleting the devices that were ticked in the list: first a page that names them all, then,
+//! once it is confirmed, `bulk`.
+
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use maud::{Markup, html};
+use portcullis_registry::error::RegistryError;
+use portcullis_registry::id::{DeviceId, IdentityId, Precondition};
+use portcullis_registry::identity::{Identity, IdentitySpec, Status};
+
+use crate::bulk::{Bulk, CHANGES_MAX, Change};
+use crate::http::Problem;
+use crate::identities::IdentityError;
+use crate::portal::answer::{Answer, Html, see_other};
+use crate::portal::fields::Fields;
+use crate::portal::layout::{self, Section};
+use crate::portal::visit::Visit;
+use crate::portal::{paths, words};
+
+/// What is to be done with each.
+#[derive(Clone, Copy)]
+enum Deed {
+    Enable,
+    Disable,
+    Delete,
+}
+
+/// `POST /portal/selected/enable`.
+pub(in crate::portal) async fn enable(visit: Visit, fields: Fields) -> Answer {
+    Deed::Enable.ask_or_do(&visit, &fields).await
+}
+
+/// `POST /portal/selected/disable`.
+pub(in crate::portal) async fn disable(visit: Visit, fields: Fields) -> Answer {
+    Deed::Disable.ask_or_do(&visit, &fields).await
+}
+
+/// `POST /portal/selected/delete`.
+pub(in crate::portal) async fn delete(visit: Visit, fields: Fields) -> Answer {
+    Deed::Delete.ask_or_do(&visit, &fields).await
+}
+
+impl Deed {
+    async fn ask_or_do(self, visit: &Visit, fields: &Fields) -> Answer {
+        let back = fields.text("back").and_then(paths::local).unwrap_or(paths::DEVICES);
+        let ids: Result<Vec<DeviceId>, _> = fields.all("id").map(DeviceId::parse).collect();
+        let mut ids = ids?;
+        ids.sort();
+        ids.dedup();
+        if ids.is_empty() {
+            visit.tell_failure("Tick the devices first, in the first column of the list.");
+            return Ok(see_other(back));
+        }
+        if ids.len() > CHANGES_MAX {
+            let text = format!("At most {CHANGES_MAX} devices can be changed at once.");
+            return Err(Problem::argument_invalid(text).into());
+        }
+        match fields.is_ticked("confirmed") {
+            true => self.run(visit, ids, back).await,
+            false => Ok(self.question(visit, &ids, back)),
+        }
+    }
+
+    fn question(self, visit: &Visit, ids: &[DeviceId], back: &str) -> Response {
+        let title = format!("{} {}?", self.name(), words::count(ids.len(), "device"));
+        let content = html! {
+            h1 { (title) }
+            div.card {
+                p { (self.consequence()) }
+                ul.ids { @for id in ids { li { (id) (self.lost(visit, id)) } } }
+                form method="post" action=(self.path()) {
+                    (visit.token_field())
+                    input type="hidden" name="back" value=(back);
+                    input type="hidden" name="confirmed" value="yes";
+                    @for id in ids { input type="hidden" name="id" value=(id); }
+                    div.toolbar {
+                        button.danger[matches!(self, Deed::Delete)].primary[!matches!(self, Deed::Delete)] type="submit" { (self.name()) }
+                        a.button href=(back) { "Cancel" }
+                    }
+                }
+            }
+        };
+        Html(layout::page(visit, Section::Devices, &title, content)).into_response()
+    }
+
+    /// What goes with a device that is deleted.
+    fn lost(self, visit: &Visit, device: &DeviceId) -> Markup {
+        let entry = match self {
+            Deed::Delete => visit.hub().registry.entry(&IdentityId::device(device.clone())),
+            Deed::Enable | Deed::Disable => None,
+        };
+        let Some(entry) = entry else { return html! {} };
+        let modules = visit.hub().registry.modules(device).map_or(0, |modules| modules.len());
+        html! {
+            @if modules > 0 { span.quiet { " with " (words::count(modules, "module")) } }
+            @if entry.queued() > 0 { span.quiet { " and " (words::count(entry.queued(), "waiting message")) } }
+        }
+    }
+
+    async fn run(self, visit: &Visit, ids: Vec<DeviceId>, back: &str) -> Answer {
+        let bulk = Bulk::permit(visit.hub(), visit.service())?;
+        let mut failures = Vec::new();
+        let (mut asked, mut changes) = (Vec::new(), Vec::new());
+        for device in ids {
+            match self.change(visit, &device) {
+                Ok(change) => {
+                    asked.push(device);
+                    changes.push(change);
+                }
+                Err(error) => failures.push((device, Problem::from(error))),
+            }
+        }
+        let mut done = 0;
+        for (device, result) in asked.into_iter().zip(bulk.apply(changes).await) {
+            match result {
+                Ok(()) => done += 1,
+                Err(error) => failures.push((device, Problem::from(error))),
+            }
+        }
+        if failures.is_empty() {
+            visit.tell(format!("{} {}.", words::count(done, "device"), self.done()));
+            return Ok(see_other(back));
+        }
+        Ok(self.report(visit, done, &failures, back))
+    }
+
+    /// A device as it is, but for what this changes; whoever changes it meanwhile wins.
+    fn change(self, visit: &Visit, device: &DeviceId) -> Result<Change, IdentityError> {
+        let id = IdentityId::device(device.clone());
+        let status = match self {
+            Deed::Delete => return Ok(Change::Delete(id, Precondition::AnyVersion)),
+            Deed::Enable => Status::Enabled,
+            Deed::Disable => Status::Disabled,
+        };
+        let entry = visit.hub().registry.entry(&id).ok_or(RegistryError::NotFound(id))?;
+        let identity: &Identity = &entry.identity();
+        let spec = IdentitySpec { status, ..IdentitySpec::keeping(identity) };
+        Ok(Change::Update(spec, Precondition::Version(identity.etag())))
+    }
+
+    fn report(self, visit: &Visit, done: usize, failures: &[(DeviceId, Problem)], back: &str) -> Response {
+        let content = html! {
+            h1 { "Not all of it was done" }
+            @if done > 0 { p.notice.done role="status" { (words::count(done, "device")) " " (self.done()) "." } }
+            p.notice.failed role="alert" { (words::count(failures.len(), "device")) " not " (self.done()) ":" }
+            div.card {
+                dl.facts {
+                    @for (device, problem) in failures { dt.mono { (device) } dd { (problem.text()) } }
+                }
+            }
+            p { a.button href=(back) { "Back to the list" } }
+        };
+        let page = layout::page(visit, Section::Devices, "Not all of it was done", content);
+        let status = failures.first().map_or(StatusCode::OK, |(_, problem)| problem.status());
+        (status, Html(page)).into_response()
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Deed::Enable => "Enable",
+            Deed::Disable => "Disable",
+            Deed::Delete => "Delete",
+        }
+    }
+
+    fn done(self) -> &'static str {
+        match self {
+            Deed::Enable => "enabled",
+            Deed::Disable => "disabled",
+            Deed::Delete => "deleted",
+        }
+    }
+
+    fn path(self) -> &'static str {
+        match self {
+            Deed::Enable => paths::SELECTED_ENABLE,
+            Deed::Disable => paths::SELECTED_DISABLE,
+            Deed::Delete => paths::SELECTED_DELETE,
+        }
+    }
+
+    fn consequence(self) -> &'static str {
+        match self {
+            Deed::Enable => "They may connect from then on.",
+            Deed::Disable => {
+                "They are disconnected at once and may not connect. Messages that wait for them are kept."
+            }
+            Deed::Delete => {
+                "They are disconnected at once. Their modules and the messages that wait for them are deleted too. \
+                 This cannot be undone."
+            }
+        }
+    }
+}
