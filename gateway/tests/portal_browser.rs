@@ -110,7 +110,7 @@ async fn the_owner_makes_a_policy_and_takes_it_away_again() {
     page.fill("#name", "bad name").await;
     page.click("#RegistryRead").await;
     assert_eq!(page.follow("form .primary").await, 400);
-    assert!(page.text("#name-hint").await.contains("letters, digits and"));
+    assert!(page.text("#name-says").await.contains("letters, digits and"));
     assert_eq!(page.field("#name").await, "bad name");
     page.fill("#name", "reader").await;
     assert_eq!(page.follow("form .primary").await, 200);
@@ -151,7 +151,7 @@ async fn somebody_enrols_a_ca_and_shows_that_its_key_is_held() {
     page.fill("#name", "fleet").await;
     page.fill("#certificate", "not PEM").await;
     assert_eq!(page.follow("form .primary").await, 400);
-    page.wait_for("#certificate-hint.error").await;
+    page.wait_for("#certificate-says .error").await;
     page.drop_file("#certificate", "ca.pem", &openssl.read("ca.pem")).await;
     page.until("document.querySelector('#certificate').value.startsWith('-----BEGIN')").await;
     assert_eq!(page.follow("form .primary").await, 200);
@@ -162,7 +162,7 @@ async fn somebody_enrols_a_ca_and_shows_that_its_key_is_held() {
     openssl.signed("other", "/CN=other", "ca", "", "");
     page.fill("#proof", &openssl.read("other.pem")).await;
     assert_eq!(page.follow("form[action$='/verify'] button").await, 400);
-    page.wait_for_text("#proof-hint", "stays unverified").await;
+    page.wait_for_text("#proof-says", "stays unverified").await;
     page.fill("#proof", &openssl.read("proof.pem")).await;
     assert_eq!(page.follow("form[action$='/verify'] button").await, 200);
     page.wait_for_text(".chip", "Verified by proof").await;
@@ -185,6 +185,47 @@ async fn somebody_enrols_a_ca_and_shows_that_its_key_is_held() {
     page.choose("#operation", "enrolAuthority").await;
     page.follow(".filters button").await;
     assert_eq!(page.value("document.querySelectorAll('tbody tr').length").await, 2);
+    assert_eq!(page.mishaps(), [""; 0]);
+    hub.stop().await;
+}
+
+#[tokio::test]
+async fn a_page_that_is_open_shows_what_happens() {
+    let Some(browser) = Chromium::shared() else { return };
+    let hub = TestHub::start().await;
+    let device = hub.device("pump-7").await;
+    let page = signed_in(browser, &hub, "iothubowner").await;
+    page.go("/portal/devices").await;
+    page.wait_for_text("[data-connection-of='pump-7']", "Disconnected").await;
+    let mut client = hub.connect(&device).await;
+    page.wait_for_text("[data-connection-of='pump-7']", "Connected").await;
+    look_at(&page, "devices").await;
+    client.disconnect().await;
+    page.wait_for_text("[data-connection-of='pump-7']", "Disconnected").await;
+
+    page.go("/portal/devices/pump-7/telemetry").await;
+    page.wait_for_text("[data-live-status]", "live").await;
+    look_at(&page, "telemetry-empty").await;
+    let mut client = hub.connect(&device).await;
+    page.wait_for_text("[data-connection-of='pump-7']", "Connected").await;
+    let hostile = "<img src=x onerror=alert(1)><script>alert(2)</script>";
+    let topic = "devices/pump-7/messages/events/alert=%3Cscript%3Ealert(3)%3C%2Fscript%3E&level=high";
+    client.publish_acknowledged(topic, hostile.as_bytes()).await;
+    page.wait_for_text("ol.messages li:first-child pre", hostile).await;
+    page.wait_for_text("ol.messages li:first-child .head", "alert=<script>alert(3)</script>").await;
+    client.publish_acknowledged("devices/pump-7/messages/events/", b"\x00\x01\xff").await;
+    page.wait_for_text("ol.messages li:first-child pre", "00 01 ff").await;
+    page.wait_for_text("[data-live-count]", "2 messages").await;
+    look_at(&page, "telemetry").await;
+    page.click("[data-live-pause]").await;
+    client.publish_acknowledged("devices/pump-7/messages/events/", b"not shown").await;
+    page.wait_for_text("[data-live-count]", "3 messages").await;
+    assert_eq!(page.value("document.querySelectorAll('ol.messages li').length").await, 2);
+    page.click("[data-live-clear]").await;
+    page.until("document.querySelectorAll('ol.messages li').length === 0").await;
+    hub.disable(&device).await;
+    assert!(hub.connect_with(hub.connect_packet(&device)).await.is_err());
+    page.wait_for_text("[data-live-refused]", "identity pump-7 is disabled").await;
     assert_eq!(page.mishaps(), [""; 0]);
     hub.stop().await;
 }

@@ -1,19 +1,21 @@
 //! `/portal/authorities`: the CAs that vouch for devices: enrol one, show that its key is held, forget it.
 
 use axum::extract::Path;
+use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use jiff::Timestamp;
 use maud::{Markup, html};
 use portcullis_certs::pem;
 use portcullis_registry::authority::{
-    Authority, AuthorityName, InvalidAuthorityName, Verification, VerificationCode,
+    Authority, AuthorityError, AuthorityName, Verification, VerificationCode,
 };
 use portcullis_registry::id::Precondition;
 use portcullis_registry::policy::Rights;
 
 use super::answer::{Answer, Html, see_other};
-use super::buttons::{Button, sentence};
+use super::buttons::Button;
 use super::fields::Fields;
+use super::form::{Errors, TextField, checkbox, says};
 use super::layout::{self, Section};
 use super::paths;
 use super::visit::Visit;
@@ -23,14 +25,15 @@ use crate::http::Problem;
 
 /// `GET /portal/authorities`.
 pub(super) async fn list(visit: Visit) -> Answer {
-    show_list(&visit, &Fields::default(), None)
+    show_list(&visit, StatusCode::OK, &Fields::default(), &Errors::default())
 }
 
 /// `POST /portal/authorities`: enrols one.
 pub(super) async fn enrol(visit: Visit, fields: Fields) -> Answer {
-    let name = match AuthorityName::parse(fields.trimmed("name").unwrap_or_default()) {
-        Ok(name) => name,
-        Err(error) => return show_list(&visit, &fields, Some(Wrong::Name(error))),
+    let mut errors = Errors::default();
+    let name = AuthorityName::parse(fields.trimmed("name").unwrap_or_default());
+    let Some(name) = errors.take("name", name) else {
+        return show_list(&visit, StatusCode::BAD_REQUEST, &fields, &errors);
     };
     let certificate = fields.text("certificate").unwrap_or_default().as_bytes();
     let asserted = fields.is_ticked("vouch").then(|| fields.trimmed("reason").unwrap_or_default());
@@ -41,14 +44,33 @@ pub(super) async fn enrol(visit: Visit, fields: Fields) -> Answer {
             visit.tell(format!("The CA {} is enrolled.", authority.name));
             Ok(see_other(&paths::authority(&authority.name)))
         }
-        Err(error) => show_list(&visit, &fields, Some(Wrong::Enrolment(error))),
+        Err(error) => {
+            let (field, error) = (field_of(&error), Problem::from(error));
+            let Some(field) = field else { return Err(error.into()) };
+            errors.add(field, error.text());
+            show_list(&visit, error.status(), &fields, &errors)
+        }
+    }
+}
+
+/// The field that an error is about.
+fn field_of(error: &CaError) -> Option<&'static str> {
+    match error {
+        CaError::Refused(AuthorityError::AlreadyExists(_)) => Some("name"),
+        CaError::Refused(AuthorityError::Reason) => Some("reason"),
+        CaError::Certificate(_)
+        | CaError::OutOfTime(_)
+        | CaError::Unreadable(_)
+        | CaError::NoProof { .. }
+        | CaError::Refused(_) => Some("certificate"),
+        CaError::Forbidden(_) | CaError::Store(_) => None,
     }
 }
 
 /// `GET /portal/authorities/{name}`.
 pub(super) async fn show(visit: Visit, Path(name): Path<String>) -> Answer {
     let authority = authorities::retrieve(visit.hub(), visit.service(), &AuthorityName::parse(&name)?)?;
-    Ok(Html(page(&visit, &authority, &Fields::default(), None)).into_response())
+    Ok(Html(page(&visit, &authority, &Fields::default(), &Errors::default())).into_response())
 }
 
 /// `POST /portal/authorities/{name}/code`: makes the code that a proof must name.
@@ -70,7 +92,9 @@ pub(super) async fn verify(visit: Visit, Path(name): Path<String>, fields: Field
         Err(error @ CaError::NoProof { .. }) => {
             let authority = authorities::retrieve(visit.hub(), visit.service(), &name)?;
             let problem = Problem::from(error);
-            let page = page(&visit, &authority, &fields, Some(problem.text()));
+            let mut errors = Errors::default();
+            errors.add("proof", problem.text());
+            let page = page(&visit, &authority, &fields, &errors);
             Ok((problem.status(), Html(page)).into_response())
         }
         Err(error) => Err(error.into()),
@@ -85,46 +109,8 @@ pub(super) async fn delete(visit: Visit, Path(name): Path<String>) -> Answer {
     Ok(see_other(paths::AUTHORITIES))
 }
 
-/// What is wrong with a CA that was to be enrolled.
-enum Wrong {
-    Name(InvalidAuthorityName),
-    Enrolment(CaError),
-}
-
-/// Under which field of the form a text stands.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
-    Name,
-    Certificate,
-    Reason,
-}
-
-impl Wrong {
-    fn place(&self) -> Place {
-        use portcullis_registry::authority::AuthorityError as Refused;
-        match self {
-            Wrong::Name(_) | Wrong::Enrolment(CaError::Refused(Refused::AlreadyExists(_))) => Place::Name,
-            Wrong::Enrolment(CaError::Refused(Refused::Reason)) => Place::Reason,
-            Wrong::Enrolment(_) => Place::Certificate,
-        }
-    }
-}
-
-impl From<Wrong> for Problem {
-    fn from(wrong: Wrong) -> Self {
-        match wrong {
-            Wrong::Name(error) => error.into(),
-            Wrong::Enrolment(error) => error.into(),
-        }
-    }
-}
-
-fn show_list(visit: &Visit, fields: &Fields, wrong: Option<Wrong>) -> Answer {
+fn show_list(visit: &Visit, status: StatusCode, fields: &Fields, errors: &Errors) -> Answer {
     let all = authorities::list(visit.hub(), visit.service())?;
-    let place = wrong.as_ref().map(Wrong::place);
-    let problem = wrong.map(|wrong| Problem::from(wrong).to_known_caller());
-    let beside =
-        |own: Place| problem.as_ref().filter(|_| place == Some(own)).map(|problem| sentence(problem.text()));
     let may_write = visit.may(Rights::REGISTRY_WRITE);
     let content = html! {
         h1 { "Certificate authorities" }
@@ -140,13 +126,10 @@ fn show_list(visit: &Visit, fields: &Fields, wrong: Option<Wrong>) -> Answer {
         } @else {
             div.scroll { (table(all.all(), visit.hub().clock.wall())) }
         }
-        @if may_write { (enrol_form(visit, fields, &beside)) }
+        @if may_write { (enrol_form(visit, fields, errors)) }
     };
-    let page = Html(layout::page(visit, Section::Authorities, "Certificate authorities", content));
-    Ok(match problem {
-        Some(problem) => (problem.status(), page).into_response(),
-        None => page.into_response(),
-    })
+    let page = layout::page(visit, Section::Authorities, "Certificate authorities", content);
+    Ok((status, Html(page)).into_response())
 }
 
 fn table(authorities: &[Authority], now: Timestamp) -> Markup {
@@ -168,57 +151,56 @@ fn table(authorities: &[Authority], now: Timestamp) -> Markup {
     }
 }
 
-fn enrol_form(visit: &Visit, fields: &Fields, beside: &dyn Fn(Place) -> Option<String>) -> Markup {
-    let told = |place: Place, id: &str, hint: &str| {
-        html! {
-            @match beside(place) {
-                Some(text) => { p.error id=(id) role="alert" { (text) } }
-                None => { p.hint id=(id) { (hint) } }
-            }
-        }
+fn enrol_form(visit: &Visit, fields: &Fields, errors: &Errors) -> Markup {
+    let value = |name: &str| fields.text(name).unwrap_or_default();
+    let name = TextField {
+        name: "name",
+        label: "Name",
+        value: value("name"),
+        hint: Some("Letters, digits and -._"),
+        is_required: true,
+        length_max: Some(64),
+        ..TextField::default()
     };
-    let invalid = |place: Place| beside(place).map(|_| "true");
-    let (certificate_hint, reason_hint) = (
-        "PEM text of the CA's own certificate, root or intermediate. A file may be dropped here.",
-        "Kept with the CA, for who asks later.",
-    );
+    let reason = TextField {
+        name: "reason",
+        label: "Why, if so",
+        value: value("reason"),
+        hint: Some("Kept with the CA, for who asks later."),
+        length_max: Some(256),
+        ..TextField::default()
+    };
+    let hint = "PEM text of the CA's own certificate, root or intermediate. A file may be dropped here.";
     html! {
         section.card aria-labelledby="enrol" {
             h2 id="enrol" { "Enrol a CA" }
             form method="post" action=(paths::AUTHORITIES) {
                 (visit.token_field())
-                div.field {
-                    label for="name" { "Name" }
-                    input id="name" name="name" type="text" required maxlength="64" autocomplete="off" spellcheck="false"
-                        autocapitalize="off" value=(fields.text("name").unwrap_or_default())
-                        aria-invalid=[invalid(Place::Name)] aria-describedby="name-hint";
-                    (told(Place::Name, "name-hint", "Letters, digits and -._"))
-                }
-                div.field {
-                    label for="certificate" { "Certificate" }
-                    textarea id="certificate" name="certificate" rows="8" required spellcheck="false" data-file-text
-                        placeholder="-----BEGIN CERTIFICATE-----" aria-invalid=[invalid(Place::Certificate)]
-                        aria-describedby="certificate-hint" { (fields.text("certificate").unwrap_or_default()) }
-                    (told(Place::Certificate, "certificate-hint", certificate_hint))
-                }
-                div.choice {
-                    input id="vouch" type="checkbox" name="vouch" value="yes" checked[fields.is_ticked("vouch")];
-                    label for="vouch" { "Count it as verified without a proof, because I know whose it is" }
-                }
-                div.field {
-                    label for="reason" { "Why, if so" }
-                    input id="reason" name="reason" type="text" maxlength="256"
-                        value=(fields.text("reason").unwrap_or_default())
-                        aria-invalid=[invalid(Place::Reason)] aria-describedby="reason-hint";
-                    (told(Place::Reason, "reason-hint", reason_hint))
-                }
+                (name.show(errors))
+                (pem_field("certificate", "Certificate", value("certificate"), hint, errors))
+                (checkbox("vouch", "Count it as verified without a proof, because I know whose it is", fields.is_ticked("vouch")))
+                (reason.show(errors))
                 button.primary type="submit" { "Enrol" }
             }
         }
     }
 }
 
-fn page(visit: &Visit, authority: &Authority, fields: &Fields, failure: Option<&str>) -> Markup {
+/// A field for a certificate, pasted or from a file.
+fn pem_field(name: &str, label: &str, value: &str, hint: &str, errors: &Errors) -> Markup {
+    let error = errors.at(name);
+    html! {
+        div.field {
+            label for=(name) { (label) }
+            textarea id=(name) name=(name) rows="6" required spellcheck="false" aria-describedby={ (name) "-says" }
+                aria-invalid=[error.map(|_| "true")] placeholder="-----BEGIN CERTIFICATE-----" data-drop { "\n" (value) }
+            input type="file" accept=".pem,.crt,.cer" data-file-into=(name) aria-label={ "Read " (label) " from a file" } hidden;
+            (says(name, error, Some(hint), false))
+        }
+    }
+}
+
+fn page(visit: &Visit, authority: &Authority, fields: &Fields, errors: &Errors) -> Markup {
     let path = paths::authority(&authority.name);
     let described = authorities::describe(authority);
     let may_write = visit.may(Rights::REGISTRY_WRITE);
@@ -243,7 +225,7 @@ fn page(visit: &Visit, authority: &Authority, fields: &Fields, failure: Option<&
             }
         }
         @if may_write && let Verification::Pending(code) = &authority.verification {
-            (proof(visit, &path, code.as_ref(), fields, failure))
+            (proof(visit, &path, code.as_ref(), fields, errors))
         }
         h2 { "Certificate" }
         details { summary { "Show as PEM" } pre tabindex="0" { (pem::write_certificate(&certificate)) } }
@@ -264,7 +246,7 @@ fn proof(
     path: &str,
     code: Option<&VerificationCode>,
     fields: &Fields,
-    failure: Option<&str>,
+    errors: &Errors,
 ) -> Markup {
     let (renew, verify) = (format!("{path}/code"), format!("{path}/verify"));
     let Some(code) = code else {
@@ -289,16 +271,13 @@ fn proof(
             h3 { "2. Hand it in" }
             form method="post" action=(verify) {
                 (visit.token_field())
-                div.field {
-                    label for="proof" { "The certificate that was signed" }
-                    textarea id="proof" name="proof" rows="6" required spellcheck="false" data-file-text
-                        placeholder="-----BEGIN CERTIFICATE-----" aria-invalid=[failure.map(|_| "true")]
-                        aria-describedby="proof-hint" { (fields.text("proof").unwrap_or_default()) }
-                    @match failure {
-                        Some(text) => { p.error id="proof-hint" role="alert" { (sentence(text)) } }
-                        None => { p.hint id="proof-hint" { "PEM text, as in proof.pem. A file may be dropped here." } }
-                    }
-                }
+                (pem_field(
+                    "proof",
+                    "The certificate that was signed",
+                    fields.text("proof").unwrap_or_default(),
+                    "PEM text, as in proof.pem. A file may be dropped here.",
+                    errors
+                ))
                 button.primary type="submit" { "Verify" }
             }
         }

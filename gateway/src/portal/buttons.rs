@@ -40,10 +40,3 @@ impl Button<'_> {
         }
     }
 }
-
-/// What the core says, as a sentence of a page.
-pub(super) fn sentence(text: &str) -> String {
-    let mut letters = text.chars();
-    let first = letters.next().map(|first| first.to_uppercase().to_string()).unwrap_or_default();
-    format!("{first}{}.", letters.as_str())
-}

@@ -10,6 +10,7 @@ use super::answer::Refused;
 pub(super) mod created;
 pub(super) mod credentials;
 pub(super) mod snippets;
+pub(super) mod telemetry;
 
 /// The device or module a path names.
 pub(super) struct Named(pub(super) IdentityId);

@@ -25,6 +25,25 @@ pub(super) const AUTHORITIES: &str = "/portal/authorities";
 pub(super) const AUDIT: &str = "/portal/audit";
 pub(super) const AUDIT_NEWS: &str = "/portal/audit/new";
 
+/// What a device does and sends, as it happens.
+pub(super) fn live_telemetry(device: &DeviceId) -> String {
+    format!("{LIVE}?telemetry={}", encoded(device.as_str()))
+}
+
+/// How devices come and go, as it happens: of as many as fit into an address, from the first on.
+pub(super) fn live_presence<'a>(devices: impl Iterator<Item = &'a DeviceId>) -> String {
+    let mut address = format!("{LIVE}?");
+    for device in devices {
+        let named = format!("device={}&", encoded(device.as_str()));
+        if address.len() + named.len() > ADDRESS_BYTES_MAX {
+            break;
+        }
+        address += &named;
+    }
+    address.pop();
+    address
+}
+
 /// The page of a shared access policy.
 pub(super) fn policy(name: &str) -> String {
     format!("{POLICIES}/{}", encoded(name))
@@ -79,6 +98,8 @@ pub(super) fn local(next: &str) -> Option<&str> {
     (begins_well && is_plain && next.len() <= NEXT_BYTES_MAX).then_some(next)
 }
 
+/// Half of the least that the head of a request may be long.
+const ADDRESS_BYTES_MAX: usize = 4096;
 const NEXT_BYTES_MAX: usize = 2048;
 const UNRESERVED_KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 

@@ -2,15 +2,17 @@
 //! and that is recorded.
 
 use axum::extract::Path;
+use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use maud::{Markup, html};
 use portcullis_registry::credential::SymmetricKey;
 use portcullis_registry::policy::{InvalidPolicy, Policy, Renewal, Rights};
 
-use super::answer::{Answer, Html, Refused, see_other};
-use super::buttons::{Button, sentence};
+use super::answer::{Answer, Html, see_other};
+use super::buttons::Button;
 use super::device::credentials::{Shown, secret};
 use super::fields::Fields;
+use super::form::{Errors, TextField, says};
 use super::layout::{self, Section};
 use super::paths;
 use super::visit::Visit;
@@ -20,7 +22,7 @@ use crate::policies::{self, PolicyError};
 
 /// `GET /portal/policies`.
 pub(super) async fn list(visit: Visit) -> Answer {
-    show_list(&visit, &Fields::default(), None)
+    show_list(&visit, StatusCode::OK, &Fields::default(), &Errors::default())
 }
 
 /// `POST /portal/policies`: creates one.
@@ -30,12 +32,33 @@ pub(super) async fn create(visit: Visit, fields: Fields) -> Answer {
         Ok(rights) => policies::create(visit.hub(), visit.service(), name, rights, None, None).await,
         Err(error) => Err(error.into()),
     };
-    match made {
+    let (field, error) = match made {
         Ok(policy) => {
             visit.tell(format!("The policy {} is created.", policy.name));
-            Ok(see_other(&paths::policy(&policy.name)))
+            return Ok(see_other(&paths::policy(&policy.name)));
         }
-        Err(error) => show_list(&visit, &fields, Some(error)),
+        Err(error) => (field_of(&error), Problem::from(error)),
+    };
+    // What is no fault of the form is a page of its own.
+    let Some(field) = field else { return Err(error.into()) };
+    let mut errors = Errors::default();
+    errors.add(field, error.text());
+    show_list(&visit, error.status(), &fields, &errors)
+}
+
+/// The field that an error is about.
+fn field_of(error: &PolicyError) -> Option<&'static str> {
+    match error {
+        PolicyError::Invalid(InvalidPolicy::NoRights | InvalidPolicy::Right(_)) => Some("rights"),
+        PolicyError::Invalid(InvalidPolicy::Name) | PolicyError::AlreadyExists(_) => Some("name"),
+        PolicyError::Forbidden(_)
+        | PolicyError::NotFound(_)
+        | PolicyError::BuiltIn(_)
+        | PolicyError::Configured(_)
+        | PolicyError::TooMany
+        | PolicyError::Stored(_)
+        | PolicyError::Store(_)
+        | PolicyError::Stopping => None,
     }
 }
 
@@ -71,9 +94,8 @@ pub(super) async fn delete(visit: Visit, Path(name): Path<String>) -> Answer {
     Ok(see_other(paths::POLICIES))
 }
 
-fn show_list(visit: &Visit, fields: &Fields, error: Option<PolicyError>) -> Answer {
+fn show_list(visit: &Visit, status: StatusCode, fields: &Fields, errors: &Errors) -> Answer {
     let all = policies::list(visit.hub(), visit.service())?;
-    let wrong = Wrong::of(error)?;
     let content = html! {
         h1 { "Shared access policies" }
         p.quiet {
@@ -94,67 +116,28 @@ fn show_list(visit: &Visit, fields: &Fields, error: Option<PolicyError>) -> Answ
                 }
             }
         }
-        (create_form(visit, fields, &wrong))
+        (create_form(visit, fields, errors))
     };
-    let page = Html(layout::page(visit, Section::Policies, "Policies", content));
-    Ok(match wrong.problem {
-        Some(problem) => (problem.status(), page).into_response(),
-        None => page.into_response(),
-    })
+    Ok((status, Html(layout::page(visit, Section::Policies, "Policies", content))).into_response())
 }
 
-/// What is wrong with a policy that was to be created, and beside which field that is told.
-#[derive(Default)]
-struct Wrong {
-    problem: Option<Problem>,
-    is_about_rights: bool,
-}
-
-impl Wrong {
-    /// What is no fault of the form is a page of its own.
-    fn of(error: Option<PolicyError>) -> Result<Self, Refused> {
-        let Some(error) = error else { return Ok(Self::default()) };
-        let is_about_rights = match &error {
-            PolicyError::Invalid(InvalidPolicy::NoRights | InvalidPolicy::Right(_)) => true,
-            PolicyError::Invalid(InvalidPolicy::Name) | PolicyError::AlreadyExists(_) => false,
-            PolicyError::Forbidden(_)
-            | PolicyError::NotFound(_)
-            | PolicyError::BuiltIn(_)
-            | PolicyError::Configured(_)
-            | PolicyError::TooMany
-            | PolicyError::Stored(_)
-            | PolicyError::Store(_)
-            | PolicyError::Stopping => return Err(error.into()),
-        };
-        Ok(Self { problem: Some(error.into()), is_about_rights })
-    }
-
-    fn with_name(&self) -> Option<&str> {
-        self.problem.as_ref().filter(|_| !self.is_about_rights).map(Problem::text)
-    }
-
-    fn with_rights(&self) -> Option<&str> {
-        self.problem.as_ref().filter(|_| self.is_about_rights).map(Problem::text)
-    }
-}
-
-fn create_form(visit: &Visit, fields: &Fields, wrong: &Wrong) -> Markup {
+fn create_form(visit: &Visit, fields: &Fields, errors: &Errors) -> Markup {
+    let name = TextField {
+        name: "name",
+        label: "Name",
+        value: fields.text("name").unwrap_or_default(),
+        hint: Some("Letters, digits and -._; its keys are made by the hub."),
+        is_required: true,
+        length_max: Some(64),
+        ..TextField::default()
+    };
     html! {
         section.card aria-labelledby="create" {
             h2 id="create" { "Create a policy" }
             form method="post" action=(paths::POLICIES) {
                 (visit.token_field())
-                div.field {
-                    label for="name" { "Name" }
-                    input id="name" name="name" type="text" required maxlength="64" autocomplete="off" spellcheck="false"
-                        autocapitalize="off" value=(fields.text("name").unwrap_or_default())
-                        aria-invalid=[wrong.with_name().map(|_| "true")] aria-describedby="name-hint";
-                    @match wrong.with_name() {
-                        Some(text) => { p.error id="name-hint" role="alert" { (sentence(text)) } }
-                        None => { p.hint id="name-hint" { "Letters, digits and -._; keys are made by the hub." } }
-                    }
-                }
-                fieldset {
+                (name.show(errors))
+                fieldset aria-describedby="rights-says" {
                     legend { "Rights" }
                     @for (name, what) in RIGHTS {
                         div.choice {
@@ -163,9 +146,7 @@ fn create_form(visit: &Visit, fields: &Fields, wrong: &Wrong) -> Markup {
                             label for=(name) { strong { (name) } " " span.quiet { (what) } }
                         }
                     }
-                    @if let Some(text) = wrong.with_rights() {
-                        p.error role="alert" { (sentence(text)) }
-                    }
+                    (says("rights", errors.at("rights"), None, false))
                 }
                 button.primary type="submit" { "Create" }
             }

@@ -17,7 +17,7 @@ use axum::routing::{MethodRouter, get, post};
 use portcullis_registry::policy::Rights;
 
 use super::answer::Refused;
-use super::device::{created, credentials};
+use super::device::{created, credentials, telemetry};
 use super::guard::{Door, guard};
 use super::{
     Portal, assets, audit, authorities, credential_form, devices, home, live, login, paths, policies,
@@ -85,9 +85,11 @@ fn devices_and_frame() -> Vec<Route> {
 fn hub_wide() -> Vec<Route> {
     const READ: Needs = Needs::Rights(Rights::REGISTRY_READ);
     const WRITE: Needs = Needs::Rights(Rights::REGISTRY_WRITE);
+    const TELEMETRY: Needs = Needs::Rights(Rights::SERVICE_CONNECT);
     const OWNER: Needs = Needs::Rights(Rights::ALL);
     vec![
         Route::get(paths::OVERVIEW, READ, home::renew).in_background(),
+        Route::get("/portal/devices/{device}/telemetry", TELEMETRY, telemetry::show),
         Route::get(paths::LIVE, READ, live::stream).in_background(),
         Route::get(paths::POLICIES, OWNER, policies::list),
         Route::post(paths::POLICIES, OWNER, policies::create).asks(Operation::CreatePolicy),

@@ -175,8 +175,10 @@ fn devices(visit: &Visit, view: &View) -> Markup {
             @if let Some(to) = to { a.button href=(to.address(paths::DEVICES)) { (name) } }
         }
     };
+    let shown: Vec<_> = listing.devices.iter().map(|entry| entry.identity()).collect();
+    let live = paths::live_presence(shown.iter().map(|identity| &identity.id.device));
     html! {
-        form #devices method="post" action=(paths::SELECTED_DELETE) {
+        form #devices method="post" action=(paths::SELECTED_DELETE) data-live=[(!shown.is_empty()).then_some(live)] {
             (visit.token_field())
             input type="hidden" name="back" value=(here);
             div.toolbar {
