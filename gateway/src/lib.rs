@@ -26,6 +26,7 @@ pub mod feedback;
 pub mod http;
 pub mod hub;
 pub mod identities;
+pub mod jobs;
 mod json;
 pub mod listener;
 pub mod logins;

@@ -1,0 +1,3 @@
+//! Import and export of whole fleets, as jobs.
+
+pub mod container;
