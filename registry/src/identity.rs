@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use crate::access::Access;
 use crate::credential::{KeyPair, SymmetricKey, ThumbprintPair};
 use crate::id::{ETag, GenerationId, IdentityId, Revision};
+use crate::queue_max::QueueMax;
 
 /// One state of an identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub struct Identity {
     /// Who looks after a module; free text.
     pub managed_by: Option<Box<str>>,
     pub access: Access,
+    /// How many messages may wait for it; none is as many as the hub says.
+    pub queue_max: Option<QueueMax>,
 }
 
 /// Whether an identity may connect.
@@ -55,6 +58,8 @@ pub struct IdentitySpec {
     pub managed_by: Option<String>,
     /// None keeps the access it has: a caller that knows nothing of access must not widen it. A new one may do everything.
     pub access: Option<Access>,
+    /// None keeps the bound it has, as with `access`; `Some(None)` is the hub's.
+    pub queue_max: Option<Option<QueueMax>>,
 }
 
 /// How a wished-for identity is to prove itself. An absent key is generated on create and kept on replace.
@@ -84,6 +89,7 @@ impl IdentitySpec {
             iot_edge: false,
             managed_by: None,
             access: None,
+            queue_max: None,
         }
     }
 
@@ -113,6 +119,7 @@ impl IdentitySpec {
             access: self
                 .access
                 .unwrap_or_else(|| stored.map_or(Access::EVERYTHING, |stored| stored.access.clone())),
+            queue_max: self.queue_max.unwrap_or_else(|| stored.and_then(|stored| stored.queue_max)),
         }
     }
 }

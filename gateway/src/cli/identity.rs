@@ -22,6 +22,7 @@ mod import;
 mod module;
 mod pages;
 mod properties;
+mod queue;
 mod renewal;
 mod update;
 
