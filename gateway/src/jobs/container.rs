@@ -4,6 +4,8 @@
 //! Both read and write whole files by name, in pieces. What is written can be seen under its name once it is
 //! finished, and is gone when it is dropped before.
 
+use std::path::{Path, PathBuf};
+
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 
@@ -44,6 +46,19 @@ pub enum ContainerError {
 }
 
 impl Container {
+    /// The container at an address: `file:NAME` is a folder under `folders`.
+    pub fn open(address: &str, folders: &Path) -> Result<Self, ContainerError> {
+        if address.starts_with(folder::SCHEME) {
+            return Folder::parse(address, folders).map(Container::Folder);
+        }
+        Err(ContainerError::Refused("the address is not file:NAME".to_owned()))
+    }
+
+    /// A directory of the hub's own, which exists.
+    pub(crate) fn own(directory: PathBuf) -> Self {
+        Container::Folder(Folder::own(directory))
+    }
+
     /// The file's pieces. Nothing more is read than is taken.
     pub async fn read(&self, name: &str) -> Result<Pieces, ContainerError> {
         match self {
