@@ -11,6 +11,7 @@ pub mod admin;
 pub mod audit;
 pub mod auth;
 pub mod authorities;
+pub mod blob;
 pub mod bulk;
 pub mod bus;
 pub mod c2d;
