@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, Method, Response, StatusCode, Url};
 use tokio::sync::OnceCell;
 
@@ -208,7 +208,9 @@ impl Ask {
     }
 
     /// The same with a body of text.
-    pub(super) fn with_body(self, body: Bytes) -> Self {
+    pub(super) fn with_body(mut self, body: Bytes) -> Self {
+        // Stores want to be told of an empty body too.
+        self.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
         Self { body, ..self }.with(CONTENT_TYPE, TEXT)
     }
 }
