@@ -11,6 +11,7 @@ pub mod admin;
 pub mod audit;
 pub mod auth;
 pub mod authorities;
+mod backwards;
 pub mod blob;
 pub mod bulk;
 pub mod bus;

@@ -60,7 +60,7 @@ impl BlobContainer {
     }
 
     /// A blob to be written. Nothing of it is there before it is finished; then it replaces any of that name.
-    pub async fn write(&self, name: &str) -> Result<BlobWriter, ContainerError> {
+    pub fn write(&self, name: &str) -> Result<BlobWriter, ContainerError> {
         // A bad name is refused before the first byte is made.
         self.url(name, "")?;
         Ok(BlobWriter::new(self.clone(), name))
@@ -72,17 +72,6 @@ impl BlobContainer {
             Ok(_) | Err(ContainerError::NotFound(_)) => Ok(()),
             Err(error) => Err(error),
         }
-    }
-
-    /// Whether blobs can be written and deleted: writes one of a name nobody has, and deletes it.
-    pub async fn probe(&self) -> Result<(), ContainerError> {
-        let name = format!("portcullis-probe-{}", super::writer::nonce());
-        let mut writer = self.write(&name).await?;
-        writer
-            .write(Bytes::from_static(b"May this hub write and delete here? It may, and this goes.\n"))
-            .await?;
-        writer.finish().await?;
-        self.delete(&name).await
     }
 
     pub(super) fn hosts(&self) -> &BlobHosts {

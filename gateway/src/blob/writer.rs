@@ -109,7 +109,7 @@ impl BlobWriter {
 }
 
 /// A word that nobody else has.
-pub(super) fn nonce() -> String {
+fn nonce() -> String {
     format!("{:016x}", u64::from_be_bytes(portcullis_registry::random_bytes()))
 }
 

@@ -93,6 +93,12 @@ pub(super) const SETTINGS: &[Setting] = &[
         show: |config| Shown::Set(config.sas.modules.to_string()),
     },
     Setting {
+        key: "jobs.folder",
+        help: "Where import and export jobs find the containers file:NAME. Left out: containers in the data directory.",
+        set: |draft, text| assign(&mut draft.config.jobs_folder, parse_path(text).map(Some)),
+        show: |config| show_path(config.jobs_folder.as_deref(), "portcullis-data/containers"),
+    },
+    Setting {
         key: "jobs.blob_hosts",
         help: "Blob stores jobs may use beside https://*.blob.core.windows.net, as in \"http://127.0.0.1:10000\"; only these may be private or plain http.",
         set: |draft, text| assign(&mut draft.config.blob_hosts, parse_blob_hosts(text)),

@@ -42,7 +42,7 @@ impl Folder {
     }
 
     /// A directory of the hub's own, which exists.
-    pub fn own(path: PathBuf) -> Self {
+    pub(crate) fn own(path: PathBuf) -> Self {
         Self { path }
     }
 
