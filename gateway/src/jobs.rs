@@ -372,7 +372,7 @@ async fn check_writable(container: &Container) -> Result<(), ContainerError> {
 
 impl Address {
     fn open(&self, hub: &Hub) -> Result<Container, ContainerError> {
-        Container::open(&self.container, &hub.config.jobs_folder())
+        Container::open(&self.container, &hub.config)
     }
 
     fn place(&self) -> Place {
