@@ -14,6 +14,7 @@ use portcullis_registry::credential::SymmetricKey;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use crate::auth::SasSwitches;
+use crate::blob::BlobHost;
 
 mod draft;
 mod host_name;
@@ -44,8 +45,12 @@ pub struct Config {
     pub ops_listen: Listen,
     /// The operator's own server certificate; none: the hub has one made by its own CA.
     pub certificate: Option<CertificateFiles>,
+    /// Where the containers `file:NAME` of jobs are; none: in the data directory.
+    pub jobs_folder: Option<PathBuf>,
     /// Who may prove itself by a SAS token.
     pub sas: SasSwitches,
+    /// Blob stores that jobs may use beside Azure's own.
+    pub blob_hosts: Vec<BlobHost>,
     pub log_filter: Targets,
     pub log_format: LogFormat,
     pub limits: Limits,
@@ -140,7 +145,9 @@ impl Default for Config {
             https_listen: Listen::everywhere(HTTPS_PORT_DEFAULT, Some(HTTPS_PORT_FALLBACK)),
             ops_listen: Listen { addrs: vec![OPS_DEFAULT], fallback_port: None, defaulted: true },
             certificate: None,
+            jobs_folder: None,
             sas: SasSwitches { devices: true, modules: true },
+            blob_hosts: Vec::new(),
             // The telemetry bus logs its own links at `info`; nobody who runs a hub asked for that.
             log_filter: Targets::new()
                 .with_default(LevelFilter::INFO)
@@ -173,6 +180,11 @@ impl Config {
     /// The names this hub answers to, its own first.
     pub fn host_names(&self) -> Vec<String> {
         std::iter::once(&self.hostname).chain(&self.aliases).map(HostName::to_string).collect()
+    }
+
+    /// Where the containers `file:NAME` of jobs are.
+    pub fn jobs_folder(&self) -> PathBuf {
+        self.jobs_folder.clone().unwrap_or_else(|| self.data_dir.join(CONTAINERS_DIRECTORY))
     }
 
     /// Every setting with its value, as a file that can be loaded again. Keys are never shown.
@@ -272,6 +284,8 @@ fn did_you_mean(suggestion: Option<&str>) -> String {
 
 /// Where a hub keeps its data if nobody says.
 pub const DATA_DIR_DEFAULT: &str = "portcullis-data";
+/// Where in the data directory the containers of jobs are if nobody says.
+const CONTAINERS_DIRECTORY: &str = "containers";
 const HOSTNAME_DEFAULT: &str = "localhost";
 /// The device SDKs take this port and no other.
 const MQTT_PORT_DEFAULT: u16 = 8883;

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use portcullis_registry::credential::SymmetricKey;
 use portcullis_registry::id::IdentityId;
 use portcullis_registry::policy::Policies;
@@ -22,6 +23,7 @@ use crate::connections::ConnectionLog;
 use crate::doors::Doors;
 use crate::events::{Details, Events};
 use crate::history::History;
+use crate::jobs::Jobs;
 use crate::metrics::{Metrics, QueueCollector};
 use crate::mqtt::codec::PacketLimits;
 use crate::mqtt::topic::EventName;
@@ -49,6 +51,7 @@ pub struct Hub {
     pub refusals: RefusalLog,
     pub connections: ConnectionLog,
     pub history: History,
+    pub jobs: Jobs,
     /// Failed logins by the identity they claimed.
     pub(crate) failed_identities: Throttle<IdentityId>,
     /// Telemetry that came over HTTPS.
@@ -96,6 +99,7 @@ impl Hub {
             refusals: RefusalLog::new(limits.refused_identities_max),
             connections: ConnectionLog::default(),
             history: History::default(),
+            jobs: Jobs::open(&config.data_dir.join(JOBS_DIRECTORY), Timestamp::now())?,
             clock: Clock::default(),
             hosts,
             tls,
@@ -274,6 +278,8 @@ impl Hub {
     }
 }
 
+/// Where in the data directory the jobs are.
+const JOBS_DIRECTORY: &str = "jobs";
 /// Where in the data directory the audit record is.
 const AUDIT_DIRECTORY: &str = "audit";
 /// Identities whose rate is kept at once: those of the last second.

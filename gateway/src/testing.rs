@@ -33,8 +33,10 @@ use crate::tls;
 use crate::websocket::WebSocket;
 use crate::wire::{Wire, WireError};
 
+pub mod azurite;
 pub mod browser;
 pub mod chromium;
+mod jobs;
 mod log_check;
 pub mod openssl;
 pub mod shell;

@@ -115,6 +115,38 @@ impl Identity {
     pub fn etag(&self) -> ETag {
         self.revision.etag()
     }
+
+    /// Whether the two differ in nothing that anybody can ask for: neither generation, revision nor times count.
+    pub fn is_like(&self, other: &Identity) -> bool {
+        let Identity { generation, revision, status_updated, .. } = *other;
+        *other == Identity { generation, revision, status_updated, ..self.clone() }
+    }
+}
+
+/// Asks for exactly this state, keys and all.
+impl From<&Identity> for IdentitySpec {
+    fn from(identity: &Identity) -> Self {
+        Self {
+            id: identity.id.clone(),
+            status: identity.status,
+            status_reason: identity.status_reason.clone(),
+            authentication: match &identity.authentication {
+                Authentication::Sas(KeyPair { primary, secondary }) => AuthenticationSpec::Sas {
+                    primary: Some(primary.clone()),
+                    secondary: Some(secondary.clone()),
+                },
+                Authentication::SelfSigned(thumbprints) => {
+                    AuthenticationSpec::SelfSigned(thumbprints.clone())
+                }
+                Authentication::CertificateAuthority => AuthenticationSpec::CertificateAuthority,
+                Authentication::None => AuthenticationSpec::None,
+            },
+            iot_edge: identity.iot_edge,
+            managed_by: identity.managed_by.as_deref().map(str::to_owned),
+            access: Some(identity.access.clone()),
+            queue_max: Some(identity.queue_max),
+        }
+    }
 }
 
 impl IdentitySpec {
@@ -130,6 +162,12 @@ impl IdentitySpec {
             access: None,
             queue_max: None,
         }
+    }
+
+    /// The identity this would make now, from nothing or in place of `stored`; keys that are not given are made or kept.
+    /// It is not stored: its revision, and the generation of a new one, are nobody's.
+    pub fn preview(self, stored: Option<&Identity>, now: Timestamp) -> Identity {
+        self.build(stored, GenerationId::new(0), Revision::new(0), now)
     }
 
     /// What asks for an identity as it is, for a caller to change a part of it: keys, access and bounds are kept.

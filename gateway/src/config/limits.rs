@@ -124,6 +124,10 @@ limits! {
     portal_idle_time_max: Duration as duration = seconds(3_600), seconds(60), seconds(DAY_SECONDS);
     /// How long somebody stays signed in to the portal in all.
     portal_session_time_max: Duration as duration = seconds(12 * 3_600), seconds(60), seconds(30 * DAY_SECONDS);
+    /// A file of identities that is uploaded to be imported.
+    upload_bytes_max: usize as bytes = kib(4 * 1_024 * 1_024), kib(1), kib(1_024 * 1_024 * 1_024);
+    /// How long such an upload may stand still.
+    upload_idle_time_max: Duration as duration = seconds(30), seconds(1), seconds(600);
     /// Modules of one device.
     modules_per_device_max: usize as count = 20, 1, 1_000;
     /// C2D messages that wait for one device or module.
@@ -148,6 +152,10 @@ limits! {
     feedback_delivery_count_max: usize as count = 10, 1, 100;
     /// All waiting C2D messages of the hub.
     queued_bytes_max: usize as bytes = kib(1_024 * 1_024), kib(1_024), kib(1_024 * 1_024 * 1_024);
+    /// A blob that a job reads or writes.
+    blob_bytes_max: usize as bytes = kib(8 * 1_024 * 1_024), kib(1), kib(128 * 1_024 * 1_024);
+    /// How long a blob store may take to answer, or to pass on the next 64 KiB.
+    blob_idle_time_max: Duration as duration = seconds(30), seconds(1), seconds(600);
 }
 
 impl Limits {

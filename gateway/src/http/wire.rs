@@ -19,8 +19,10 @@ use crate::clock::time_text;
 use crate::http::problem::Problem;
 
 mod access;
+mod line;
 
 pub(super) use access::AccessJson;
+pub(super) use line::write as write_line;
 
 /// A device or module in a request.
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -311,10 +313,7 @@ impl DeviceOut {
             generation_id: identity.generation.to_string(),
             etag: identity.etag().to_string(),
             connection_state: connection_state(live),
-            status: match identity.status {
-                Status::Enabled => "enabled",
-                Status::Disabled => "disabled",
-            },
+            status: status_text(identity.status),
             status_reason: identity.status_reason.clone(),
             connection_state_updated_time: time_text(live.connection_changed),
             status_updated_time: time_text(identity.status_updated),
@@ -368,6 +367,13 @@ impl AuthenticationOut {
             Authentication::None => (KeysOut::default(), ThumbprintsOut::default(), "none"),
         };
         Self { symmetric_key, x509_thumbprint, kind }
+    }
+}
+
+fn status_text(status: Status) -> &'static str {
+    match status {
+        Status::Enabled => "enabled",
+        Status::Disabled => "disabled",
     }
 }
 
