@@ -61,6 +61,7 @@ mod websocket;
 mod wire;
 
 pub(crate) use caller::Peer;
+pub(crate) use lines::Lines;
 pub(crate) use problem::Problem;
 pub use routes::{Needs, Route, routes};
 

@@ -31,6 +31,7 @@ mod fields;
 mod form;
 mod guard;
 mod home;
+mod jobs;
 mod layout;
 mod live;
 mod login;

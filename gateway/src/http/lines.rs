@@ -12,7 +12,7 @@ use crate::json::StrictObject;
 
 /// IoT Hub's words.
 #[derive(Debug)]
-pub(super) struct Lines;
+pub(crate) struct Lines;
 
 impl Words for Lines {
     fn parse(&self, text: &str) -> Result<Asked, (line::About, Refusal)> {

@@ -56,7 +56,8 @@ impl Asset {
             .as_bytes(),
             Asset::Script => concat!(
                 include_str!("../../assets/portal/portal.js"),
-                include_str!("../../assets/portal/live.js")
+                include_str!("../../assets/portal/live.js"),
+                include_str!("../../assets/portal/upload.js")
             )
             .as_bytes(),
             Asset::Htmx => include_bytes!("../../assets/portal/htmx.min.js"),

@@ -199,13 +199,15 @@ fn in_words(operation: &str) -> String {
 /// Lines of one page.
 const LINES_SHOWN: usize = 100;
 /// What may be asked for, in the record's words.
-const OPERATIONS: [&str; 13] = [
+const OPERATIONS: [&str; 15] = [
     "createIdentity",
     "updateIdentity",
     "deleteIdentity",
     "revealCredential",
     "sendMessage",
     "purgeQueue",
+    "startJob",
+    "endJob",
     "createPolicy",
     "regeneratePolicy",
     "deletePolicy",

@@ -32,6 +32,8 @@ pub(super) struct Door {
     pub(super) operation: Option<Operation>,
     /// Whether it is asked by pages on their own, which keeps nobody signed in.
     pub(super) in_background: bool,
+    /// Whether its body is a file, which is left for the handler to read.
+    pub(super) takes_a_file: bool,
 }
 
 /// Why a request does not get through, before anything is done.
@@ -42,12 +44,12 @@ enum Stop {
 }
 
 pub(super) async fn guard(State(door): State<Door>, request: Request, next: Next) -> Response {
-    let (mut parts, body) = request.into_parts();
+    let (mut parts, mut body) = request.into_parts();
     let is_htmx = is_by_script(&parts.headers);
     let target = parts.uri.path_and_query().map_or(paths::HOME, |path| path.as_str()).to_owned();
     let is_read = parts.method == Method::GET || parts.method == Method::HEAD;
-    let response = match door.admit(&mut parts, body).await {
-        Ok(()) => next.run(Request::from_parts(parts.clone(), Body::empty())).await,
+    let response = match door.admit(&mut parts, &mut body).await {
+        Ok(()) => next.run(Request::from_parts(parts.clone(), body)).await,
         Err(Stop::Refused(refused)) => refused.into_response(),
         Err(Stop::SignIn) => return sign_in(is_htmx, if is_read { &target } else { paths::HOME }),
     };
@@ -63,7 +65,7 @@ pub(super) async fn guard(State(door): State<Door>, request: Request, next: Next
 
 impl Door {
     /// Lets a request in, which then carries who asks, and what a form says.
-    async fn admit(&self, parts: &mut Parts, body: Body) -> Result<(), Stop> {
+    async fn admit(&self, parts: &mut Parts, body: &mut Body) -> Result<(), Stop> {
         let hub = &self.portal.hub;
         let host = parts.headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
         if !hub.hosts.contains_name(host) {
@@ -77,12 +79,15 @@ impl Door {
         }
         let is_form = parts.method == Method::POST;
         if self.needs == Needs::Nothing {
-            return if is_form { self.read(parts, body).await.map(drop) } else { Ok(()) };
+            return if is_form { self.read(parts, std::mem::take(body)).await.map(drop) } else { Ok(()) };
         }
         let visit = self.visit(parts)?;
         parts.extensions.insert(visit.clone());
         if is_form {
-            let fields = self.read(parts, body).await?;
+            let fields = match self.takes_a_file {
+                true => Fields::default(),
+                false => self.read(parts, std::mem::take(body)).await?,
+            };
             let given = parts.headers.get(csrf::HEADER).and_then(|value| value.to_str().ok());
             let given = given.or_else(|| fields.text(csrf::FIELD)).unwrap_or_default();
             if !visit.token().is(given) {

@@ -16,12 +16,19 @@ pub(super) enum Section {
     Devices,
     Policies,
     Authorities,
+    Jobs,
     Audit,
 }
 
 impl Section {
-    const ALL: [Section; 5] =
-        [Section::Overview, Section::Devices, Section::Policies, Section::Authorities, Section::Audit];
+    const ALL: [Section; 6] = [
+        Section::Overview,
+        Section::Devices,
+        Section::Policies,
+        Section::Authorities,
+        Section::Jobs,
+        Section::Audit,
+    ];
 
     /// Its name, where it is, and the rights without which there is nothing to see.
     fn place(self) -> (&'static str, &'static str, Option<Rights>) {
@@ -30,6 +37,7 @@ impl Section {
             Section::Devices => ("Devices", paths::DEVICES, Some(Rights::REGISTRY_READ)),
             Section::Policies => ("Policies", paths::POLICIES, Some(Rights::ALL)),
             Section::Authorities => ("CAs", paths::AUTHORITIES, Some(Rights::REGISTRY_READ)),
+            Section::Jobs => ("Jobs", paths::JOBS, Some(Rights::REGISTRY_READ)),
             Section::Audit => ("Audit log", paths::AUDIT, Some(Rights::ALL)),
         }
     }

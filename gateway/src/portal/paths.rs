@@ -22,6 +22,9 @@ pub(super) const OVERVIEW: &str = "/portal/overview";
 pub(super) const LIVE: &str = "/portal/live";
 pub(super) const POLICIES: &str = "/portal/policies";
 pub(super) const AUTHORITIES: &str = "/portal/authorities";
+pub(super) const JOBS: &str = "/portal/jobs";
+pub(super) const JOBS_IMPORT: &str = "/portal/jobs/import";
+pub(super) const JOBS_EXPORT: &str = "/portal/jobs/export";
 pub(super) const AUDIT: &str = "/portal/audit";
 pub(super) const AUDIT_NEWS: &str = "/portal/audit/new";
 
@@ -75,6 +78,11 @@ pub(super) fn under(id: &IdentityId, what: &str) -> String {
 /// The page that tells how to connect a new device.
 pub(super) fn created(device: &DeviceId) -> String {
     format!("/portal/created/{}", encoded(device.as_str()))
+}
+
+/// The page of a job.
+pub(super) fn job(id: &str) -> String {
+    format!("{JOBS}/{}", encoded(id))
 }
 
 /// One segment of a path, or one value of a query.

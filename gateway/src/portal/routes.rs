@@ -20,7 +20,7 @@ use super::answer::Refused;
 use super::device::{created, credentials, telemetry};
 use super::guard::{Door, guard};
 use super::{
-    Portal, assets, audit, authorities, credential_form, devices, home, live, login, paths, policies,
+    Portal, assets, audit, authorities, credential_form, devices, home, jobs, live, login, paths, policies,
 };
 use crate::audit::Operation;
 use crate::http::Problem;
@@ -34,6 +34,7 @@ pub struct Route {
     /// What a form asks for, as the audit record says it.
     pub operation: Option<Operation>,
     in_background: bool,
+    takes_a_file: bool,
     handler: MethodRouter<Arc<Portal>>,
 }
 
@@ -86,6 +87,7 @@ fn hub_wide() -> Vec<Route> {
     const READ: Needs = Needs::Rights(Rights::REGISTRY_READ);
     const WRITE: Needs = Needs::Rights(Rights::REGISTRY_WRITE);
     const TELEMETRY: Needs = Needs::Rights(Rights::SERVICE_CONNECT);
+    const IMPORT: Needs = Needs::Rights(crate::jobs::RIGHTS);
     const OWNER: Needs = Needs::Rights(Rights::ALL);
     vec![
         Route::get(paths::OVERVIEW, READ, home::renew).in_background(),
@@ -108,6 +110,14 @@ fn hub_wide() -> Vec<Route> {
             .asks(Operation::VerifyAuthority),
         Route::post("/portal/authorities/{name}/delete", WRITE, authorities::delete)
             .asks(Operation::RemoveAuthority),
+        Route::get(paths::JOBS, READ, jobs::list),
+        Route::post(paths::JOBS_IMPORT, IMPORT, jobs::import).asks(Operation::StartJob).takes_a_file(),
+        Route::post(paths::JOBS_EXPORT, READ, jobs::export).asks(Operation::StartJob),
+        Route::get("/portal/jobs/{job}", READ, jobs::show),
+        Route::get("/portal/jobs/{job}/progress", READ, jobs::renew).in_background(),
+        Route::get("/portal/jobs/{job}/files/{name}", READ, jobs::file),
+        Route::post("/portal/jobs/{job}/cancel", READ, jobs::cancel).asks(Operation::EndJob),
+        Route::post("/portal/jobs/{job}/rollback", IMPORT, jobs::roll_back).asks(Operation::StartJob),
         Route::get(paths::AUDIT, OWNER, audit::show),
         Route::get(paths::AUDIT_NEWS, OWNER, audit::news).in_background(),
     ]
@@ -117,8 +127,8 @@ fn hub_wide() -> Vec<Route> {
 pub(super) fn router(portal: &Arc<Portal>) -> Router {
     let mut paths: BTreeMap<&str, MethodRouter<Arc<Portal>>> = BTreeMap::new();
     for route in routes() {
-        let Route { needs, operation, in_background, .. } = route;
-        let door = Door { portal: Arc::clone(portal), needs, operation, in_background };
+        let Route { needs, operation, in_background, takes_a_file, .. } = route;
+        let door = Door { portal: Arc::clone(portal), needs, operation, in_background, takes_a_file };
         let guarded = route.handler.route_layer(from_fn_with_state(door, guard));
         let of_path = paths.remove(route.path).unwrap_or_default().merge(guarded);
         paths.insert(route.path, of_path);
@@ -139,6 +149,7 @@ impl Route {
             needs,
             operation: None,
             in_background: false,
+            takes_a_file: false,
             handler: get(handler),
         }
     }
@@ -154,6 +165,7 @@ impl Route {
             needs,
             operation: None,
             in_background: false,
+            takes_a_file: false,
             handler: post(handler),
         }
     }
@@ -161,6 +173,11 @@ impl Route {
     /// What a refusal of this form is recorded as.
     fn asks(self, operation: Operation) -> Self {
         Self { operation: Some(operation), ..self }
+    }
+
+    /// Its body is a file and not a form; a script sends it, with the session's token in its head.
+    fn takes_a_file(self) -> Self {
+        Self { takes_a_file: true, ..self }
     }
 
     /// Pages ask for it on their own.
