@@ -2,6 +2,7 @@
 //! leaves a line in the log and the audit record. What is answered is stored, and counts at once, for live connections
 //! too.
 
+use jiff::Timestamp;
 use portcullis_certs::anchor::{Anchor, InvalidAnchor, NoProof};
 use portcullis_certs::pem;
 use portcullis_certs::presented::OutOfTime;
@@ -43,6 +44,27 @@ pub struct Enrolment<'a> {
     pub certificate: &'a [u8],
     /// Why it counts as verified without a proof; none: it awaits one.
     pub asserted: Option<&'a str>,
+}
+
+/// What the certificate of an enrolled CA says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Described {
+    pub subject: String,
+    /// SHA-256, in hex.
+    pub thumbprint: String,
+    pub end: Timestamp,
+}
+
+/// What the certificate of an enrolled CA says. It was read when it was enrolled and at each start, so there is always
+/// something to say.
+pub fn describe(authority: &Authority) -> Option<Described> {
+    let anchor = Anchor::parse(authority.certificate.clone().into()).ok()?;
+    let end = i64::try_from(anchor.valid_until().as_secs()).ok();
+    Some(Described {
+        subject: anchor.subject().to_owned(),
+        thumbprint: anchor.thumbprints().sha256.to_string(),
+        end: end.and_then(|end| Timestamp::from_second(end).ok()).unwrap_or(Timestamp::MAX),
+    })
 }
 
 /// Every enrolled CA, in the order of their names.

@@ -114,7 +114,12 @@ impl Bus {
 
     /// A new subscriber; nothing arrives until it has filters.
     pub fn subscribe(&self) -> Subscription {
-        let (sender, events) = mpsc::channel(EVENTS_MAX);
+        self.subscribe_briefly(EVENTS_MAX)
+    }
+
+    /// The same for one that would rather lose messages than let more than so many wait.
+    pub fn subscribe_briefly(&self, events_max: usize) -> Subscription {
+        let (sender, events) = mpsc::channel(events_max);
         let filters = Arc::new(Mutex::new(Vec::new()));
         lock(&self.shared.subscribers).push(Subscriber {
             filters: Arc::clone(&filters),

@@ -21,6 +21,7 @@ use crate::config::Config;
 use crate::connections::ConnectionLog;
 use crate::doors::Doors;
 use crate::events::{Details, Events};
+use crate::history::History;
 use crate::metrics::{Metrics, QueueCollector};
 use crate::mqtt::codec::PacketLimits;
 use crate::mqtt::topic::EventName;
@@ -47,6 +48,7 @@ pub struct Hub {
     pub doors: Arc<Doors>,
     pub refusals: RefusalLog,
     pub connections: ConnectionLog,
+    pub history: History,
     /// Failed logins by the identity they claimed.
     pub(crate) failed_identities: Throttle<IdentityId>,
     /// Telemetry that came over HTTPS.
@@ -56,6 +58,8 @@ pub struct Hub {
     pub stopping: CancellationToken,
     /// Every connection's task; a stop waits for them.
     pub tasks: TaskTracker,
+    /// Places for those who look on.
+    pub(crate) watchers: Arc<Semaphore>,
     /// The turn of whoever changes the shared access policies.
     pub(crate) policy_changes: Semaphore,
     policies: watch::Sender<Arc<Policies>>,
@@ -91,6 +95,7 @@ impl Hub {
             ),
             refusals: RefusalLog::new(limits.refused_identities_max),
             connections: ConnectionLog::default(),
+            history: History::default(),
             clock: Clock::default(),
             hosts,
             tls,
@@ -103,6 +108,7 @@ impl Hub {
             metrics,
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
+            watchers: Arc::new(Semaphore::new(limits.watchers_max)),
             policy_changes: Semaphore::new(1),
             policies: watch::Sender::new(Arc::new(policies)),
             decoy: SymmetricKey::generate(),

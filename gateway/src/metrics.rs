@@ -1,5 +1,8 @@
 //! Every metric of the hub, declared once, with its help text. Names are a public contract; ids are never labels.
 
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
 use jiff::Timestamp;
 use portcullis_registry::message::C2dMessage;
 use prometheus_client::collector::Collector;
@@ -35,6 +38,8 @@ pub struct Metrics {
     certificate_expiry: Family<Listener, Gauge>,
     certificate_reloads: Family<Outcome, Counter>,
     attempts: Family<Outcome, Counter>,
+    /// The outcomes that CONNECTs have had, for a family does not tell its labels.
+    outcomes: Mutex<BTreeSet<&'static str>>,
     early_ends: Family<Reason, Counter>,
     disconnects: Family<Reason, Counter>,
     throttled: Family<Scoped, Counter>,
@@ -103,6 +108,7 @@ impl Metrics {
             certificate_expiry: Family::default(),
             certificate_reloads: Family::default(),
             attempts: Family::default(),
+            outcomes: Mutex::default(),
             early_ends: Family::default(),
             disconnects: Family::default(),
             throttled: Family::default(),
@@ -230,7 +236,13 @@ impl Metrics {
 
     /// Counts a CONNECT by its outcome.
     pub fn connection_attempt(&self, outcome: &'static str) {
-        self.attempts.get_or_create(&Outcome { outcome }).inc();
+        let label = Outcome { outcome };
+        if let Some(attempts) = self.attempts.get(&label) {
+            attempts.inc();
+            return;
+        }
+        self.outcomes.lock().unwrap_or_else(PoisonError::into_inner).insert(outcome);
+        self.attempts.get_or_create(&label).inc();
     }
 
     /// Counts a connection that never had a session.
@@ -262,6 +274,17 @@ impl Metrics {
     /// How many CONNECTs had this outcome.
     pub fn attempts(&self, outcome: &'static str) -> u64 {
         self.attempts.get_or_create(&Outcome { outcome }).get()
+    }
+
+    /// How many CONNECTs had which outcome.
+    pub fn attempts_by_outcome(&self) -> Vec<(&'static str, u64)> {
+        let outcomes = self.outcomes.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        outcomes.into_iter().map(|outcome| (outcome, self.attempts(outcome))).collect()
+    }
+
+    /// How many telemetry messages were taken.
+    pub fn messages_received(&self) -> u64 {
+        self.messages_received.get()
     }
 
     /// How many sessions ended for this reason.

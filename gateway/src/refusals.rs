@@ -119,6 +119,19 @@ impl RefusalLog {
         self.of(id)?.last.pop_front()
     }
 
+    /// The last refusal of each of the `count` ids that were refused last, newest first.
+    pub fn latest(&self, count: usize) -> Vec<(IdentityId, Refusal)> {
+        let inner = self.lock();
+        let mut latest: Vec<_> = [&inner.registered, &inner.unknown]
+            .into_iter()
+            .flat_map(|ids| ids.order.values().rev().take(count).map(|id| (id, ids.refused.get(id))))
+            .filter_map(|(id, remembered)| Some((id.clone(), remembered?.refused.last.front()?.clone())))
+            .collect();
+        latest.sort_by_key(|(_, refusal)| std::cmp::Reverse(refusal.time));
+        latest.truncate(count);
+        latest
+    }
+
     /// Whether one more refusal may be told in the log: a storm of them must not drown everything else (threats G5).
     pub fn may_tell(&self, now: Timestamp) -> bool {
         let mut inner = self.lock();
@@ -237,6 +250,18 @@ mod tests {
         let times: Vec<_> = refused.last.iter().map(|refusal| refusal.time.as_second()).collect();
         assert_eq!(times, [99, 98, 97, 96, 95, 94, 93, 92]);
         assert_eq!(refused.count, 10 + 90 + 1);
+    }
+
+    #[test]
+    fn the_latest_come_first_whether_registered_or_not() {
+        let log = RefusalLog::new(10);
+        for (second, name) in ["a", "b", "c", "a"].into_iter().enumerate() {
+            log.note(&id(name), name != "b", refusal(second as i64));
+        }
+        let latest = log.latest(2);
+        let seen: Vec<_> = latest.iter().map(|(id, last)| (id.to_string(), last.time.as_second())).collect();
+        assert_eq!(seen, [("a".to_owned(), 3), ("c".to_owned(), 2)]);
+        assert_eq!(log.latest(9).len(), 3);
     }
 
     #[test]

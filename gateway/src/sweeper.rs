@@ -1,5 +1,6 @@
-//! The hub's one clockwork: once a second it ends what ends by time in the registry, be anybody connected or not, and
-//! notices when the wall clock was set or the machine slept, which no session's own timer does.
+//! The hub's one clockwork: once a second it ends what ends by time in the registry, be anybody connected or not,
+//! notices when the wall clock was set or the machine slept, which no session's own timer does, and now and then takes
+//! a sample for the history.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +27,7 @@ pub async fn run(hub: Arc<Hub>) {
             hub.clock_was_set();
         }
         before = now;
+        hub.history.tick(&hub, now.monotonic);
         match hub.registry.sweep(now.wall, now.monotonic).await {
             Ok(0) => {}
             Ok(count) => tracing::debug!(count, "cloud-to-device messages expired"),

@@ -34,6 +34,7 @@ use crate::websocket::WebSocket;
 use crate::wire::{Wire, WireError};
 
 pub mod browser;
+pub mod chromium;
 mod log_check;
 pub mod openssl;
 pub mod shell;

@@ -1,6 +1,7 @@
 //! Operating a hub over MQTT: commands with private answers, and events (threats T615, T616).
 
 use bytes::Bytes;
+use portcullis::audit::trail::Wanted;
 use portcullis::mqtt::packet::{ConnectReturnCode, Publish};
 use portcullis::testing::{TestClient, TestHub, until, will};
 use portcullis_registry::message::NewC2d;
@@ -105,7 +106,7 @@ async fn t616_an_answer_reaches_the_asking_connection_only_and_rights_are_rests(
     assert_eq!(hub.connect_service("device").await.err(), Some(ConnectReturnCode::NotAuthorized));
     let told = portcullis::audit::trail::read(
         &hub.data_dir().join("audit"),
-        &portcullis::audit::trail::Wanted { after: 0, count: 10, target: Some("d2".into()) },
+        &Wanted { count: 10, target: Some("d2".into()), ..Wanted::default() },
     );
     assert_eq!(told.unwrap()[0]["source"], "mqtt");
     hub.stop().await;

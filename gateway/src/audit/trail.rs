@@ -14,10 +14,18 @@ use super::writer::digest;
 pub struct Wanted {
     /// Only lines of greater numbers.
     pub after: u64,
+    /// Only lines of smaller numbers.
+    pub before: Option<u64>,
     /// At most so many, the latest.
     pub count: usize,
     /// Only changes of this device and its modules, or of what else has this name.
     pub target: Option<String>,
+    /// Only what this shared access policy asked for.
+    pub actor: Option<String>,
+    /// Only this operation, in its word.
+    pub operation: Option<String>,
+    /// Only what was refused.
+    pub refused: bool,
 }
 
 /// What is wrong with a record.
@@ -96,8 +104,13 @@ impl Wanted {
             let own = line["target"].as_str().unwrap_or_default();
             own == target || own.strip_prefix(target).is_some_and(|rest| rest.starts_with('/'))
         };
-        line["number"].as_u64().is_some_and(|number| number > self.after)
+        let is_in_range =
+            |number| number > self.after && self.before.is_none_or(|before: u64| number < before);
+        line["number"].as_u64().is_some_and(is_in_range)
             && self.target.as_deref().is_none_or(is_target)
+            && self.actor.as_deref().is_none_or(|actor| line["actor"] == actor)
+            && self.operation.as_deref().is_none_or(|operation| line["op"] == operation)
+            && !(self.refused && line["result"] == DONE)
     }
 }
 
@@ -201,6 +214,8 @@ impl Backwards {
     }
 }
 
+/// The result of what was not refused.
+pub(super) const DONE: &str = "done";
 /// The file that is written now.
 pub(super) const CURRENT: &str = "audit.ndjson";
 const BLOCK_BYTES: u64 = 64 * 1024;
@@ -235,6 +250,35 @@ mod tests {
         let mut expected = long.to_vec();
         expected.reverse();
         assert_eq!(backwards(&format!("{}\n", long.join("\n"))), expected);
+    }
+
+    #[test]
+    fn a_page_of_what_is_wanted_ends_where_the_one_before_it_begins() {
+        let directory = TempDir::new().unwrap();
+        let lines: String = (1..=9)
+            .map(|number| {
+                let (actor, result) = if number % 3 == 0 { ("eve", "no right") } else { ("bob", "done") };
+                let op = if number < 5 { "createIdentity" } else { "deleteIdentity" };
+                let target = format!("d{number}");
+                let line = serde_json::json!({
+                    "number": number, "actor": actor, "op": op, "target": target, "result": result
+                });
+                format!("{line}\n")
+            })
+            .collect();
+        fs::write(directory.path().join(CURRENT), lines).unwrap();
+        let read = |wanted: Wanted| {
+            let lines = read(directory.path(), &wanted).unwrap();
+            lines.iter().filter_map(|line| line["number"].as_u64()).collect::<Vec<_>>()
+        };
+        let page = Wanted { count: 4, ..Wanted::default() };
+        assert_eq!(read(page.clone()), [6, 7, 8, 9]);
+        assert_eq!(read(Wanted { before: Some(6), ..page.clone() }), [2, 3, 4, 5]);
+        assert_eq!(read(Wanted { before: Some(1), ..page.clone() }), [0; 0]);
+        assert_eq!(read(Wanted { actor: Some("eve".into()), ..page.clone() }), [3, 6, 9]);
+        assert_eq!(read(Wanted { refused: true, before: Some(9), ..page.clone() }), [3, 6]);
+        let operation = Some("createIdentity".to_owned());
+        assert_eq!(read(Wanted { operation, after: 2, ..page }), [3, 4]);
     }
 
     #[test]

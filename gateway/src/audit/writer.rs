@@ -110,7 +110,7 @@ impl Writer {
             target: &entry.target,
             etag_before: entry.etag_before.as_ref().map(ToString::to_string),
             etag_after: entry.etag_after.as_ref().map(ToString::to_string),
-            result: entry.refused.as_deref().unwrap_or("done"),
+            result: entry.refused.as_deref().unwrap_or(trail::DONE),
             missing,
             previous: &self.previous,
         })?;
@@ -204,7 +204,7 @@ mod tests {
             trail::verify(directory.path()).unwrap(),
             Verified { lines: FILES_KEPT as u64 + 1, cut: 0 }
         );
-        let wanted = Wanted { after: 0, count: 10, target: None };
+        let wanted = Wanted { count: 10, ..Wanted::default() };
         assert_eq!(trail::read(directory.path(), &wanted).unwrap().len(), 2);
         let writer = Writer::open(directory.path(), Arc::default()).unwrap();
         assert_eq!(writer.next_number, 21);
@@ -217,7 +217,7 @@ mod tests {
         let mut writer = Writer::open(directory.path(), Arc::clone(&missing)).unwrap();
         writer.write(&entry("d1")).unwrap();
         writer.write(&entry("d2")).unwrap();
-        let wanted = Wanted { after: 0, count: 10, target: None };
+        let wanted = Wanted { count: 10, ..Wanted::default() };
         let lines = trail::read(directory.path(), &wanted).unwrap();
         assert_eq!((lines[0]["missing"].as_u64(), lines[1]["missing"].as_u64()), (Some(3), None));
         assert_eq!(missing.load(Ordering::Relaxed), 0);

@@ -116,6 +116,8 @@ limits! {
     request_head_bytes_max: usize as bytes = kib(16), kib(8), kib(1_024);
     /// From the first byte of a REST request to its answer.
     request_time_max: Duration as duration = seconds(30), seconds(1), seconds(600);
+    /// Pages and the like that look on while devices live, at once.
+    watchers_max: usize as count = 100, 1, 10_000;
     /// People signed in to the portal at once; beyond it the one idle longest is signed out.
     portal_sessions_max: usize as count = 1_000, 1, 100_000;
     /// How long somebody stays signed in to the portal without doing anything.

@@ -12,7 +12,7 @@ use portcullis_registry::policy::Rights;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::audit::trail::{self, Wanted};
+use crate::audit::{self, trail::Wanted};
 use crate::http::caller::Caller;
 use crate::http::problem::Problem;
 use crate::hub::Hub;
@@ -24,7 +24,7 @@ pub(super) struct Asked {
     target: Option<String>,
 }
 
-/// Who changed what is for the owner alone.
+/// Whoever may not hears nothing of what else is wrong.
 pub(super) async fn read(
     State(hub): State<Arc<Hub>>,
     Caller(caller): Caller,
@@ -36,14 +36,8 @@ pub(super) async fn read(
     if !(1..=COUNT_MAX).contains(&count) {
         return Err(Problem::argument_invalid(format!("count is not a number from 1 to {COUNT_MAX}")));
     }
-    let wanted = Wanted { after: asked.after.unwrap_or(0), count, target: asked.target };
-    let directory = hub.audit.directory().to_owned();
-    let lines = tokio::task::spawn_blocking(move || trail::read(&directory, &wanted)).await;
-    match lines {
-        Ok(Ok(lines)) => Ok(Json(lines)),
-        Ok(Err(error)) => Err(Problem::internal(format!("the audit record: {error}"))),
-        Err(error) => Err(Problem::internal(error.to_string())),
-    }
+    let wanted = Wanted { after: asked.after.unwrap_or(0), count, target: asked.target, ..Wanted::default() };
+    Ok(Json(audit::read(&hub, &caller, wanted).await?))
 }
 
 const COUNT_DEFAULT: usize = 100;

@@ -8,7 +8,6 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
-use portcullis_certs::anchor::Anchor;
 use portcullis_certs::pem;
 use portcullis_registry::authority::{Authority, AuthorityName, InvalidAuthorityName, Verification};
 use portcullis_registry::id::{DeviceId, IdentityId, ModuleId};
@@ -150,8 +149,7 @@ fn answer(authority: &Authority) -> Response {
 
 /// The words of IoT Hub's own certificate resource, where it has them.
 fn describe(authority: &Authority) -> Value {
-    // It was read when it was enrolled and at each start.
-    let anchor = Anchor::parse(authority.certificate.clone().into()).ok();
+    let described = authorities::describe(authority);
     let (verified, how, reason) = match &authority.verification {
         Verification::Pending(None) => (false, "none", None),
         Verification::Pending(Some(_)) => (false, "awaitsProof", None),
@@ -161,12 +159,9 @@ fn describe(authority: &Authority) -> Value {
     json!({
         "name": authority.name.as_str(),
         "etag": authority.revision.etag().to_string(),
-        "subject": anchor.as_ref().map(|anchor| anchor.subject().to_owned()),
-        "thumbprint": anchor.as_ref().map(|anchor| anchor.thumbprints().sha256.to_string()),
-        "expiry": anchor.as_ref().map(|anchor| {
-            let seconds = i64::try_from(anchor.valid_until().as_secs()).unwrap_or(i64::MAX);
-            time(Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX))
-        }),
+        "subject": described.as_ref().map(|described| &described.subject),
+        "thumbprint": described.as_ref().map(|described| &described.thumbprint),
+        "expiry": described.as_ref().map(|described| time(described.end)),
         "verified": verified,
         "verification": how,
         "reason": reason,

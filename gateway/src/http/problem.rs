@@ -15,6 +15,7 @@ use portcullis_registry::id::{IdentityId, InvalidId};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::audit::AuditError;
 use crate::auth::AuthError;
 use crate::authorities::CaError;
 use crate::bulk::ChangeError;
@@ -24,6 +25,7 @@ use crate::feedback::FeedbackError;
 use crate::identities::IdentityError;
 use crate::policies::PolicyError;
 use crate::query::QueryError;
+use crate::watch::WatchError;
 
 /// An error in an answer.
 #[derive(Debug, Serialize, ToSchema)]
@@ -261,6 +263,24 @@ impl From<PolicyError> for Problem {
                 )
             },
             PolicyError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<AuditError> for Problem {
+    fn from(error: AuditError) -> Self {
+        match error {
+            AuditError::Forbidden(error) => error.into(),
+            AuditError::Unreadable(_) => Self::internal(error.to_string()),
+        }
+    }
+}
+
+impl From<WatchError> for Problem {
+    fn from(error: WatchError) -> Self {
+        match error {
+            WatchError::Forbidden(error) => error.into(),
+            WatchError::TooMany(_) => Self::throttled(error.to_string()),
         }
     }
 }

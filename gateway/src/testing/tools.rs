@@ -1,4 +1,4 @@
-//! Programs from outside that tests try the hub with: the official SDKs, mosquitto's clients, strace.
+//! Programs from outside that tests try the hub with: the official SDKs, mosquitto's clients, a browser, strace.
 //!
 //! Each is obtained by package name on first use, pinned, into `target/tools` of the workspace, and found there
 //! afterwards. A file lock lets many test processes ask at once. Nothing on the system is changed and nobody needs to
@@ -104,6 +104,39 @@ pub fn mosquitto() -> Option<Mosquitto> {
         Some(programs) => Ok(Mosquitto { programs, libraries: None }),
         None => mosquitto_of_the_distribution(tools),
     })
+}
+
+/// Chromium without a window, ready to run.
+#[derive(Clone, Debug)]
+pub struct ChromiumTool {
+    pub program: PathBuf,
+    /// Where libraries are that the system lacks; a value for `LD_LIBRARY_PATH`.
+    pub libraries: Option<OsString>,
+}
+
+/// Chromium: the one on `PATH`, otherwise that of the distribution this machine runs.
+/// `None` when the run is offline: the caller's test is left out.
+///
+/// # Panics
+/// When it cannot be had; the message says what to install.
+pub fn chromium() -> Option<ChromiumTool> {
+    obtain(|tools| {
+        for name in ["chromium-headless-shell", "chromium"] {
+            if let Some(programs) = on_path(name) {
+                return Ok(ChromiumTool { program: programs.join(name), libraries: None });
+            }
+        }
+        chromium_of_the_distribution(tools)
+    })
+}
+
+/// The script of axe, which finds what keeps people out of a page.
+/// `None` when the run is offline: the caller's test is left out.
+///
+/// # Panics
+/// When it cannot be had; the message says what to install.
+pub fn axe() -> Option<PathBuf> {
+    obtain(|tools| Ok(node(tools, "axe", &["axe-core@4.14.1"])?.join("axe-core/axe.min.js")))
 }
 
 /// The program `openssl`. Nothing is fetched, so a run without a network has it too.
@@ -218,6 +251,16 @@ fn mosquitto_of_the_distribution(tools: &Path) -> Result<Mosquitto> {
     let unpacked = of_the_distribution(tools, "mosquitto-clients", advice)?;
     let libraries = library_dir(&unpacked.join("usr/lib"), "libmosquitto.so.1");
     Ok(Mosquitto { programs: unpacked.join("usr/bin"), libraries })
+}
+
+fn chromium_of_the_distribution(tools: &Path) -> Result<ChromiumTool> {
+    let advice = "install Chromium so that chromium is on PATH (Debian: chromium)";
+    let unpacked = of_the_distribution(tools, "chromium-headless-shell", advice)?;
+    // PulseAudio keeps a library of its own below the others; which of them the system has already nobody knows.
+    let directories = fs::read_dir(unpacked.join("usr/lib"))?.flatten().map(|entry| entry.path());
+    let directories = directories.flat_map(|path| [path.join("pulseaudio"), path]);
+    let libraries = Some(env::join_paths(directories)?);
+    Ok(ChromiumTool { program: unpacked.join("usr/lib/chromium/chromium-headless-shell"), libraries })
 }
 
 /// Downloads a Debian package and what it needs that the system lacks, and unpacks them: no root, no installation.

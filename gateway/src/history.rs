@@ -1,0 +1,125 @@
+//! The last hour in numbers, one sample every half minute, for whoever looks at the hub: the portal's overview draws it.
+//!
+//! Samples are taken in the hub's one clockwork and read from counters that are kept anyway, so they cost the same
+//! whatever the fleet's size. Times are monotonic: a clock that is set bends no curve.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::hub::Hub;
+
+/// The samples of the last hour.
+#[derive(Debug, Default)]
+pub struct History {
+    samples: Mutex<VecDeque<Sample>>,
+}
+
+/// What a hub had done by one moment since its start, and what it had at that moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sample {
+    pub taken: Instant,
+    /// Devices connected at the moment.
+    pub connected: usize,
+    /// Cloud-to-device messages that wait at the moment.
+    pub queued: usize,
+    /// Telemetry messages taken.
+    pub messages: u64,
+    /// Cloud-to-device messages handed to connections.
+    pub delivered: u64,
+    /// CONNECTs by outcome, `succeeded` among them.
+    pub attempts: Vec<(&'static str, u64)>,
+}
+
+impl History {
+    /// Takes a sample if one is due.
+    pub fn tick(&self, hub: &Hub, now: Instant) {
+        let is_due = |last: &Sample| now.saturating_duration_since(last.taken) >= INTERVAL;
+        // Not under the lock: counting takes locks of others.
+        if self.samples().back().is_none_or(is_due) {
+            self.note(Sample::now(hub, now));
+        }
+    }
+
+    fn note(&self, sample: Sample) {
+        let mut samples = self.samples();
+        if samples.len() >= SAMPLES_MAX {
+            samples.pop_front();
+        }
+        samples.push_back(sample);
+    }
+
+    /// The samples, oldest first, and what there is now as the last.
+    pub fn until_now(&self, hub: &Hub) -> Vec<Sample> {
+        let now = Sample::now(hub, hub.clock.now().monotonic);
+        self.samples().iter().cloned().chain([now]).collect()
+    }
+
+    fn samples(&self) -> MutexGuard<'_, VecDeque<Sample>> {
+        self.samples.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Sample {
+    /// What there is now.
+    pub fn now(hub: &Hub, now: Instant) -> Self {
+        Self {
+            taken: now,
+            connected: hub.sessions.devices(),
+            queued: hub.registry.queue_counts().messages,
+            messages: hub.metrics.messages_received(),
+            delivered: hub.metrics.c2d_delivered.get(),
+            attempts: hub.metrics.attempts_by_outcome(),
+        }
+    }
+
+    /// How many CONNECTs had been admitted.
+    pub fn connects(&self) -> u64 {
+        self.attempts_with(SUCCEEDED)
+    }
+
+    /// CONNECTs that had been refused, by reason.
+    pub fn refusals(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.attempts.iter().copied().filter(|(outcome, _)| *outcome != SUCCEEDED)
+    }
+
+    /// How many CONNECTs had this outcome.
+    pub fn attempts_with(&self, outcome: &str) -> u64 {
+        self.attempts.iter().find(|(own, _)| *own == outcome).map_or(0, |(_, count)| *count)
+    }
+}
+
+/// How far apart samples are.
+pub const INTERVAL: Duration = Duration::from_secs(30);
+/// An hour of them.
+pub const SAMPLES_MAX: usize = 120;
+const SUCCEEDED: &str = "succeeded";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(taken: Instant) -> Sample {
+        let attempts = vec![("disabled", 2), ("succeeded", 7)];
+        Sample { taken, connected: 1, queued: 0, messages: 9, delivered: 0, attempts }
+    }
+
+    #[test]
+    fn an_hour_of_samples_is_kept() {
+        let history = History::default();
+        let start = Instant::now();
+        for place in 0..500 {
+            history.note(sample(start + INTERVAL * place));
+        }
+        let samples = history.samples();
+        assert_eq!(samples.len(), SAMPLES_MAX);
+        assert_eq!(samples.front().unwrap().taken, start + INTERVAL * 380);
+    }
+
+    #[test]
+    fn refusals_are_the_attempts_that_did_not_succeed() {
+        let sample = sample(Instant::now());
+        assert_eq!(sample.connects(), 7);
+        assert_eq!(sample.refusals().collect::<Vec<_>>(), [("disabled", 2)]);
+    }
+}

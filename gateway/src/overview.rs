@@ -1,0 +1,85 @@
+//! The hub at a glance, for whoever may read the registry: how many, how busy, what was refused, what ends soon, and
+//! whether anything is amiss. All of it is counted elsewhere already, so it costs the same whatever the fleet's size.
+
+use jiff::Timestamp;
+use portcullis_registry::authority::AuthorityName;
+use portcullis_registry::id::IdentityId;
+use portcullis_registry::policy::Rights;
+use portcullis_registry::store::Counts;
+
+use crate::auth::{AuthError, VerifiedService};
+use crate::authorities;
+use crate::history::Sample;
+use crate::hub::Hub;
+use crate::refusals::Refusal;
+
+/// The hub at one moment.
+#[derive(Clone, Debug)]
+pub struct Overview {
+    pub time: Timestamp,
+    pub counts: Counts,
+    /// The last hour, oldest first; the last is now.
+    pub samples: Vec<Sample>,
+    /// The last refusal of those ids that were refused last, newest first.
+    pub refusals: Vec<(IdentityId, Refusal)>,
+    pub server_certificate_end: Timestamp,
+    pub authorities: Vec<AuthorityEnd>,
+    /// What an operator ought to know of and to do something about; empty when all is well.
+    pub troubles: Vec<Trouble>,
+}
+
+/// When an enrolled CA ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuthorityEnd {
+    pub name: AuthorityName,
+    pub end: Option<Timestamp>,
+    pub is_verified: bool,
+}
+
+/// Something that is not as it should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// The hub is about to stop.
+    Stopping,
+    /// Changes that were made and could not be written to the audit record.
+    AuditMissing(u64),
+    /// Telemetry that some subscriber did not get.
+    TelemetryLost(u64),
+    /// How often the telemetry bus had to be built anew.
+    BusRestarted(u64),
+    /// Connections closed at the door because too many stood there.
+    TurnedAway(u64),
+}
+
+/// The hub as it is now.
+pub fn of(hub: &Hub, caller: &VerifiedService) -> Result<Overview, AuthError> {
+    caller.check(Rights::REGISTRY_READ)?;
+    let trust = hub.trust.current();
+    let ends = trust.authorities().all().iter().map(|authority| AuthorityEnd {
+        name: authority.name.clone(),
+        end: authorities::describe(authority).map(|described| described.end),
+        is_verified: authority.is_verified(),
+    });
+    Ok(Overview {
+        time: hub.clock.wall(),
+        counts: hub.registry.counts(),
+        samples: hub.history.until_now(hub),
+        refusals: hub.refusals.latest(REFUSALS_SHOWN),
+        server_certificate_end: hub.tls.expires(),
+        authorities: ends.collect(),
+        troubles: troubles(hub),
+    })
+}
+
+fn troubles(hub: &Hub) -> Vec<Trouble> {
+    let counted = [
+        (hub.audit.missing(), Trouble::AuditMissing as fn(u64) -> Trouble),
+        (hub.bus.lost(), Trouble::TelemetryLost),
+        (hub.bus.restarts(), Trouble::BusRestarted),
+        (hub.metrics.turned_away.get(), Trouble::TurnedAway),
+    ];
+    let counted = counted.into_iter().filter(|(count, _)| *count > 0).map(|(count, trouble)| trouble(count));
+    hub.stopping.is_cancelled().then_some(Trouble::Stopping).into_iter().chain(counted).collect()
+}
+
+const REFUSALS_SHOWN: usize = 10;
