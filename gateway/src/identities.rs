@@ -13,7 +13,9 @@ use portcullis_registry::store::{Counts, Page};
 
 use crate::audit::{Entry, Operation};
 use crate::auth::{AuthError, VerifiedService};
+use crate::connections::Connections;
 use crate::hub::Hub;
+use crate::refusals::Refused;
 
 /// Why an operation on an identity was not done.
 #[derive(Debug, thiserror::Error)]
@@ -142,6 +144,27 @@ pub fn counts(hub: &Hub, caller: &VerifiedService) -> Result<Counts, IdentityErr
 pub fn connected(hub: &Hub, caller: &VerifiedService) -> Result<usize, IdentityError> {
     caller.check(Rights::SERVICE_CONNECT)?;
     Ok(hub.sessions.devices())
+}
+
+/// How an identity came and went, and why it was refused.
+#[derive(Clone, Debug)]
+pub struct Attendance {
+    pub is_registered: bool,
+    pub is_connected: bool,
+    pub connections: Connections,
+    pub refused: Refused,
+}
+
+/// How an identity came and went. Ids that are not registered have an answer too: that an id is unknown is often what
+/// the operator needs to see.
+pub fn attendance(hub: &Hub, caller: &VerifiedService, id: &IdentityId) -> Result<Attendance, IdentityError> {
+    caller.check(Rights::REGISTRY_READ)?;
+    Ok(Attendance {
+        is_registered: hub.registry.entry(id).is_some(),
+        is_connected: hub.sessions.session(id).is_some(),
+        connections: hub.connections.of(id),
+        refused: hub.refusals.of(id).unwrap_or_default(),
+    })
 }
 
 /// Every module of a device.

@@ -26,6 +26,7 @@ pub mod d2c;
 pub mod doors;
 pub mod events;
 pub mod feedback;
+pub(crate) mod hint;
 pub mod history;
 pub mod http;
 pub mod hub;

@@ -19,7 +19,7 @@ use session::Sessions;
 
 mod answer;
 mod assets;
-mod audit;
+mod audit_log;
 mod authorities;
 mod buttons;
 mod chart;

@@ -197,7 +197,7 @@ async fn a_page_that_is_open_shows_what_happens() {
     let page = signed_in(browser, &hub, "iothubowner").await;
     page.go("/portal/devices").await;
     page.wait_for_text("[data-connection-of='pump-7']", "Disconnected").await;
-    let mut client = hub.connect(&device).await;
+    let client = hub.connect(&device).await;
     page.wait_for_text("[data-connection-of='pump-7']", "Connected").await;
     look_at(&page, "devices").await;
     client.disconnect().await;
@@ -226,6 +226,54 @@ async fn a_page_that_is_open_shows_what_happens() {
     hub.disable(&device).await;
     assert!(hub.connect_with(hub.connect_packet(&device)).await.is_err());
     page.wait_for_text("[data-live-refused]", "identity pump-7 is disabled").await;
+    assert_eq!(page.mishaps(), [""; 0]);
+    hub.stop().await;
+}
+
+#[tokio::test]
+async fn a_fleet_goes_out_and_comes_in_and_is_taken_back() {
+    let Some(browser) = Chromium::shared() else { return };
+    let hub = TestHub::start().await;
+    hub.device("pump-7").await;
+    let page = signed_in(browser, &hub, "iothubowner").await;
+    page.follow("nav a[href='/portal/jobs']").await;
+    look_at(&page, "jobs-empty").await;
+    page.click("#keys").await;
+    page.follow("form[action$='/export'] .primary").await;
+    page.wait_for_text("#job .chip", "Completed").await;
+    look_at(&page, "job-export").await;
+    let file = page.value("document.querySelector('a[download]').getAttribute('href')").await;
+    let get = format!("fetch({file}).then(answer => answer.text())");
+    let exported = page.value(&get).await;
+    let exported = exported.as_str().expect("a text");
+    assert!(exported.contains("\"pump-7\"") && exported.contains("primaryKey"), "{exported}");
+
+    let directory = tempfile::tempdir().expect("a directory");
+    let upload = directory.path().join("devices.txt");
+    let line = |id: &str| json!({"id": id, "importMode": "create"}).to_string();
+    std::fs::write(&upload, [line("new-1"), line("new-2"), line("bad/id")].join("\n")).expect("a file");
+    page.go("/portal/jobs").await;
+    page.choose_file("#file", &upload).await;
+    page.follow("#import ~ form .primary").await;
+    page.wait_for_text("#job .chip", "Completed").await;
+    page.wait_for_text("#job", "Created (would be)").await;
+    assert_eq!(hub.hub.registry.counts().devices, 1);
+    page.go("/portal/jobs").await;
+    page.choose_file("#file", &upload).await;
+    page.click("#dry-run").await;
+    page.follow("#import ~ form .primary").await;
+    page.wait_for_text("#job .chip", "Completed").await;
+    look_at(&page, "job-import").await;
+    assert_eq!(hub.hub.registry.counts().devices, 3);
+    let refused =
+        "fetch(document.querySelector('a[download=\"importErrors.log\"]').href).then(a => a.text())";
+    assert!(page.value(refused).await.as_str().is_some_and(|text| text.contains("bad/id")));
+    page.click("details.sure > summary").await;
+    page.follow("form[action$='/rollback'] button").await;
+    page.wait_for_text("#job .chip", "Completed").await;
+    assert_eq!(hub.hub.registry.counts().devices, 1);
+    page.go("/portal/jobs").await;
+    look_at(&page, "jobs").await;
     assert_eq!(page.mishaps(), [""; 0]);
     hub.stop().await;
 }

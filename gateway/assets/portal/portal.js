@@ -78,8 +78,26 @@
     });
   });
 
+  // Rows of a form, one more at a time.
+  document.addEventListener("click", function (event) {
+    var button = event.target.closest("[data-add-row]");
+    if (!button) return;
+    var rows = button.parentElement.querySelector("[data-rows]");
+    var row = rows.lastElementChild.cloneNode(true);
+    row.querySelectorAll("input").forEach(function (input) { input.value = ""; });
+    rows.append(row);
+    row.querySelector("input").focus();
+  });
+
+  // What cannot be undone is asked for once more.
+  document.addEventListener("submit", function (event) {
+    var button = event.submitter;
+    if (button && button.dataset.confirm && !window.confirm(button.dataset.confirm)) event.preventDefault();
+  });
+
   // What only works with a script is shown by it.
   function enliven() {
+    document.querySelectorAll("[data-add-row]").forEach(function (button) { button.hidden = false; });
     document.querySelectorAll("[data-file-into]").forEach(function (input) { input.hidden = false; });
     countTicks();
   }

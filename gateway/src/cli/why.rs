@@ -9,8 +9,7 @@ use crate::cli::identity::connections_path;
 use crate::cli::login::Access;
 use crate::cli::output::{Column, TextArgs, printable, scalar};
 use crate::cli::rest::Rest;
-
-mod hint;
+use crate::hint;
 
 /// `why`.
 #[derive(Args)]

@@ -7,7 +7,6 @@ use axum::Json;
 use axum::extract::{Path, State};
 use jiff::Timestamp;
 use portcullis_registry::id::{DeviceId, IdentityId, ModuleId};
-use portcullis_registry::policy::Rights;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -16,6 +15,7 @@ use crate::connections::{Connection, Flapping};
 use crate::http::caller::Caller;
 use crate::http::problem::Problem;
 use crate::hub::Hub;
+use crate::identities::{self, Attendance};
 use crate::refusals::Refusal;
 
 /// For a device.
@@ -36,16 +36,14 @@ pub(super) async fn of_module(
     describe(&hub, &caller, &IdentityId::module(DeviceId::parse(&device)?, ModuleId::parse(&module)?))
 }
 
-/// Ids that are not registered answer too: that an id is unknown is often what the operator needs to see.
 fn describe(hub: &Hub, caller: &VerifiedService, id: &IdentityId) -> Result<Json<ConnectionsOut>, Problem> {
-    caller.check(Rights::REGISTRY_READ)?;
-    let connections = hub.connections.of(id);
-    let refused = hub.refusals.of(id).unwrap_or_default();
+    let Attendance { is_registered, is_connected, connections, refused } =
+        identities::attendance(hub, caller, id)?;
     let now = hub.clock.wall();
     Ok(Json(ConnectionsOut {
         time: now.to_string(),
-        registered: hub.registry.entry(id).is_some(),
-        connected: hub.sessions.session(id).is_some(),
+        registered: is_registered,
+        connected: is_connected,
         last_refusal: refused.last.front().map(|refusal| LastRefusalOut::new(refusal, refused.count)),
         refusal_count: refused.count,
         connections: connections

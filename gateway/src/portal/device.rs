@@ -1,16 +1,42 @@
-//! `/portal/devices/{device}` and what is below it: one device, its credentials, modules, messages and history.
+//! `/portal/devices/{device}` and what is below it: one device, its credentials, modules, messages and history; and the
+//! same for a module.
+//!
+//! `frame` is what these pages have in common. A form that changes an identity carries the version it was made from,
+//! so that nobody overwrites what somebody else has changed meanwhile.
 
-use axum::extract::FromRequestParts;
-use axum::extract::Path;
+use std::collections::HashMap;
+
+use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
-use portcullis_registry::id::{DeviceId, IdentityId, ModuleId};
+use maud::{Markup, html};
+use portcullis_registry::error::RegistryError;
+use portcullis_registry::id::{DeviceId, IdentityId, ModuleId, Precondition};
+use portcullis_registry::identity::Identity;
 
-use super::answer::Refused;
+use super::answer::{Answer, Refused, see_other};
+use super::fields::Fields;
+use super::paths;
+use super::visit::Visit;
+use crate::http::Problem;
+use crate::identities::IdentityError;
 
+pub(super) mod access;
+pub(super) mod audit;
+pub(super) mod change;
+pub(super) mod connections;
 pub(super) mod created;
 pub(super) mod credentials;
+pub(super) mod delete;
+pub(super) mod details;
+mod frame;
+pub(super) mod keys;
+pub(super) mod messages;
+pub(super) mod modules;
+pub(super) mod send;
 pub(super) mod snippets;
+pub(super) mod status;
 pub(super) mod telemetry;
+pub(super) mod token;
 
 /// The device or module a path names.
 pub(super) struct Named(pub(super) IdentityId);
@@ -19,11 +45,43 @@ impl<S: Send + Sync> FromRequestParts<S> for Named {
     type Rejection = Refused;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
-        let Path(path) = Path::<std::collections::HashMap<String, String>>::from_request_parts(parts, state)
+        let Path(path) = Path::<HashMap<String, String>>::from_request_parts(parts, state)
             .await
-            .map_err(|error| crate::http::Problem::argument_invalid(error.to_string()))?;
+            .map_err(|error| Problem::argument_invalid(error.to_string()))?;
         let device = DeviceId::parse(path.get("device").map(String::as_str).unwrap_or_default())?;
         let module = path.get("module").map(|module| ModuleId::parse(module)).transpose()?;
         Ok(Self(IdentityId { device, module }))
     }
+}
+
+/// The version a form was made from, as its hidden field.
+fn version_field(identity: &Identity) -> Markup {
+    html! { input type="hidden" name="etag" value=(identity.etag()); }
+}
+
+/// The version a form was made from.
+fn version(fields: &Fields) -> Result<Precondition, Problem> {
+    match Precondition::parse_if_match(fields.text("etag")) {
+        Ok(version @ Precondition::Version(_)) => Ok(version),
+        _ => Err(Problem::argument_invalid("The form does not say which version it was made from.")),
+    }
+}
+
+/// The answer to a form that changes an identity: back to its page, which tells how it went.
+fn changed(
+    visit: &Visit,
+    outcome: Result<std::sync::Arc<Identity>, IdentityError>,
+    id: &IdentityId,
+    done: &str,
+) -> Answer {
+    match outcome {
+        Ok(_) => visit.tell(done),
+        Err(IdentityError::Registry(RegistryError::PreconditionFailed(_))) => {
+            visit.tell_failure(
+                "Nothing was changed: somebody else has changed it meanwhile. This is how it is now.",
+            );
+        }
+        Err(error) => return Err(error.into()),
+    }
+    Ok(see_other(&paths::identity(id)))
 }

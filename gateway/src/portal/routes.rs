@@ -17,10 +17,14 @@ use axum::routing::{MethodRouter, get, post};
 use portcullis_registry::policy::Rights;
 
 use super::answer::Refused;
-use super::device::{created, credentials, telemetry};
+use super::device::{
+    access, audit, change, connections, created, credentials, delete, details, keys, messages, modules, send,
+    status, telemetry, token,
+};
 use super::guard::{Door, guard};
 use super::{
-    Portal, assets, audit, authorities, credential_form, devices, home, jobs, live, login, paths, policies,
+    Portal, assets, audit_log, authorities, credential_form, devices, home, jobs, live, login, paths,
+    policies,
 };
 use crate::audit::Operation;
 use crate::http::Problem;
@@ -57,7 +61,11 @@ pub fn routes() -> Vec<Route> {
 fn devices_and_frame() -> Vec<Route> {
     const READ: Needs = Needs::Rights(Rights::REGISTRY_READ);
     const WRITE: Needs = Needs::Rights(Rights::REGISTRY_WRITE);
-    use Operation::{CreateIdentity, DeleteIdentity, RevealCredential, UpdateIdentity};
+    const SERVICE: Needs = Needs::Rights(Rights::SERVICE_CONNECT);
+    const OWNER: Needs = Needs::Rights(Rights::ALL);
+    use Operation::{
+        CreateIdentity, DeleteIdentity, PurgeQueue, RevealCredential, SendMessage, UpdateIdentity,
+    };
     vec![
         Route::get("/portal/assets/{file}", Needs::Nothing, assets::show),
         Route::get(paths::SIGN_IN, Needs::Nothing, login::show),
@@ -75,9 +83,50 @@ fn devices_and_frame() -> Vec<Route> {
         Route::get(paths::CHECK_ID, WRITE, devices::create::check_id),
         Route::post(paths::THUMBPRINT, Needs::SignIn, credential_form::compute),
         Route::get("/portal/created/{device}", READ, created::show),
+        Route::get("/portal/devices/{device}", READ, details::show),
+        Route::get("/portal/devices/{device}/modules/{module}", READ, details::show),
+        Route::post("/portal/devices/{device}/status", WRITE, status::save).asks(UpdateIdentity),
+        Route::post("/portal/devices/{device}/modules/{module}/status", WRITE, status::save)
+            .asks(UpdateIdentity),
+        Route::post("/portal/devices/{device}/access", WRITE, access::save).asks(UpdateIdentity),
+        Route::post("/portal/devices/{device}/modules/{module}/access", WRITE, access::save)
+            .asks(UpdateIdentity),
+        Route::get("/portal/devices/{device}/credential", WRITE, change::show),
+        Route::get("/portal/devices/{device}/modules/{module}/credential", WRITE, change::show),
+        Route::post("/portal/devices/{device}/credential", WRITE, change::save).asks(UpdateIdentity),
+        Route::post("/portal/devices/{device}/modules/{module}/credential", WRITE, change::save)
+            .asks(UpdateIdentity),
+        Route::post("/portal/devices/{device}/keys", WRITE, keys::renew).asks(UpdateIdentity),
+        Route::post("/portal/devices/{device}/modules/{module}/keys", WRITE, keys::renew)
+            .asks(UpdateIdentity),
         Route::post("/portal/devices/{device}/reveal", WRITE, credentials::reveal).asks(RevealCredential),
         Route::post("/portal/devices/{device}/modules/{module}/reveal", WRITE, credentials::reveal)
             .asks(RevealCredential),
+        Route::post("/portal/devices/{device}/token", WRITE, token::make).asks(RevealCredential),
+        Route::post("/portal/devices/{device}/modules/{module}/token", WRITE, token::make)
+            .asks(RevealCredential),
+        Route::get("/portal/devices/{device}/delete", WRITE, delete::ask),
+        Route::get("/portal/devices/{device}/modules/{module}/delete", WRITE, delete::ask),
+        Route::post("/portal/devices/{device}/delete", WRITE, delete::delete).asks(DeleteIdentity),
+        Route::post("/portal/devices/{device}/modules/{module}/delete", WRITE, delete::delete)
+            .asks(DeleteIdentity),
+        Route::get("/portal/devices/{device}/messages", SERVICE, messages::show),
+        Route::get("/portal/devices/{device}/modules/{module}/messages", SERVICE, messages::show),
+        Route::post("/portal/devices/{device}/messages", SERVICE, send::send).asks(SendMessage),
+        Route::post("/portal/devices/{device}/modules/{module}/messages", SERVICE, send::send)
+            .asks(SendMessage),
+        Route::get("/portal/devices/{device}/purge", SERVICE, messages::ask_purge),
+        Route::get("/portal/devices/{device}/modules/{module}/purge", SERVICE, messages::ask_purge),
+        Route::post("/portal/devices/{device}/purge", SERVICE, messages::purge).asks(PurgeQueue),
+        Route::post("/portal/devices/{device}/modules/{module}/purge", SERVICE, messages::purge)
+            .asks(PurgeQueue),
+        Route::get("/portal/devices/{device}/connections", READ, connections::show),
+        Route::get("/portal/devices/{device}/modules/{module}/connections", READ, connections::show),
+        Route::get("/portal/devices/{device}/audit", OWNER, audit::show),
+        Route::get("/portal/devices/{device}/modules/{module}/audit", OWNER, audit::show),
+        Route::get("/portal/devices/{device}/modules", READ, modules::list),
+        Route::get("/portal/devices/{device}/new-module", WRITE, modules::show_new),
+        Route::post("/portal/devices/{device}/new-module", WRITE, modules::create).asks(CreateIdentity),
         Route::get("/portal/{*elsewhere}", Needs::SignIn, nothing_there),
     ]
 }
@@ -86,12 +135,12 @@ fn devices_and_frame() -> Vec<Route> {
 fn hub_wide() -> Vec<Route> {
     const READ: Needs = Needs::Rights(Rights::REGISTRY_READ);
     const WRITE: Needs = Needs::Rights(Rights::REGISTRY_WRITE);
-    const TELEMETRY: Needs = Needs::Rights(Rights::SERVICE_CONNECT);
     const IMPORT: Needs = Needs::Rights(crate::jobs::RIGHTS);
     const OWNER: Needs = Needs::Rights(Rights::ALL);
+    let telemetry_needs = Needs::Rights(Rights::REGISTRY_READ | Rights::SERVICE_CONNECT);
     vec![
         Route::get(paths::OVERVIEW, READ, home::renew).in_background(),
-        Route::get("/portal/devices/{device}/telemetry", TELEMETRY, telemetry::show),
+        Route::get("/portal/devices/{device}/telemetry", telemetry_needs, telemetry::show),
         Route::get(paths::LIVE, READ, live::stream).in_background(),
         Route::get(paths::POLICIES, OWNER, policies::list),
         Route::post(paths::POLICIES, OWNER, policies::create).asks(Operation::CreatePolicy),
@@ -118,8 +167,8 @@ fn hub_wide() -> Vec<Route> {
         Route::get("/portal/jobs/{job}/files/{name}", READ, jobs::file),
         Route::post("/portal/jobs/{job}/cancel", READ, jobs::cancel).asks(Operation::EndJob),
         Route::post("/portal/jobs/{job}/rollback", IMPORT, jobs::roll_back).asks(Operation::StartJob),
-        Route::get(paths::AUDIT, OWNER, audit::show),
-        Route::get(paths::AUDIT_NEWS, OWNER, audit::news).in_background(),
+        Route::get(paths::AUDIT, OWNER, audit_log::show),
+        Route::get(paths::AUDIT_NEWS, OWNER, audit_log::news).in_background(),
     ]
 }
 

@@ -259,9 +259,9 @@ fn row(visit: &Visit, entry: &Entry, may_write: bool) -> Markup {
                 td.check { input type="checkbox" name="id" value=(device) aria-label={ "Select " (device) }; }
             }
             td data-label="Device ID" { a.id href=(paths::device(device)) { (device) } }
-            td data-label="Type" { (if identity.iot_edge { "IoT Edge device" } else { "Device" }) }
+            td.minor data-label="Type" { (if identity.iot_edge { "IoT Edge device" } else { "Device" }) }
             td data-label="Status" title=[identity.status_reason.as_deref()] { (words::status(identity.status)) }
-            td data-label="Last status update" { (words::time_or_never(identity.status_updated)) }
+            td.minor data-label="Last status update" { (words::time_or_never(identity.status_updated)) }
             td data-label="Authentication type" { (words::authentication(identity.authentication.kind())) }
             td.number data-label="C2D messages" { (entry.queued()) }
             td data-label="Connection" data-connection-of=(device) { (words::connection(is_connected)) }

@@ -1,0 +1,50 @@
+//! `GET …/audit`: who changed this device and its modules, or this module, and who was refused.
+
+use maud::{Markup, html};
+use serde_json::Value;
+
+use super::Named;
+use super::frame::{self, Tab};
+use crate::audit::trail::Wanted;
+use crate::portal::answer::Answer;
+use crate::portal::visit::Visit;
+use crate::{audit, identities};
+
+/// `GET …/audit`.
+pub(in crate::portal) async fn show(visit: Visit, Named(id): Named) -> Answer {
+    let (hub, service) = (visit.hub(), visit.service());
+    let entry = identities::retrieve(hub, service, &id)?;
+    let wanted = Wanted { count: SHOWN_MAX, target: Some(id.to_string()), ..Wanted::default() };
+    let lines = audit::read(hub, service, wanted).await?;
+    let content = html! {
+        @if lines.is_empty() {
+            div.card.empty { strong { "Nothing yet" } p { "Every change is recorded here, and every attempt at one that was refused." } }
+        } @else {
+            div.scroll tabindex="0" role="region" aria-label="Audit record" {
+                table.stack {
+                    thead { tr { th scope="col" { "Time" } th scope="col" { "Policy" } th scope="col" { "By" } th scope="col" { "Asked for" } th scope="col" { "Of" } th scope="col" { "Result" } } }
+                    tbody { @for line in lines.iter().rev() { (row(line)) } }
+                }
+            }
+            p.hint { "The latest " (SHOWN_MAX) " lines at most." }
+        }
+    };
+    Ok(frame::page(&visit, &entry, Tab::Audit, content))
+}
+
+fn row(line: &Value) -> Markup {
+    let of = |member: &str| line[member].as_str().unwrap_or_default();
+    let time = of("time").parse::<jiff::Timestamp>().ok();
+    html! {
+        tr {
+            td data-label="Time" { @if let Some(time) = time { (crate::portal::words::time(time)) } }
+            td data-label="Policy" { (of("actor")) }
+            td data-label="By" { (of("source")) span.quiet { " from " (of("ip")) } }
+            td data-label="Asked for" { code { (of("op")) } }
+            td data-label="Of" { span.id { (of("target")) } }
+            td data-label="Result" { @if of("result") == "done" { "done" } @else { span.chip.bad { "refused" } " " (of("result")) } }
+        }
+    }
+}
+
+const SHOWN_MAX: usize = 100;

@@ -1,0 +1,73 @@
+//! `…/credential`: another way for an identity to prove itself, other keys, or other thumbprints.
+
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use maud::html;
+use portcullis_registry::identity::{Authentication, AuthenticationKind, Identity, IdentitySpec};
+
+use super::frame::crumbs_below;
+use super::{Named, changed, version, version_field};
+use crate::identities;
+use crate::portal::answer::{Answer, Html};
+use crate::portal::credential_form::CredentialForm;
+use crate::portal::fields::Fields;
+use crate::portal::form::Errors;
+use crate::portal::layout::{self, Section};
+use crate::portal::visit::Visit;
+use crate::portal::{paths, words};
+
+/// `GET …/credential`.
+pub(in crate::portal) async fn show(visit: Visit, Named(id): Named) -> Answer {
+    let entry = identities::retrieve(visit.hub(), visit.service(), &id)?;
+    let identity = entry.identity();
+    let form = match &identity.authentication {
+        Authentication::SelfSigned(thumbprints) => {
+            CredentialForm::new(AuthenticationKind::SelfSigned, Some(thumbprints))
+        }
+        other => CredentialForm::new(other.kind(), None),
+    };
+    Ok(page(&visit, &identity, &form, &Errors::default()))
+}
+
+/// `POST …/credential`.
+pub(in crate::portal) async fn save(visit: Visit, Named(id): Named, fields: Fields) -> Answer {
+    let (hub, service) = (visit.hub(), visit.service());
+    let precondition = version(&fields)?;
+    let entry = identities::retrieve(hub, service, &id)?;
+    let identity = entry.identity();
+    let form = CredentialForm::read(&fields);
+    let mut errors = Errors::default();
+    let Some(authentication) = form.parse(&mut errors) else {
+        return Ok(page(&visit, &identity, &form, &errors));
+    };
+    let spec = IdentitySpec { authentication, ..IdentitySpec::keeping(&identity) };
+    changed(
+        &visit,
+        identities::put(hub, service, spec, precondition).await,
+        &id,
+        "It now proves itself by what you chose.",
+    )
+}
+
+fn page(visit: &Visit, identity: &Identity, form: &CredentialForm, errors: &Errors) -> Response {
+    let id = &identity.id;
+    let content = html! {
+        (crumbs_below(id))
+        h1 { "Change how " (id) " proves itself" }
+        @if !errors.is_empty() { p.notice.failed role="alert" { "Nothing was changed: see what is marked below." } }
+        form.card.form method="post" action=(paths::under(id, "credential")) {
+            (visit.token_field()) (version_field(identity))
+            p {
+                "Now: " strong { (words::authentication(identity.authentication.kind())) }
+                ". What is saved here takes its place, and a connection that rests on it is closed."
+            }
+            (form.show(errors))
+            div.toolbar {
+                button.primary type="submit" { "Save" }
+                a.button href=(paths::identity(id)) { "Cancel" }
+            }
+        }
+    };
+    let status = if errors.is_empty() { StatusCode::OK } else { StatusCode::BAD_REQUEST };
+    (status, Html(layout::page(visit, Section::Devices, "Change authentication", content))).into_response()
+}

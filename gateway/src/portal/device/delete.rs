@@ -1,0 +1,67 @@
+//! `…/delete`: a page that says what goes with a device or module, and the deed.
+
+use axum::response::IntoResponse;
+use maud::html;
+use portcullis_registry::error::RegistryError;
+use portcullis_registry::id::IdentityId;
+
+use super::frame::crumbs_below;
+use super::{Named, version, version_field};
+use crate::identities::{self, IdentityError};
+use crate::portal::answer::{Answer, Html, see_other};
+use crate::portal::fields::Fields;
+use crate::portal::layout::{self, Section};
+use crate::portal::visit::Visit;
+use crate::portal::{paths, words};
+
+/// `GET …/delete`.
+pub(in crate::portal) async fn ask(visit: Visit, Named(id): Named) -> Answer {
+    let entry = identities::retrieve(visit.hub(), visit.service(), &id)?;
+    let modules = match id.module {
+        None => identities::modules(visit.hub(), visit.service(), &id.device)?,
+        Some(_) => Vec::new(),
+    };
+    let content = html! {
+        (crumbs_below(&id))
+        h1 { "Delete " (id) "?" }
+        div.card {
+            p { "It is disconnected at once, and its credentials are worth nothing from then on. This cannot be undone." }
+            ul {
+                @if !modules.is_empty() {
+                    li { "Deleted with it: " (words::count(modules.len(), "module"))
+                        @for module in &modules { " " code { (module.identity().id) } } }
+                }
+                li { (words::count(entry.queued(), "message")) " that wait for it" }
+            }
+            form method="post" action=(paths::under(&id, "delete")) {
+                (visit.token_field()) (version_field(&entry.identity()))
+                div.toolbar {
+                    button.danger type="submit" { "Delete" }
+                    a.button href=(paths::identity(&id)) { "Cancel" }
+                }
+            }
+        }
+    };
+    Ok(Html(layout::page(&visit, Section::Devices, &format!("Delete {id}?"), content)).into_response())
+}
+
+/// `POST …/delete`.
+pub(in crate::portal) async fn delete(visit: Visit, Named(id): Named, fields: Fields) -> Answer {
+    let precondition = version(&fields)?;
+    match identities::delete(visit.hub(), visit.service(), &id, precondition).await {
+        Ok(()) => {
+            visit.tell(format!("{id} is deleted."));
+            Ok(see_other(&match &id.module {
+                None => paths::DEVICES.to_owned(),
+                Some(_) => paths::under(&IdentityId::device(id.device.clone()), "modules"),
+            }))
+        }
+        Err(IdentityError::Registry(RegistryError::PreconditionFailed(_))) => {
+            visit.tell_failure(
+                "It was not deleted: somebody has changed it meanwhile. This is how it is now.",
+            );
+            Ok(see_other(&paths::identity(&id)))
+        }
+        Err(error) => Err(error.into()),
+    }
+}

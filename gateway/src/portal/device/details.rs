@@ -1,0 +1,111 @@
+//! The first page of a device or module: its state, its credentials, and what of it can be changed.
+
+use axum::http::StatusCode;
+use axum::response::Response;
+use maud::{Markup, html};
+use portcullis_registry::entry::Entry;
+use portcullis_registry::identity::Identity;
+use portcullis_registry::policy::Rights;
+
+use super::access::AccessForm;
+use super::credentials::{self, Shown};
+use super::frame::{self, Tab};
+use super::status::StatusForm;
+use super::{Named, keys, token};
+use crate::identities;
+use crate::portal::answer::Answer;
+use crate::portal::form::Errors;
+use crate::portal::visit::Visit;
+use crate::portal::{paths, words};
+
+/// A form of the page as somebody has filled it in, to be shown again with what is wrong.
+#[derive(Default)]
+pub(super) struct Draft {
+    pub(super) status: Option<StatusForm>,
+    pub(super) access: Option<AccessForm>,
+    pub(super) errors: Errors,
+}
+
+/// `GET /portal/devices/{device}` and `…/modules/{module}`.
+pub(in crate::portal) async fn show(visit: Visit, Named(id): Named) -> Answer {
+    let entry = identities::retrieve(visit.hub(), visit.service(), &id)?;
+    Ok(page(&visit, &entry, Draft::default()))
+}
+
+/// The page, perhaps with a form that was not taken.
+pub(super) fn page(visit: &Visit, entry: &Entry, draft: Draft) -> Response {
+    let identity = entry.identity();
+    let may_write = visit.may(Rights::REGISTRY_WRITE);
+    let Draft { status, access, errors } = draft;
+    let answer = if errors.is_empty() { StatusCode::OK } else { StatusCode::BAD_REQUEST };
+    let content = html! {
+        @if !errors.is_empty() { p.notice.failed role="alert" { "Nothing was changed: see what is marked below." } }
+        @if may_write { (toolbar(visit, &identity)) }
+        div.cards {
+            (state(visit, entry, &identity))
+            section.card aria-labelledby="status-name" {
+                h2 id="status-name" { (if identity.id.module.is_some() { "Module" } else { "Status" }) }
+                (status.unwrap_or_else(|| StatusForm::of(&identity)).show(visit, &identity, &errors, may_write))
+            }
+        }
+        (credentials::panel(visit, &identity, Shown::Hidden, false))
+        @if may_write {
+            div.cards {
+                (keys::section(visit, &identity))
+                (token::section(visit, &identity))
+                section.card aria-labelledby="access-name" {
+                    h2 id="access-name" { "What it may do" }
+                    (access.unwrap_or_else(|| AccessForm::of(&identity)).show(visit, &identity, &errors))
+                }
+            }
+        }
+    };
+    frame::page_of(visit, entry, Tab::Details, answer, content)
+}
+
+fn toolbar(visit: &Visit, identity: &Identity) -> Markup {
+    let id = &identity.id;
+    html! {
+        div.toolbar {
+            @if visit.may(Rights::SERVICE_CONNECT) {
+                a.button href=(paths::under(id, "messages")) { (if id.module.is_some() { "Message to module" } else { "Message to device" }) }
+            }
+            @if id.module.is_none() { a.button href=(paths::under(id, "new-module")) { "Add module identity" } }
+            a.button href=(paths::under(id, "credential")) { "Change authentication" }
+            a.button href=(paths::identity(id)) { "Refresh" }
+            span.rest {}
+            a.button.danger href=(paths::under(id, "delete")) { "Delete" }
+        }
+    }
+}
+
+fn state(visit: &Visit, entry: &Entry, identity: &Identity) -> Markup {
+    let hub = visit.hub();
+    let limits = &hub.config.limits;
+    let activity = entry.activity();
+    let queue_max = identity.queue_max.map_or(limits.queue_messages_max, |own| usize::from(own.get()));
+    let modules = identity
+        .id
+        .module
+        .is_none()
+        .then(|| hub.registry.modules(&identity.id.device).unwrap_or_default().len());
+    html! {
+        section.card aria-labelledby="state-name" {
+            h2 id="state-name" { "State" }
+            dl.facts {
+                dt { "Connection since" } dd { (words::time_or_never(activity.connection_changed_at())) }
+                dt { "Last activity" } dd { (words::time_or_never(activity.last_seen_at())) }
+                dt { "Authentication type" } dd { (words::authentication(identity.authentication.kind())) }
+                @if let Some(modules) = modules {
+                    dt { "Type" } dd { (if identity.iot_edge { "IoT Edge device" } else { "Device" }) }
+                    dt { "Modules" } dd { (modules) " of " (limits.modules_per_device_max) }
+                    dt { "Status since" } dd { (words::time_or_never(identity.status_updated)) }
+                }
+                dt { "Messages that wait" } dd { (entry.queued()) " of " (queue_max) }
+                dt { "May do" } dd { (identity.access) }
+                dt { "Generation" } dd.mono { (identity.generation) }
+                dt { "ETag" } dd.mono { (identity.etag()) }
+            }
+        }
+    }
+}

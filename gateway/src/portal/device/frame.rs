@@ -1,0 +1,116 @@
+//! What the pages of one device or module have in common: where one is, its state in a line, and its tabs.
+
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use maud::{Markup, html};
+use portcullis_registry::entry::Entry;
+use portcullis_registry::id::IdentityId;
+use portcullis_registry::policy::Rights;
+
+use crate::portal::answer::Html;
+use crate::portal::layout::{self, Section};
+use crate::portal::visit::Visit;
+use crate::portal::{paths, words};
+
+/// A page of one identity. To add one: a variant, a line in `ALL` and in `place`, and a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tab {
+    Details,
+    Modules,
+    Messages,
+    Telemetry,
+    Connections,
+    Audit,
+}
+
+impl Tab {
+    const ALL: [Tab; 6] =
+        [Tab::Details, Tab::Modules, Tab::Messages, Tab::Telemetry, Tab::Connections, Tab::Audit];
+
+    /// Its name, where it is below the identity's page, and what it takes to look at it.
+    fn place(self) -> (&'static str, &'static str, Rights) {
+        match self {
+            Tab::Details => ("Details", "", Rights::REGISTRY_READ),
+            Tab::Modules => ("Module identities", "modules", Rights::REGISTRY_READ),
+            Tab::Messages => ("C2D queue", "messages", Rights::SERVICE_CONNECT),
+            Tab::Telemetry => {
+                ("Live telemetry", "telemetry", Rights::REGISTRY_READ | Rights::SERVICE_CONNECT)
+            }
+            Tab::Connections => ("Connections", "connections", Rights::REGISTRY_READ),
+            Tab::Audit => ("Audit", "audit", Rights::ALL),
+        }
+    }
+
+    /// Modules have no modules, and what they send is shown with what their device sends.
+    fn is_of(self, id: &IdentityId) -> bool {
+        !matches!(self, Tab::Modules | Tab::Telemetry) || id.module.is_none()
+    }
+}
+
+/// A whole page.
+pub(super) fn page(visit: &Visit, entry: &Entry, tab: Tab, content: Markup) -> Response {
+    page_of(visit, entry, tab, StatusCode::OK, content)
+}
+
+/// The same, as the answer to a form that was not taken.
+pub(super) fn page_of(
+    visit: &Visit,
+    entry: &Entry,
+    tab: Tab,
+    status: StatusCode,
+    content: Markup,
+) -> Response {
+    let identity = entry.identity();
+    let id = &identity.id;
+    let is_connected = visit.hub().sessions.session(id).is_some();
+    let content = html! {
+        (crumbs(id))
+        h1 {
+            (id.module.as_ref().map_or(id.device.as_str(), |module| module.as_str())) " "
+            @if id.module.is_none() { (words::status(identity.status)) " " }
+            span data-connection-of=(id) data-live=(live(id, tab)) { (words::connection(is_connected)) }
+        }
+        nav.tabs aria-label="About this identity" {
+            @for own in Tab::ALL.into_iter().filter(|own| own.is_of(id)) {
+                @let (name, path, needs) = own.place();
+                @if visit.may(needs) {
+                    a href=(if path.is_empty() { paths::identity(id) } else { paths::under(id, path) })
+                        aria-current=[(own == tab).then_some("page")] { (name) }
+                }
+            }
+        }
+        (content)
+    };
+    let page = layout::page(visit, Section::Devices, &id.to_string(), content);
+    (status, Html(page)).into_response()
+}
+
+/// Where an open page hears of what happens.
+fn live(id: &IdentityId, tab: Tab) -> String {
+    match tab {
+        Tab::Telemetry => paths::live_telemetry(&id.device),
+        Tab::Details | Tab::Modules | Tab::Messages | Tab::Connections | Tab::Audit => {
+            paths::live_presence(std::iter::once(&id.device))
+        }
+    }
+}
+
+/// Where a page is: the list, and the device it is below.
+pub(super) fn crumbs(id: &IdentityId) -> Markup {
+    html! {
+        p.crumbs {
+            a href=(paths::DEVICES) { "Devices" }
+            @if id.module.is_some() {
+                " / " a href=(paths::device(&id.device)) { (id.device) }
+                " / " a href=(paths::under(&IdentityId::device(id.device.clone()), "modules")) { "modules" }
+            }
+        }
+    }
+}
+
+/// The way to a page below an identity's own, for a page that asks something.
+pub(super) fn crumbs_below(id: &IdentityId) -> Markup {
+    html! {
+        p.crumbs { a href=(paths::DEVICES) { "Devices" } " / " a href=(paths::identity(id)) { (id) } }
+    }
+}

@@ -1,0 +1,57 @@
+//! `POST …/keys`: new keys for an identity, or the two in each other's place.
+
+use maud::{Markup, html};
+use portcullis_registry::credential::{KeyPair, SymmetricKey};
+use portcullis_registry::identity::{Authentication, AuthenticationSpec, Identity, IdentitySpec};
+
+use super::{Named, changed, version, version_field};
+use crate::http::Problem;
+use crate::identities;
+use crate::portal::answer::Answer;
+use crate::portal::fields::Fields;
+use crate::portal::paths;
+use crate::portal::visit::Visit;
+
+/// `POST …/keys`.
+pub(in crate::portal) async fn renew(visit: Visit, Named(id): Named, fields: Fields) -> Answer {
+    let (hub, service) = (visit.hub(), visit.service());
+    let precondition = version(&fields)?;
+    let entry = identities::retrieve(hub, service, &id)?;
+    let identity = entry.identity();
+    let Authentication::Sas(KeyPair { primary, secondary }) = &identity.authentication else {
+        return Err(Problem::argument_invalid(format!("{id} has no keys.")).into());
+    };
+    let (primary, secondary, done) = match fields.text("renew") {
+        Some("primary") => (SymmetricKey::generate(), secondary.clone(), "The primary key is a new one."),
+        Some("secondary") => (primary.clone(), SymmetricKey::generate(), "The secondary key is a new one."),
+        Some("swap") => (secondary.clone(), primary.clone(), "The keys are swapped."),
+        _ => return Err(Problem::argument_invalid("Which key is to be new?").into()),
+    };
+    let authentication = AuthenticationSpec::Sas { primary: Some(primary), secondary: Some(secondary) };
+    let spec = IdentitySpec { authentication, ..IdentitySpec::keeping(&identity) };
+    changed(&visit, identities::put(hub, service, spec, precondition).await, &id, done)
+}
+
+/// What can be done with keys; nothing for an identity that has none.
+pub(super) fn section(visit: &Visit, identity: &Identity) -> Markup {
+    if !matches!(identity.authentication, Authentication::Sas(_)) {
+        return html! {};
+    }
+    html! {
+        section.card aria-labelledby="keys-name" {
+            h2 id="keys-name" { "Manage keys" }
+            p.hint {
+                "A connection that rests on a key which is replaced is closed at once. To change keys without a gap, let \
+                 the device use the other one first."
+            }
+            form method="post" action=(paths::under(&identity.id, "keys")) {
+                (visit.token_field()) (version_field(identity))
+                div.toolbar {
+                    button type="submit" name="renew" value="primary" data-confirm="Replace the primary key? The device must be given the new one." { "Regenerate primary" }
+                    button type="submit" name="renew" value="secondary" data-confirm="Replace the secondary key? The device must be given the new one." { "Regenerate secondary" }
+                    button type="submit" name="renew" value="swap" { "Swap keys" }
+                }
+            }
+        }
+    }
+}
