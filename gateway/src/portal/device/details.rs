@@ -93,7 +93,7 @@ fn state(visit: &Visit, entry: &Entry, identity: &Identity) -> Markup {
         section.card aria-labelledby="state-name" {
             h2 id="state-name" { "State" }
             dl.facts {
-                dt { "Connection since" } dd { (words::time_or_never(activity.connection_changed_at())) }
+                dt { "Connection changed" } dd { (words::time_or_never(activity.connection_changed_at())) }
                 dt { "Last activity" } dd { (words::time_or_never(activity.last_seen_at())) }
                 dt { "Authentication type" } dd { (words::authentication(identity.authentication.kind())) }
                 @if let Some(modules) = modules {

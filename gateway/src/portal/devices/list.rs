@@ -167,62 +167,85 @@ fn filters(asked: &Asked) -> Markup {
 
 /// The part of the page that changes with the filters.
 fn devices(visit: &Visit, view: &View) -> Markup {
-    let View { asked, listing, previous, next } = view;
-    let may_write = visit.may(Rights::REGISTRY_WRITE);
-    let here = asked.address(paths::DEVICES);
-    let step = |to: &Option<Asked>, name: &str| {
-        html! {
-            @if let Some(to) = to { a.button href=(to.address(paths::DEVICES)) { (name) } }
-        }
+    let here = view.asked.address(paths::DEVICES);
+    let content = html! {
+        (toolbar(visit, view, &here))
+        (found(visit, view))
+        (pager(view))
     };
-    let shown: Vec<_> = listing.devices.iter().map(|entry| entry.identity()).collect();
-    let live = paths::live_presence(shown.iter().map(|identity| &identity.id.device));
+    if !visit.may(Rights::REGISTRY_WRITE) {
+        return html! { div #devices { (content) } };
+    }
     html! {
-        form #devices method="post" action=(paths::SELECTED_DELETE) data-live=[(!shown.is_empty()).then_some(live)] {
+        form #devices method="post" action=(paths::SELECTED_DELETE) {
             (visit.token_field())
             input type="hidden" name="back" value=(here);
-            div.toolbar {
-                @if may_write { a.button.primary href=(paths::NEW_DEVICE) { "Add device" } }
-                a.button href=(here) { "Refresh" }
-                @if may_write {
-                    button type="submit" formaction=(paths::SELECTED_ENABLE) data-needs-ticks { "Enable" }
-                    button type="submit" formaction=(paths::SELECTED_DISABLE) data-needs-ticks { "Disable" }
-                    button.danger type="submit" data-needs-ticks { "Delete" }
-                    span.quiet data-ticked {}
-                }
-                span.rest {}
-                a.button href=(asked.address(paths::DEVICES_CSV)) download="devices.csv" { "Export this page" }
+            (content)
+        }
+    }
+}
+
+fn toolbar(visit: &Visit, view: &View, here: &str) -> Markup {
+    let may_write = visit.may(Rights::REGISTRY_WRITE);
+    html! {
+        div.toolbar {
+            @if may_write { a.button.primary href=(paths::NEW_DEVICE) { "Add device" } }
+            a.button href=(here) { "Refresh" }
+            @if may_write {
+                button type="submit" formaction=(paths::SELECTED_ENABLE) data-needs-ticks { "Enable" }
+                button type="submit" formaction=(paths::SELECTED_DISABLE) data-needs-ticks { "Disable" }
+                button.danger type="submit" data-needs-ticks { "Delete" }
+                span.quiet data-ticked {}
             }
-            @if listing.devices.is_empty() && !listing.is_unfinished {
-                div.card.empty {
-                    strong { "No device matches" }
-                    p { "Ids are compared letter by letter, and upper case is not lower case." }
-                    a.button href=(paths::DEVICES) { "Show all devices" }
-                }
+            span.rest {}
+            a.button href=(view.asked.address(paths::DEVICES_CSV)) download="devices.csv" { "Export this page" }
+        }
+    }
+}
+
+fn found(visit: &Visit, view: &View) -> Markup {
+    let View { listing, next, .. } = view;
+    html! {
+        @if !listing.devices.is_empty() { (table(visit, view)) }
+        @else if !listing.is_unfinished {
+            div.card.empty {
+                strong { "No device matches" }
+                p { "Ids are compared letter by letter, and upper case is not lower case." }
+                a.button href=(paths::DEVICES) { "Show all devices" }
             }
-            @if !listing.devices.is_empty() { (table(visit, view, may_write)) }
-            @if listing.is_unfinished {
-                p.notice role="status" {
-                    "There are many devices, and not all of them were looked at for this page."
-                    @if let Some(next) = next { " " a href=(next.address(paths::DEVICES)) { "Search on" } }
-                }
-            }
-            div.pager {
-                span {
-                    @if *asked != asked.at(From::Beginning) { a.button href=(asked.at(From::Beginning).address(paths::DEVICES)) { "First" } " " }
-                    (step(previous, "Previous")) " " (step(next, "Next"))
-                }
-                @if !asked.is_unfiltered() { a href=(paths::DEVICES) { "Clear filters" } }
+        }
+        @if listing.is_unfinished {
+            p.notice role="status" {
+                "There are many devices, and not all of them were looked at for this page."
+                @if let Some(next) = next { " " a href=(next.address(paths::DEVICES)) { "Search on" } }
             }
         }
     }
 }
 
-fn table(visit: &Visit, view: &View, may_write: bool) -> Markup {
-    let asked = &view.asked;
-    let order = if asked.is_descending { "descending" } else { "ascending" };
+fn pager(view: &View) -> Markup {
+    let View { asked, previous, next, .. } = view;
+    let beginning = asked.at(From::Beginning);
+    let beginning = (*asked != beginning).then_some(beginning);
     html! {
-        div.scroll tabindex="0" role="region" aria-label="Devices" {
+        nav.pager aria-label="Pages" {
+            span {
+                @for (to, name) in [(&beginning, "First"), (previous, "Previous"), (next, "Next")] {
+                    @if let Some(to) = to { a.button href=(to.address(paths::DEVICES)) { (name) } " " }
+                }
+            }
+            @if !asked.is_unfiltered() { a href=(paths::DEVICES) { "Clear filters" } }
+        }
+    }
+}
+
+fn table(visit: &Visit, view: &View) -> Markup {
+    let (asked, may_write) = (&view.asked, visit.may(Rights::REGISTRY_WRITE));
+    let order = if asked.is_descending { "descending" } else { "ascending" };
+    let shown: Vec<_> = view.listing.devices.iter().map(|entry| entry.identity()).collect();
+    let live = paths::live_presence(shown.iter().map(|identity| &identity.id.device));
+    html! {
+        div.scroll tabindex="0" role="region" aria-label="Devices" data-live=(live) {
             table.stack {
                 thead {
                     tr {
