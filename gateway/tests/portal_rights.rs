@@ -8,7 +8,7 @@ use serde_json::Value;
 /// A path one can ask for.
 fn concrete(path: &str) -> String {
     let path = path.replace("{device}", "d1").replace("{module}", "m").replace("{file}", "portal.css");
-    path.replace("{*elsewhere}", "elsewhere").replace("{name}", "nobody")
+    path.replace("{*elsewhere}", "elsewhere").replace("{name}", "nobody").replace("{job}", "none")
 }
 
 /// The whole state a portal can change, in words.
@@ -40,6 +40,7 @@ async fn t313_t716_every_policy_meets_every_route_and_refused_changes_are_record
             }
             let page = match route.method {
                 Method::GET => browser.open(&path).await,
+                _ if route.takes_a_file => browser.send_file(&path, "{}").await,
                 _ => browser.post(&path, &[("id", "d1"), ("confirmed", "yes"), ("etag", "x")]).await,
             };
             let what = format!("{policy} {} {path}", route.method);

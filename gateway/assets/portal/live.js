@@ -11,7 +11,12 @@
 
   function all(selector) { return Array.prototype.slice.call(document.querySelectorAll(selector)); }
 
-  function say(text) { all("[data-live-status]").forEach(function (place) { place.textContent = text; }); }
+  function say(text) {
+    all("[data-live-status]").forEach(function (place) {
+      place.textContent = text;
+      place.classList.toggle("good", text === "live");
+    });
+  }
 
   // One connection a page, and none of a page that nobody sees: browsers open few to one host.
   function connect() {
@@ -68,7 +73,7 @@
     if (!list || !template) return;
     var row = template.content.cloneNode(true);
     function put(name, text) { row.querySelector("[data-field='" + name + "']").textContent = text; }
-    put("time", told.time);
+    put("time", told.time.replace("T", " ").replace(/(\.\d{3})\d*Z$/, "$1"));
     put("sender", told.module === null ? "" : "module " + told.module);
     put("size", told.bytes + " B" + (told.isText ? "" : ", not text") + (told.isCut ? ", cut" : ""));
     put("properties", told.properties.map(function (pair) { return pair[0] + "=" + pair[1]; }).join("  "));

@@ -141,10 +141,13 @@ impl Door {
         let Some(operation) = self.operation else { return };
         let path = parts.extract::<RawPathParams>().await;
         let named: Vec<_> = path.iter().flatten().map(|(_, value)| value.to_owned()).collect();
-        let ticked = parts.extensions.get::<Fields>().map(|fields| fields.all("id").map(str::to_owned));
-        let targets = match named.is_empty() {
-            false => vec![named.join("/")],
-            true => ticked.into_iter().flatten().take(TARGETS_MAX).collect(),
+        let fields = parts.extensions.get::<Fields>().cloned().unwrap_or_default();
+        let ticked: Vec<_> = fields.all("id").map(str::to_owned).take(TARGETS_MAX).collect();
+        let targets = match (named.is_empty(), ticked.is_empty()) {
+            (false, _) => vec![named.join("/")],
+            (true, false) => ticked,
+            // What is not there yet has a name at most.
+            (true, true) => vec![fields.text("name").unwrap_or_default().to_owned()],
         };
         for target in targets {
             let entry = Entry::of(visit.service(), operation, target, visit.hub().clock.wall());

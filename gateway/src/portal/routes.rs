@@ -38,7 +38,8 @@ pub struct Route {
     /// What a form asks for, as the audit record says it.
     pub operation: Option<Operation>,
     in_background: bool,
-    takes_a_file: bool,
+    /// Whether a body is a file and not a form.
+    pub takes_a_file: bool,
     handler: MethodRouter<Arc<Portal>>,
 }
 

@@ -64,6 +64,13 @@ impl Browser {
         self.post_bare(path, &fields).await
     }
 
+    /// Has a script of the page send a file.
+    pub async fn send_file(&mut self, path: &str, file: &str) -> Page {
+        let request = self.http.request("POST", path).header("x-portcullis-csrf", &self.csrf);
+        let request = request.header("origin", format!("https://{}", self.host));
+        self.send(request.header("sec-fetch-site", "same-origin").body(file.to_owned())).await
+    }
+
     /// Posts a form that holds nothing but these fields.
     pub async fn post_bare(&mut self, path: &str, fields: &[(&str, &str)]) -> Page {
         let request = self.http.request("POST", path).header("origin", format!("https://{}", self.host));
