@@ -36,6 +36,7 @@ use crate::wire::{Wire, WireError};
 pub mod azurite;
 pub mod browser;
 pub mod chromium;
+pub mod hostile;
 mod jobs;
 mod log_check;
 pub mod openssl;

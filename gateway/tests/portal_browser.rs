@@ -1,46 +1,10 @@
-//! The portal as somebody in front of a browser has it. Pictures of its pages come to lie in `target/portal`.
-
-use std::path::{Path, PathBuf};
+//! The portal's hub-wide pages as somebody in front of a browser has them.
 
 use portcullis::mqtt::packet::ConnectReturnCode;
 use portcullis::testing::TestHub;
-use portcullis::testing::chromium::{Chromium, Page};
+use portcullis::testing::chromium::Chromium;
 use portcullis::testing::openssl::OpenSsl;
 use serde_json::json;
-
-/// A page on which somebody is signed in with a policy.
-async fn signed_in(browser: &'static Chromium, hub: &TestHub, policy: &str) -> Page {
-    let page = browser.page(hub).await;
-    assert_eq!(page.go("/portal").await, 200);
-    let key = hub.hub.policies().find(policy).expect("a policy").keys.primary.to_base64();
-    page.fill("#policy", policy).await;
-    page.fill("#key", &key).await;
-    assert_eq!(page.follow("form button.primary").await, 200);
-    page.wait_for("form.out").await;
-    page
-}
-
-/// Where a picture belongs.
-fn picture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/portal").join(format!("{name}.png"))
-}
-
-/// Takes pictures of the page that is shown: light, dark, and as wide as a small telephone; in each way it must keep
-/// nobody out and do nothing wrong, and in the narrow one it must not be wider than what is seen.
-async fn look_at(page: &Page, name: &str) {
-    for scheme in ["light", "dark"] {
-        page.scheme(scheme).await;
-        assert_eq!(page.barriers().await, [""; 0], "{name} in {scheme}");
-        page.screenshot(&picture(&format!("{name}-{scheme}"))).await;
-    }
-    page.scheme("light").await;
-    page.viewport(360, 740).await;
-    assert_eq!(page.overflow().await, 0, "{name} is wider than a telephone");
-    assert_eq!(page.barriers().await, [""; 0], "{name} on a telephone");
-    page.screenshot(&picture(&format!("{name}-360"))).await;
-    page.viewport(1280, 800).await;
-    assert_eq!(page.mishaps(), [""; 0], "{name}");
-}
 
 #[tokio::test]
 async fn the_browser_tells_what_a_page_does_wrong() {
@@ -80,9 +44,9 @@ async fn the_browser_tells_what_a_page_does_wrong() {
 async fn the_overview_shows_what_the_fleet_does() {
     let Some(browser) = Chromium::shared() else { return };
     let hub = TestHub::start().await;
-    let page = signed_in(browser, &hub, "iothubowner").await;
+    let page = browser.signed_in(&hub, "iothubowner").await;
     page.wait_for_text("#glance .empty", "No devices yet").await;
-    look_at(&page, "overview-empty").await;
+    page.look_at("overview-empty").await;
     let device = hub.device("pump-7").await;
     let disabled = hub.device("pump-8").await;
     hub.disable(&disabled).await;
@@ -96,7 +60,7 @@ async fn the_overview_shows_what_the_fleet_does() {
     page.wait_for_text("#glance", "identity pump-8 is disabled").await;
     page.wait_for_text(".bars", "disabled").await;
     assert_eq!(page.text(".tile:last-child strong").await, "1");
-    look_at(&page, "overview").await;
+    page.look_at("overview").await;
     hub.stop().await;
 }
 
@@ -104,9 +68,9 @@ async fn the_overview_shows_what_the_fleet_does() {
 async fn the_owner_makes_a_policy_and_takes_it_away_again() {
     let Some(browser) = Chromium::shared() else { return };
     let hub = TestHub::start().await;
-    let page = signed_in(browser, &hub, "iothubowner").await;
+    let page = browser.signed_in(&hub, "iothubowner").await;
     page.follow("nav a[href='/portal/policies']").await;
-    look_at(&page, "policies").await;
+    page.look_at("policies").await;
     page.fill("#name", "bad name").await;
     page.click("#RegistryRead").await;
     assert_eq!(page.follow("form .primary").await, 400);
@@ -116,13 +80,13 @@ async fn the_owner_makes_a_policy_and_takes_it_away_again() {
     assert_eq!(page.follow("form .primary").await, 200);
     assert_eq!(page.text("h1").await, "reader");
     assert!(!page.text("main").await.contains("SharedAccessKey="));
-    look_at(&page, "policy").await;
+    page.look_at("policy").await;
     page.follow("form[action$='/reveal'] button").await;
     let key = hub.hub.policies().find("reader").expect("it is created").keys.primary.to_base64();
     assert!(
         page.text("#secret-primary-connection-string").await.ends_with(&format!("SharedAccessKey={}", &*key))
     );
-    look_at(&page, "policy-revealed").await;
+    page.look_at("policy-revealed").await;
     page.click("details:nth-of-type(1) > summary").await;
     page.follow("details:nth-of-type(1) button").await;
     page.wait_for_text(".notice", "The primary key is new").await;
@@ -143,9 +107,9 @@ async fn the_owner_makes_a_policy_and_takes_it_away_again() {
 async fn somebody_enrols_a_ca_and_shows_that_its_key_is_held() {
     let Some(browser) = Chromium::shared() else { return };
     let hub = TestHub::start().await;
-    let page = signed_in(browser, &hub, "iothubowner").await;
+    let page = browser.signed_in(&hub, "iothubowner").await;
     page.follow("nav a[href='/portal/authorities']").await;
-    look_at(&page, "authorities-empty").await;
+    page.look_at("authorities-empty").await;
     let openssl = OpenSsl::new();
     openssl.self_signed("ca", "/CN=fleet", "");
     page.fill("#name", "fleet").await;
@@ -156,7 +120,7 @@ async fn somebody_enrols_a_ca_and_shows_that_its_key_is_held() {
     page.until("document.querySelector('#certificate').value.startsWith('-----BEGIN')").await;
     assert_eq!(page.follow("form .primary").await, 200);
     page.follow("form[action$='/code'] button").await;
-    look_at(&page, "authority-code").await;
+    page.look_at("authority-code").await;
     let code = page.text("#code").await;
     openssl.signed("proof", &format!("/CN={code}"), "ca", "", "");
     openssl.signed("other", "/CN=other", "ca", "", "");
@@ -166,9 +130,9 @@ async fn somebody_enrols_a_ca_and_shows_that_its_key_is_held() {
     page.fill("#proof", &openssl.read("proof.pem")).await;
     assert_eq!(page.follow("form[action$='/verify'] button").await, 200);
     page.wait_for_text(".chip", "Verified by proof").await;
-    look_at(&page, "authority").await;
+    page.look_at("authority").await;
     page.go("/portal/authorities").await;
-    look_at(&page, "authorities").await;
+    page.look_at("authorities").await;
     page.go("/portal").await;
     page.wait_for_text(".health", "The CA fleet ends on").await;
     page.go("/portal/authorities/fleet").await;
@@ -176,7 +140,7 @@ async fn somebody_enrols_a_ca_and_shows_that_its_key_is_held() {
     page.follow("form[action$='/delete'] button").await;
     page.wait_for_text(".empty", "No CA is enrolled").await;
     page.go("/portal/audit").await;
-    look_at(&page, "audit").await;
+    page.look_at("audit").await;
     page.value("window.here = true").await;
     let created = json!({"deviceId": "new"});
     assert_eq!(hub.rest().call("PUT", "/devices/new?api-version=2021-04-12", Some(created)).await.0, 200);
@@ -194,18 +158,18 @@ async fn a_page_that_is_open_shows_what_happens() {
     let Some(browser) = Chromium::shared() else { return };
     let hub = TestHub::start().await;
     let device = hub.device("pump-7").await;
-    let page = signed_in(browser, &hub, "iothubowner").await;
+    let page = browser.signed_in(&hub, "iothubowner").await;
     page.go("/portal/devices").await;
     page.wait_for_text("[data-connection-of='pump-7']", "Disconnected").await;
     let client = hub.connect(&device).await;
     page.wait_for_text("[data-connection-of='pump-7']", "Connected").await;
-    look_at(&page, "devices").await;
+    page.look_at("devices").await;
     client.disconnect().await;
     page.wait_for_text("[data-connection-of='pump-7']", "Disconnected").await;
 
     page.go("/portal/devices/pump-7/telemetry").await;
     page.wait_for_text("[data-live-status]", "live").await;
-    look_at(&page, "telemetry-empty").await;
+    page.look_at("telemetry-empty").await;
     let mut client = hub.connect(&device).await;
     page.wait_for_text("[data-connection-of='pump-7']", "Connected").await;
     let hostile = "<img src=x onerror=alert(1)><script>alert(2)</script>";
@@ -216,7 +180,7 @@ async fn a_page_that_is_open_shows_what_happens() {
     client.publish_acknowledged("devices/pump-7/messages/events/", b"\x00\x01\xff").await;
     page.wait_for_text("ol.messages li:first-child pre", "00 01 ff").await;
     page.wait_for_text("[data-live-count]", "2 messages").await;
-    look_at(&page, "telemetry").await;
+    page.look_at("telemetry").await;
     page.click("[data-live-pause]").await;
     client.publish_acknowledged("devices/pump-7/messages/events/", b"not shown").await;
     page.wait_for_text("[data-live-count]", "3 messages").await;
@@ -235,13 +199,13 @@ async fn a_fleet_goes_out_and_comes_in_and_is_taken_back() {
     let Some(browser) = Chromium::shared() else { return };
     let hub = TestHub::start().await;
     hub.device("pump-7").await;
-    let page = signed_in(browser, &hub, "iothubowner").await;
+    let page = browser.signed_in(&hub, "iothubowner").await;
     page.follow("nav a[href='/portal/jobs']").await;
-    look_at(&page, "jobs-empty").await;
+    page.look_at("jobs-empty").await;
     page.click("#keys").await;
     page.follow("form[action$='/export'] .primary").await;
     page.wait_for_text("#job .chip", "Completed").await;
-    look_at(&page, "job-export").await;
+    page.look_at("job-export").await;
     let file = page.value("document.querySelector('a[download]').getAttribute('href')").await;
     let get = format!("fetch({file}).then(answer => answer.text())");
     let exported = page.value(&get).await;
@@ -263,7 +227,7 @@ async fn a_fleet_goes_out_and_comes_in_and_is_taken_back() {
     page.click("#dry-run").await;
     page.follow("#import ~ form .primary").await;
     page.wait_for_text("#job .chip", "Completed").await;
-    look_at(&page, "job-import").await;
+    page.look_at("job-import").await;
     assert_eq!(hub.hub.registry.counts().devices, 3);
     let refused =
         "fetch(document.querySelector('a[download=\"importErrors.log\"]').href).then(a => a.text())";
@@ -273,7 +237,7 @@ async fn a_fleet_goes_out_and_comes_in_and_is_taken_back() {
     page.wait_for_text("#job .chip", "Completed").await;
     assert_eq!(hub.hub.registry.counts().devices, 1);
     page.go("/portal/jobs").await;
-    look_at(&page, "jobs").await;
+    page.look_at("jobs").await;
     assert_eq!(page.mishaps(), [""; 0]);
     hub.stop().await;
 }

@@ -1,59 +1,11 @@
 //! What anybody has written into the hub, or asks the portal for, is text on every page (threats T713).
 
 use portcullis::testing::TestHub;
+use portcullis::testing::hostile::hostile_texts;
 use portcullis_registry::access::Access;
 use portcullis_registry::id::{DeviceId, IdentityId};
 use portcullis_registry::identity::Status;
 use portcullis_registry::message::NewC2d;
-
-/// What somebody may have written to have a browser run it.
-fn hostile() -> Vec<String> {
-    let mut texts: Vec<String> = [
-        "<script>alert(1)</script>",
-        "\"><script>alert(1)</script>",
-        "'><script>alert(1)</script>",
-        "<img src=x onerror=alert(1)>",
-        "<svg onload=alert(1)>",
-        "\" onmouseover=\"alert(1)",
-        "' onfocus='alert(1)",
-        "javascript:alert(1)",
-        "data:text/html,<script>alert(1)</script>",
-        "{{constructor.constructor('alert(1)')()}}",
-        "${alert(1)}",
-        "#{alert(1)}",
-        "<%= alert(1) %>",
-        "</title><script>alert(1)</script>",
-        "</textarea><script>alert(1)</script>",
-        "</script><script>alert(1)</script>",
-        "--><script>alert(1)</script>",
-        "]]><script>alert(1)</script>",
-        "&lt;script&gt;alert(1)&lt;/script&gt;",
-        "&#60;script&#62;",
-        "\u{2028}alert(1)\u{2029}",
-        "\u{202e}txt.exe",
-        "<iframe src=javascript:alert(1)>",
-        "<a href=javascript:alert(1)>x</a>",
-        "<style>*{display:none}</style>",
-        "<meta http-equiv=refresh content=0;url=//evil>",
-        "<base href=//evil>",
-        "<form action=//evil><button>",
-        "<div hx-get=/portal>",
-        "<b data-copy=x>",
-        "`alert(1)`",
-        "\\\"; alert(1); //",
-        "\u{0}\u{1}\u{7f}",
-        "<!--",
-        "*/alert(1)/*",
-    ]
-    .map(str::to_owned)
-    .to_vec();
-    for event in ["onclick", "onload", "onerror", "onfocus", "onanimationstart", "hx-on:click", "hx-vals"] {
-        texts.push(format!("<x {event}=alert(1)>"));
-        texts.push(format!("\" {event}=alert(1) x=\""));
-        texts.push(format!("'/{event}=alert(1)/'"));
-    }
-    texts
-}
 
 /// Reads a page as strictly as the portal writes it, and sees that it holds nothing but what the portal has written:
 /// whatever somebody else wrote would show as a tag, an attribute or an address of its own.
@@ -175,7 +127,7 @@ async fn t713_what_anybody_has_written_is_text_on_every_page() {
     hub.device("'onclick='alert(1)'").await;
     hub.device("$(alert)").await;
     let mut browser = hub.signed_in("iothubowner").await;
-    for text in hostile() {
+    for text in hostile_texts() {
         let reason: String = text.chars().take(128).collect();
         hub.change(&device, |spec| {
             spec.status = Status::Enabled;

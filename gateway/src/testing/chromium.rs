@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 use super::{TestHub, tools, within};
 
 mod page;
+mod portal;
 
 pub use page::Page;
 use page::Seen;
