@@ -59,7 +59,7 @@ mod websocket;
 mod wire;
 
 pub(crate) use caller::Peer;
-pub(crate) use problem::Problem;
+pub(crate) use problem::{Problem, RETRY_AFTER_SECONDS};
 pub use routes::{Needs, Route, routes};
 
 /// Every route of the HTTPS listener.
