@@ -62,7 +62,7 @@ mod wire;
 
 pub(crate) use caller::Peer;
 pub(crate) use lines::Lines;
-pub(crate) use problem::Problem;
+pub(crate) use problem::{Problem, RETRY_AFTER_SECONDS};
 pub use routes::{Needs, Route, routes};
 
 /// Every route of the HTTPS listener.

@@ -37,6 +37,7 @@ pub struct Metrics {
     pub c2d_abandoned: Counter,
     pub c2d_delivery_duration: Histogram,
     pub requests_refused: Counter,
+    pub portal_sessions: Gauge,
     certificate_expiry: Family<Listener, Gauge>,
     certificate_reloads: Family<Outcome, Counter>,
     attempts: Family<Outcome, Counter>,
@@ -121,6 +122,7 @@ impl Metrics {
             c2d_abandoned: Counter::default(),
             c2d_delivery_duration: seconds(),
             requests_refused: Counter::default(),
+            portal_sessions: Gauge::default(),
             certificate_expiry: Family::default(),
             certificate_reloads: Family::default(),
             attempts: Family::default(),
@@ -152,6 +154,7 @@ impl Metrics {
             self.certificate_reloads.clone(),
         );
         to.register("connections", "MQTT sessions now open", self.connections.clone());
+        to.register("portal_sessions", "People signed in to the portal", self.portal_sessions.clone());
         to.register("connection_attempts", "CONNECTs by outcome", self.attempts.clone());
         to.register(
             "connections_turned_away",

@@ -53,7 +53,8 @@ pub struct Portal {
 
 /// The portal, and `rest` behind it for whatever is not the portal's.
 pub fn in_front_of(hub: &Arc<Hub>, rest: Router) -> Router {
-    let portal = Arc::new(Portal { hub: Arc::clone(hub), sessions: Sessions::new(&hub.config.limits) });
+    let sessions = Sessions::new(&hub.config.limits, hub.metrics.portal_sessions.clone());
+    let portal = Arc::new(Portal { hub: Arc::clone(hub), sessions });
     routes::router(&portal)
         .layer(from_fn_with_state(Arc::clone(hub), http::to_the_end))
         .layer(map_response(answer::armoured))

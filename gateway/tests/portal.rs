@@ -49,7 +49,7 @@ async fn whoever_signs_in_comes_to_the_page_asked_for() {
     let mut browser = hub.browser();
     let page = browser.open("/portal/devices?q=a%2Fb").await;
     assert_eq!(page.header("location"), "/portal/sign-in?next=%2Fportal%2Fdevices%3Fq%3Da%252Fb");
-    let page = browser.open(&page.header("location").to_owned()).await;
+    let page = browser.open(page.header("location")).await;
     assert!(page.says(r#"name="next" value="/portal/devices?q=a%2Fb""#), "{}", page.text);
     let owner = portcullis::policies::owner_connection_string(&hub.hub);
     let fields = [("connection-string", owner.as_str()), ("next", "/portal/devices?q=a%2Fb")];
@@ -126,6 +126,7 @@ async fn t715_wrong_keys_are_refused_alike_and_guessing_is_slowed() {
     }
     assert_eq!(last.status, 429);
     assert!(last.says("Too many failed logins"));
+    assert_eq!(last.header("retry-after"), "1");
     let page = browser.post("/portal/sign-in", &[("policy", "iothubowner"), ("key", &owner)]).await;
     assert_eq!(page.status, 429, "even the right key is not looked at");
     hub.stop().await;

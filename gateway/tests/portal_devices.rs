@@ -205,7 +205,10 @@ async fn t716_an_export_holds_the_page_and_no_formula() {
     hub.stop().await;
 }
 
-async fn create(browser: &mut Browser, fields: &[(&str, &str)]) -> Page {
+/// What is put into a form, by field.
+type Form<'a> = &'a [(&'a str, &'a str)];
+
+async fn create(browser: &mut Browser, fields: Form<'_>) -> Page {
     browser.post("/portal/new-device", fields).await
 }
 
@@ -281,7 +284,7 @@ async fn what_is_wrong_is_said_beside_its_field_and_nothing_is_created() {
     let ca = TestCa::new();
     let certificate = portcullis_certs::pem::write_certificate(ca.certificate());
     let long = "x".repeat(129);
-    let cases: &[(&[(&str, &str)], &str, &str)] = &[
+    let cases: &[(Form<'_>, &str, &str)] = &[
         (&[("auth", "sas"), ("auto", "yes")], "id", "An id has 1 to 128 characters, this one has 0."),
         (&[("id", &long), ("auto", "yes")], "id", "this one has 129."),
         (&[("id", "a b"), ("auto", "yes")], "id", "may not be in an id"),

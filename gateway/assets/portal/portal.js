@@ -19,6 +19,15 @@
   });
   document.addEventListener("htmx:sendError", function () { toast("The hub cannot be reached."); });
 
+  // The address of a list says what was asked for, and nothing of what was not.
+  document.addEventListener("htmx:configRequest", function (event) {
+    if (event.detail.verb !== "get") return;
+    var said = event.detail.formData;
+    Array.from(said.keys()).forEach(function (name) {
+      if (said.get(name) === "") said.delete(name);
+    });
+  });
+
   // Copies what another element shows or holds.
   document.addEventListener("click", function (event) {
     var button = event.target.closest("[data-copy]");

@@ -64,7 +64,7 @@ impl Problem {
 
     /// The same for a caller who has proven itself before it asked: what an operation refuses it is a right it lacks,
     /// and it may hear which.
-    pub(crate) fn to_known_caller(self) -> Self {
+    pub(crate) fn for_known_caller(self) -> Self {
         match self.status {
             StatusCode::UNAUTHORIZED => Self::forbidden(self.for_operator()),
             _ => self,
@@ -478,7 +478,7 @@ const NUMBERS: [(&str, u32); 13] = [
 ];
 
 /// When a caller may try again, in seconds.
-const RETRY_AFTER_SECONDS: &str = "1";
+pub(crate) const RETRY_AFTER_SECONDS: &str = "1";
 
 /// No such path.
 pub(super) async fn no_such_route() -> Problem {

@@ -4,7 +4,7 @@ use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use maud::Markup;
 
-use crate::http::Problem;
+use crate::http::{Problem, RETRY_AFTER_SECONDS};
 
 /// What a handler gives.
 pub(super) type Answer = Result<Response, Refused>;
@@ -30,7 +30,7 @@ pub(super) struct Told(pub(super) String);
 
 impl<E: Into<Problem>> From<E> for Refused {
     fn from(error: E) -> Self {
-        Self(error.into().to_known_caller())
+        Self(error.into().for_known_caller())
     }
 }
 
@@ -56,12 +56,17 @@ pub(super) fn see_other(path: &str) -> Response {
 
 /// Gives an answer the headers that hold a browser to what the portal means to do, and no more.
 pub(super) async fn armoured(mut response: Response) -> Response {
+    let comes_too_early =
+        matches!(response.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
     let headers = response.headers_mut();
     for (name, value) in ARMOUR {
         headers.insert(name, HeaderValue::from_static(value));
     }
     // Assets are named by their content; a page may show what the next user of this browser must not see.
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    if comes_too_early {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
+    }
     response
 }
 

@@ -120,6 +120,7 @@ fn verify(hub: &Hub, credential: &Credential, origin: Origin) -> Result<Verified
     let policies = hub.policies();
     let verdict = hub.authority(&policies).verify_policy_key(&credential.policy, &credential.key, origin);
     verdict.map_err(|error| {
+        hub.metrics.requests_refused.inc();
         let attempt = Attempt { peer: origin.peer, face: Face::Portal, id: None, password: None };
         match logins::failed(hub, attempt, &Fault::from(&error)) {
             Hearing::Answered => Problem::unauthorized(error.to_string()),

@@ -9,6 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use portcullis_registry::policy::Policies;
+use prometheus_client::metrics::gauge::Gauge;
 use sha2::{Digest, Sha256};
 
 use super::csrf::CsrfToken;
@@ -21,6 +22,8 @@ pub(super) struct Sessions {
     sessions_max: usize,
     idle_time_max: Duration,
     time_max: Duration,
+    /// How many there are, for the operator.
+    count: Gauge,
     inner: Mutex<HashMap<SessionKey, Session>>,
 }
 
@@ -62,11 +65,12 @@ pub(super) struct Found {
 }
 
 impl Sessions {
-    pub(super) fn new(limits: &Limits) -> Self {
+    pub(super) fn new(limits: &Limits, count: Gauge) -> Self {
         Self {
             sessions_max: limits.portal_sessions_max,
             idle_time_max: limits.portal_idle_time_max,
             time_max: limits.portal_session_time_max,
+            count,
             inner: Mutex::default(),
         }
     }
@@ -93,6 +97,7 @@ impl Sessions {
             inner.remove(&idle);
         }
         inner.insert(id.key(), session);
+        self.tell_count(&inner);
         id
     }
 
@@ -113,6 +118,7 @@ impl Sessions {
         let service = session.service.verify(policies, origin).filter(|_| in_time);
         let Some(service) = service else {
             inner.remove(&key);
+            self.tell_count(&inner);
             return None;
         };
         if is_doing {
@@ -127,7 +133,9 @@ impl Sessions {
     }
 
     pub(super) fn end(&self, key: SessionKey) {
-        self.lock().remove(&key);
+        let mut inner = self.lock();
+        inner.remove(&key);
+        self.tell_count(&inner);
     }
 
     /// Keeps something to be told on the session's next page.
@@ -139,6 +147,10 @@ impl Sessions {
 
     pub(super) fn take_notice(&self, key: SessionKey) -> Option<Notice> {
         self.lock().get_mut(&key)?.notice.take()
+    }
+
+    fn tell_count(&self, sessions: &HashMap<SessionKey, Session>) {
+        self.count.set(i64::try_from(sessions.len()).unwrap_or(i64::MAX));
     }
 
     fn is_in_time(&self, session: &Session, now: Instant) -> bool {
@@ -190,12 +202,13 @@ mod tests {
     }
 
     fn sessions(sessions_max: usize) -> Sessions {
-        Sessions::new(&Limits {
+        let limits = Limits {
             portal_sessions_max: sessions_max,
             portal_idle_time_max: 10 * MINUTE,
             portal_session_time_max: 60 * MINUTE,
             ..Limits::default()
-        })
+        };
+        Sessions::new(&limits, Gauge::default())
     }
 
     struct Hub {
@@ -264,7 +277,7 @@ mod tests {
         let later = now + 5 * MINUTE;
         assert!(hub.is_in(&ids[0], later) && !hub.is_in(&ids[1], later));
         assert!(hub.is_in(&ids[2], later) && hub.is_in(&last, later));
-        assert_eq!(hub.sessions.lock().len(), 3);
+        assert_eq!((hub.sessions.lock().len(), hub.sessions.count.get()), (3, 3));
     }
 
     #[test]

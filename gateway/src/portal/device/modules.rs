@@ -108,7 +108,7 @@ pub(in crate::portal) async fn create(visit: Visit, Named(device): Named, fields
         }
         Err(error) => {
             let is_taken = matches!(error, IdentityError::Registry(RegistryError::AlreadyExists(_)));
-            let problem = Problem::from(error).to_known_caller();
+            let problem = Problem::from(error).for_known_caller();
             if is_taken {
                 errors.add("module-id", problem.text());
             }

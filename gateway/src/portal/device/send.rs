@@ -119,7 +119,7 @@ impl MessageForm {
                 | SendError::QueueFull { .. }
                 | SendError::HubFull
                 | SendError::Store(_),
-            ) => return Some(Problem::from(error).to_known_caller()),
+            ) => return Some(Problem::from(error).for_known_caller()),
         };
         errors.add(field, text);
         None

@@ -52,7 +52,7 @@ pub(in crate::portal) async fn create(visit: Visit, fields: Fields) -> Answer {
         }
         Err(error) => {
             let is_taken = matches!(error, IdentityError::Registry(RegistryError::AlreadyExists(_)));
-            let problem = Problem::from(error).to_known_caller();
+            let problem = Problem::from(error).for_known_caller();
             let above = if is_taken {
                 errors.add("id", problem.text());
                 None
