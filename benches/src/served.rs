@@ -123,6 +123,8 @@ impl Served {
         let http = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
             .no_proxy()
+            // A form leads on to where its answer is.
+            .redirect(reqwest::redirect::Policy::none())
             .resolve(&access.hostname, address)
             .build()?;
         let key = access.owner.split("SharedAccessKey=").last().context("the owner's key")?;
@@ -164,6 +166,11 @@ impl Rest {
     pub fn request(&self, method: reqwest::Method, path: &str) -> RequestBuilder {
         let url = format!("{}{path}?api-version=2021-04-12", self.base);
         self.http.request(method, url).header("authorization", &self.token)
+    }
+
+    /// A request for a page, by nobody yet.
+    pub fn browse(&self, method: reqwest::Method, path: &str) -> RequestBuilder {
+        self.http.request(method, format!("{}{path}", self.base))
     }
 }
 

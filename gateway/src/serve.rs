@@ -166,6 +166,10 @@ impl Bound {
                 "    port 443 could not be bound; the service SDKs expect it (see --https-listen)"
             )?;
         }
+        if let Some(address) = self.https_address() {
+            let port = if address.port() == 443 { String::new() } else { format!(":{}", address.port()) };
+            writeln!(out, "  portal                   https://{}{port}/portal", hub.hosts.primary())?;
+        }
         writeln!(out, "  metrics and health       {}", show(&self.ops))?;
         writeln!(out, "  data                     {data_dir}  ({} devices)", hub.registry.counts().devices)?;
         match &hub.config.certificate {

@@ -265,3 +265,42 @@ async fn t716_who_may_only_read_changes_nothing_from_a_page_of_its_own() {
     assert_eq!(page.mishaps(), [""; 0]);
     hub.stop().await;
 }
+
+#[tokio::test]
+async fn every_page_of_a_device_is_fit_to_be_seen() {
+    let Some(browser) = Chromium::shared() else { return };
+    let hub = TestHub::start().await;
+    let device = hub.device("pump-7").await;
+    hub.module("pump-7", "valve").await;
+    hub.send(&device, "open valve").await;
+    hub.connect(&device).await.disconnect().await;
+    hub.disable(&device).await;
+    assert!(hub.connect_with(hub.connect_packet(&device)).await.is_err());
+    let mut long = "a-name-as-long-as-a-name-can-be-".repeat(4);
+    long.truncate(128);
+    hub.device(&long).await;
+    let page = browser.signed_in(&hub, "iothubowner").await;
+    for (name, path) in [
+        ("device", "/portal/devices/pump-7"),
+        ("device-modules", "/portal/devices/pump-7/modules"),
+        ("device-messages", "/portal/devices/pump-7/messages"),
+        ("device-connections", "/portal/devices/pump-7/connections"),
+        ("device-audit", "/portal/devices/pump-7/audit"),
+        ("device-credential", "/portal/devices/pump-7/credential"),
+        ("device-delete", "/portal/devices/pump-7/delete"),
+        ("device-purge", "/portal/devices/pump-7/purge"),
+        ("device-new-module", "/portal/devices/pump-7/new-module"),
+        ("module", "/portal/devices/pump-7/modules/valve"),
+        ("device-long", &format!("/portal/devices/{long}")),
+        ("devices-some", "/portal/devices"),
+    ] {
+        assert_eq!(page.go(path).await, 200, "{path}");
+        page.look_at(name).await;
+    }
+    assert_eq!(page.go("/portal/nowhere").await, 404);
+    page.look_at("not-found").await;
+    page.click(".bar .out button").await;
+    page.wait_for("#policy").await;
+    page.look_at("sign-in").await;
+    hub.stop().await;
+}
