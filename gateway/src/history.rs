@@ -41,9 +41,10 @@ impl History {
         }
     }
 
-    /// Adds a sample behind the others.
+    /// Adds a sample behind the earlier ones; what was taken later is forgotten.
     pub fn note(&self, sample: Sample) {
         let mut samples = self.samples();
+        samples.retain(|own| own.taken < sample.taken);
         if samples.len() >= SAMPLES_MAX {
             samples.pop_front();
         }
@@ -115,6 +116,10 @@ mod tests {
         let samples = history.samples();
         assert_eq!(samples.len(), SAMPLES_MAX);
         assert_eq!(samples.front().unwrap().taken, start + INTERVAL * 380);
+        drop(samples);
+        history.note(sample(start + INTERVAL * 400));
+        assert_eq!(history.samples().back().unwrap().taken, start + INTERVAL * 400);
+        assert_eq!(history.samples().len(), 21);
     }
 
     #[test]

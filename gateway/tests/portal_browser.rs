@@ -43,6 +43,22 @@ async fn the_browser_tells_what_a_page_does_wrong() {
     hub.stop().await;
 }
 
+/// Has the hub remember an hour in which more and more was done.
+fn an_hour_passes(hub: &TestHub) {
+    let (metrics, now) = (&hub.hub.metrics, Instant::now());
+    for place in (1..u32::try_from(history::SAMPLES_MAX).expect("a few")).rev() {
+        let wave = usize::try_from(place * place % 17).expect("a few");
+        (0..wave + 3).for_each(|_| metrics.connection_attempt("succeeded"));
+        (0..wave / 3).for_each(|_| metrics.connection_attempt("sas_expired"));
+        (0..wave / 7).for_each(|_| metrics.connection_attempt("unknown_device"));
+        (0..wave * 20).for_each(|_| metrics.received(10));
+        metrics.c2d_delivered.inc_by(u64::from(place % 5));
+        // A machine that was started within the hour has no such moment.
+        let Some(taken) = now.checked_sub(history::INTERVAL * place) else { continue };
+        hub.hub.history.note(Sample { connected: 40 + wave, queued: wave, ..Sample::now(&hub.hub, taken) });
+    }
+}
+
 #[tokio::test]
 async fn the_overview_shows_what_the_fleet_does() {
     let Some(browser) = Chromium::shared() else { return };
@@ -59,24 +75,10 @@ async fn the_overview_shows_what_the_fleet_does() {
         hub.connect_with(hub.connect_packet(&disabled)).await.err(),
         Some(ConnectReturnCode::NotAuthorized)
     );
-    let before = Sample::now(&hub.hub, Instant::now());
-    for place in (1..history::SAMPLES_MAX as u64).rev() {
-        // A machine that was started within the hour has no such moment.
-        let Some(taken) = before.taken.checked_sub(history::INTERVAL * place as u32) else { continue };
-        let (wave, done) = (place * place % 17, 1_000 - place * 7);
-        let attempts = vec![("disabled", done / 3), ("sas_expired", done / 40), ("succeeded", done)];
-        hub.hub.history.note(Sample {
-            taken,
-            connected: 40 + wave as usize,
-            queued: wave as usize / 3,
-            messages: done * (10 + wave),
-            delivered: done / 5,
-            attempts,
-        });
-    }
+    an_hour_passes(&hub);
     page.go("/portal").await;
     page.wait_for_text("#glance", "identity pump-8 is disabled").await;
-    page.wait_for_text(".bars", "disabled").await;
+    page.wait_for_text(".bars", "sas expired").await;
     assert_eq!(page.text(".tile:last-child strong").await, "1");
     page.look_at("overview").await;
     hub.stop().await;

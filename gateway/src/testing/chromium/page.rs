@@ -175,7 +175,7 @@ impl Page {
                 assert!(is_left(&error), "{holds}: {error}");
             }
         };
-        let patience = std::time::Duration::from_secs(60);
+        let patience = std::time::Duration::from_secs(50);
         if tokio::time::timeout(patience, wait).await.is_err() {
             let shown = self.value("location.href + '\\n' + document.body.innerText").await;
             panic!("never came: {holds}\n{}", shown.as_str().unwrap_or_default());
