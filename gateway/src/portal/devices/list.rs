@@ -244,7 +244,7 @@ fn table(visit: &Visit, view: &View) -> Markup {
     let order = if asked.is_descending { "descending" } else { "ascending" };
     html! {
         div.scroll tabindex="0" role="region" aria-label="Devices" {
-            table.stack {
+            table.stack.fleet {
                 thead {
                     tr {
                         @if may_write {
@@ -279,13 +279,13 @@ fn row(visit: &Visit, entry: &Entry, may_write: bool) -> Markup {
             @if may_write {
                 td.check { input type="checkbox" name="id" value=(device) aria-label={ "Select " (device) }; }
             }
-            td data-label="Device ID" { a.id href=(paths::device(device)) { (device) } }
+            td.name data-label="Device ID" { a.id href=(paths::device(device)) { (device) } }
             td.minor data-label="Type" { (if identity.iot_edge { "IoT Edge device" } else { "Device" }) }
-            td data-label="Status" title=[identity.status_reason.as_deref()] { (words::status(identity.status)) }
+            td.bare data-label="Status" title=[identity.status_reason.as_deref()] { (words::status(identity.status)) }
             td.minor data-label="Last status update" { (words::time_or_never(identity.status_updated)) }
             td data-label="Authentication type" { (words::authentication(identity.authentication.kind())) }
             td.number data-label="C2D messages" { (entry.queued()) }
-            td data-label="Connection" data-connection-of=(device) { (words::connection(is_connected)) }
+            td.bare data-label="Connection" data-connection-of=(device) { (words::connection(is_connected)) }
             td data-label="Last activity" { (words::time_or_never(entry.activity().last_seen_at())) }
         }
     }
