@@ -255,7 +255,7 @@ fn table(visit: &Visit, view: &View) -> Markup {
     let order = if asked.is_descending { "descending" } else { "ascending" };
     html! {
         div.scroll tabindex="0" role="region" aria-label="Devices" {
-            table.stack.fleet {
+            table.stack {
                 thead {
                     tr {
                         @if may_write {
