@@ -165,4 +165,4 @@ impl IdFilter {
 /// Devices looked at between two moments at which others may have the processor.
 const STEP_DEVICES: usize = 256;
 /// Devices looked at for one page.
-const LOOKED_AT_MAX: usize = 16_384;
+const LOOKED_AT_MAX: usize = 8_192;

@@ -37,7 +37,7 @@ impl<E: Into<Problem>> From<E> for Refused {
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
         let Self(problem) = self;
-        if problem.status().is_server_error() {
+        if problem.status() == StatusCode::INTERNAL_SERVER_ERROR {
             tracing::error!(reason = problem.for_operator(), "a page of the portal failed");
         }
         let mut response = problem.status().into_response();

@@ -69,9 +69,7 @@ impl Door {
         let hub = &self.portal.hub;
         let host = parts.headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
         if !hub.hosts.contains_name(host) {
-            let own = hub.hosts.primary();
-            let text = format!("This hub is called {own}, and its portal is only at https://{own}.");
-            return Err(Stop::refused(Problem::argument_invalid(text)));
+            return Err(Stop::refused(Problem::argument_invalid(other_name(hub.hosts.primary(), host))));
         }
         if !comes_from_here(&parts.method, &parts.headers, &hub.hosts) {
             let text = "This request comes from a page that is not this portal's.";
@@ -160,6 +158,16 @@ impl Stop {
     fn refused(problem: Problem) -> Self {
         Stop::Refused(Refused(problem))
     }
+}
+
+/// What somebody hears who calls the hub by a name that is not its own.
+fn other_name(own: &str, host: &str) -> String {
+    let port = host.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+    let port = port.map(|port| format!(":{port}")).unwrap_or_default();
+    format!(
+        "This hub is called {own}, and its portal is only at https://{own}{port}/portal. Its operator may give it other \
+         names (aliases)."
+    )
 }
 
 /// Whoever is not signed in is led to where one signs in, and from there back.

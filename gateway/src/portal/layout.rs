@@ -104,6 +104,7 @@ fn frame(visit: &Visit, section: Option<Section>, title: &str, content: Markup) 
                 }
                 (content)
             }
+            footer.foot { "Times are in UTC. Portcullis " (env!("CARGO_PKG_VERSION")) }
             // What scripts have to tell.
             div.toasts id="toasts" role="status" aria-live="polite" {}
         }

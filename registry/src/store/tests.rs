@@ -146,6 +146,36 @@ async fn a_change_of_status_is_dated_and_other_changes_are_not() {
 }
 
 #[tokio::test]
+async fn what_keeps_an_identity_changes_nothing_but_its_version() {
+    let directory = TempDir::new().unwrap();
+    let registry = open(directory.path());
+    let thumbprint = crate::credential::Thumbprint::parse(&"ab".repeat(32)).ok();
+    let pair = crate::credential::ThumbprintPair { primary: thumbprint, secondary: None };
+    for (name, authentication) in [
+        ("sas", AuthenticationSpec::Sas { primary: None, secondary: None }),
+        ("thumbprint", AuthenticationSpec::SelfSigned(pair)),
+        ("ca", AuthenticationSpec::CertificateAuthority),
+        ("none", AuthenticationSpec::None),
+    ] {
+        let spec = IdentitySpec {
+            status: Status::Disabled,
+            status_reason: Some("stolen".into()),
+            authentication,
+            iot_edge: true,
+            managed_by: Some("ops".into()),
+            access: Some(crate::access::Access::parse(["c2d"]).unwrap()),
+            queue_max: Some(crate::queue_max::QueueMax::new(7)),
+            ..IdentitySpec::sas_device(device(name))
+        };
+        let before = registry.create(spec, now()).await.unwrap();
+        let kept = registry.replace(IdentitySpec::keeping(&before), Precondition::AnyVersion, later(5)).await;
+        let after = kept.unwrap().identity;
+        assert_ne!(after.revision, before.revision);
+        assert_eq!(Identity { revision: before.revision, ..(*after).clone() }, *before);
+    }
+}
+
+#[tokio::test]
 async fn t611_an_id_made_anew_inherits_nothing() {
     let directory = TempDir::new().unwrap();
     let registry = open(directory.path());

@@ -214,11 +214,22 @@ fn found(visit: &Visit, view: &View) -> Markup {
                 a.button href=(paths::DEVICES) { "Show all devices" }
             }
         }
-        @if listing.is_unfinished {
-            p.notice role="status" {
-                "There are many devices, and not all of them were looked at for this page."
-                @if let Some(next) = next { " " a href=(next.address(paths::DEVICES)) { "Search on" } }
-            }
+        @if let Some(next) = next.as_ref().filter(|_| listing.is_unfinished) {
+            (unfinished(&next.address(paths::DEVICES), view))
+        }
+    }
+}
+
+/// A page for which not every device was looked at. While nothing is found, a script looks on by itself.
+fn unfinished(next: &str, view: &View) -> Markup {
+    let looks_on = view.listing.devices.is_empty();
+    let so_far = view.listing.next.as_ref().map(DeviceId::as_str).unwrap_or_default();
+    html! {
+        p.notice role="status" hx-get=[looks_on.then_some(next)] hx-trigger=[looks_on.then_some("load")]
+            hx-target=[looks_on.then_some("#devices")] hx-select=[looks_on.then_some("#devices")]
+            hx-swap=[looks_on.then_some("outerHTML")] {
+            "There are many devices, and they were looked at up to " code { (so_far) } " so far. "
+            a href=(next) { "Search on" }
         }
     }
 }
@@ -281,13 +292,13 @@ fn row(visit: &Visit, entry: &Entry, may_write: bool) -> Markup {
             @if may_write {
                 td.check { input type="checkbox" name="id" value=(device) aria-label={ "Select " (device) }; }
             }
-            td data-label="Device ID" { a.id href=(paths::device(device)) { (device) } }
+            td.name data-label="Device ID" { a.id href=(paths::device(device)) { (device) } }
             td.minor data-label="Type" { (if identity.iot_edge { "IoT Edge device" } else { "Device" }) }
-            td data-label="Status" title=[identity.status_reason.as_deref()] { (words::status(identity.status)) }
+            td.bare data-label="Status" title=[identity.status_reason.as_deref()] { (words::status(identity.status)) }
             td.minor data-label="Last status update" { (words::time_or_never(identity.status_updated)) }
             td data-label="Authentication type" { (words::authentication(identity.authentication.kind())) }
             td.number data-label="C2D messages" { (entry.queued()) }
-            td data-label="Connection" data-connection-of=(device) { (words::connection(is_connected)) }
+            td.bare data-label="Connection" data-connection-of=(device) { (words::connection(is_connected)) }
             td data-label="Last activity" { (words::time_or_never(entry.activity().last_seen_at())) }
         }
     }
