@@ -74,7 +74,7 @@ pub(super) fn page(
         @else if !errors.is_empty() { p.notice.failed role="alert" { "Not sent: see what is marked below." } }
         @if entry.identity().status == Status::Disabled { p.notice { "It is disabled: it takes no new messages, and those that wait are kept." } }
         div.toolbar {
-            span { (words::count(entry.queued(), "message")) " wait or are on their way" }
+            span { (words::count(entry.queued(), "message")) ", waiting or on the way" }
             span.rest {}
             a.button href=(paths::under(id, PATH)) { "Refresh" }
             @if entry.queued() > 0 { a.button.danger href=(paths::under(id, "purge")) { "Purge" } }
