@@ -21,6 +21,7 @@ use crate::cli::exit::{Exit, Failure};
 use crate::cli::feedback::FeedbackArgs;
 use crate::cli::identity::{DEVICE_EXAMPLES, DeviceVerb, MODULE_EXAMPLES, ModuleVerb};
 use crate::cli::manual::{COMPLETIONS_EXAMPLES, CompletionsArgs, MAN_EXAMPLES, ManArgs};
+use crate::cli::migrate::MigrateVerb;
 use crate::cli::policy::PolicyVerb;
 use crate::cli::status::StatusArgs;
 use crate::cli::why::WhyArgs;
@@ -40,8 +41,10 @@ pub mod local;
 mod log;
 mod login;
 mod manual;
+mod migrate;
 mod output;
 mod policy;
+mod progress;
 mod rest;
 mod status;
 mod why;
@@ -121,6 +124,9 @@ enum Verb {
     /// Who changed what
     #[command(subcommand)]
     Audit(AuditVerb),
+    /// Bring a whole fleet here
+    #[command(subcommand)]
+    Migrate(MigrateVerb),
     /// Backups of the hub on this machine
     #[command(subcommand)]
     Backup(BackupVerb),
@@ -160,6 +166,7 @@ impl CommandLine {
             Verb::ConnectionString(verb) => done(wait_for(verb.run())?),
             Verb::GenerateSasToken(arguments) => done(wait_for(arguments.run())?),
             Verb::C2dMessage(verb) => done(wait_for(verb.run())?),
+            Verb::Migrate(verb) => wait_for(verb.run())?,
             Verb::Backup(verb) => done(verb.run()),
             Verb::Cert(verb) => wait_for(verb.run())?,
             Verb::Why(arguments) => done(wait_for(arguments.run())?),
@@ -304,6 +311,8 @@ mod tests {
             "portcullis backup create --output f --data-dir x",
             "portcullis backup verify f",
             "portcullis backup restore f --data-dir x",
+            "portcullis migrate from-iothub --login @f --ca ca.pem --of f --exclude-keys --page-size 7",
+            "portcullis migrate from-iothub -l HostName=h --no-progress",
             "portcullis cert ca create --name fleet --vd 30 --od x --signed-by a.pem --signed-by-key k.pem",
             "portcullis cert ca enrol --name fleet --verified fleet.pem",
             "portcullis cert ca enrol --name fleet --verified --reason why fleet.pem --ca ca.pem",

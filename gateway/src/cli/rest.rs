@@ -1,15 +1,20 @@
 //! The hub's REST face as its client sees it: one request, one answer, errors turned into what an operator can act on.
 //!
-//! No proxy, no redirect, no second try: a verb does what it says once and tells how it went.
+//! No proxy, no redirect, no second try: a verb does what it says once and tells how it went. Whether a second try might
+//! do better is told with the failure.
 
 use std::error::Error;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use jiff::Timestamp;
+use jiff::fmt::rfc2822;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, DATE, ETAG, HeaderMap, HeaderValue, IF_MATCH};
+use reqwest::header::{
+    AUTHORIZATION, CONTENT_TYPE, DATE, ETAG, HeaderMap, HeaderValue, IF_MATCH, RETRY_AFTER,
+};
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::login::{Login, chain};
@@ -87,6 +92,24 @@ impl Rest {
         let mut answer = self.send(request).await?;
         let objects = serde_json::from_slice(&answer.body).map_err(not_json)?;
         Ok((objects, answer.headers.remove(CONTINUATION)))
+    }
+
+    /// At most `count` rows of a query's answer, and what the hub wants to hear for those after them.
+    pub(super) async fn query(
+        &self,
+        query: &str,
+        count: usize,
+        continuation: Option<&str>,
+    ) -> Result<(Vec<Value>, Option<String>), Failure> {
+        let mut request = self.request(Method::POST, &["devices", "query"]).json(&json!({ "query": query }));
+        request = request.header(MAX_ITEM_COUNT, count);
+        if let Some(continuation) = continuation {
+            request = request.header(CONTINUATION, continuation);
+        }
+        let answer = self.send(request).await?;
+        let rows = serde_json::from_slice(&answer.body).map_err(not_json)?;
+        let next = answer.headers.get(CONTINUATION).and_then(|next| next.to_str().ok()).map(str::to_owned);
+        Ok((rows, next.filter(|next| !next.is_empty())))
     }
 
     /// Creates: without `If-Match` what exists already is a conflict.
@@ -171,7 +194,13 @@ impl Rest {
             return Ok(answer);
         }
         let name = answer.headers.get(ERROR_HEADER).and_then(|name| name.to_str().ok());
-        Err(refused(status, name, &answer.body))
+        let failure = refused(status, name, &answer.body);
+        let passes = failure.exit() == Exit::Throttled || status.is_server_error();
+        Err(if passes {
+            failure.that_passes(retry_after(&answer.headers, Timestamp::now()))
+        } else {
+            failure
+        })
     }
 
     /// The answer, be it yes or no.
@@ -196,7 +225,8 @@ impl Rest {
                 Exit::Throttled,
                 format!("no answer from {where_to} within {REQUEST_TIME_MAX:?}"),
             )
-            .of_the_link();
+            .of_the_link()
+            .that_passes(None);
         }
         // The outermost text only repeats the URL.
         let text = error.source().map_or_else(|| error.to_string(), chain);
@@ -205,7 +235,7 @@ impl Rest {
             return failure
                 .with_hint("--ca FILE names the hub's ca.pem; the host must be a name in its certificate");
         }
-        failure.with_hint("is the hub running, and is this its HTTPS port?")
+        failure.with_hint("is the hub running, and is this its HTTPS port?").that_passes(None)
     }
 }
 
@@ -249,6 +279,16 @@ fn refused(status: StatusCode, header: Option<&str>, body: &[u8]) -> Failure {
         Some(hint) => failure.with_hint(hint),
         None => failure,
     }
+}
+
+/// How long the hub asks to be left alone: in seconds, or until a time. RFC 9110, 10.2.3.
+fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let until = rfc2822::parse(text).ok()?.timestamp();
+    Some(Duration::try_from(until.duration_since(now)).unwrap_or_default())
 }
 
 fn exit(status: StatusCode) -> Exit {
@@ -368,6 +408,19 @@ mod tests {
             "error[400000]: no; not so"
         );
         assert_eq!(text(StatusCode::BAD_REQUEST, Some("Later"), b"{}"), "error[400000]: Later");
+    }
+
+    #[test]
+    fn a_hub_says_how_long_to_wait_in_seconds_or_until_a_time() {
+        let now: Timestamp = "2026-11-25T04:00:00Z".parse().unwrap();
+        let after = |text: &'static str| {
+            retry_after(&HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_static(text))]), now)
+        };
+        assert_eq!(after("7"), Some(Duration::from_secs(7)));
+        assert_eq!(after("Wed, 25 Nov 2026 04:01:00 GMT"), Some(Duration::from_secs(60)));
+        assert_eq!(after("Wed, 25 Nov 2026 03:00:00 GMT"), Some(Duration::ZERO));
+        assert_eq!(after("soon"), None);
+        assert_eq!(retry_after(&HeaderMap::new(), now), None);
     }
 
     #[test]
