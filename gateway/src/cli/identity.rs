@@ -18,11 +18,13 @@ use crate::cli::rest::Rest;
 mod allowed;
 mod authentication;
 mod device;
+mod export;
 mod import;
 mod module;
 mod pages;
 mod properties;
 mod renewal;
+mod rollback;
 mod update;
 
 pub(super) use device::DeviceVerb;

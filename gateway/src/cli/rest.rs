@@ -7,13 +7,14 @@ use std::error::Error;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use bytes::Bytes;
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::header::{
     AUTHORIZATION, CONTENT_TYPE, DATE, ETAG, HeaderMap, HeaderValue, IF_MATCH, RETRY_AFTER,
 };
-use reqwest::{Client, Method, RequestBuilder, StatusCode};
+use reqwest::{Body, Client, Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 
 use crate::cli::exit::{Exit, Failure};
@@ -29,6 +30,12 @@ pub(super) struct Rest {
 pub(super) struct Readiness {
     pub(super) ready: bool,
     pub(super) date: Option<String>,
+}
+
+/// A file on its way here.
+pub(super) struct Download<'a> {
+    rest: &'a Rest,
+    response: Response,
 }
 
 /// An answer that says yes.
@@ -158,15 +165,31 @@ impl Rest {
         parse(&answer)
     }
 
-    /// Changes several identities; what the hub says of those it did not change, or not as asked.
-    pub(super) async fn change_many(&self, items: &[Value]) -> Result<Value, Failure> {
-        let (status, answer) = self.exchange(self.request(Method::POST, &["devices"]).json(items)).await?;
-        let name = answer.headers.get(ERROR_HEADER).and_then(|name| name.to_str().ok());
-        // Some are refused: an answer like any other.
-        if status.is_success() || name == Some("BulkRegistryOperationFailure") {
-            return parse(&answer);
-        }
-        Err(refused(status, name, &answer.body))
+    /// Has a job begin; the job.
+    pub(super) async fn start(
+        &self,
+        path: &[&str],
+        query: &[(&str, &str)],
+        body: &Value,
+    ) -> Result<Value, Failure> {
+        parse(&self.send(self.request(Method::POST, path).query(query).json(body)).await?)
+    }
+
+    /// Sends a file of any length, as long as it takes; what the hub makes of it.
+    pub(super) async fn upload(
+        &self,
+        path: &[&str],
+        query: &[(&str, &str)],
+        file: Body,
+    ) -> Result<Value, Failure> {
+        let request = self.request(Method::POST, path).query(query).timeout(TRANSFER_TIME_MAX);
+        parse(&self.send(request.header(CONTENT_TYPE, "application/octet-stream").body(file)).await?)
+    }
+
+    /// Begins to fetch a file of any length.
+    pub(super) async fn download(&self, path: &[&str]) -> Result<Download<'_>, Failure> {
+        let request = self.request(Method::GET, path).timeout(TRANSFER_TIME_MAX);
+        Ok(Download { rest: self, response: self.begin(request).await? })
     }
 
     /// Sends bytes with headers of their own.
@@ -189,25 +212,27 @@ impl Rest {
     }
 
     async fn send(&self, request: RequestBuilder) -> Result<Answer, Failure> {
-        let (status, answer) = self.exchange(request).await?;
-        if status.is_success() {
-            return Ok(answer);
-        }
-        let name = answer.headers.get(ERROR_HEADER).and_then(|name| name.to_str().ok());
-        let failure = refused(status, name, &answer.body);
-        let passes = failure.exit() == Exit::Throttled || status.is_server_error();
-        Err(if passes {
-            failure.that_passes(retry_after(&answer.headers, Timestamp::now()))
-        } else {
-            failure
-        })
+        let mut response = self.begin(request).await?;
+        let headers = std::mem::take(response.headers_mut());
+        Ok(Answer { headers, body: self.body(response).await? })
     }
 
-    /// The answer, be it yes or no.
-    async fn exchange(&self, request: RequestBuilder) -> Result<(StatusCode, Answer), Failure> {
+    /// An answer that says yes, of which only the head is read.
+    async fn begin(&self, request: RequestBuilder) -> Result<Response, Failure> {
         let mut response = request.send().await.map_err(|error| self.unreachable(&error))?;
         let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
         let headers = std::mem::take(response.headers_mut());
+        let body = self.body(response).await?;
+        let name = headers.get(ERROR_HEADER).and_then(|name| name.to_str().ok());
+        let failure = refused(status, name, &body);
+        let passes = failure.exit() == Exit::Throttled || status.is_server_error();
+        Err(if passes { failure.that_passes(retry_after(&headers, Timestamp::now())) } else { failure })
+    }
+
+    async fn body(&self, mut response: Response) -> Result<Vec<u8>, Failure> {
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|error| self.unreachable(&error))? {
             if body.len() + chunk.len() > ANSWER_BYTES_MAX {
@@ -215,7 +240,7 @@ impl Rest {
             }
             body.extend_from_slice(&chunk);
         }
-        Ok((status, Answer { headers, body }))
+        Ok(body)
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> Failure {
@@ -236,6 +261,13 @@ impl Rest {
                 .with_hint("--ca FILE names the hub's ca.pem; the host must be a name in its certificate");
         }
         failure.with_hint("is the hub running, and is this its HTTPS port?").that_passes(None)
+    }
+}
+
+impl Download<'_> {
+    /// The next piece; nothing after the last one.
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
+        self.response.chunk().await.map_err(|error| self.rest.unreachable(&error))
     }
 }
 
@@ -309,6 +341,8 @@ fn hint(code: u32) -> Option<&'static str> {
             Some("check the policy's key and rights, the hub's name, and this machine's clock")
         }
         403_004 => Some("the queue is full: wait until the device takes its messages, or until they expire"),
+        403_003 => Some("`portcullis job list` shows what runs; `portcullis job cancel` ends it"),
+        404_002 => Some("`portcullis job list` shows what there is"),
         404_001 => Some("`portcullis device-identity list` shows what there is"),
         404_010 => Some("`portcullis module-identity list -d ID` shows what there is"),
         409_001 | 409_301 => Some("`show` prints the one there is; `delete` removes it"),
@@ -331,6 +365,7 @@ const NUMBERS: &[(u32, &str)] = &[
     (400_004, "ArgumentInvalid"),
     (400_005, "ArgumentNull"),
     (400_006, "IotHubFormatError"),
+    (400_008, "BlobContainerValidationError"),
     (400_012, "DeserializationError"),
     (400_013, "BulkRegistryOperationFailure"),
     (400_024, "RequestTimedOut"),
@@ -343,6 +378,7 @@ const NUMBERS: &[(u32, &str)] = &[
     (401_003, "IotHubUnauthorized"),
     (403_000, "GenericForbidden"),
     (403_002, "IotHubQuotaExceeded"),
+    (403_003, "JobQuotaExceeded"),
     (403_004, "DeviceMaximumQueueDepthExceeded"),
     (403_007, "DeviceMaximumQueueSizeExceeded"),
     (403_009, "InvalidMessageExpiryTime"),
@@ -372,6 +408,8 @@ const ERROR_HEADER: &str = "iothub-errorcode";
 const MAX_ITEM_COUNT: &str = "x-ms-max-item-count";
 const CONTINUATION: &str = "x-ms-continuation";
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(30);
+/// A file may be large and the line slow; whoever waits sees how far it has come.
+const TRANSFER_TIME_MAX: Duration = Duration::from_secs(24 * 3600);
 /// A list of 1,000 identities is about 1 MiB.
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// RFC 3986's unreserved characters stay as they are.

@@ -134,6 +134,8 @@ fn no_thumbprints() -> Value {
     json!({ "primaryThumbprint": null, "secondaryThumbprint": null })
 }
 
+type LeaveOut = fn(&mut Value);
+
 fn leave_out_metadata(properties: &mut Value) {
     for part in ["desired", "reported"] {
         if let Some(part) = properties.get_mut(part).and_then(Value::as_object_mut) {
@@ -187,7 +189,7 @@ impl Tally {
 }
 
 /// What a line can do without, the least missed first. A device reports its properties again by itself.
-const SHORTER: [(&str, fn(&mut Value)); 2] = [
+const SHORTER: [(&str, LeaveOut); 2] = [
     ("when each property of its twin was written", leave_out_metadata),
     ("the reported properties of its twin", leave_out_reported),
 ];
