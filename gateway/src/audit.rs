@@ -39,6 +39,9 @@ pub enum Operation {
     RenewAuthorityCode,
     VerifyAuthority,
     RemoveAuthority,
+    StartJob,
+    /// With the reason if it failed or was cancelled.
+    EndJob,
 }
 
 /// One change, done or refused.

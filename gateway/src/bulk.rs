@@ -33,6 +33,10 @@ pub enum ChangeError {
     DefinedMultipleTimes(IdentityId),
     #[error("{0}: this hub keeps no twins")]
     NoTwins(IdentityId),
+    #[error("{0} was changed since the import and stays as it is")]
+    ChangedSince(IdentityId),
+    #[error("{0} has modules that the import did not make, and stays as it is")]
+    HasModules(IdentityId),
     #[error(transparent)]
     Identity(#[from] IdentityError),
 }
@@ -82,7 +86,8 @@ impl<'a> Bulk<'a> {
 }
 
 impl Change {
-    fn id(&self) -> &IdentityId {
+    /// Which identity it is about.
+    pub fn id(&self) -> &IdentityId {
         match self {
             Change::Create(spec) | Change::CreateOrUpdate(spec, _) | Change::Update(spec, _) => &spec.id,
             Change::Delete(id, _) | Change::UpdateTwin(id) => id,

@@ -44,6 +44,8 @@ pub struct Config {
     pub ops_listen: Listen,
     /// The operator's own server certificate; none: the hub has one made by its own CA.
     pub certificate: Option<CertificateFiles>,
+    /// Where the containers `file:NAME` of jobs are; none: in the data directory.
+    pub jobs_folder: Option<PathBuf>,
     /// Who may prove itself by a SAS token.
     pub sas: SasSwitches,
     pub log_filter: Targets,
@@ -140,6 +142,7 @@ impl Default for Config {
             https_listen: Listen::everywhere(HTTPS_PORT_DEFAULT, Some(HTTPS_PORT_FALLBACK)),
             ops_listen: Listen { addrs: vec![OPS_DEFAULT], fallback_port: None, defaulted: true },
             certificate: None,
+            jobs_folder: None,
             sas: SasSwitches { devices: true, modules: true },
             // The telemetry bus logs its own links at `info`; nobody who runs a hub asked for that.
             log_filter: Targets::new()
@@ -173,6 +176,11 @@ impl Config {
     /// The names this hub answers to, its own first.
     pub fn host_names(&self) -> Vec<String> {
         std::iter::once(&self.hostname).chain(&self.aliases).map(HostName::to_string).collect()
+    }
+
+    /// Where the containers `file:NAME` of jobs are.
+    pub fn jobs_folder(&self) -> PathBuf {
+        self.jobs_folder.clone().unwrap_or_else(|| self.data_dir.join(CONTAINERS_DIRECTORY))
     }
 
     /// Every setting with its value, as a file that can be loaded again. Keys are never shown.
@@ -272,6 +280,8 @@ fn did_you_mean(suggestion: Option<&str>) -> String {
 
 /// Where a hub keeps its data if nobody says.
 pub const DATA_DIR_DEFAULT: &str = "portcullis-data";
+/// Where in the data directory the containers of jobs are if nobody says.
+const CONTAINERS_DIRECTORY: &str = "containers";
 const HOSTNAME_DEFAULT: &str = "localhost";
 /// The device SDKs take this port and no other.
 const MQTT_PORT_DEFAULT: u16 = 8883;

@@ -48,6 +48,8 @@ mod devices;
 mod dialect;
 mod feedback;
 mod health;
+mod jobs;
+mod lines;
 mod messages;
 mod modules;
 mod openapi;

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use portcullis_registry::credential::SymmetricKey;
 use portcullis_registry::id::IdentityId;
 use portcullis_registry::policy::Policies;
@@ -21,6 +22,7 @@ use crate::config::Config;
 use crate::connections::ConnectionLog;
 use crate::doors::Doors;
 use crate::events::{Details, Events};
+use crate::jobs::Jobs;
 use crate::metrics::{Metrics, QueueCollector};
 use crate::mqtt::codec::PacketLimits;
 use crate::mqtt::topic::EventName;
@@ -47,6 +49,7 @@ pub struct Hub {
     pub doors: Arc<Doors>,
     pub refusals: RefusalLog,
     pub connections: ConnectionLog,
+    pub jobs: Jobs,
     /// Failed logins by the identity they claimed.
     pub(crate) failed_identities: Throttle<IdentityId>,
     /// Telemetry that came over HTTPS.
@@ -91,6 +94,7 @@ impl Hub {
             ),
             refusals: RefusalLog::new(limits.refused_identities_max),
             connections: ConnectionLog::default(),
+            jobs: Jobs::open(&config.data_dir.join(JOBS_DIRECTORY), Timestamp::now())?,
             clock: Clock::default(),
             hosts,
             tls,
@@ -268,6 +272,8 @@ impl Hub {
     }
 }
 
+/// Where in the data directory the jobs are.
+const JOBS_DIRECTORY: &str = "jobs";
 /// Where in the data directory the audit record is.
 const AUDIT_DIRECTORY: &str = "audit";
 /// Identities whose rate is kept at once: those of the last second.

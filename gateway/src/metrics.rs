@@ -12,6 +12,8 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
+use crate::jobs::record::{Kind, State};
+
 mod queues;
 
 pub use queues::QueueCollector;
@@ -38,6 +40,8 @@ pub struct Metrics {
     early_ends: Family<Reason, Counter>,
     disconnects: Family<Reason, Counter>,
     throttled: Family<Scoped, Counter>,
+    jobs: Family<JobState, Gauge>,
+    job_items: Family<JobItem, Counter>,
     messages_received: Counter,
     message_bytes_received: Counter,
 }
@@ -77,6 +81,18 @@ struct Scoped {
     scope: &'static str,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct JobState {
+    r#type: &'static str,
+    state: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct JobItem {
+    r#type: &'static str,
+    result: &'static str,
+}
+
 impl Default for Metrics {
     fn default() -> Self {
         Self::new()
@@ -106,6 +122,8 @@ impl Metrics {
             early_ends: Family::default(),
             disconnects: Family::default(),
             throttled: Family::default(),
+            jobs: Family::default(),
+            job_items: Family::default(),
             messages_received: Counter::default(),
             message_bytes_received: Counter::default(),
         };
@@ -193,6 +211,16 @@ impl Metrics {
             self.c2d_delivery_duration.clone(),
         );
         to.register(
+            "jobs",
+            "Jobs of this run of the hub, by what they do and how far they are",
+            self.jobs.clone(),
+        );
+        to.register(
+            "job_items",
+            "Lines that jobs have read or written, by what became of them",
+            self.job_items.clone(),
+        );
+        to.register(
             "requests_refused",
             "REST requests without valid credentials or rights",
             self.requests_refused.clone(),
@@ -251,6 +279,22 @@ impl Metrics {
     /// How often that has been.
     pub fn throttles(&self, scope: Scope) -> u64 {
         self.throttled.get_or_create(&scope.label()).get()
+    }
+
+    /// Counts a job in the state it has come to, and no longer in the one it had.
+    pub fn job_moved(&self, kind: Kind, from: Option<State>, to: State) {
+        let gauge = |state: State| {
+            self.jobs.get_or_create(&JobState { r#type: kind.as_str(), state: state.as_str() }).clone()
+        };
+        from.map(|from| gauge(from).dec());
+        gauge(to).inc();
+    }
+
+    /// Counts lines of a job by what became of them.
+    pub fn job_items(&self, kind: Kind, result: &'static str, count: u64) {
+        if count > 0 {
+            self.job_items.get_or_create(&JobItem { r#type: kind.as_str(), result }).inc_by(count);
+        }
     }
 
     /// Counts one telemetry message.

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 const READ: Needs = Needs::Rights(Rights::REGISTRY_READ);
 const WRITE: Needs = Needs::Rights(Rights::REGISTRY_WRITE);
+const BOTH: Needs = Needs::Rights(Rights::REGISTRY_READ_WRITE);
 const SERVICE: Needs = Needs::Rights(Rights::SERVICE_CONNECT);
 const OWNER: Needs = Needs::Rights(Rights::ALL);
 const DEVICE: Needs = Needs::Identity;
@@ -46,6 +47,14 @@ const TABLE: &[(&str, &str, Needs)] = &[
     ("POST", "/messages/serviceBound/feedback/{token}/abandon", SERVICE),
     ("GET", "/statistics/devices", READ),
     ("GET", "/statistics/service", SERVICE),
+    ("POST", "/jobs/create", BOTH),
+    ("GET", "/jobs", READ),
+    ("GET", "/jobs/{job}", READ),
+    ("DELETE", "/jobs/{job}", READ),
+    ("POST", "/api/v1/imports", BOTH),
+    ("POST", "/api/v1/exports", READ),
+    ("POST", "/api/v1/jobs/{job}/rollback", BOTH),
+    ("GET", "/api/v1/jobs/{job}/files/{file}", READ),
     ("POST", "/api/v1/c2d-messages", SERVICE),
     ("GET", "/api/v1/devices/{device}/c2d-messages", SERVICE),
     ("GET", "/api/v1/devices/{device}/modules/{module}/c2d-messages", SERVICE),
@@ -91,6 +100,7 @@ fn t313_every_route_is_in_the_table() {
 /// A path one can ask for, with what every route takes in its query and body.
 fn concrete(path: &str, device: &str) -> String {
     let path = path.replace("{device}", device).replace("{module}", "m").replace("{name}", "nobody");
+    let path = path.replace("{job}", "nobody").replace("{file}", "results.txt");
     let path =
         path.replace("{bound}", "deviceBound").replace("{token}", "00000000-0000-0000-0000-000000000000");
     format!("{path}?api-version=2021-04-12")

@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use crate::access::Access;
 use crate::credential::{KeyPair, SymmetricKey, ThumbprintPair};
 use crate::id::{ETag, GenerationId, IdentityId, Revision};
+use crate::queue_max::QueueMax;
 
 /// One state of an identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub struct Identity {
     /// Who looks after a module; free text.
     pub managed_by: Option<Box<str>>,
     pub access: Access,
+    /// How many messages may wait for it; none is as many as the hub says.
+    pub queue_max: Option<QueueMax>,
 }
 
 /// Whether an identity may connect.
@@ -55,6 +58,8 @@ pub struct IdentitySpec {
     pub managed_by: Option<String>,
     /// None keeps the access it has: a caller that knows nothing of access must not widen it. A new one may do everything.
     pub access: Option<Access>,
+    /// None keeps the bound it has, as with `access`; `Some(None)` is the hub's.
+    pub queue_max: Option<Option<QueueMax>>,
 }
 
 /// How a wished-for identity is to prove itself. An absent key is generated on create and kept on replace.
@@ -71,6 +76,38 @@ impl Identity {
     pub fn etag(&self) -> ETag {
         self.revision.etag()
     }
+
+    /// Whether the two differ in nothing that anybody can ask for: neither generation, revision nor times count.
+    pub fn is_like(&self, other: &Identity) -> bool {
+        let Identity { generation, revision, status_updated, .. } = *other;
+        *other == Identity { generation, revision, status_updated, ..self.clone() }
+    }
+}
+
+/// Asks for exactly this state, keys and all.
+impl From<&Identity> for IdentitySpec {
+    fn from(identity: &Identity) -> Self {
+        Self {
+            id: identity.id.clone(),
+            status: identity.status,
+            status_reason: identity.status_reason.clone(),
+            authentication: match &identity.authentication {
+                Authentication::Sas(KeyPair { primary, secondary }) => AuthenticationSpec::Sas {
+                    primary: Some(primary.clone()),
+                    secondary: Some(secondary.clone()),
+                },
+                Authentication::SelfSigned(thumbprints) => {
+                    AuthenticationSpec::SelfSigned(thumbprints.clone())
+                }
+                Authentication::CertificateAuthority => AuthenticationSpec::CertificateAuthority,
+                Authentication::None => AuthenticationSpec::None,
+            },
+            iot_edge: identity.iot_edge,
+            managed_by: identity.managed_by.as_deref().map(str::to_owned),
+            access: Some(identity.access.clone()),
+            queue_max: Some(identity.queue_max),
+        }
+    }
 }
 
 impl IdentitySpec {
@@ -84,7 +121,14 @@ impl IdentitySpec {
             iot_edge: false,
             managed_by: None,
             access: None,
+            queue_max: None,
         }
+    }
+
+    /// The identity this would make now, from nothing or in place of `stored`; keys that are not given are made or kept.
+    /// It is not stored: its revision, and the generation of a new one, are nobody's.
+    pub fn preview(self, stored: Option<&Identity>, now: Timestamp) -> Identity {
+        self.build(stored, GenerationId::new(0), Revision::new(0), now)
     }
 
     /// The identity this makes, from nothing or in place of `stored`. Its generation is the stored one's or `generation`.
@@ -113,6 +157,7 @@ impl IdentitySpec {
             access: self
                 .access
                 .unwrap_or_else(|| stored.map_or(Access::EVERYTHING, |stored| stored.access.clone())),
+            queue_max: self.queue_max.unwrap_or_else(|| stored.and_then(|stored| stored.queue_max)),
         }
     }
 }

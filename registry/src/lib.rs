@@ -24,6 +24,7 @@ pub mod lock;
 pub mod message;
 pub mod policy;
 pub mod queue;
+pub mod queue_max;
 mod record;
 pub mod sas;
 pub mod store;

@@ -17,7 +17,18 @@ impl Rights {
     pub const REGISTRY_WRITE: Rights = Rights(2);
     pub const SERVICE_CONNECT: Rights = Rights(4);
     pub const DEVICE_CONNECT: Rights = Rights(8);
+    pub const REGISTRY_READ_WRITE: Rights = Rights(3);
     pub const ALL: Rights = Rights(15);
+
+    /// The set as one number, for a record of it.
+    pub fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// The set of a number that `bits` gave; what is no right is not in it.
+    pub fn from_bits(bits: u8) -> Self {
+        Self(bits & Self::ALL.0)
+    }
 
     /// Whether every one of `wanted` is granted.
     pub fn contains(self, wanted: Rights) -> bool {

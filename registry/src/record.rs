@@ -12,6 +12,7 @@ use crate::feedback::Feedback;
 use crate::id::{GenerationId, IdentityId, Revision};
 use crate::identity::{Authentication, Identity, Status};
 use crate::message::{Ack, C2dMessage, Outcome};
+use crate::queue_max::QueueMax;
 
 #[derive(Serialize, Deserialize)]
 enum IdentityRecord {
@@ -20,6 +21,12 @@ enum IdentityRecord {
         identity: IdentityV1,
         /// The words of the access list, if there is one.
         allow: Option<Vec<String>>,
+    },
+    V3 {
+        identity: IdentityV1,
+        allow: Option<Vec<String>>,
+        /// How many messages may wait, where that is not the hub's own number.
+        queue_max: Option<u16>,
     },
 }
 
@@ -77,6 +84,7 @@ struct FeedbackV1 {
 /// An identity as it is stored; id, generation and revision stand beside it.
 pub(crate) fn encode_identity(identity: &Identity) -> Vec<u8> {
     let allow = identity.access.to_words();
+    let queue_max = identity.queue_max.map(QueueMax::get);
     let identity = IdentityV1 {
         disabled: identity.status == Status::Disabled,
         status_reason: identity.status_reason.clone(),
@@ -96,7 +104,8 @@ pub(crate) fn encode_identity(identity: &Identity) -> Vec<u8> {
         iot_edge: identity.iot_edge,
         managed_by: identity.managed_by.as_deref().map(str::to_owned),
     };
-    postcard::to_stdvec(&IdentityRecord::V2 { identity, allow }).expect("writing to memory cannot fail")
+    postcard::to_stdvec(&IdentityRecord::V3 { identity, allow, queue_max })
+        .expect("writing to memory cannot fail")
 }
 
 /// The identity a record holds.
@@ -107,12 +116,10 @@ pub(crate) fn decode_identity(
     record: &[u8],
 ) -> Result<Identity, StoreError> {
     let unreadable = || StoreError::Fatal(format!("the record of identity {id} cannot be read"));
-    let (v1, access) = match postcard::from_bytes(record).map_err(|_| unreadable())? {
-        IdentityRecord::V1(v1) => (v1, Access::EVERYTHING),
-        IdentityRecord::V2 { identity, allow } => {
-            let access = allow.map_or(Ok(Access::EVERYTHING), Access::parse);
-            (identity, access.map_err(|_| unreadable())?)
-        }
+    let (v1, allow, queue_max) = match postcard::from_bytes(record).map_err(|_| unreadable())? {
+        IdentityRecord::V1(v1) => (v1, None, None),
+        IdentityRecord::V2 { identity, allow } => (identity, allow, None),
+        IdentityRecord::V3 { identity, allow, queue_max } => (identity, allow, queue_max),
     };
     Ok(Identity {
         id: id.clone(),
@@ -128,7 +135,8 @@ pub(crate) fn decode_identity(
         authentication: decode_authentication(v1.authentication).ok_or_else(unreadable)?,
         iot_edge: v1.iot_edge,
         managed_by: v1.managed_by.map(Into::into),
-        access,
+        access: allow.map_or(Ok(Access::EVERYTHING), Access::parse).map_err(|_| unreadable())?,
+        queue_max: queue_max.map(|bound| QueueMax::new(bound.into()).ok_or_else(unreadable)).transpose()?,
     })
 }
 
@@ -254,21 +262,24 @@ mod tests {
     const IDENTITY_V1: &[u8] = b"\x01\x01\x06broken\x00\x03\x01\x00";
 
     #[test]
-    fn a_record_of_the_first_version_is_an_identity_without_an_access_list() {
+    fn a_record_of_an_earlier_version_is_an_identity_without_what_that_did_not_know() {
         let identity = decode(&[b"\x00", IDENTITY_V1].concat()).unwrap();
         assert_eq!((identity.status, identity.status_reason.as_deref()), (Status::Disabled, Some("broken")));
         assert_eq!((&identity.authentication, identity.iot_edge), (&Authentication::None, true));
-        assert_eq!(identity.access, Access::EVERYTHING);
+        assert_eq!((&identity.access, identity.queue_max), (&Access::EVERYTHING, None));
+        let second = [b"\x01", IDENTITY_V1, b"\x01\x01\x03c2d"].concat();
+        let second = decode(&second).unwrap();
+        assert_eq!((&second.access, second.queue_max), (&Access::parse(["c2d"]).unwrap(), None));
         // Written again it is of the version of today, with nothing changed.
         let written = encode_identity(&identity);
-        assert_eq!(written, [b"\x01", IDENTITY_V1, b"\x00"].concat());
+        assert_eq!(written, [b"\x02", IDENTITY_V1, b"\x00\x00"].concat());
         assert_eq!(decode(&written).unwrap(), identity);
     }
 
     #[test]
     fn an_access_list_comes_back_as_it_was() {
         let list = &b"\x01\x02\x03c2d\x0emethods:reboot"[..];
-        let record = [b"\x01", IDENTITY_V1, list].concat();
+        let record = [b"\x02", IDENTITY_V1, list, b"\x00"].concat();
         let identity = decode(&record).unwrap();
         assert_eq!(identity.access, Access::parse(["methods:reboot", "c2d"]).unwrap());
         assert_eq!(encode_identity(&identity), record);
@@ -277,12 +288,23 @@ mod tests {
     }
 
     #[test]
-    fn t905_a_record_whose_access_list_cannot_be_read_is_no_identity() {
+    fn a_bound_of_the_queue_comes_back_as_it_was() {
+        let record = [b"\x02", IDENTITY_V1, b"\x00\x01\xe8\x07"].concat();
+        let identity = decode(&record).unwrap();
+        assert_eq!(identity.queue_max, QueueMax::new(1_000));
+        assert_eq!(encode_identity(&identity), record);
+    }
+
+    #[test]
+    fn t905_a_record_whose_end_cannot_be_read_is_no_identity() {
         for (version, rest) in [
             (b"\x01", &b"\x01\x01\x08anything"[..]),
             (b"\x01", b"\x01\x02\x03c2d"),
             (b"\x01", b""),
             (b"\x02", b"\x00"),
+            (b"\x02", b"\x00\x01\x00"),
+            (b"\x02", b"\x00\x01\x91\x4e"),
+            (b"\x03", b"\x00\x00"),
         ] {
             assert!(decode(&[version, IDENTITY_V1, rest].concat()).is_err(), "{rest:?}");
         }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::writer::digest;
+use crate::backwards::Backwards;
 
 /// What to read.
 #[derive(Clone, Debug, Default)]
@@ -153,57 +154,8 @@ fn is_old(path: &Path) -> bool {
         .is_some_and(|number| number.len() == 20 && number.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-/// The lines of a file from the last to the first, without their ends; it holds one block and one line of it.
-struct Backwards {
-    file: File,
-    /// Where in the file `read` begins.
-    position: u64,
-    /// What was read and not handed out yet.
-    read: Vec<u8>,
-}
-
-impl Backwards {
-    fn open(path: &Path) -> io::Result<Self> {
-        let file = File::open(path)?;
-        let position = file.metadata()?.len();
-        let mut lines = Self { file, position, read: Vec::new() };
-        lines.read_block()?;
-        if lines.read.last() == Some(&b'\n') {
-            lines.read.pop();
-        }
-        Ok(lines)
-    }
-
-    fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
-        loop {
-            if let Some(end) = self.read.iter().rposition(|byte| *byte == b'\n') {
-                let line = self.read.split_off(end + 1);
-                self.read.pop();
-                return Ok(Some(line));
-            }
-            if self.position == 0 {
-                let first = std::mem::take(&mut self.read);
-                return Ok(Some(first).filter(|line| !line.is_empty()));
-            }
-            self.read_block()?;
-        }
-    }
-
-    fn read_block(&mut self) -> io::Result<()> {
-        let length = BLOCK_BYTES.min(self.position);
-        self.position -= length;
-        self.file.seek(SeekFrom::Start(self.position))?;
-        let mut block = Vec::with_capacity(length as usize + self.read.len());
-        (&self.file).take(length).read_to_end(&mut block)?;
-        block.append(&mut self.read);
-        self.read = block;
-        Ok(())
-    }
-}
-
 /// The file that is written now.
 pub(super) const CURRENT: &str = "audit.ndjson";
-const BLOCK_BYTES: u64 = 64 * 1024;
 /// The current one and the one before it.
 const FILES_READ: usize = 2;
 
@@ -212,30 +164,6 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-
-    fn backwards(text: &str) -> Vec<String> {
-        let directory = TempDir::new().unwrap();
-        let path = directory.path().join("lines");
-        fs::write(&path, text).unwrap();
-        let mut lines = Backwards::open(&path).unwrap();
-        let mut found = Vec::new();
-        while let Some(line) = lines.next().unwrap() {
-            found.push(String::from_utf8(line).unwrap());
-        }
-        found
-    }
-
-    #[test]
-    fn lines_come_from_the_last_to_the_first_whatever_their_length() {
-        assert_eq!(backwards(""), [""; 0]);
-        assert_eq!(backwards("a"), ["a"]);
-        assert_eq!(backwards("a\nb\n"), ["b", "a"]);
-        assert_eq!(backwards("a\n\nb"), ["b", "", "a"]);
-        let long = ["x".repeat(200_000), "y".repeat(65_536), "z".to_owned(), "w".repeat(65_535)];
-        let mut expected = long.to_vec();
-        expected.reverse();
-        assert_eq!(backwards(&format!("{}\n", long.join("\n"))), expected);
-    }
 
     #[test]
     fn a_line_that_lacks_only_its_end_is_the_last_one() {

@@ -23,6 +23,7 @@ mod import;
 mod module;
 mod pages;
 mod properties;
+mod queue;
 mod renewal;
 mod rollback;
 mod update;

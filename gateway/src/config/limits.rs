@@ -116,6 +116,10 @@ limits! {
     request_head_bytes_max: usize as bytes = kib(16), kib(8), kib(1_024);
     /// From the first byte of a REST request to its answer.
     request_time_max: Duration as duration = seconds(30), seconds(1), seconds(600);
+    /// A file of identities that is uploaded to be imported.
+    upload_bytes_max: usize as bytes = kib(4 * 1_024 * 1_024), kib(1), kib(1_024 * 1_024 * 1_024);
+    /// How long such an upload may stand still.
+    upload_idle_time_max: Duration as duration = seconds(30), seconds(1), seconds(600);
     /// Modules of one device.
     modules_per_device_max: usize as count = 20, 1, 1_000;
     /// C2D messages that wait for one device or module.

@@ -92,6 +92,12 @@ pub(super) const SETTINGS: &[Setting] = &[
         show: |config| Shown::Set(config.sas.modules.to_string()),
     },
     Setting {
+        key: "jobs.folder",
+        help: "Where import and export jobs find the containers file:NAME. Left out: containers in the data directory.",
+        set: |draft, text| assign(&mut draft.config.jobs_folder, parse_path(text).map(Some)),
+        show: |config| show_path(config.jobs_folder.as_deref(), "portcullis-data/containers"),
+    },
+    Setting {
         key: "log.filter",
         help: "What is logged: off, error, warn, info, debug or trace; by module as in \"info,portcullis::auth=debug\".",
         set: |draft, text| assign(&mut draft.config.log_filter, parse_filter(text.one()?)),

@@ -64,7 +64,7 @@ fn parse_items(body: &[u8]) -> Result<Vec<Map<String, Value>>, Problem> {
 }
 
 /// What one item asks for. Source: IoT Hub, "Bulk identity operations", for the modes.
-fn parse_change(item: &Map<String, Value>) -> Result<Change, Problem> {
+pub(super) fn parse_change(item: &Map<String, Value>) -> Result<Change, Problem> {
     let device = text(item, "id")?.ok_or_else(|| Problem::argument_null("id is missing"))?;
     let id = match text(item, "moduleId")? {
         None => IdentityId::device(DeviceId::parse(device)?),
@@ -119,18 +119,21 @@ fn text<'a>(item: &'a Map<String, Value>, name: &str) -> Result<Option<&'a str>,
 }
 
 /// Which item a result is about, in the item's own words.
-struct About {
-    device: String,
-    module: Option<String>,
+pub(super) struct About {
+    pub(super) device: String,
+    pub(super) module: Option<String>,
     /// The item has tags or desired properties, which are not kept.
-    has_twin: bool,
+    pub(super) has_twin: bool,
 }
 
 impl About {
-    fn of(item: &Map<String, Value>) -> Self {
+    pub(super) fn of(item: &Map<String, Value>) -> Self {
         let own = |name: &str| item.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
-        let filled =
-            |value: Option<&Value>| value.and_then(Value::as_object).is_some_and(|own| !own.is_empty());
+        // IoT Hub's own members begin with a dollar sign; it exports them for a twin nobody has written to.
+        let filled = |value: Option<&Value>| {
+            let members = value.and_then(Value::as_object);
+            members.is_some_and(|members| members.keys().any(|name| !name.starts_with('$')))
+        };
         let desired = item.get("properties").and_then(|properties| properties.get("desired"));
         Self {
             device: own("id").unwrap_or_default().to_owned(),

@@ -70,7 +70,17 @@ pub(super) fn text() -> Shape {
     Shape { media: "text/plain", schema: text.build().into(), named: Vec::new() }
 }
 
+/// A body of lines, each one object of JSON.
+pub(super) fn lines() -> Shape {
+    Shape { media: "application/x-ndjson", ..text() }
+}
+
 impl Answer {
+    /// 202, for what goes on.
+    pub(super) fn accepted(body: Shape) -> Self {
+        Self { status: "202", body: Some(body) }
+    }
+
     /// 204, no body.
     pub(super) fn nothing() -> Self {
         Self { status: "204", body: None }

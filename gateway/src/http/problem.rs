@@ -22,6 +22,7 @@ use crate::c2d::{C2dError, DeviceQueueError};
 use crate::d2c::IngestError;
 use crate::feedback::FeedbackError;
 use crate::identities::IdentityError;
+use crate::jobs::JobError;
 use crate::policies::PolicyError;
 use crate::query::QueryError;
 
@@ -103,6 +104,14 @@ impl Problem {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "GenericBadRequest", "this path does not take this method")
     }
 
+    pub(super) fn managed_identity_not_enabled() -> Self {
+        Self::new(
+            StatusCode::BAD_REQUEST,
+            "ManagedIdentityNotEnabled",
+            "this hub has no identity of its own for storage; give URIs with a SAS, as keyBased",
+        )
+    }
+
     pub(super) fn encoding_not_taken() -> Self {
         Self::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -119,6 +128,12 @@ impl Problem {
     /// IoT Hub's name of the error.
     pub(super) fn name(&self) -> &'static str {
         self.name
+    }
+
+    /// IoT Hub's number of the error: the status, and three digits that tell it from others of the same status.
+    pub(super) fn number(&self) -> u32 {
+        let own = NUMBERS.iter().find(|(name, _)| *name == self.name);
+        own.map_or(u32::from(self.status.as_u16()) * 1000, |(_, number)| *number)
     }
 
     /// What the caller is told.
@@ -209,12 +224,37 @@ impl From<AuthorityError> for Problem {
     }
 }
 
+impl From<JobError> for Problem {
+    fn from(error: JobError) -> Self {
+        let text = error.to_string();
+        match error {
+            JobError::Forbidden(error) => error.into(),
+            JobError::NotFound(_) => Self::new(StatusCode::NOT_FOUND, "JobNotFound", text),
+            JobError::NoFile => Self::not_found(text),
+            JobError::Busy => Self::new(StatusCode::FORBIDDEN, "JobQuotaExceeded", text),
+            JobError::Container(..) => {
+                Self::new(StatusCode::BAD_REQUEST, "BlobContainerValidationError", text)
+            }
+            JobError::Upload(_) => Self::argument_invalid(text),
+            JobError::TooLarge(_) => Self::new(StatusCode::PAYLOAD_TOO_LARGE, "MessageTooLarge", text),
+            JobError::Idle(_) => Self::request_timeout(),
+            JobError::NothingToTakeBack => {
+                Self::new(StatusCode::PRECONDITION_FAILED, "JobRunPreconditionFailed", text)
+            }
+            JobError::Io(_) => Self::internal(text),
+        }
+    }
+}
+
 impl From<ChangeError> for Problem {
     fn from(error: ChangeError) -> Self {
         let text = error.to_string();
         match error {
             ChangeError::DefinedMultipleTimes(_) => {
                 Self::new(StatusCode::BAD_REQUEST, "DeviceDefinedMultipleTimes", text)
+            }
+            ChangeError::ChangedSince(_) | ChangeError::HasModules(_) => {
+                Self::new(StatusCode::PRECONDITION_FAILED, "PreconditionFailed", text)
             }
             ChangeError::NoTwins(_) => Self::new(StatusCode::NOT_FOUND, "FeatureNotSupported", text),
             ChangeError::Identity(error) => error.into(),
@@ -381,6 +421,23 @@ impl From<StoreError> for Problem {
         Self { for_operator: Some(error.to_string()), ..problem }
     }
 }
+
+/// IoT Hub's numbers of what may become of a line of an import.
+const NUMBERS: [(&str, u32); 13] = [
+    ("ArgumentInvalid", 400_004),
+    ("ArgumentNull", 400_005),
+    ("DeviceDefinedMultipleTimes", 400_011),
+    ("DeserializationError", 400_012),
+    ("IotHubUnauthorizedAccess", 401_002),
+    ("DeviceNotFound", 404_001),
+    ("ModuleNotFound", 404_010),
+    ("FeatureNotSupported", 404_013),
+    ("DeviceAlreadyExists", 409_001),
+    ("ModuleAlreadyExistsOnDevice", 409_301),
+    ("PreconditionFailed", 412_001),
+    ("TooManyModulesOnDevice", 413_003),
+    ("ServiceUnavailable", 503_001),
+];
 
 /// When a caller may try again, in seconds.
 const RETRY_AFTER_SECONDS: &str = "1";

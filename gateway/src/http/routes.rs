@@ -18,12 +18,12 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use portcullis_registry::policy::Rights;
 use utoipa::openapi::path::ParameterIn;
 
-use super::openapi::{Answer, Shape, array, json, many, object, text};
+use super::openapi::{Answer, Shape, array, json, lines, many, object, text};
 use super::problem::Problem;
 use super::wire::{DeviceOut, IdentityIn, ModuleOut};
 use super::{
     audit, authorities, bulk, c2d_messages, caller, connections, device_side, devices, feedback, health,
-    messages, modules, openapi, policies, query, statistics, websocket,
+    jobs, messages, modules, openapi, policies, query, statistics, websocket,
 };
 use crate::hub::Hub;
 
@@ -66,6 +66,7 @@ enum Dialect {
 pub fn routes() -> Vec<Route> {
     const READ: Needs = Needs::Rights(Rights::REGISTRY_READ);
     const WRITE: Needs = Needs::Rights(Rights::REGISTRY_WRITE);
+    const BOTH: Needs = Needs::Rights(Rights::REGISTRY_READ_WRITE);
     const SERVICE: Needs = Needs::Rights(Rights::SERVICE_CONNECT);
     const OWNER: Needs = Needs::Rights(Rights::ALL);
     vec![
@@ -203,6 +204,44 @@ pub fn routes() -> Vec<Route> {
         Route::get("/statistics/devices", READ, "Count devices", statistics::of_devices).gives(object()),
         Route::get("/statistics/service", SERVICE, "Count connected devices", statistics::of_service)
             .gives(object()),
+        Route::post(
+            "/jobs/create",
+            BOTH,
+            "Start to import or export identities in a container",
+            jobs::create,
+        )
+        .takes(json::<jobs::JobIn>())
+        .gives(json::<jobs::JobOut>()),
+        Route::get("/jobs", READ, "List import and export jobs", jobs::list).gives(array::<jobs::JobOut>()),
+        Route::get("/jobs/{job}", READ, "Show a job", jobs::show).gives(json::<jobs::JobOut>()),
+        Route::delete("/jobs/{job}", READ, "Cancel a job", jobs::cancel),
+        Route::post(
+            "/api/v1/imports",
+            BOTH,
+            "Start to import the lines of the body, plain or gzip",
+            jobs::import,
+        )
+        .query("dryRun")
+        .takes(lines())
+        .gives(Answer::accepted(json::<jobs::JobOut>())),
+        Route::post("/api/v1/exports", READ, "Start to export identities to a file of the job", jobs::export)
+            .query("includeKeys")
+            .query("includeModules")
+            .gives(Answer::accepted(json::<jobs::JobOut>())),
+        Route::post(
+            "/api/v1/jobs/{job}/rollback",
+            BOTH,
+            "Start to take back what the last import changed",
+            jobs::roll_back,
+        )
+        .gives(Answer::accepted(json::<jobs::JobOut>())),
+        Route::get(
+            "/api/v1/jobs/{job}/files/{file}",
+            READ,
+            "Read a file of a job: devices.txt, results.txt or importErrors.log",
+            jobs::file,
+        )
+        .gives(lines()),
         Route::post("/api/v1/c2d-messages", SERVICE, "Send up to 100 messages", c2d_messages::send_all)
             .takes(many(object()))
             .gives(many(object())),
@@ -359,7 +398,8 @@ fn path_router(routes: Vec<Route>) -> MethodRouter<Arc<Hub>> {
 }
 
 fn dialect_of(path: &str) -> Dialect {
-    let is_iot_hubs = ["/devices", "/messages", "/statistics"].iter().any(|own| path.starts_with(own));
+    let is_iot_hubs =
+        ["/devices", "/jobs", "/messages", "/statistics"].iter().any(|own| path.starts_with(own));
     if is_iot_hubs { Dialect::IotHub } else { Dialect::Own }
 }
 

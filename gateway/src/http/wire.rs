@@ -9,15 +9,18 @@ use jiff::Timestamp;
 use portcullis_registry::credential::{SymmetricKey, ThumbprintPair};
 use portcullis_registry::id::IdentityId;
 use portcullis_registry::identity::{Authentication, AuthenticationSpec, Identity, IdentitySpec, Status};
-use serde::{Deserialize, Serialize};
+use portcullis_registry::queue_max::QueueMax;
+use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
 use crate::clock::time_text;
 use crate::http::problem::Problem;
 
 mod access;
+mod line;
 
 pub(super) use access::AccessJson;
+pub(super) use line::write as write_line;
 
 /// A device or module in a request.
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -31,9 +34,14 @@ pub(super) struct IdentityIn {
     capabilities: Option<CapabilitiesIn>,
     managed_by: Option<String>,
     /// What it may do, and nothing else. Without this member an update keeps what is stored; `null` allows everything
-    #[serde(default, deserialize_with = "access::present_or_null")]
+    #[serde(default, deserialize_with = "present_or_null")]
     #[schema(value_type = Option<AccessJson>)]
     access: Option<Option<AccessJson>>,
+    /// How many messages may wait for it, 1 to 10,000. Without this member an update keeps what is stored; `null` leaves
+    /// it to the hub
+    #[serde(default, deserialize_with = "present_or_null")]
+    #[schema(value_type = Option<u64>)]
+    queue_messages_max: Option<Option<u64>>,
 }
 
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -102,6 +110,7 @@ impl IdentityIn {
             iot_edge: self.capabilities.is_some_and(|capabilities| capabilities.iot_edge),
             managed_by: self.managed_by,
             access: self.access.map(access::parse).transpose()?,
+            queue_max: self.queue_messages_max.map(parse_queue_max).transpose()?,
         })
     }
 }
@@ -172,6 +181,23 @@ fn self_signed_spec(thumbprints: ThumbprintsIn) -> Result<AuthenticationSpec, Pr
     }))
 }
 
+/// Tells `null` from a member that is not there.
+fn present_or_null<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    member: D,
+) -> Result<Option<Option<T>>, D::Error> {
+    Option::deserialize(member).map(Some)
+}
+
+/// Ours, beyond IoT Hub, and kept by an update that lacks it, as an access list is.
+fn parse_queue_max(messages: Option<u64>) -> Result<Option<QueueMax>, Problem> {
+    let Some(messages) = messages else { return Ok(None) };
+    let out_of_range = || {
+        let highest = QueueMax::HIGHEST;
+        Problem::argument_invalid(format!("queueMessagesMax: {messages} is not between 1 and {highest}"))
+    };
+    QueueMax::new(messages).map(Some).ok_or_else(out_of_range)
+}
+
 fn parse_status(text: Option<&str>) -> Result<Status, Problem> {
     match text.map(str::to_ascii_lowercase).as_deref() {
         None | Some("enabled") => Ok(Status::Enabled),
@@ -224,6 +250,8 @@ pub(super) struct DeviceOut {
     capabilities: CapabilitiesOut,
     #[serde(skip_serializing_if = "Option::is_none")]
     access: Option<AccessJson>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    queue_messages_max: Option<u16>,
 }
 
 /// A module in an answer: no status, no capabilities.
@@ -242,6 +270,8 @@ pub(super) struct ModuleOut {
     authentication: AuthenticationOut,
     #[serde(skip_serializing_if = "Option::is_none")]
     access: Option<AccessJson>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    queue_messages_max: Option<u16>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -281,10 +311,7 @@ impl DeviceOut {
             generation_id: identity.generation.to_string(),
             etag: identity.etag().to_string(),
             connection_state: connection_state(live),
-            status: match identity.status {
-                Status::Enabled => "enabled",
-                Status::Disabled => "disabled",
-            },
+            status: status_text(identity.status),
             status_reason: identity.status_reason.clone(),
             connection_state_updated_time: time_text(live.connection_changed),
             status_updated_time: time_text(identity.status_updated),
@@ -293,6 +320,7 @@ impl DeviceOut {
             authentication: AuthenticationOut::new(&identity.authentication),
             capabilities: CapabilitiesOut { iot_edge: identity.iot_edge },
             access: AccessJson::of(&identity.access),
+            queue_messages_max: identity.queue_max.map(QueueMax::get),
         }
     }
 }
@@ -311,6 +339,7 @@ impl ModuleOut {
             cloud_to_device_message_count: live.queued,
             authentication: AuthenticationOut::new(&identity.authentication),
             access: AccessJson::of(&identity.access),
+            queue_messages_max: identity.queue_max.map(QueueMax::get),
         }
     }
 }
@@ -336,6 +365,13 @@ impl AuthenticationOut {
             Authentication::None => (KeysOut::default(), ThumbprintsOut::default(), "none"),
         };
         Self { symmetric_key, x509_thumbprint, kind }
+    }
+}
+
+fn status_text(status: Status) -> &'static str {
+    match status {
+        Status::Enabled => "enabled",
+        Status::Disabled => "disabled",
     }
 }
 

@@ -67,6 +67,9 @@ impl Row {
             "tags" => Value::Tree(json!({})),
             "properties" => Value::Tree(properties()),
             "access" => access(identity),
+            "queueMessagesMax" => {
+                identity.queue_max.map_or(Value::Undefined, |max| Value::Number(max.get().into()))
+            }
             "managedBy" if module.is_some() => text_or_null(identity.managed_by.as_deref()),
             // IoT Hub: a module has no status and no capabilities of its own.
             _ if module.is_some() => Value::Undefined,
@@ -119,7 +122,7 @@ fn properties() -> Json {
 }
 
 /// What a whole row shows, if the identity has it.
-const COLUMNS: [&str; 20] = [
+const COLUMNS: [&str; 21] = [
     "deviceId",
     "moduleId",
     "etag",
@@ -140,6 +143,7 @@ const COLUMNS: [&str; 20] = [
     "properties",
     "capabilities",
     "access",
+    "queueMessagesMax",
 ];
 /// The etag of a twin nobody has written to.
 const TWIN_ETAG: &str = "AAAAAAAAAAE=";
@@ -169,6 +173,7 @@ pub(super) mod tests {
             iot_edge: true,
             managed_by: module.map(|_| "me".into()),
             access: Access::EVERYTHING,
+            queue_max: None,
         };
         Row { identity: Arc::new(identity), connected: true, queued: 3, last_seen: None }
     }

@@ -68,7 +68,7 @@ impl Registry {
         let enqueue = Mutation::Enqueue {
             id: to.clone(),
             generation: identity.generation,
-            queue_max: self.limits.queue_messages_max,
+            queue_max: identity.queue_max.map_or(self.limits.queue_messages_max, |max| max.get().into()),
             record: record::encode_message(&message),
         };
         let written =

@@ -11,6 +11,7 @@ use crate::message::NewC2d;
 
 mod access;
 mod model;
+mod queue_max;
 
 fn open(directory: &Path) -> Arc<Registry> {
     Registry::open(Box::new(SqliteBackend::open(directory).unwrap()), RegistryLimits::default()).unwrap()

@@ -12,6 +12,7 @@ use crate::cli::identity::export::ExportArgs;
 use crate::cli::identity::import::ImportArgs;
 use crate::cli::identity::pages::Pages;
 use crate::cli::identity::properties::PropertyArgs;
+use crate::cli::identity::queue::QueueArg;
 use crate::cli::identity::renewal::{self, Renewal, Renewals, Target, renew_one};
 use crate::cli::identity::rollback::RollbackArgs;
 use crate::cli::identity::update::{UpdateArgs, nothing_to_change};
@@ -35,6 +36,8 @@ pub(in crate::cli) enum DeviceVerb {
         authentication: AuthenticationArgs,
         #[command(flatten)]
         allowed: AllowedArg,
+        #[command(flatten)]
+        queue: QueueArg,
         #[command(flatten)]
         properties: PropertyArgs,
         #[command(flatten)]
@@ -152,10 +155,11 @@ pub(in crate::cli) enum DeviceConnectionStringVerb {
 impl DeviceVerb {
     pub(in crate::cli) async fn run(self) -> Result<(), Failure> {
         match self {
-            DeviceVerb::Create { device, authentication, allowed, properties, output, access } => {
+            DeviceVerb::Create { device, authentication, allowed, queue, properties, output, access } => {
                 let mut body = json!({ "deviceId": device.device_id.as_str() });
                 authentication.write(&mut body)?;
                 allowed.write(&mut body);
+                queue.write(&mut body);
                 properties.write(&mut body);
                 create(&access, &device.id(), &body, &output, DEVICE_COLUMNS).await
             }

@@ -8,6 +8,7 @@ use crate::cli::credential;
 use crate::cli::exit::Failure;
 use crate::cli::identity::allowed::AllowedArg;
 use crate::cli::identity::authentication::AuthenticationArgs;
+use crate::cli::identity::queue::QueueArg;
 use crate::cli::identity::renewal::{self, Renewal, Renewals, Target, renew_one};
 use crate::cli::identity::update::{UpdateArgs, nothing_to_change};
 use crate::cli::identity::{
@@ -28,6 +29,8 @@ pub(in crate::cli) enum ModuleVerb {
         authentication: AuthenticationArgs,
         #[command(flatten)]
         allowed: AllowedArg,
+        #[command(flatten)]
+        queue: QueueArg,
         #[command(flatten)]
         output: OutputArgs,
         #[command(flatten)]
@@ -114,10 +117,11 @@ pub(in crate::cli) enum ModuleConnectionStringVerb {
 impl ModuleVerb {
     pub(in crate::cli) async fn run(self) -> Result<(), Failure> {
         match self {
-            ModuleVerb::Create { module, authentication, allowed, output, access } => {
+            ModuleVerb::Create { module, authentication, allowed, queue, output, access } => {
                 let mut body = json!({ "deviceId": module.device.device_id.as_str(), "moduleId": module.module_id.as_str() });
                 authentication.write(&mut body)?;
                 allowed.write(&mut body);
+                queue.write(&mut body);
                 create(&access, &module.id(), &body, &output, MODULE_COLUMNS).await
             }
             ModuleVerb::Show { module, output, access } => {

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 use crate::cli::exit::Failure;
 use crate::cli::identity::allowed::AllowedArg;
 use crate::cli::identity::authentication::AuthenticationArgs;
+use crate::cli::identity::queue::QueueArg;
 
 /// What `update` takes for devices and modules alike.
 #[derive(Args)]
@@ -14,6 +15,8 @@ pub(in crate::cli) struct UpdateArgs {
     authentication: AuthenticationArgs,
     #[command(flatten)]
     allowed: AllowedArg,
+    #[command(flatten)]
+    queue: QueueArg,
     /// Set properties by their names in JSON, as in `capabilities.iotEdge=true`; null clears one
     #[arg(long, value_name = "NAME=VALUE", num_args = 1.., value_parser = Assignment::parse)]
     set: Vec<Assignment>,
@@ -33,13 +36,17 @@ struct Assignment {
 impl UpdateArgs {
     /// Whether nothing is to be changed.
     pub(super) fn is_empty(&self) -> bool {
-        self.authentication.is_empty() && self.allowed.is_empty() && self.set.is_empty()
+        self.authentication.is_empty()
+            && self.allowed.is_empty()
+            && self.queue.is_empty()
+            && self.set.is_empty()
     }
 
     /// Changes an identity that was read.
     pub(super) fn change(&self, identity: &mut Value) -> Result<(), Failure> {
         self.authentication.change(identity)?;
         self.allowed.write(identity);
+        self.queue.write(identity);
         for assignment in &self.set {
             assignment.apply(identity);
         }

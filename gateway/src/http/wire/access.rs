@@ -4,7 +4,7 @@
 //! leaves out what it does not know; that must not allow everything. `null` does.
 
 use portcullis_registry::access::Access;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::http::problem::Problem;
@@ -28,13 +28,6 @@ impl AccessJson {
 pub(super) fn parse(access: Option<AccessJson>) -> Result<Access, Problem> {
     let Some(AccessJson { allow }) = access else { return Ok(Access::EVERYTHING) };
     Access::parse(&allow).map_err(|error| Problem::argument_invalid(format!("access: {error}")))
-}
-
-/// Tells `null` from a member that is not there.
-pub(super) fn present_or_null<'de, D: Deserializer<'de>>(
-    member: D,
-) -> Result<Option<Option<AccessJson>>, D::Error> {
-    Option::deserialize(member).map(Some)
 }
 
 #[cfg(test)]

@@ -1,0 +1,412 @@
+//! Jobs: whole fleets in and out, and an import taken back. One at a time.
+//!
+//! A file comes in through `source`, which reads its lines, and `import`, which applies them; `dry_run` tells what they
+//! would do; `undo` keeps what was there before and `rollback` plays it backwards; `export` writes the registry out;
+//! `results` tells what became of each line. `run` leads a job from start to end, `record` is what is kept of it.
+//!
+//! A job that a crash or stop of the hub cuts off ends as failed and says so: what it had done stays done, each line
+//! whole, and running it again does the rest. What the words of a line are is known to `http`, which hands them in.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
+use jiff::{SignedDuration, Timestamp};
+use portcullis_registry::policy::Rights;
+use tokio_util::sync::CancellationToken;
+
+use crate::auth::{AuthError, VerifiedService};
+use crate::hub::Hub;
+use container::{Container, ContainerError, Pieces};
+use job::Job;
+use line::Words;
+use record::{Kind, Place, Record, State};
+use run::{Running, Work, blocking};
+
+pub mod container;
+mod dry_run;
+mod export;
+mod import;
+mod job;
+pub mod line;
+mod plan;
+pub mod record;
+mod results;
+mod rollback;
+mod run;
+mod source;
+mod undo;
+
+pub use results::{REFUSED, RESULTS};
+
+/// A file of a container, as a caller names it.
+#[derive(Clone)]
+pub struct Address {
+    /// A container's URI; its query is a secret.
+    pub container: String,
+    pub file: String,
+}
+
+/// What a job in containers is to do.
+#[derive(Clone, Debug)]
+pub enum Wanted {
+    Import { input: Address, output: Address },
+    Export { output: Address, exclude_keys: bool },
+}
+
+/// Why an operation on jobs was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum JobError {
+    #[error(transparent)]
+    Forbidden(#[from] AuthError),
+    #[error("there is no job {0:?}")]
+    NotFound(String),
+    #[error("a job is active; there may be one at a time")]
+    Busy,
+    /// What is wrong with which container.
+    #[error("{0}: {1}")]
+    Container(&'static str, #[source] ContainerError),
+    #[error("the upload did not arrive whole: {0}")]
+    Upload(String),
+    #[error("the upload has more than {0} bytes")]
+    TooLarge(u64),
+    #[error("the upload has stood still for {0:?}")]
+    Idle(Duration),
+    #[error("only the last import can be taken back, while its undo file is there")]
+    NothingToTakeBack,
+    #[error("the job has no such file")]
+    NoFile,
+    #[error("the directory of the jobs failed: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// Every job the hub remembers.
+#[derive(Debug)]
+pub struct Jobs {
+    directory: PathBuf,
+    /// The oldest first.
+    known: Mutex<Vec<Arc<Job>>>,
+}
+
+impl Jobs {
+    /// Reads what is kept of earlier jobs. One that was cut off has failed.
+    pub fn open(directory: &Path, now: Timestamp) -> io::Result<Self> {
+        let mut known = Vec::new();
+        for directory in directories(directory)? {
+            // A directory without a record is one whose job never began.
+            let Some(job) = Job::load(directory.clone())? else {
+                fs::remove_dir_all(directory)?;
+                continue;
+            };
+            if !job.record().state.is_over() {
+                job.update(|record| {
+                    record.state = State::Failed;
+                    record.failure = Some(CUT_OFF.to_owned());
+                    record.ended = Some(now);
+                });
+                job.save()?;
+                job.remove(INPUT)?;
+            }
+            known.push(Arc::new(job));
+        }
+        known.sort_by_key(|job| job.record().created);
+        let jobs = Self { directory: directory.to_owned(), known: Mutex::new(known) };
+        jobs.forget_old(now)?;
+        Ok(jobs)
+    }
+
+    /// Begins a job, unless another one is active.
+    fn begin(&self, record: Record, stopping: &CancellationToken) -> Result<Arc<Job>, JobError> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.iter().any(|job| !job.record().state.is_over()) {
+            return Err(JobError::Busy);
+        }
+        let job = Arc::new(Job::create(record, &self.directory, stopping.child_token())?);
+        known.push(Arc::clone(&job));
+        Ok(job)
+    }
+
+    fn check_idle(&self) -> Result<(), JobError> {
+        if self.all().iter().any(|job| !job.record().state.is_over()) { Err(JobError::Busy) } else { Ok(()) }
+    }
+
+    /// Takes back that a job began.
+    fn forget(&self, job: &Arc<Job>) -> io::Result<()> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).retain(|known| !Arc::ptr_eq(known, job));
+        fs::remove_dir_all(&job.directory)
+    }
+
+    /// Forgets what is too old or too much, and the bulky files of all but the last of their kind.
+    fn forget_old(&self, now: Timestamp) -> io::Result<()> {
+        let all = self.all();
+        let is_old = |job: &Arc<Job>| {
+            job.record().state.is_over() && now.duration_since(job.record().created) > KEPT_TIME_MAX
+        };
+        let surplus = all.len().saturating_sub(KEPT_MAX);
+        for (place, job) in all.iter().enumerate() {
+            if is_old(job) || place < surplus {
+                self.forget(job)?;
+            }
+        }
+        for (kind, file) in [(Kind::Import, UNDO), (Kind::Export, DEVICES)] {
+            let of_kind = all.iter().rev().filter(|job| job.record().kind == kind && !job.record().dry_run);
+            for job in of_kind.skip(1) {
+                job.remove(file)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn all(&self) -> Vec<Arc<Job>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A job that the caller may see: one who has fewer rights than whoever asked for it does not.
+    fn find(&self, caller: &VerifiedService, id: &str) -> Result<Arc<Job>, JobError> {
+        let found = self.all().into_iter().find(|job| job.record().id == id);
+        let seen = found.filter(|job| caller.rights().contains(job.record().rights()));
+        seen.ok_or_else(|| JobError::NotFound(id.to_owned()))
+    }
+}
+
+/// Starts a job that reads and writes containers.
+pub async fn create(
+    hub: &Arc<Hub>,
+    caller: &VerifiedService,
+    wanted: Wanted,
+    words: &'static dyn Words,
+) -> Result<Record, JobError> {
+    caller.check(RIGHTS)?;
+    hub.jobs.check_idle()?;
+    let now = hub.clock.wall();
+    let (record, work) = match wanted {
+        Wanted::Import { input, output } => {
+            let from = input.open(hub).map_err(|error| JobError::Container(INPUT_NAME, error))?;
+            let to = output.open(hub).map_err(|error| JobError::Container(OUTPUT_NAME, error))?;
+            let pieces =
+                from.read(&input.file).await.map_err(|error| JobError::Container(INPUT_NAME, error))?;
+            check_writable(&to).await.map_err(|error| JobError::Container(OUTPUT_NAME, error))?;
+            let places = (Some(input.place()), Some(output.place()));
+            let record =
+                Record { input: places.0, output: places.1, ..Record::new(Kind::Import, caller, now) };
+            (record, Work::Import { pieces, errors_to: Some(to) })
+        }
+        Wanted::Export { output, exclude_keys } => {
+            let to = output.open(hub).map_err(|error| JobError::Container(OUTPUT_NAME, error))?;
+            check_writable(&to).await.map_err(|error| JobError::Container(OUTPUT_NAME, error))?;
+            let record = Record::new(Kind::Export, caller, now);
+            let record = Record { output: Some(output.place()), exclude_keys, ..record };
+            let (file, with_keys) = (output.file, !exclude_keys);
+            (record, Work::Export { to, file, with_keys, with_modules: true })
+        }
+    };
+    start(hub, caller, record, work, words).await
+}
+
+/// Takes a file of identities and starts to import it, or in a dry run to tell what an import would do.
+pub async fn import(
+    hub: &Arc<Hub>,
+    caller: &VerifiedService,
+    dry_run: bool,
+    upload: impl Stream<Item = Result<Bytes, String>> + Send + Unpin,
+    words: &'static dyn Words,
+) -> Result<Record, JobError> {
+    caller.check(RIGHTS)?;
+    let record = Record { dry_run, ..Record::new(Kind::Import, caller, hub.clock.wall()) };
+    let job = hub.jobs.begin(record, &hub.stopping)?;
+    let spooled = spool(hub, &job, upload).await;
+    let (pieces, bytes) = match spooled {
+        Ok(spooled) => spooled,
+        Err(error) => {
+            let (hub, job) = (Arc::clone(hub), Arc::clone(&job));
+            blocking(move || hub.jobs.forget(&job)).await?;
+            return Err(error);
+        }
+    };
+    job.update(|record| record.progress.total = Some(bytes));
+    Ok(launch(hub, caller, job, Work::Import { pieces, errors_to: None }, words))
+}
+
+/// Starts to write the registry to a file of the job.
+pub async fn export(
+    hub: &Arc<Hub>,
+    caller: &VerifiedService,
+    with_keys: bool,
+    with_modules: bool,
+    words: &'static dyn Words,
+) -> Result<Record, JobError> {
+    caller.check(Rights::REGISTRY_READ)?;
+    let record = Record { exclude_keys: !with_keys, ..Record::new(Kind::Export, caller, hub.clock.wall()) };
+    let job = hub.jobs.begin(record, &hub.stopping)?;
+    let to = Container::own(job.directory.clone());
+    Ok(launch(
+        hub,
+        caller,
+        job,
+        Work::Export { to, file: DEVICES.to_owned(), with_keys, with_modules },
+        words,
+    ))
+}
+
+/// Starts to take back what the last import changed.
+pub async fn roll_back(
+    hub: &Arc<Hub>,
+    caller: &VerifiedService,
+    id: &str,
+    words: &'static dyn Words,
+) -> Result<Record, JobError> {
+    caller.check(RIGHTS)?;
+    let of = hub.jobs.find(caller, id)?;
+    hub.jobs.check_idle()?;
+    // Of earlier imports there is no such file any more.
+    if !of.directory.join(UNDO).exists() {
+        return Err(JobError::NothingToTakeBack);
+    }
+    let record = Record::new(Kind::Rollback, caller, hub.clock.wall());
+    let record = Record { rollback_of: Some(id.to_owned()), ..record };
+    start(hub, caller, record, Work::Rollback { of }, words).await
+}
+
+/// Every job the caller may see, the latest first.
+pub fn list(hub: &Hub, caller: &VerifiedService) -> Result<Vec<Record>, JobError> {
+    caller.check(Rights::REGISTRY_READ)?;
+    let records = hub.jobs.all().into_iter().rev().map(|job| job.record());
+    Ok(records.filter(|record| caller.rights().contains(record.rights())).collect())
+}
+
+/// One job.
+pub fn show(hub: &Hub, caller: &VerifiedService, id: &str) -> Result<Record, JobError> {
+    caller.check(Rights::REGISTRY_READ)?;
+    Ok(hub.jobs.find(caller, id)?.record())
+}
+
+/// Ends a job that is active; one that is over stays as it is.
+pub fn cancel(hub: &Hub, caller: &VerifiedService, id: &str) -> Result<(), JobError> {
+    caller.check(Rights::REGISTRY_READ)?;
+    hub.jobs.find(caller, id)?.cancelled.cancel();
+    Ok(())
+}
+
+/// A file that a job has made.
+pub async fn file(hub: &Hub, caller: &VerifiedService, id: &str, name: &str) -> Result<Pieces, JobError> {
+    caller.check(Rights::REGISTRY_READ)?;
+    let job = hub.jobs.find(caller, id)?;
+    if ![DEVICES, RESULTS, REFUSED].contains(&name) {
+        return Err(JobError::NoFile);
+    }
+    Container::own(job.directory.clone()).read(name).await.map_err(|error| match error {
+        ContainerError::NotFound(_) => JobError::NoFile,
+        other => JobError::Container("the file", other),
+    })
+}
+
+async fn start(
+    hub: &Arc<Hub>,
+    caller: &VerifiedService,
+    record: Record,
+    work: Work,
+    words: &'static dyn Words,
+) -> Result<Record, JobError> {
+    let job = hub.jobs.begin(record, &hub.stopping)?;
+    Ok(launch(hub, caller, job, work, words))
+}
+
+fn launch(
+    hub: &Arc<Hub>,
+    caller: &VerifiedService,
+    job: Arc<Job>,
+    work: Work,
+    words: &'static dyn Words,
+) -> Record {
+    let record = job.record();
+    hub.metrics.job_moved(record.kind, None, record.state);
+    if let Err(error) = hub.jobs.forget_old(hub.clock.wall()) {
+        tracing::warn!(%error, "files of earlier jobs cannot be removed");
+    }
+    let running = Running { hub: Arc::clone(hub), caller: caller.clone(), job, words };
+    hub.tasks.spawn(running.run(work));
+    record
+}
+
+/// Keeps an upload in the job's directory; its pieces, and how many bytes there are.
+async fn spool(
+    hub: &Hub,
+    job: &Job,
+    mut upload: impl Stream<Item = Result<Bytes, String>> + Unpin,
+) -> Result<(Pieces, u64), JobError> {
+    let limits = &hub.config.limits;
+    let failed = |error| JobError::Container("the upload", error);
+    let own = Container::own(job.directory.clone());
+    let mut writer = own.write(INPUT).await.map_err(failed)?;
+    let mut bytes: u64 = 0;
+    loop {
+        let piece = tokio::select! {
+            () = job.cancelled.cancelled() => return Err(JobError::Upload("the job was cancelled".to_owned())),
+            piece = tokio::time::timeout(limits.upload_idle_time_max, upload.next()) => piece,
+        };
+        let piece = piece.map_err(|_| JobError::Idle(limits.upload_idle_time_max))?;
+        let Some(piece) = piece else { break };
+        let piece = piece.map_err(JobError::Upload)?;
+        bytes += piece.len() as u64;
+        if bytes > limits.upload_bytes_max as u64 {
+            return Err(JobError::TooLarge(limits.upload_bytes_max as u64));
+        }
+        writer.write(piece).await.map_err(failed)?;
+    }
+    writer.finish().await.map_err(failed)?;
+    Ok((own.read(INPUT).await.map_err(failed)?, bytes))
+}
+
+/// Tries whether files can be written there, and removed again.
+async fn check_writable(container: &Container) -> Result<(), ContainerError> {
+    let probe = format!("portcullis-probe-{:016x}", u64::from_ne_bytes(portcullis_registry::random_bytes()));
+    container.write(&probe).await?.finish().await?;
+    container.delete(&probe).await
+}
+
+impl Address {
+    fn open(&self, hub: &Hub) -> Result<Container, ContainerError> {
+        Container::open(&self.container, &hub.config.jobs_folder())
+    }
+
+    fn place(&self) -> Place {
+        let container = self.container.split(['?', '#']).next().unwrap_or_default().to_owned();
+        Place { container, file: self.file.clone() }
+    }
+}
+
+/// The query of a container's URI is a secret.
+impl std::fmt::Debug for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.place().fmt(f)
+    }
+}
+
+fn directories(jobs: &Path) -> io::Result<Vec<PathBuf>> {
+    if !jobs.exists() {
+        return Ok(Vec::new());
+    }
+    let entries = fs::read_dir(jobs)?.collect::<io::Result<Vec<_>>>()?;
+    Ok(entries.iter().map(fs::DirEntry::path).filter(|path| path.is_dir()).collect())
+}
+
+/// What an import, and any job in a container, asks for.
+pub const RIGHTS: Rights = Rights::REGISTRY_READ_WRITE;
+/// What an export is called when nobody says; IoT Hub's name.
+pub const DEVICES: &str = "devices.txt";
+/// An upload, until it is imported.
+const INPUT: &str = "input";
+/// What was there before an import.
+const UNDO: &str = "undo";
+const INPUT_NAME: &str = "Failed to read devices blob from the input container";
+const OUTPUT_NAME: &str = "Failed to write to the output container";
+const CUT_OFF: &str =
+    "the hub stopped before the job was done; what is done stays done, and the same job may be run again";
+/// Jobs that are remembered.
+const KEPT_MAX: usize = 100;
+/// IoT Hub remembers a job for 30 days.
+const KEPT_TIME_MAX: SignedDuration = SignedDuration::from_hours(30 * 24);

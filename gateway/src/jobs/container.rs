@@ -1,0 +1,97 @@
+//! Where the files of a job are: a container, as Azure Blob storage has them, or a folder on this machine that is
+//! used as one.
+//!
+//! Both read and write whole files by name, in pieces. What is written can be seen under its name once it is
+//! finished, and is gone when it is dropped before.
+
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
+
+use folder::{Folder, FolderWriter};
+
+pub mod folder;
+
+/// A place with files.
+#[derive(Clone, Debug)]
+pub enum Container {
+    Folder(Folder),
+}
+
+/// Writes one file.
+#[derive(Debug)]
+pub enum ContainerWriter {
+    Folder(FolderWriter),
+}
+
+/// The pieces of a file, in order.
+pub type Pieces = BoxStream<'static, Result<Bytes, ContainerError>>;
+
+/// Why a container did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ContainerError {
+    #[error("{0:?} is not there")]
+    NotFound(String),
+    /// Not an address or a name that may be used; the reason is for whoever gave it.
+    #[error("{0}")]
+    Refused(String),
+    /// Tells nothing of what is at the address, nor how it answered.
+    #[error("the container cannot be reached")]
+    Unreachable,
+    #[error("{0}")]
+    Limit(String),
+    #[error("the folder failed: {0}")]
+    Io(#[from] std::io::Error),
+}
+
+impl Container {
+    /// The container at an address: `file:NAME` is a folder under `folders`.
+    pub fn open(address: &str, folders: &Path) -> Result<Self, ContainerError> {
+        if address.starts_with(folder::SCHEME) {
+            return Folder::parse(address, folders).map(Container::Folder);
+        }
+        Err(ContainerError::Refused("the address is not file:NAME".to_owned()))
+    }
+
+    /// A directory of the hub's own, which exists.
+    pub(crate) fn own(directory: PathBuf) -> Self {
+        Container::Folder(Folder::own(directory))
+    }
+
+    /// The file's pieces. Nothing more is read than is taken.
+    pub async fn read(&self, name: &str) -> Result<Pieces, ContainerError> {
+        match self {
+            Container::Folder(folder) => folder.read(name).await,
+        }
+    }
+
+    /// Begins a file, in place of one that may be there under the same name.
+    pub async fn write(&self, name: &str) -> Result<ContainerWriter, ContainerError> {
+        match self {
+            Container::Folder(folder) => folder.write(name).await.map(ContainerWriter::Folder),
+        }
+    }
+
+    /// Removes a file; one that is not there is no error.
+    pub async fn delete(&self, name: &str) -> Result<(), ContainerError> {
+        match self {
+            Container::Folder(folder) => folder.delete(name).await,
+        }
+    }
+}
+
+impl ContainerWriter {
+    pub async fn write(&mut self, piece: Bytes) -> Result<(), ContainerError> {
+        match self {
+            ContainerWriter::Folder(writer) => writer.write(piece).await,
+        }
+    }
+
+    /// Shows what was written under its name.
+    pub async fn finish(self) -> Result<(), ContainerError> {
+        match self {
+            ContainerWriter::Folder(writer) => writer.finish().await,
+        }
+    }
+}

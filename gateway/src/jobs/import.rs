@@ -1,0 +1,248 @@
+//! Applying the lines of a file to the registry, batch after batch, in what amounts to the order of the file.
+//!
+//! Lines of different devices go together, so that the store makes hundreds of them stable at once; lines of one device
+//! follow each other in waves. Before a wave is asked for, what it will change is in the undo file. Each change states
+//! the very revision it was planned on: when somebody else was faster it is planned anew.
+
+use std::collections::HashMap;
+use std::io;
+
+use futures_util::future::join_all;
+use jiff::Timestamp;
+use portcullis_registry::backend::StoreError;
+use portcullis_registry::error::RegistryError;
+use portcullis_registry::id::{DeviceId, IdentityId, ModuleId, Precondition};
+use portcullis_registry::identity::{Identity, IdentitySpec};
+use portcullis_registry::store::Registry;
+
+use super::line::{About, Refusal, Words};
+use super::plan::{Ask, Plan, not_done, plan};
+use super::results::{Done, Outcome};
+use super::undo::UndoWriter;
+use crate::bulk::ChangeError;
+
+/// Applies lines.
+#[derive(Debug)]
+pub(super) struct Importer<'a> {
+    pub(super) registry: &'a Registry,
+    pub(super) words: &'static dyn Words,
+    /// None when what is done is itself an undoing.
+    pub(super) undo: Option<UndoWriter>,
+}
+
+/// Why no more lines can be applied.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ImportError {
+    #[error("the store takes no writes now: {0}")]
+    Store(#[from] StoreError),
+    #[error("the undo file cannot be written: {0}")]
+    Undo(#[source] io::Error),
+}
+
+/// One line, or one change of an earlier import that is to be taken back.
+#[derive(Debug)]
+pub(super) struct Item {
+    pub(super) line: u64,
+    pub(super) ask: Result<Ask, (About, Refusal)>,
+    /// It has tags or desired properties, which are not kept.
+    pub(super) has_twin: bool,
+}
+
+/// One change of a batch.
+struct Step {
+    /// Its place in the batch.
+    place: usize,
+    line: u64,
+    ask: Ask,
+}
+
+impl Importer<'_> {
+    /// Applies a batch; what became of each line, in order. `Ok` means on stable storage.
+    pub(super) async fn apply(&mut self, batch: Vec<Item>, now: Timestamp) -> Result<Vec<Done>, ImportError> {
+        let mut outcomes: Vec<Option<Outcome>> = Vec::with_capacity(batch.len());
+        let mut told = Vec::with_capacity(batch.len());
+        let mut waves = Waves::default();
+        for (place, Item { line, ask, has_twin }) in batch.into_iter().enumerate() {
+            match ask {
+                Ok(ask) => {
+                    told.push((line, About::of(ask.id()), has_twin));
+                    outcomes.push(None);
+                    waves.add(Step { place, line, ask });
+                }
+                Err((about, refusal)) => {
+                    told.push((line, about, false));
+                    outcomes.push(Some(Outcome::Refused(refusal)));
+                }
+            }
+        }
+        for wave in waves.0 {
+            self.apply_wave(wave, now, &mut outcomes).await?;
+        }
+        let done = told.into_iter().zip(outcomes).map(|((line, about, has_twin), outcome)| {
+            let outcome = outcome.unwrap_or(Outcome::Unchanged);
+            let lost_twin = has_twin && outcome.keeps_identity();
+            Done { line, about, outcome, lost_twin }
+        });
+        Ok(done.collect())
+    }
+
+    async fn apply_wave(
+        &mut self,
+        mut wave: Vec<Step>,
+        now: Timestamp,
+        outcomes: &mut [Option<Outcome>],
+    ) -> Result<(), ImportError> {
+        for round in 1.. {
+            let mut planned = Vec::with_capacity(wave.len());
+            for step in wave {
+                match self.plan(&step.ask, now) {
+                    Err(error) => outcomes[step.place] = Some(self.refused(error)),
+                    Ok(Plan::Nothing) => outcomes[step.place] = Some(Outcome::Unchanged),
+                    Ok(plan) => {
+                        self.keep_earlier(step.line, &plan).map_err(ImportError::Undo)?;
+                        planned.push((step, plan));
+                    }
+                }
+            }
+            if planned.is_empty() {
+                break;
+            }
+            if let Some(undo) = &mut self.undo {
+                undo.sync().await.map_err(ImportError::Undo)?;
+            }
+            let done = planned.iter().map(|(_, plan)| carry_out(self.registry, plan, now));
+            let done = join_all(done).await;
+            wave = Vec::new();
+            for ((step, _), result) in planned.into_iter().zip(done) {
+                match result {
+                    Ok(outcome) => outcomes[step.place] = Some(outcome),
+                    Err(RegistryError::Store(error)) => return Err(error.into()),
+                    Err(error) if is_overtaken(&error) && round < ROUNDS_MAX => wave.push(step),
+                    Err(error) => outcomes[step.place] = Some(self.refused(not_done(error))),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn plan(&self, ask: &Ask, now: Timestamp) -> Result<Plan, ChangeError> {
+        let id = ask.id();
+        let device = IdentityId::device(id.device.clone());
+        let stored = self.registry.entry(id).map(|entry| entry.identity());
+        let plan = match ask {
+            Ask::Line(change) => plan(change, stored, now)?,
+            Ask::TakeBack(change) => change.plan(stored, self.words, now)?,
+        };
+        match (&plan, ask) {
+            (Plan::Create(_), _) if id.module.is_some() && self.registry.entry(&device).is_none() => {
+                Err(not_done(RegistryError::NotFound(device)))
+            }
+            // Modules that the import made are gone by now, and a device would take the others along.
+            (Plan::Delete { .. }, Ask::TakeBack(_)) if self.has_modules(id) => {
+                Err(ChangeError::HasModules(id.clone()))
+            }
+            _ => Ok(plan),
+        }
+    }
+
+    fn has_modules(&self, id: &IdentityId) -> bool {
+        id.module.is_none() && self.registry.modules(&id.device).is_some_and(|modules| !modules.is_empty())
+    }
+
+    fn keep_earlier(&mut self, line: u64, plan: &Plan) -> io::Result<()> {
+        let Some(undo) = &mut self.undo else { return Ok(()) };
+        match plan {
+            Plan::Create(after) => undo.note(line, None, Some(after)),
+            Plan::Replace { before, after } => undo.note(line, Some(before), Some(after)),
+            Plan::Delete { before } => {
+                // A device takes its modules along. Read backwards, the device is made again before them.
+                let modules = match before.id.module {
+                    None => self.registry.modules(&before.id.device).unwrap_or_default(),
+                    Some(_) => Vec::new(),
+                };
+                modules.iter().try_for_each(|module| undo.note(line, Some(&module.identity()), None))?;
+                undo.note(line, Some(before), None)
+            }
+            Plan::Nothing => Ok(()),
+        }
+    }
+
+    fn refused(&self, error: ChangeError) -> Outcome {
+        Outcome::Refused(self.words.refusal(error))
+    }
+}
+
+/// Does what was planned, if what it was planned on still holds.
+async fn carry_out(registry: &Registry, plan: &Plan, now: Timestamp) -> Result<Outcome, RegistryError> {
+    let version = |before: &Identity| Precondition::Version(before.etag());
+    match plan {
+        Plan::Create(after) => {
+            registry.create(IdentitySpec::from(&**after), now).await?;
+            Ok(Outcome::Created)
+        }
+        Plan::Replace { before, after } => {
+            registry.replace(IdentitySpec::from(&**after), version(before), now).await?;
+            Ok(Outcome::Changed)
+        }
+        Plan::Delete { before } => {
+            registry.delete(&before.id, version(before)).await?;
+            Ok(Outcome::Deleted)
+        }
+        Plan::Nothing => Ok(Outcome::Unchanged),
+    }
+}
+
+/// Whether what is stored is no longer what the change was planned on.
+fn is_overtaken(error: &RegistryError) -> bool {
+    match error {
+        RegistryError::AlreadyExists(_)
+        | RegistryError::NotFound(_)
+        | RegistryError::PreconditionFailed(_) => true,
+        RegistryError::StaleGeneration(_)
+        | RegistryError::TooManyModules { .. }
+        | RegistryError::Store(_) => false,
+    }
+}
+
+/// The steps of a batch, each wave after the one before it.
+#[derive(Default)]
+struct Waves(Vec<Vec<Step>>, HashMap<DeviceId, Heights>);
+
+/// In which wave the last step of a device was.
+#[derive(Default)]
+struct Heights {
+    /// Of the device itself.
+    device: usize,
+    /// Of anything of the device.
+    highest: usize,
+    modules: HashMap<ModuleId, usize>,
+}
+
+impl Waves {
+    /// A device's step comes after all earlier ones of the device and its modules, a module's after all of the device
+    /// and its own.
+    fn add(&mut self, step: Step) {
+        let Self(waves, heights) = self;
+        let id = step.ask.id();
+        let heights = heights.entry(id.device.clone()).or_default();
+        let height = match &id.module {
+            None => {
+                heights.device = heights.highest + 1;
+                heights.device
+            }
+            Some(module) => {
+                let own = heights.modules.entry(module.clone()).or_default();
+                *own = 1 + heights.device.max(*own);
+                *own
+            }
+        };
+        heights.highest = heights.highest.max(height);
+        if waves.len() < height {
+            waves.resize_with(height, Vec::new);
+        }
+        waves[height - 1].push(step);
+    }
+}
+
+/// How often a change is planned anew at most.
+const ROUNDS_MAX: usize = 8;

@@ -1,0 +1,73 @@
+//! One job in memory: its record, the directory where it keeps its files, and the word that ends it.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use tokio_util::sync::CancellationToken;
+
+use super::record::Record;
+
+/// A job.
+#[derive(Debug)]
+pub(super) struct Job {
+    record: Mutex<Record>,
+    pub(super) directory: PathBuf,
+    /// Cancelled when somebody asks for it, and when the hub stops.
+    pub(super) cancelled: CancellationToken,
+}
+
+impl Job {
+    /// A new job with a directory of its own under `jobs`.
+    pub(super) fn create(record: Record, jobs: &Path, cancelled: CancellationToken) -> io::Result<Self> {
+        let directory = jobs.join(&record.id);
+        DirBuilder::new().recursive(true).mode(0o700).create(jobs)?;
+        DirBuilder::new().mode(0o700).create(&directory)?;
+        let job = Self { record: Mutex::new(record), directory, cancelled };
+        job.save()?;
+        Ok(job)
+    }
+
+    /// A job of an earlier run; nothing when the directory is none of a job.
+    pub(super) fn load(directory: PathBuf) -> io::Result<Option<Self>> {
+        let bytes = match fs::read(directory.join(RECORD)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            read => read?,
+        };
+        let record: Record = serde_json::from_slice(&bytes)?;
+        Ok(Some(Self { record: Mutex::new(record), directory, cancelled: CancellationToken::new() }))
+    }
+
+    pub(super) fn record(&self) -> Record {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn update<T>(&self, change: impl FnOnce(&mut Record) -> T) -> T {
+        change(&mut self.record.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Returns once the record is on stable storage. Blocks.
+    pub(super) fn save(&self) -> io::Result<()> {
+        let record = serde_json::to_vec(&self.record())?;
+        let unfinished = self.directory.join(UNFINISHED);
+        let mut options = OpenOptions::new();
+        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
+        file.write_all(&record)?;
+        file.sync_all()?;
+        fs::rename(&unfinished, self.directory.join(RECORD))?;
+        File::open(&self.directory)?.sync_all()
+    }
+
+    /// Removes one of its files; one that is not there is no error. Blocks.
+    pub(super) fn remove(&self, name: &str) -> io::Result<()> {
+        match fs::remove_file(self.directory.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+const RECORD: &str = "job.json";
+const UNFINISHED: &str = "job.json.new";

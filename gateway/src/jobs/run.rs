@@ -1,0 +1,326 @@
+//! A job's work from its start to its end, however it ends: the record says so before anybody else may begin one.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use tokio::sync::mpsc;
+
+use super::container::{Container, ContainerError, Pieces};
+use super::dry_run::DryRun;
+use super::import::{ImportError, Importer, Item};
+use super::job::Job;
+use super::line::Words;
+use super::record::{Kind, State};
+use super::results::{Done, REFUSED, Results};
+use super::source::SourceError;
+use super::undo::UndoWriter;
+use super::{INPUT, UNDO, export, rollback, source};
+use crate::audit::{Entry, Operation};
+use crate::auth::VerifiedService;
+use crate::hub::Hub;
+
+/// What there is to do.
+pub(super) enum Work {
+    Import {
+        pieces: Pieces,
+        /// Where the list of refused lines goes besides the job's own files.
+        errors_to: Option<Container>,
+    },
+    Export {
+        to: Container,
+        file: String,
+        with_keys: bool,
+        with_modules: bool,
+    },
+    Rollback {
+        /// The import whose changes are taken back.
+        of: Arc<Job>,
+    },
+}
+
+/// A job that runs, and what it needs.
+pub(super) struct Running {
+    pub(super) hub: Arc<Hub>,
+    pub(super) caller: VerifiedService,
+    pub(super) job: Arc<Job>,
+    pub(super) words: &'static dyn Words,
+}
+
+/// Why a job did not do all its work. The texts are told to whoever may see the job.
+#[derive(Debug, thiserror::Error)]
+enum RunError {
+    #[error("it was cancelled")]
+    Cancelled,
+    #[error("the hub was stopped; what is done stays done, and the same job may be run again")]
+    Stopping,
+    #[error("the policy that asked for it was changed or deleted")]
+    Revoked,
+    #[error("the input: {0}")]
+    Source(#[from] SourceError),
+    #[error("the output: {0}")]
+    Output(#[source] ContainerError),
+    #[error(transparent)]
+    Import(#[from] ImportError),
+    #[error("the files of the job cannot be written: {0}")]
+    Io(#[from] io::Error),
+}
+
+impl Running {
+    /// Works until all is done or cannot be. Ends the job in any case.
+    pub(super) async fn run(self, work: Work) {
+        let id = self.job.record().id;
+        let ending = Ending(self);
+        let running = &ending.0;
+        let now = running.hub.clock.wall();
+        let entry = Entry::of(&running.caller, Operation::StartJob, id.clone(), now);
+        running.hub.audit.record(entry).await;
+        running.enter(State::Running);
+        tracing::info!(job = %id, kind = running.job.record().kind.as_str(), policy = running.caller.policy(), "job started");
+        let outcome = match running.save().await {
+            Ok(()) => running.work(work).await,
+            Err(error) => Err(error.into()),
+        };
+        ending.end(outcome).await;
+    }
+
+    async fn work(&self, work: Work) -> Result<(), RunError> {
+        match work {
+            Work::Import { pieces, errors_to } => self.import(pieces, errors_to).await,
+            Work::Export { to, file, with_keys, with_modules } => {
+                self.export(&to, &file, with_keys, with_modules).await
+            }
+            Work::Rollback { of } => self.rollback(&of).await,
+        }
+    }
+
+    async fn import(&self, pieces: Pieces, errors_to: Option<Container>) -> Result<(), RunError> {
+        let mut results = Results::create(&self.job.directory).await?;
+        let outcome = self.import_lines(pieces, &mut results).await;
+        // Whatever was done is told, also when not all was.
+        results.sync().await?;
+        if let Some(container) = errors_to {
+            self.tell_refused(&container, results.counts().refused).await?;
+        }
+        outcome
+    }
+
+    async fn import_lines(&self, pieces: Pieces, results: &mut Results) -> Result<(), RunError> {
+        let hub = &self.hub;
+        let dry_run = self.job.record().dry_run;
+        let undo = match dry_run {
+            true => None,
+            false => Some(UndoWriter::create(&self.job.directory.join(UNDO), self.words)?),
+        };
+        let mut importer = Importer { registry: &hub.registry, words: self.words, undo };
+        let mut judge = DryRun::new(&hub.registry, self.words, hub.config.limits.modules_per_device_max);
+        let mut batches = source::batches(pieces, self.words);
+        let mut saved = Instant::now();
+        while let Some(batch) = self.next(&mut batches).await? {
+            let batch = batch?;
+            let done = match dry_run {
+                true => judge.judge(batch.items, hub.clock.wall()),
+                false => importer.apply(batch.items, hub.clock.wall()).await?,
+            };
+            self.tell(&done, results).await?;
+            self.job.update(|record| record.progress.done = batch.bytes);
+            self.save_at_times(&mut saved).await?;
+        }
+        if judge.is_full() {
+            let note = format!(
+                "more than {} identities would change; lines beyond these were held against what is stored alone",
+                super::dry_run::REMEMBERED_MAX
+            );
+            self.job.update(|record| record.note = Some(note));
+        }
+        Ok(())
+    }
+
+    async fn rollback(&self, of: &Job) -> Result<(), RunError> {
+        let mut results = Results::create(&self.job.directory).await?;
+        let mut importer = Importer { registry: &self.hub.registry, words: self.words, undo: None };
+        let mut batches = rollback::batches(&of.directory.join(UNDO), self.words);
+        let mut saved = Instant::now();
+        let outcome = loop {
+            let batch: Vec<Item> = match self.next(&mut batches).await {
+                Ok(Some(batch)) => batch?,
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error),
+            };
+            let done = match importer.apply(batch, self.hub.clock.wall()).await {
+                Ok(done) => done,
+                Err(error) => break Err(error.into()),
+            };
+            self.tell(&done, &mut results).await?;
+            self.job.update(|record| record.progress.done += done.len() as u64);
+            self.save_at_times(&mut saved).await?;
+        };
+        results.sync().await?;
+        outcome?;
+        // Taken back once, it cannot be again.
+        of.remove(UNDO)?;
+        Ok(())
+    }
+
+    async fn export(
+        &self,
+        to: &Container,
+        file: &str,
+        with_keys: bool,
+        with_modules: bool,
+    ) -> Result<(), RunError> {
+        let registry = Arc::clone(&self.hub.registry);
+        self.job.update(|record| record.progress.total = Some(registry.counts().devices as u64));
+        let mut writer = to.write(file).await.map_err(RunError::Output)?;
+        let mut pieces = export::pieces(registry, self.words, with_keys, with_modules);
+        let mut saved = Instant::now();
+        while let Some(piece) = self.next(&mut pieces).await? {
+            writer.write(piece.bytes).await.map_err(RunError::Output)?;
+            self.hub.metrics.job_items(Kind::Export, "exported", piece.lines);
+            self.job.update(|record| {
+                record.progress.done = piece.devices;
+                record.progress.lines += piece.lines;
+            });
+            self.save_at_times(&mut saved).await?;
+        }
+        writer.finish().await.map_err(RunError::Output)
+    }
+
+    /// Puts the list of refused lines into the container, or takes away one of an earlier run when none was refused.
+    async fn tell_refused(&self, container: &Container, refused: u64) -> Result<(), RunError> {
+        if refused == 0 {
+            return container.delete(REFUSED).await.map_err(RunError::Output);
+        }
+        let own = Container::own(self.job.directory.clone());
+        let mut pieces = own.read(REFUSED).await.map_err(RunError::Output)?;
+        let mut writer = container.write(REFUSED).await.map_err(RunError::Output)?;
+        while let Some(piece) = pieces.next().await {
+            writer.write(piece.map_err(RunError::Output)?).await.map_err(RunError::Output)?;
+        }
+        writer.finish().await.map_err(RunError::Output)
+    }
+
+    /// The next of what a thread makes, unless the job is to end.
+    async fn next<T>(&self, from: &mut mpsc::Receiver<T>) -> Result<Option<T>, RunError> {
+        if !self.caller.still_holds(&self.hub.policies()) {
+            return Err(RunError::Revoked);
+        }
+        tokio::select! {
+            biased;
+            () = self.job.cancelled.cancelled() => Err(match self.hub.stopping.is_cancelled() {
+                true => RunError::Stopping,
+                false => RunError::Cancelled,
+            }),
+            next = from.recv() => Ok(next),
+        }
+    }
+
+    async fn tell(&self, done: &[Done], results: &mut Results) -> io::Result<()> {
+        let before = results.counts();
+        done.iter().for_each(|done| results.add(done));
+        results.flush().await?;
+        let counts = results.counts();
+        let kind = self.job.update(|record| {
+            record.progress.counts = counts;
+            record.progress.lines += done.len() as u64;
+            record.kind
+        });
+        let items = [
+            ("created", counts.created - before.created),
+            ("changed", counts.changed - before.changed),
+            ("unchanged", counts.unchanged - before.unchanged),
+            ("deleted", counts.deleted - before.deleted),
+            ("refused", counts.refused - before.refused),
+        ];
+        items.into_iter().for_each(|(result, count)| self.hub.metrics.job_items(kind, result, count));
+        Ok(())
+    }
+
+    async fn save_at_times(&self, saved: &mut Instant) -> io::Result<()> {
+        if saved.elapsed() < SAVED_EVERY {
+            return Ok(());
+        }
+        *saved = Instant::now();
+        self.save().await
+    }
+
+    async fn save(&self) -> io::Result<()> {
+        let job = Arc::clone(&self.job);
+        blocking(move || job.save()).await
+    }
+
+    fn enter(&self, state: State) {
+        let now = self.hub.clock.wall();
+        let (kind, before) = self.job.update(|record| {
+            let before = std::mem::replace(&mut record.state, state);
+            if state.is_over() {
+                record.ended = Some(now);
+            } else {
+                record.started = Some(now);
+            }
+            (record.kind, before)
+        });
+        self.hub.metrics.job_moved(kind, Some(before), state);
+    }
+}
+
+/// A job that is not over until this is gone, even if its work broke off by a mistake of ours.
+struct Ending(Running);
+
+impl Ending {
+    async fn end(self, outcome: Result<(), RunError>) {
+        let running = &self.0;
+        let job = Arc::clone(&running.job);
+        let state = match &outcome {
+            Ok(()) => State::Completed,
+            Err(RunError::Cancelled) => State::Cancelled,
+            Err(_) => State::Failed,
+        };
+        let failure = outcome.err().map(|error| error.to_string());
+        let cleaned = Arc::clone(&job);
+        // What was uploaded may hold keys and is of no more use.
+        let _ = blocking(move || cleaned.remove(INPUT)).await;
+        let record = job.record();
+        let entry =
+            Entry::of(&running.caller, Operation::EndJob, record.id.clone(), running.hub.clock.wall());
+        running.hub.audit.record(Entry { refused: failure.clone(), ..entry }).await;
+        let counts = record.progress.counts;
+        tracing::info!(
+            job = %record.id,
+            kind = record.kind.as_str(),
+            state = state.as_str(),
+            lines = record.progress.lines,
+            refused = counts.refused,
+            failure = failure.as_deref().unwrap_or_default(),
+            "job ended"
+        );
+        job.update(|record| record.failure = failure.filter(|_| state == State::Failed));
+        running.enter(state);
+        if let Err(error) = running.save().await {
+            tracing::warn!(job = %record.id, %error, "the end of a job cannot be kept; after a restart it counts as failed");
+        }
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let running = &self.0;
+        if !running.job.record().state.is_over() {
+            running
+                .job
+                .update(|record| record.failure = Some("the hub made a mistake; see its log".to_owned()));
+            running.enter(State::Failed);
+        }
+    }
+}
+
+/// Waits for work that blocks.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| io::Error::other(error.to_string()))?
+}
+
+/// How often a running job's record is kept.
+const SAVED_EVERY: Duration = Duration::from_secs(1);

@@ -1,0 +1,223 @@
+//! The file of an import on its way in: unpacked, cut into lines, read, and handed on in batches.
+//!
+//! Unpacking and reading cost time, so they have a thread of their own. It waits while two batches are not yet taken:
+//! whatever the size of the file, no more of it is held than these, one piece and one line.
+
+use std::io::{self, Write};
+
+use bytes::Bytes;
+use flate2::write::MultiGzDecoder;
+use futures_util::StreamExt;
+use portcullis_registry::lines::{Line, LineSplitter};
+use tokio::sync::mpsc;
+
+use super::container::{ContainerError, Pieces};
+use super::import::Item;
+use super::line::{About, Asked, Words};
+use super::plan::Ask;
+
+/// Some lines of the file, in order.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    pub(super) items: Vec<Item>,
+    /// How many bytes of the file have been read by now, as they are stored.
+    pub(super) bytes: u64,
+}
+
+/// Why there is no more of a file.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SourceError {
+    #[error(transparent)]
+    Container(#[from] ContainerError),
+    #[error("the file begins as gzip does and cannot be unpacked: {0}")]
+    Damaged(io::Error),
+    #[error("the file unpacks to more than {EXPANSION_MAX} times its size")]
+    Expands,
+}
+
+/// Reads a file to its end, or until nobody takes its batches any more.
+pub(super) fn batches(
+    pieces: Pieces,
+    words: &'static dyn Words,
+) -> mpsc::Receiver<Result<Batch, SourceError>> {
+    let (piece_sender, piece_receiver) = mpsc::channel(1);
+    let (sender, receiver) = mpsc::channel(1);
+    tokio::spawn(pump(pieces, piece_sender));
+    tokio::task::spawn_blocking(move || {
+        let mut reader = Reader::new(words, sender);
+        if let Err(Ended::Failed(error)) = reader.run(piece_receiver) {
+            let _ = reader.batches.blocking_send(Err(error));
+        }
+    });
+    receiver
+}
+
+async fn pump(mut pieces: Pieces, to: mpsc::Sender<Result<Bytes, ContainerError>>) {
+    loop {
+        let piece = tokio::select! {
+            () = to.closed() => return,
+            piece = pieces.next() => piece,
+        };
+        let Some(piece) = piece else { return };
+        if to.send(piece).await.is_err() {
+            return;
+        }
+    }
+}
+
+struct Reader {
+    words: &'static dyn Words,
+    coding: Coding,
+    splitter: LineSplitter,
+    batch: Batch,
+    /// Bytes in the lines of the batch.
+    held: usize,
+    batches: mpsc::Sender<Result<Batch, SourceError>>,
+}
+
+enum Coding {
+    /// Too little was read to tell.
+    Unknown(Vec<u8>),
+    Plain,
+    Gzip {
+        decoder: Box<MultiGzDecoder<Vec<u8>>>,
+        unpacked: u64,
+    },
+}
+
+enum Ended {
+    Failed(SourceError),
+    NobodyListens,
+}
+
+impl From<SourceError> for Ended {
+    fn from(error: SourceError) -> Self {
+        Ended::Failed(error)
+    }
+}
+
+impl Reader {
+    fn new(words: &'static dyn Words, batches: mpsc::Sender<Result<Batch, SourceError>>) -> Self {
+        Self {
+            words,
+            coding: Coding::Unknown(Vec::new()),
+            splitter: LineSplitter::default(),
+            batch: Batch::default(),
+            held: 0,
+            batches,
+        }
+    }
+
+    fn run(&mut self, mut pieces: mpsc::Receiver<Result<Bytes, ContainerError>>) -> Result<(), Ended> {
+        while let Some(piece) = pieces.blocking_recv() {
+            let piece = piece.map_err(SourceError::from)?;
+            self.batch.bytes += piece.len() as u64;
+            self.take(&piece)?;
+        }
+        self.finish()
+    }
+
+    fn take(&mut self, piece: &[u8]) -> Result<(), Ended> {
+        if let Coding::Unknown(begun) = &mut self.coding {
+            begun.extend_from_slice(piece);
+            if begun.len() < GZIP_MAGIC.len() {
+                return Ok(());
+            }
+            let begun = std::mem::take(begun);
+            self.coding = if begun.starts_with(GZIP_MAGIC) {
+                Coding::Gzip { decoder: Box::new(MultiGzDecoder::new(Vec::new())), unpacked: 0 }
+            } else {
+                Coding::Plain
+            };
+            return self.take_known(&begun);
+        }
+        self.take_known(piece)
+    }
+
+    fn take_known(&mut self, piece: &[u8]) -> Result<(), Ended> {
+        let Coding::Gzip { .. } = self.coding else { return self.text(piece) };
+        // Small parts, since each may unpack to a thousand times its size.
+        for part in piece.chunks(PACKED_BYTES) {
+            let unpacked = self.unpack(|decoder| decoder.write_all(part))?;
+            self.text(&unpacked)?;
+        }
+        Ok(())
+    }
+
+    fn unpack(
+        &mut self,
+        step: impl FnOnce(&mut MultiGzDecoder<Vec<u8>>) -> io::Result<()>,
+    ) -> Result<Vec<u8>, SourceError> {
+        let Coding::Gzip { decoder, unpacked } = &mut self.coding else { return Ok(Vec::new()) };
+        step(decoder).map_err(SourceError::Damaged)?;
+        let bytes = std::mem::take(decoder.get_mut());
+        *unpacked += bytes.len() as u64;
+        if *unpacked > EXPANSION_FREE_BYTES.max(self.batch.bytes.saturating_mul(EXPANSION_MAX)) {
+            return Err(SourceError::Expands);
+        }
+        Ok(bytes)
+    }
+
+    fn text(&mut self, text: &[u8]) -> Result<(), Ended> {
+        for part in text.chunks(TEXT_BYTES) {
+            let Self { splitter, batch, held, words, .. } = self;
+            splitter.feed(part, |line| {
+                *held += line.text.as_ref().map_or(0, String::len);
+                batch.items.push(read(*words, line));
+            });
+            if self.batch.items.len() >= BATCH_LINES || self.held >= BATCH_BYTES {
+                self.hand_on()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn hand_on(&mut self) -> Result<(), Ended> {
+        self.held = 0;
+        let next = Batch { items: Vec::with_capacity(BATCH_LINES), bytes: self.batch.bytes };
+        let batch = std::mem::replace(&mut self.batch, next);
+        self.batches.blocking_send(Ok(batch)).map_err(|_| Ended::NobodyListens)
+    }
+
+    fn finish(&mut self) -> Result<(), Ended> {
+        match &mut self.coding {
+            Coding::Unknown(begun) => {
+                let begun = std::mem::take(begun);
+                self.text(&begun)?;
+            }
+            Coding::Plain => {}
+            Coding::Gzip { .. } => {
+                let rest = self.unpack(MultiGzDecoder::try_finish)?;
+                self.text(&rest)?;
+            }
+        }
+        let last = std::mem::take(&mut self.splitter).finish();
+        self.batch.items.extend(last.map(|line| read(self.words, line)));
+        self.hand_on()
+    }
+}
+
+fn read(words: &dyn Words, line: Line) -> Item {
+    let asked = match line.text {
+        Ok(text) => words.parse(&text),
+        Err(error) => Err((About::default(), words.unreadable(error))),
+    };
+    match asked {
+        Ok(Asked { change, has_twin }) => Item { line: line.number, ask: Ok(Ask::Line(change)), has_twin },
+        Err(refused) => Item { line: line.number, ask: Err(refused), has_twin: false },
+    }
+}
+
+/// Lines that are applied together.
+const BATCH_LINES: usize = 1024;
+/// And no more bytes of them than this.
+const BATCH_BYTES: usize = 1024 * 1024;
+/// So much text is cut into lines until it is seen whether the batch is full.
+const TEXT_BYTES: usize = 16 * 1024;
+/// So much is unpacked at once.
+const PACKED_BYTES: usize = 4 * 1024;
+/// A file of identities has random keys or thumbprints in it, or at least counted ids: it does not shrink more.
+const EXPANSION_MAX: u64 = 200;
+/// A file that unpacks to less may shrink as it likes.
+const EXPANSION_FREE_BYTES: u64 = 16 * 1024 * 1024;
+const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];

@@ -1,0 +1,155 @@
+//! The undo file of an import: for each identity it changes, what was there before, and by what one knows that nobody
+//! has changed it since.
+//!
+//! A line is on stable storage before the change it tells of is asked for. So a file cut by a crash may tell of a
+//! change that was never made, never miss one that was. It holds keys, and is the hub's user's alone.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use portcullis_registry::identity::Identity;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use sha2::{Digest as _, Sha256};
+
+use super::line::{Form, Words};
+use crate::backwards::Backwards;
+
+/// Writes an undo file.
+#[derive(Debug)]
+pub(super) struct UndoWriter {
+    file: Arc<File>,
+    words: &'static dyn Words,
+    unwritten: Vec<u8>,
+    scratch: Vec<u8>,
+}
+
+/// Reads an undo file from its end.
+pub(super) struct UndoReader(Backwards);
+
+/// One change that can be taken back.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Undo<'a> {
+    /// The line of the import that asked for it.
+    pub(super) line: u64,
+    pub(super) id: String,
+    #[serde(rename = "moduleId")]
+    pub(super) module: Option<String>,
+    /// What was there, as a line that asks for exactly this; none when nothing was.
+    #[serde(borrow)]
+    pub(super) before: Option<&'a RawValue>,
+    /// What the import left there; none when nothing.
+    pub(super) after: Option<Fingerprint>,
+}
+
+/// Tells an identity from any that is not like it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub(super) struct Fingerprint(u128);
+
+impl UndoWriter {
+    pub(super) fn create(path: &Path, words: &'static dyn Words) -> io::Result<Self> {
+        let file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(path)?;
+        Ok(Self { file: Arc::new(file), words, unwritten: Vec::new(), scratch: Vec::new() })
+    }
+
+    /// Notes a change; it may be made after `sync`.
+    pub(super) fn note(
+        &mut self,
+        line: u64,
+        before: Option<&Identity>,
+        after: Option<&Identity>,
+    ) -> io::Result<()> {
+        let Some(id) = before.or(after).map(|identity| &identity.id) else { return Ok(()) };
+        self.scratch.clear();
+        if let Some(before) = before {
+            self.words.write(before, Form::Exact, &mut self.scratch);
+        }
+        let before = match before {
+            None => None,
+            Some(_) => Some(serde_json::from_slice(&self.scratch)?),
+        };
+        let undo = Undo {
+            line,
+            id: id.device.to_string(),
+            module: id.module.as_ref().map(ToString::to_string),
+            before,
+            after: after.map(|after| Fingerprint::of(self.words, after)),
+        };
+        let start = self.unwritten.len();
+        self.unwritten.resize(start + CHECKSUM_BYTES, b' ');
+        serde_json::to_writer(&mut self.unwritten, &undo)?;
+        let checksum = checksum(&self.unwritten[start + CHECKSUM_BYTES..]);
+        self.unwritten[start..start + CHECKSUM_BYTES].copy_from_slice(checksum.as_bytes());
+        self.unwritten.push(b'\n');
+        Ok(())
+    }
+
+    /// Returns once everything noted is on stable storage.
+    pub(super) async fn sync(&mut self) -> io::Result<()> {
+        if self.unwritten.is_empty() {
+            return Ok(());
+        }
+        let (file, mut bytes) = (Arc::clone(&self.file), std::mem::take(&mut self.unwritten));
+        let written = tokio::task::spawn_blocking(move || {
+            (&*file).write_all(&bytes)?;
+            file.sync_data()?;
+            bytes.clear();
+            io::Result::Ok(bytes)
+        });
+        self.unwritten = written.await.map_err(|error| io::Error::other(error.to_string()))??;
+        Ok(())
+    }
+}
+
+impl UndoReader {
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        Backwards::open(path).map(Self)
+    }
+
+    /// The next change to take back. A line that is not whole is passed over: what it tells of was never made, for only
+    /// a crash leaves one, and only after the last that is whole.
+    pub(super) fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
+        while let Some(line) = self.0.next()? {
+            let Some((sum, json)) = line.split_at_checked(CHECKSUM_BYTES) else { continue };
+            if checksum(json).as_bytes() == sum {
+                return Ok(Some(json.to_vec()));
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Fingerprint {
+    pub(super) fn of(words: &dyn Words, identity: &Identity) -> Self {
+        let mut line = Vec::with_capacity(512);
+        words.write(identity, Form::Exact, &mut line);
+        let digest: [u8; 32] = Sha256::digest(&line).into();
+        let (half, _) = digest.split_at(16);
+        Self(half.iter().fold(0, |number, byte| number << 8 | u128::from(*byte)))
+    }
+}
+
+impl From<Fingerprint> for String {
+    fn from(Fingerprint(number): Fingerprint) -> Self {
+        format!("{number:032x}")
+    }
+}
+
+impl TryFrom<String> for Fingerprint {
+    type Error = std::num::ParseIntError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        u128::from_str_radix(&text, 16).map(Self)
+    }
+}
+
+/// What a line begins with: CRC32C of the rest, and a blank.
+fn checksum(json: &[u8]) -> String {
+    format!("{:08x} ", crc32c::crc32c(json))
+}
+
+const CHECKSUM_BYTES: usize = 9;
