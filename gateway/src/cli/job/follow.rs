@@ -70,8 +70,8 @@ fn show(job: &Value, progress: &Progress) {
     let number = |name: &str| job[name].as_u64().unwrap_or_default();
     let (done, percent, failed) = (number("linesDone"), number("progress"), number("linesFailed"));
     // How many lines there are only their share tells.
-    if percent > 0 {
-        progress.expect(done.saturating_mul(100) / percent);
+    if let Some(lines) = done.saturating_mul(100).checked_div(percent) {
+        progress.expect(lines);
     }
     let mut note = format!("{percent}%");
     if failed > 0 {
