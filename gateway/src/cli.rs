@@ -321,6 +321,8 @@ mod tests {
             "portcullis device-identity import --input-file - --no-progress -o table",
             "portcullis device-identity export --of f --ik --im --no-progress",
             "portcullis device-identity export --output-file -",
+            "portcullis device-identity export --bcu @f --ik true",
+            "portcullis device-identity import --ibcu file:a --obcu file:b -o json",
             "portcullis device-identity rollback --jid x --yes -o json",
             "portcullis job list -o table",
             "portcullis job show --job-id x",

@@ -230,6 +230,25 @@ async fn an_export_comes_back_as_it_was_also_packed_and_through_standard_input()
 }
 
 #[tokio::test]
+async fn containers_of_files_are_written_and_read_by_the_hub_itself() {
+    let hub = TestHub::start().await;
+    let owner = Shell::new(PROGRAM, &hub, "iothubowner");
+    hub.device("pump-7").await;
+    hub.module("pump-7", "camera").await;
+    let export = ["device-identity", "export", "--bcu", "file:fleet", "--ik", "true"];
+    let ended = owner.run(&export).await;
+    assert_eq!((ended.code, ended.out.as_str(), ended.err.as_str()), (Some(0), "", "2 lines\n"));
+    let import =
+        ["device-identity", "import", "--ibcu", "file:fleet", "--obcu", "file:fleet", "--query", "outcomes"];
+    let told = owner.json(&import).await;
+    assert_eq!((&told["unchanged"], &told["refused"]), (&json!(2), &json!(0)), "{told}");
+    owner.refused(2, &import[..4]).await;
+    let words = owner.refused(1, &["device-identity", "export", "--bcu", "file:../fleet"]).await;
+    assert!(words.starts_with("error[400008]: "), "{words}");
+    hub.stop().await;
+}
+
+#[tokio::test]
 async fn ctrl_c_cancels_what_is_being_sent_and_a_second_job_waits_its_turn() {
     let hub = TestHub::start().await;
     let owner = Shell::new(PROGRAM, &hub, "iothubowner");

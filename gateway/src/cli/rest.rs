@@ -166,13 +166,8 @@ impl Rest {
     }
 
     /// Has a job begin; the job.
-    pub(super) async fn start(
-        &self,
-        path: &[&str],
-        query: &[(&str, &str)],
-        body: &Value,
-    ) -> Result<Value, Failure> {
-        parse(&self.send(self.request(Method::POST, path).query(query).json(body)).await?)
+    pub(super) async fn start(&self, path: &[&str], query: &[(&str, &str)]) -> Result<Value, Failure> {
+        parse(&self.send(self.request(Method::POST, path).query(query)).await?)
     }
 
     /// Sends a file of any length, as long as it takes; what the hub makes of it.

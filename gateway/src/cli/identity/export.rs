@@ -13,6 +13,7 @@ use serde_json::json;
 
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::job::{self, Followed, follow};
+use crate::cli::login::read_secret;
 use crate::cli::output::scalar;
 use crate::cli::progress::{Progress, ProgressArgs, Unit};
 use crate::cli::rest::Rest;
@@ -23,37 +24,56 @@ pub(in crate::cli) struct ExportArgs {
     /// The new file, which only you may read; - for standard output
     #[arg(long, visible_alias = "of", value_name = "FILE", default_value = "-")]
     output_file: PathBuf,
+    /// The container where the hub writes the blob devices.txt instead, with modules: its URI with a SAS, or file:NAME;
+    /// `@FILE` reads the URI from a file
+    #[arg(long, visible_alias = "bcu", value_name = "URI", conflicts_with_all = ["output_file", "include_modules"])]
+    blob_container_uri: Option<String>,
     /// With the keys; without them, whoever imports the file as new devices makes new ones
-    #[arg(long, visible_alias = "ik")]
-    include_keys: bool,
+    #[arg(long, visible_alias = "ik", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    include_keys: Option<bool>,
     /// With the modules, each after its device
-    #[arg(long, visible_alias = "im")]
-    include_modules: bool,
+    #[arg(long, visible_alias = "im", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    include_modules: Option<bool>,
     #[command(flatten)]
     progress: ProgressArgs,
 }
 
 impl ExportArgs {
     pub(super) async fn run(self, rest: &Rest) -> Result<(), Failure> {
-        let mut target = Target::create(&self.output_file)?;
-        let word = |flag: bool| if flag { "true" } else { "false" };
-        let query =
-            [("includeKeys", word(self.include_keys)), ("includeModules", word(self.include_modules))];
+        let with_keys = self.include_keys.unwrap_or(false);
         let mut stop = pin!(tokio::signal::ctrl_c());
-        let job = rest.start(&["api", "v1", "exports"], &query, &json!({})).await?;
+        let (job, target) = match &self.blob_container_uri {
+            Some(uri) => {
+                let wanted = json!({
+                    "type": "export",
+                    "outputBlobContainerUri": read_secret(uri)?,
+                    "excludeKeysInExport": !with_keys,
+                });
+                (rest.act(&["jobs", "create"], &wanted).await?, None)
+            }
+            None => {
+                let target = Target::create(&self.output_file)?;
+                let word = |flag: bool| if flag { "true" } else { "false" };
+                let with_modules = word(self.include_modules.unwrap_or(false));
+                let query = [("includeKeys", word(with_keys)), ("includeModules", with_modules)];
+                (rest.start(&["api", "v1", "exports"], &query).await?, Some(target))
+            }
+        };
         let progress = Progress::begin(self.progress, "exporting", Unit::Lines);
         let Followed { job, interrupted } = follow(rest, job, &progress, stop.as_mut()).await?;
         drop(progress);
         job::ended(&job, interrupted)?;
-        let lines = scalar(&job, "/linesDone");
-        let progress = Progress::begin(self.progress, "fetching", Unit::Bytes);
-        match fetch(rest, &job::id(&job), &mut target, &progress, stop).await? {
-            Fetched::NobodyReads => return Ok(()),
-            Fetched::Whole => {}
+        if interrupted {
+            return Err(Failure::new(Exit::Interrupted, "interrupted"));
         }
-        drop(progress);
-        target.finish()?;
-        eprintln!("{lines} lines{}", if self.include_keys { "" } else { ", without keys" });
+        if let Some(mut target) = target {
+            let progress = Progress::begin(self.progress, "fetching", Unit::Bytes);
+            match fetch(rest, &job::id(&job), &mut target, &progress, stop).await? {
+                Fetched::NobodyReads => return Ok(()),
+                Fetched::Whole => target.finish()?,
+            }
+        }
+        eprintln!("{} lines{}", scalar(&job, "/linesDone"), if with_keys { "" } else { ", without keys" });
         Ok(())
     }
 }
@@ -161,6 +181,7 @@ Examples:
   portcullis device-identity export > devices.txt
   portcullis device-identity export --output-file devices.txt --include-keys --include-modules    # all there is
   portcullis device-identity export --ik --im | gzip > devices.txt.gz
+  portcullis device-identity export --bcu file:fleet --ik
 
 One JSON object a line, as IoT Hub exports it. With keys and modules, a hub that imports the file lets in every device
 as this one does.";

@@ -3,7 +3,7 @@
 use std::pin::pin;
 
 use clap::Args;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::identity::is_confirmed;
@@ -38,7 +38,7 @@ impl RollbackArgs {
             return Err(Failure::error("nothing was taken back"));
         }
         let stop = pin!(tokio::signal::ctrl_c());
-        let job = rest.start(&["api", "v1", "jobs", &id, "rollback"], &[], &json!({})).await?;
+        let job = rest.start(&["api", "v1", "jobs", &id, "rollback"], &[]).await?;
         let progress = Progress::begin(self.progress, "taking back", Unit::Lines);
         progress.expect(changed(&import));
         let Followed { job, interrupted } = follow(rest, job, &progress, stop).await?;
@@ -85,6 +85,8 @@ the exit code is 7. Before an import, `export --ik --im` is a copy for later.";
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
