@@ -4,7 +4,7 @@
 //! run. Machines differ and are noisy; read the ratio between two rows of one run, not a row.
 //! `cargo bench -p portcullis-benches` runs them all.
 //!
-//! Programs that break a hub on purpose, or fill it, are in `src/bin`: `crash`, `powercut`, `million` and `revocation`.
+//! Programs that break a hub on purpose, or fill it, are in `src/bin`: `crash`, `powercut`, `million`, `transfer` and `revocation`.
 
 pub mod bare;
 pub mod crash;

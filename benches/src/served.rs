@@ -98,6 +98,17 @@ impl Served {
         resident_bytes(&self.child.id().to_string())
     }
 
+    /// The most it held in memory since the peak was forgotten last, in bytes.
+    pub fn peak_bytes(&self) -> anyhow::Result<u64> {
+        memory_bytes(&self.child.id().to_string(), "VmHWM:")
+    }
+
+    /// Lets the peak begin anew.
+    pub fn forget_peak(&self) -> anyhow::Result<()> {
+        // Linux, proc(5): what 5 resets is the peak of the resident set.
+        std::fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5").context("the peak of memory")
+    }
+
     /// Where it listens and who its owner is.
     pub fn access(&self) -> anyhow::Result<LocalAccess> {
         LocalAccess::read(&self.data_dir).context("the access file")
@@ -145,8 +156,12 @@ impl Drop for Served {
 
 /// What a process holds in memory, in bytes; `self` is this one.
 pub fn resident_bytes(process: &str) -> anyhow::Result<u64> {
+    memory_bytes(process, "VmRSS:")
+}
+
+fn memory_bytes(process: &str, which: &str) -> anyhow::Result<u64> {
     let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    let line = status.lines().find_map(|line| line.strip_prefix(which)).context("no such figure")?;
     let kib: u64 = line.trim().trim_end_matches(" kB").parse()?;
     Ok(kib * 1024)
 }
