@@ -14,6 +14,7 @@ use portcullis_registry::credential::SymmetricKey;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use crate::auth::SasSwitches;
+use crate::blob::BlobHost;
 
 mod draft;
 mod host_name;
@@ -48,6 +49,8 @@ pub struct Config {
     pub jobs_folder: Option<PathBuf>,
     /// Who may prove itself by a SAS token.
     pub sas: SasSwitches,
+    /// Blob stores that jobs may use beside Azure's own.
+    pub blob_hosts: Vec<BlobHost>,
     pub log_filter: Targets,
     pub log_format: LogFormat,
     pub limits: Limits,
@@ -144,6 +147,7 @@ impl Default for Config {
             certificate: None,
             jobs_folder: None,
             sas: SasSwitches { devices: true, modules: true },
+            blob_hosts: Vec::new(),
             // The telemetry bus logs its own links at `info`; nobody who runs a hub asked for that.
             log_filter: Targets::new()
                 .with_default(LevelFilter::INFO)

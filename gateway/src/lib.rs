@@ -12,6 +12,7 @@ pub mod audit;
 pub mod auth;
 pub mod authorities;
 mod backwards;
+pub mod blob;
 pub mod bulk;
 pub mod bus;
 pub mod c2d;

@@ -33,6 +33,7 @@ use crate::tls;
 use crate::websocket::WebSocket;
 use crate::wire::{Wire, WireError};
 
+pub mod azurite;
 mod jobs;
 mod log_check;
 pub mod openssl;

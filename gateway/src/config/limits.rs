@@ -144,6 +144,10 @@ limits! {
     feedback_delivery_count_max: usize as count = 10, 1, 100;
     /// All waiting C2D messages of the hub.
     queued_bytes_max: usize as bytes = kib(1_024 * 1_024), kib(1_024), kib(1_024 * 1_024 * 1_024);
+    /// A blob that a job reads or writes.
+    blob_bytes_max: usize as bytes = kib(8 * 1_024 * 1_024), kib(1), kib(128 * 1_024 * 1_024);
+    /// How long a blob store may take to answer, or to pass on the next 64 KiB.
+    blob_idle_time_max: Duration as duration = seconds(30), seconds(1), seconds(600);
 }
 
 impl Limits {

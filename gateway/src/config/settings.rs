@@ -7,6 +7,7 @@ use tracing_subscriber::filter::Targets;
 use super::draft::Draft;
 use super::source::Text;
 use super::{Config, HostName, Listen, LogFormat};
+use crate::blob::BlobHost;
 
 /// One setting: how it is called, read and shown.
 pub(super) struct Setting {
@@ -98,6 +99,15 @@ pub(super) const SETTINGS: &[Setting] = &[
         show: |config| show_path(config.jobs_folder.as_deref(), "portcullis-data/containers"),
     },
     Setting {
+        key: "jobs.blob_hosts",
+        help: "Blob stores jobs may use beside https://*.blob.core.windows.net, as in \"http://127.0.0.1:10000\"; only these may be private or plain http.",
+        set: |draft, text| assign(&mut draft.config.blob_hosts, parse_blob_hosts(text)),
+        show: |config| {
+            let hosts: Vec<_> = config.blob_hosts.iter().map(|host| quoted(host.to_string())).collect();
+            Shown::Set(format!("[{}]", hosts.join(", ")))
+        },
+    },
+    Setting {
         key: "log.filter",
         help: "What is logged: off, error, warn, info, debug or trace; by module as in \"info,portcullis::auth=debug\".",
         set: |draft, text| assign(&mut draft.config.log_filter, parse_filter(text.one()?)),
@@ -128,6 +138,15 @@ fn parse_aliases(text: &Text) -> Result<Vec<HostName>, String> {
     texts.into_iter().map(parse_host_name).collect()
 }
 
+fn parse_blob_hosts(text: &Text) -> Result<Vec<BlobHost>, String> {
+    let texts = text.many()?;
+    if texts.len() > BLOB_HOSTS_MAX {
+        return Err(format!("more than {BLOB_HOSTS_MAX} hosts"));
+    }
+    let host = |text| BlobHost::parse(text).map_err(|error| error.to_string());
+    texts.into_iter().map(host).collect()
+}
+
 fn parse_path(text: &Text) -> Result<PathBuf, String> {
     match text.one()? {
         "" => Err("a path belongs here".to_owned()),
@@ -155,3 +174,4 @@ pub(super) fn quoted(text: String) -> String {
 }
 
 const ALIASES_MAX: usize = 64;
+const BLOB_HOSTS_MAX: usize = 64;

@@ -79,6 +79,7 @@ fn every_setting_can_be_given_in_every_source() {
         ops.listen = '127.0.0.1:4'
         tls = { certificate = 'c.pem', key = 'k.pem' }
         log = { filter = 'warn,portcullis=debug', format = 'json' }
+        jobs.blob_hosts = ['azurite.local:10000', 'http://127.0.0.1:10000']
         limits.packet_bytes_max = 65536
         limits.c2d_ttl_max = '1d12h'
         limits.telemetry_payload_bytes_max = '32KiB'";
@@ -92,6 +93,7 @@ fn every_setting_can_be_given_in_every_source() {
         ("PORTCULLIS__TLS__KEY", "k.pem"),
         ("PORTCULLIS_LOG", "warn,portcullis=debug"),
         ("PORTCULLIS__LOG__FORMAT", "json"),
+        ("PORTCULLIS__JOBS__BLOB_HOSTS", "azurite.local:10000, http://127.0.0.1:10000"),
         ("PORTCULLIS__LIMITS__PACKET_BYTES_MAX", "64KiB"),
         ("PORTCULLIS__LIMITS__C2D_TTL_MAX", "1d12h"),
         ("PORTCULLIS__LIMITS__TELEMETRY_PAYLOAD_BYTES_MAX", "32KiB"),
@@ -99,6 +101,7 @@ fn every_setting_can_be_given_in_every_source() {
     let config = from_file(file).unwrap();
     assert_eq!(from_variables(&variables).unwrap(), config);
     assert_eq!(config.limits.packet_bytes_max, 65_536);
+    assert_eq!(config.blob_hosts.len(), 2);
     assert_eq!(config.limits.c2d_ttl_max, Duration::from_secs(36 * 3_600));
     assert_eq!(config.mqtt_listen.addrs.len(), 2);
     assert!(!config.https_listen.defaulted && config.https_listen.fallback_port.is_none());
@@ -160,6 +163,8 @@ fn t912_a_bad_value_is_refused_and_named() {
         ("log.filter = 'portcullis=loud'", "not a filter"),
         ("log.filter = ''", "not a filter"),
         ("log.format = 'xml'", "auto, text, json"),
+        ("jobs.blob_hosts = ['https://*.blob.core.windows.net']", "is not a blob host"),
+        ("jobs.blob_hosts = ['http://127.1:10000']", "is not a blob host"),
         ("limits.handshake_time_max = '11m'", "between 1s and 10m"),
         ("limits.handshake_time_max = 10", "a length of time"),
         ("limits.connect_time_max = '5s'", "handshake_time_max is above connect_time_max"),

@@ -4,11 +4,13 @@
 //! Both read and write whole files by name, in pieces. What is written can be seen under its name once it is
 //! finished, and is gone when it is dropped before.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 
+use crate::blob::{BlobContainer, BlobHosts, BlobWriter};
+use crate::config::Config;
 use folder::{Folder, FolderWriter};
 
 pub mod folder;
@@ -16,12 +18,14 @@ pub mod folder;
 /// A place with files.
 #[derive(Clone, Debug)]
 pub enum Container {
+    Blob(BlobContainer),
     Folder(Folder),
 }
 
 /// Writes one file.
 #[derive(Debug)]
 pub enum ContainerWriter {
+    Blob(Box<BlobWriter>),
     Folder(FolderWriter),
 }
 
@@ -46,12 +50,12 @@ pub enum ContainerError {
 }
 
 impl Container {
-    /// The container at an address: `file:NAME` is a folder under `folders`.
-    pub fn open(address: &str, folders: &Path) -> Result<Self, ContainerError> {
+    /// The container at an address: `file:NAME` is a folder on this machine, anything else must be one of blobs.
+    pub fn open(address: &str, config: &Config) -> Result<Self, ContainerError> {
         if address.starts_with(folder::SCHEME) {
-            return Folder::parse(address, folders).map(Container::Folder);
+            return Folder::parse(address, &config.jobs_folder()).map(Container::Folder);
         }
-        Err(ContainerError::Refused("the address is not file:NAME".to_owned()))
+        BlobContainer::parse(address, &BlobHosts::new(config)).map(Container::Blob)
     }
 
     /// A directory of the hub's own, which exists.
@@ -62,6 +66,7 @@ impl Container {
     /// The file's pieces. Nothing more is read than is taken.
     pub async fn read(&self, name: &str) -> Result<Pieces, ContainerError> {
         match self {
+            Container::Blob(container) => container.read(name).await,
             Container::Folder(folder) => folder.read(name).await,
         }
     }
@@ -69,6 +74,9 @@ impl Container {
     /// Begins a file, in place of one that may be there under the same name.
     pub async fn write(&self, name: &str) -> Result<ContainerWriter, ContainerError> {
         match self {
+            Container::Blob(container) => {
+                container.write(name).map(|writer| ContainerWriter::Blob(Box::new(writer)))
+            }
             Container::Folder(folder) => folder.write(name).await.map(ContainerWriter::Folder),
         }
     }
@@ -76,6 +84,7 @@ impl Container {
     /// Removes a file; one that is not there is no error.
     pub async fn delete(&self, name: &str) -> Result<(), ContainerError> {
         match self {
+            Container::Blob(container) => container.delete(name).await,
             Container::Folder(folder) => folder.delete(name).await,
         }
     }
@@ -84,6 +93,7 @@ impl Container {
 impl ContainerWriter {
     pub async fn write(&mut self, piece: Bytes) -> Result<(), ContainerError> {
         match self {
+            ContainerWriter::Blob(writer) => writer.write(piece).await,
             ContainerWriter::Folder(writer) => writer.write(piece).await,
         }
     }
@@ -91,6 +101,7 @@ impl ContainerWriter {
     /// Shows what was written under its name.
     pub async fn finish(self) -> Result<(), ContainerError> {
         match self {
+            ContainerWriter::Blob(writer) => writer.finish().await,
             ContainerWriter::Folder(writer) => writer.finish().await,
         }
     }

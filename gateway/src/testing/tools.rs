@@ -1,4 +1,4 @@
-//! Programs from outside that tests try the hub with: the official SDKs, mosquitto's clients, strace.
+//! Programs from outside that tests try the hub with: the official SDKs, Azurite, mosquitto's clients, strace.
 //!
 //! Each is obtained by package name on first use, pinned, into `target/tools` of the workspace, and found there
 //! afterwards. A file lock lets many test processes ask at once. Nothing on the system is changed and nobody needs to
@@ -92,6 +92,15 @@ pub fn python_service_sdk() -> Option<PathBuf> {
 /// When it cannot be had; the message says what to install.
 pub fn node_service_sdk() -> Option<PathBuf> {
     obtain(|tools| node(tools, "node-service-sdk", &["azure-iothub@1.16.6"]))
+}
+
+/// The directory where `node` finds Azurite.
+/// `None` when the run is offline: the caller's test is left out.
+///
+/// # Panics
+/// When it cannot be had; the message says what to install.
+pub fn azurite() -> Option<PathBuf> {
+    obtain(|tools| node(tools, "azurite", &["azurite@3.35.0"]))
 }
 
 /// mosquitto's clients: those on `PATH`, otherwise those of the distribution this machine runs.

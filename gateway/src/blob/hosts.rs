@@ -1,0 +1,64 @@
+//! What the operator says about blob hosts: which there may be, and what one may cost.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::ClientConfig;
+
+use super::host::BlobHost;
+use super::lookup::{Lookup, System};
+use crate::config::Config;
+use crate::tls::{self, TlsError};
+
+/// Which blob hosts may be used, and how.
+#[derive(Clone)]
+pub struct BlobHosts {
+    /// Those beside Azure's own. Only they may have a private address or speak plain http.
+    pub(super) listed: Arc<[BlobHost]>,
+    /// How long a host may take to answer, or to pass on the next piece of a blob.
+    pub(super) idle_time_max: Duration,
+    /// What one blob may have.
+    pub(super) blob_bytes_max: u64,
+    pub(super) lookup: Arc<dyn Lookup>,
+    tls: Option<ClientConfig>,
+}
+
+impl BlobHosts {
+    /// As the configuration has it; hosts are looked up, and certificates trusted, as the operating system does.
+    pub fn new(config: &Config) -> Self {
+        Self {
+            listed: config.blob_hosts.as_slice().into(),
+            idle_time_max: config.limits.blob_idle_time_max,
+            blob_bytes_max: config.limits.blob_bytes_max as u64,
+            lookup: Arc::new(System),
+            tls: None,
+        }
+    }
+
+    /// The same, with another look-up.
+    #[cfg(feature = "testing")]
+    pub fn with_lookup(self, lookup: Arc<dyn Lookup>) -> Self {
+        Self { lookup, ..self }
+    }
+
+    /// The same, with other certificates to trust.
+    #[cfg(feature = "testing")]
+    pub fn with_tls(self, tls: ClientConfig) -> Self {
+        Self { tls: Some(tls), ..self }
+    }
+
+    /// How certificates of hosts are judged.
+    pub(super) fn tls(&self) -> Result<ClientConfig, TlsError> {
+        match &self.tls {
+            Some(tls) => Ok(tls.clone()),
+            None => tls::client_config(None),
+        }
+    }
+}
+
+impl fmt::Debug for BlobHosts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BlobHosts").field("listed", &self.listed).finish_non_exhaustive()
+    }
+}
