@@ -19,6 +19,7 @@ use portcullis::tls;
 use portcullis_registry::access::Access;
 use portcullis_registry::credential::{Thumbprint, ThumbprintPair};
 use portcullis_registry::identity::{AuthenticationSpec, Status};
+use portcullis_registry::queue_max::QueueMax;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
@@ -209,6 +210,7 @@ async fn fleet(hub: &TestHub) -> (TestIdentity, TestIdentity) {
         let primary = Some(Thumbprint::parse(&thumbprint()).unwrap());
         spec.authentication = AuthenticationSpec::SelfSigned(ThumbprintPair { primary, secondary: None });
         spec.access = Some(Access::parse(["telemetry"]).unwrap());
+        spec.queue_max = Some(QueueMax::new(7));
     })
     .await;
     hub.change(&by_ca, |spec| spec.authentication = AuthenticationSpec::CertificateAuthority).await;
@@ -253,7 +255,7 @@ async fn a_fleet_comes_over_and_its_devices_connect_with_the_keys_they_have() {
         let shell = Shell::new(PROGRAM, hub, "iothubowner");
         async move {
             let query = "[].{id: deviceId, status: status, why: statusReason, auth: authentication, \
-                edge: capabilities, access: access}";
+                edge: capabilities, access: access, queue: queueMessagesMax}";
             let devices = shell.json(&["device-identity", "list", "--query", query]).await;
             let mut modules = Vec::new();
             for device in ["pump-1", "pump-5"] {

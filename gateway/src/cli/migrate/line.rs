@@ -38,6 +38,8 @@ struct Item<'a> {
     parent_scopes: Option<&'a Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     access: Option<&'a Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    queue_messages_max: Option<&'a Value>,
     #[serde(rename = "twinETag", skip_serializing_if = "Option::is_none")]
     twin_etag: Option<&'a Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -77,6 +79,7 @@ impl Line {
             device_scope: registered("deviceScope"),
             parent_scopes: registered("parentScopes"),
             access: registered("access"),
+            queue_messages_max: registered("queueMessagesMax"),
             twin_etag: twin.get("etag"),
             tags: twin.get("tags"),
             properties: twin.get("properties").cloned(),

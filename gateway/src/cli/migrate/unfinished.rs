@@ -7,6 +7,7 @@
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -171,9 +172,7 @@ impl Unfinished {
 /// Opens the part, made if need be and readable by its owner only: it holds keys. Who has it open has it alone.
 fn owned_by_one(path: &Path) -> Result<File, Failure> {
     let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
     let file = options.open(path).map_err(|error| io_failure(path, &error))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
@@ -227,6 +226,8 @@ fn io_failure(path: &Path, error: &io::Error) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn open(path: &Path) -> Unfinished {
@@ -299,10 +300,8 @@ mod tests {
         assert_eq!(fs::read_to_string(&path).unwrap(), "{\"id\":\"a\"}\n");
     }
 
-    #[cfg(unix)]
     #[test]
     fn others_cannot_read_the_file() {
-        use std::os::unix::fs::PermissionsExt;
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("devices.txt");
         open(&path).finish().unwrap();
