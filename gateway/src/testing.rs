@@ -34,6 +34,7 @@ use crate::websocket::WebSocket;
 use crate::wire::{Wire, WireError};
 
 pub mod azurite;
+mod jobs;
 mod log_check;
 pub mod openssl;
 pub mod shell;
