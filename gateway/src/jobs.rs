@@ -197,6 +197,8 @@ pub async fn create(
         }
         Wanted::Export { output, exclude_keys } => {
             let to = output.open(hub).map_err(|error| JobError::Container(OUTPUT_NAME, error))?;
+            // Given up at once: it only tells whether the name may be used.
+            to.write(&output.file).await.map_err(|error| JobError::Container(OUTPUT_NAME, error))?;
             check_writable(&to).await.map_err(|error| JobError::Container(OUTPUT_NAME, error))?;
             let record = Record::new(Kind::Export, caller, now);
             let record = Record { output: Some(output.place()), exclude_keys, ..record };

@@ -130,8 +130,8 @@ async fn t809_lines_are_done_in_the_order_of_the_file_each_by_its_mode() {
     hub.device("named").await;
     let (stored, named) = (etag("stored").await, etag("named").await);
     let line = |id: &str, module: Value, mode: &str, etag: &str, reason: &str| {
-        let line =
-            json!({ "id": id, "moduleId": module, "importMode": mode, "eTag": etag, "statusReason": reason });
+        let line = json!({ "id": id, "moduleId": module, "importMode": mode, "eTag": etag, "statusReason": reason,
+            "authentication": { "type": "none" } });
         format!("{line}\n")
     };
     let none = Value::Null;

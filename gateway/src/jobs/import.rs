@@ -220,20 +220,20 @@ struct Heights {
 
 impl Waves {
     /// A device's step comes after all earlier ones of the device and its modules, a module's after all of the device
-    /// and its own.
+    /// and its own. A module that goes makes room for the next, so it counts as a step of its device.
     fn add(&mut self, step: Step) {
         let Self(waves, heights) = self;
         let id = step.ask.id();
         let heights = heights.entry(id.device.clone()).or_default();
         let height = match &id.module {
-            None => {
-                heights.device = heights.highest + 1;
-                heights.device
-            }
-            Some(module) => {
+            Some(module) if !step.ask.may_delete() => {
                 let own = heights.modules.entry(module.clone()).or_default();
                 *own = 1 + heights.device.max(*own);
                 *own
+            }
+            _ => {
+                heights.device = heights.highest + 1;
+                heights.device
             }
         };
         heights.highest = heights.highest.max(height);

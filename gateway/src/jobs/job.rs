@@ -48,9 +48,14 @@ impl Job {
         change(&mut self.record.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Returns once the record is on stable storage. Blocks.
+    /// Returns once the record is on stable storage as it is now. Blocks.
     pub(super) fn save(&self) -> io::Result<()> {
-        let record = serde_json::to_vec(&self.record())?;
+        self.save_as(&self.record())
+    }
+
+    /// Returns once this record of it is on stable storage. Blocks.
+    pub(super) fn save_as(&self, record: &Record) -> io::Result<()> {
+        let record = serde_json::to_vec(record)?;
         let unfinished = self.directory.join(UNFINISHED);
         let mut options = OpenOptions::new();
         let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;

@@ -90,6 +90,15 @@ impl Ask {
             Ask::TakeBack(TakeBack { id, .. }) => id,
         }
     }
+
+    /// Whether the identity may be gone afterwards.
+    pub(super) fn may_delete(&self) -> bool {
+        match self {
+            Ask::Line(Change::Delete(..)) => true,
+            Ask::Line(_) => false,
+            Ask::TakeBack(TakeBack { before, .. }) => before.is_none(),
+        }
+    }
 }
 
 impl TakeBack {

@@ -12,7 +12,7 @@ use super::dry_run::DryRun;
 use super::import::{ImportError, Importer, Item};
 use super::job::Job;
 use super::line::Words;
-use super::record::{Kind, State};
+use super::record::{Kind, Record, State};
 use super::results::{Done, REFUSED, Results};
 use super::source::SourceError;
 use super::undo::UndoWriter;
@@ -295,11 +295,19 @@ impl Ending {
             failure = failure.as_deref().unwrap_or_default(),
             "job ended"
         );
-        job.update(|record| record.failure = failure.filter(|_| state == State::Failed));
-        running.enter(state);
-        if let Err(error) = running.save().await {
-            tracing::warn!(job = %record.id, %error, "the end of a job cannot be kept; after a restart it counts as failed");
+        let failure = failure.filter(|_| state == State::Failed);
+        // Kept before it is told: what has ended for somebody has ended after a crash, too.
+        let ended = Record { state, failure, ended: Some(running.hub.clock.wall()), ..record };
+        let (kept, kind, id) = (ended.clone(), ended.kind, ended.id.clone());
+        let saved = {
+            let job = Arc::clone(&job);
+            blocking(move || job.save_as(&kept)).await
+        };
+        if let Err(error) = saved {
+            tracing::warn!(job = %id, %error, "the end of a job cannot be kept; after a restart it counts as failed");
         }
+        let before = job.update(|record| std::mem::replace(record, ended).state);
+        running.hub.metrics.job_moved(kind, Some(before), state);
     }
 }
 

@@ -137,7 +137,7 @@ fn a_line_is_iot_hubs_to_the_letter() {
         id: IdentityId::module(device.id.device.clone(), ModuleId::parse("m").unwrap()),
         authentication: Authentication::CertificateAuthority,
         managed_by: Some("me".into()),
-        access: Access::parse(&["telemetry"]).unwrap(),
+        access: Access::parse(["telemetry"]).unwrap(),
         queue_max: QueueMax::new(5),
         ..device
     };
