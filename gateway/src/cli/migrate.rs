@@ -270,19 +270,20 @@ const REQUESTS_MAX: usize = 8;
 const GO_ON: &str = "the same command goes on from there";
 const EXAMPLES: &str = "\
 Examples:
-  portcullis migrate from-iothub --login @owner.txt                      # into devices.txt
+  portcullis migrate from-iothub --login @owner.txt                  # into devices.txt
   portcullis migrate from-iothub --login - --output-file fleet.txt < owner.txt
-  portcullis migrate from-iothub --login @owner.txt --exclude-keys       # ids, twins and thumbprints only
+  portcullis migrate from-iothub --login @owner.txt --exclude-keys   # ids, twins, thumbprints
 
-`az iot hub connection-string show -n HUB` prints the connection string. When it is stopped, by Ctrl-C or anything else,
-the same command goes on where it was; FILE.part and FILE.resume are what it goes on from. A hub that asks for patience
-gets it: IoT Hub reads 100 keys a minute for each unit of S1. What then is in the file:
+`az iot hub connection-string show -n HUB` prints the connection string. When it is stopped, by
+Ctrl-C or anything else, the same command goes on where it was; FILE.part and FILE.resume are what
+it goes on from. A hub that asks for patience gets it: an IoT Hub of size S1 gives out 100 keys a
+minute for each unit. What then is in the file:
 
-  portcullis device-identity import --input-file devices.txt --dry-run   # what would change, and nothing does
+  portcullis device-identity import --input-file devices.txt --dry-run   # nothing changes
   portcullis device-identity import --input-file devices.txt
 
-A policy without RegistryRead gives no keys: those identities get new ones when imported, and the exit code is 7. IoT Edge
-deployments, device configurations and enrolled CAs are not in the file.";
+A policy without RegistryRead gives no keys: those identities get new ones when imported, and the
+exit code is 7. IoT Edge deployments, device configurations and CAs are not in the file.";
 
 #[cfg(test)]
 mod tests {

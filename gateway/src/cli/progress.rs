@@ -1,10 +1,11 @@
 //! How far something long has come, on standard error: one living line on a terminal, else a plain line now and then.
 
 use std::cell::Cell;
+use std::fmt::Write;
 use std::io::{IsTerminal, stderr};
 
 use clap::Args;
-use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
+use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressState, ProgressStyle};
 use tokio::time::{Duration, Instant};
 
 /// Whether to show it.
@@ -71,6 +72,15 @@ impl Progress {
             }
             Shown::Lines(told) => told.total.set(Some(total)),
             Shown::Not => {}
+        }
+    }
+
+    /// Whether it is known how much there is to do, and so how long it will take.
+    pub(super) fn is_bounded(&self) -> bool {
+        match &self.shown {
+            Shown::Living(bar) => bar.length().is_some(),
+            Shown::Lines(told) => told.total.get().is_some(),
+            Shown::Not => false,
         }
     }
 
@@ -145,13 +155,19 @@ impl Unit {
 }
 
 fn style(unit: Unit, is_bounded: bool) -> ProgressStyle {
-    ProgressStyle::with_template(template(unit, is_bounded)).unwrap_or_else(|_| ProgressStyle::default_bar())
+    let style = ProgressStyle::with_template(template(unit, is_bounded));
+    style.unwrap_or_else(|_| ProgressStyle::default_bar()).with_key(
+        "rate",
+        |state: &ProgressState, to: &mut dyn Write| {
+            let _ = write!(to, "{}/s", HumanCount(state.per_sec() as u64));
+        },
+    )
 }
 
 fn template(unit: Unit, is_bounded: bool) -> &'static str {
     match (unit, is_bounded) {
-        (Unit::Lines, true) => "{msg} {human_pos} of {human_len} {bar:30} {per_sec:.0}, {eta} left {prefix}",
-        (Unit::Lines, false) => "{spinner} {msg} {human_pos} {per_sec:.0} {prefix}",
+        (Unit::Lines, true) => "{msg} {human_pos} of {human_len} {bar:30} {rate}, {eta} left {prefix}",
+        (Unit::Lines, false) => "{spinner} {msg} {human_pos} {rate} {prefix}",
         (Unit::Bytes, true) => "{msg} {bytes} of {total_bytes} {bar:30} {bytes_per_sec}, {eta} left {prefix}",
         (Unit::Bytes, false) => "{spinner} {msg} {bytes} {bytes_per_sec} {prefix}",
     }

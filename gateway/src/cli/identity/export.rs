@@ -179,9 +179,9 @@ fn part(path: &Path) -> PathBuf {
 pub(super) const EXAMPLES: &str = "\
 Examples:
   portcullis device-identity export > devices.txt
-  portcullis device-identity export --output-file devices.txt --include-keys --include-modules    # all there is
+  portcullis device-identity export --ik --im --output-file devices.txt      # all there is
   portcullis device-identity export --ik --im | gzip > devices.txt.gz
   portcullis device-identity export --bcu file:fleet --ik
 
-One JSON object a line, as IoT Hub exports it. With keys and modules, a hub that imports the file lets in every device
-as this one does.";
+One JSON object a line, as IoT Hub exports it. With keys and modules, a hub that imports the file
+lets in every device as this one does.";

@@ -50,8 +50,11 @@ impl ImportArgs {
     pub(super) async fn run(self, rest: &Rest) -> Result<(), Failure> {
         let mut results = self.results_file.as_deref().map(results_to).transpose()?;
         let mut stop = pin!(tokio::signal::ctrl_c());
-        let Sent { job, interrupted } = self.start(rest, stop.as_mut()).await?;
+        let Sent { job, interrupted, lines } = self.start(rest, stop.as_mut()).await?;
         let progress = Progress::begin(self.progress, self.doing(), Unit::Lines);
+        if let Some(lines) = lines {
+            progress.expect(lines);
+        }
         let followed = match interrupted {
             true => follow(rest, job, &progress, pin!(std::future::ready(()))).await?,
             false => follow(rest, job, &progress, stop).await?,
@@ -85,7 +88,7 @@ impl ImportArgs {
             "outputBlobContainerUri": uri(&self.output_blob_container_uri)?,
         });
         let job = rest.act(&["jobs", "create"], &wanted).await?;
-        Ok(Sent { job, interrupted: false })
+        Ok(Sent { job, interrupted: false, lines: None })
     }
 
     fn doing(&self) -> &'static str {
@@ -109,10 +112,12 @@ pub(super) const EXAMPLES: &str = "\
 Examples:
   portcullis device-identity import --input-file devices.txt --dry-run
   portcullis device-identity import --input-file devices.txt.gz --results-file results.txt
-  ssh old-hub portcullis device-identity export --ik --im | portcullis device-identity import --input-file -
+  ssh old-hub portcullis device-identity export --ik --im |
+    portcullis device-identity import --input-file -
   portcullis device-identity import --ibcu file:fleet --obcu file:fleet
   portcullis device-identity rollback                        # the last import never was
 
-The file is one an IoT Hub or this hub exports: one JSON object a line, each with an importMode or, without one, created
-or updated. Lines that cannot be done are told, the others are done, and the exit code is 7. Ctrl-C cancels the import;
-what is done by then stays, until `rollback` takes it back.";
+The file is one an IoT Hub or this hub exports: one JSON object a line, each with an importMode or,
+without one, created or updated. Lines that cannot be done are told, the others are done, and the
+exit code is 7. Ctrl-C cancels the import; what is done by then stays, until `rollback` takes it
+back.";

@@ -79,9 +79,10 @@ Examples:
   portcullis device-identity rollback
   portcullis device-identity rollback --job-id ID --yes      # only if that still is the last import
 
-What the last import created is deleted, what it changed or deleted becomes what it was, keys included; an import that
-was cancelled or failed half-way can be taken back too. What somebody has changed since stays as it is and is told, and
-the exit code is 7. Before an import, `export --ik --im` is a copy for later.";
+What the last import created is deleted, what it changed or deleted becomes what it was, keys
+included; an import that was cancelled or failed half-way can be taken back too. What somebody has
+changed since stays as it is and is told, and the exit code is 7. Before an import,
+`export --ik --im` makes a copy for later.";
 
 #[cfg(test)]
 mod tests {

@@ -67,17 +67,16 @@ async fn until_over(rest: &Rest, id: &str, mut job: Value, progress: &Progress) 
 }
 
 fn show(job: &Value, progress: &Progress) {
-    let number = |name: &str| job[name].as_u64().unwrap_or_default();
-    let (done, percent, failed) = (number("linesDone"), number("progress"), number("linesFailed"));
-    // How many lines there are only their share tells.
-    if let Some(lines) = done.saturating_mul(100).checked_div(percent) {
-        progress.expect(lines);
+    let number = |name: &str| job[name].as_u64();
+    let mut notes = Vec::new();
+    // The hub knows how much of the work is done, also where nobody knows how many lines there are.
+    if !progress.is_bounded() {
+        notes.extend(number("progress").map(|percent| format!("{percent}%")));
+        notes.extend(number("etaSeconds").map(|seconds| format!("{seconds} s left")));
     }
-    let mut note = format!("{percent}%");
-    if failed > 0 {
-        note += &format!(", {failed} refused");
-    }
-    progress.at(done, &note);
+    notes
+        .extend(number("linesFailed").filter(|failed| *failed > 0).map(|failed| format!("{failed} refused")));
+    progress.at(number("linesDone").unwrap_or_default(), &notes.join(", "));
 }
 
 fn is_over(job: &Value) -> bool {

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -35,6 +35,17 @@ pub(super) struct Sent {
     pub(super) job: Value,
     /// The hub had all of the file already when it was to be cut off.
     pub(super) interrupted: bool,
+    /// How many lines there are, if that is known.
+    pub(super) lines: Option<u64>,
+}
+
+/// What has gone out so far.
+#[derive(Default)]
+struct Passed {
+    bytes: AtomicU64,
+    lines: AtomicU64,
+    /// Its lines cannot be seen.
+    packed: AtomicBool,
 }
 
 impl Input {
@@ -60,32 +71,49 @@ impl Input {
         if let Some(bytes) = self.bytes {
             progress.expect(bytes);
         }
-        let (sent, cut) = (Arc::new(AtomicU64::new(0)), CancellationToken::new());
-        let file = body(self, Arc::clone(&sent), cut.clone());
+        let (passed, cut) = (Arc::new(Passed::default()), CancellationToken::new());
+        let file = body(self, Arc::clone(&passed), cut.clone());
         let query = [("dryRun", if dry_run { "true" } else { "false" })];
         let mut sending = pin!(rest.upload(&["api", "v1", "imports"], &query, file));
         let shown = async {
             let mut ticks = interval(REDRAW_PERIOD);
             loop {
                 ticks.tick().await;
-                progress.at(sent.load(Ordering::Relaxed), "");
+                progress.at(passed.bytes.load(Ordering::Relaxed), "");
             }
         };
         tokio::select! {
-            job = sending.as_mut() => return job.map(|job| Sent { job, interrupted: false }),
+            job = sending.as_mut() => {
+                return job.map(|job| Sent { job, interrupted: false, lines: passed.lines() });
+            }
             () = shown => {}
             _ = stop => {}
         }
         cut.cancel();
         match timeout(CUT_TIME_MAX, sending).await {
-            Ok(Ok(job)) => Ok(Sent { job, interrupted: true }),
+            Ok(Ok(job)) => Ok(Sent { job, interrupted: true, lines: passed.lines() }),
             _ => Err(Failure::new(Exit::Interrupted, "interrupted: nothing was imported")),
         }
     }
 }
 
+impl Passed {
+    fn add(&self, piece: &[u8]) {
+        if self.bytes.load(Ordering::Relaxed) == 0 && piece.starts_with(GZIP_MAGIC) {
+            self.packed.store(true, Ordering::Relaxed);
+        }
+        let lines = piece.iter().filter(|byte| **byte == b'\n').count();
+        self.lines.fetch_add(lines as u64, Ordering::Relaxed);
+        self.bytes.fetch_add(piece.len() as u64, Ordering::Relaxed);
+    }
+
+    fn lines(&self) -> Option<u64> {
+        (!self.packed.load(Ordering::Relaxed)).then(|| self.lines.load(Ordering::Relaxed))
+    }
+}
+
 /// The file as the body of a request. A thread reads it: standard input may keep whoever reads it waiting for ever.
-fn body(input: Input, sent: Arc<AtomicU64>, cut: CancellationToken) -> Body {
+fn body(input: Input, passed: Arc<Passed>, cut: CancellationToken) -> Body {
     let (sender, receiver) = mpsc::channel::<io::Result<Bytes>>(2);
     std::thread::spawn(move || {
         let Input { name, mut file, .. } = input;
@@ -106,20 +134,21 @@ fn body(input: Input, sent: Arc<AtomicU64>, cut: CancellationToken) -> Body {
             }
         }
     });
-    let pieces = stream::unfold((receiver, sent, cut), async |(mut receiver, sent, cut)| {
+    let pieces = stream::unfold((receiver, passed, cut), async |(mut receiver, passed, cut)| {
         let piece = tokio::select! {
             biased;
             () = cut.cancelled() => Some(Err(io::Error::other("interrupted"))),
             piece = receiver.recv() => piece,
         }?;
         if let Ok(bytes) = &piece {
-            sent.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            passed.add(bytes);
         }
-        Some((piece.map(Frame::data), (receiver, sent, cut)))
+        Some((piece.map(Frame::data), (receiver, passed, cut)))
     });
     Body::wrap(StreamBody::new(pieces))
 }
 
+const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
 const PIECE_BYTES: usize = 64 * 1024;
 const REDRAW_PERIOD: Duration = Duration::from_millis(100);
 /// How long the hub has to say what it makes of a file that was cut off.
