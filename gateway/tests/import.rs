@@ -8,7 +8,8 @@ use portcullis::testing::{TestHub, within};
 use portcullis_registry::identity::Status;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
+use tokio::process::Child;
 
 /// A file to import.
 struct Lines {
@@ -252,38 +253,63 @@ async fn containers_of_files_are_written_and_read_by_the_hub_itself() {
 async fn ctrl_c_cancels_what_is_being_sent_and_a_second_job_waits_its_turn() {
     let hub = TestHub::start().await;
     let owner = Shell::new(PROGRAM, &hub, "iothubowner");
-    let import = ["device-identity", "import", "--input-file", "-"];
-    let mut child = owner
-        .command(&import)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut input = child.stdin.take().unwrap();
+    let mut running = start(&owner, "-");
+    let mut input = running.stdin.take().unwrap();
     input.write_all(b"{\"id\":\"a\"}\n").await.unwrap();
     // The hub has the beginning of the file once it tells of the job.
-    let active = ["job", "list", "--query", "[?status=='enqueued'].jobId", "-o", "tsv"];
-    let until = async |is_active: bool| while owner.print(&active).await.is_empty() == is_active {};
-    within(until(true)).await;
-    let words = Lines::new(b"{\"id\":\"b\"}").import(&owner, &[]).await;
-    assert_eq!(words.code, Some(1), "{}", words.err);
-    assert!(
-        words.err.contains("error[403003]: ") && words.err.contains("portcullis job cancel"),
-        "{}",
-        words.err
-    );
+    until(&owner, "[?status=='enqueued']", true).await;
+    let ended = Lines::new(b"{\"id\":\"b\"}").import(&owner, &[]).await;
+    assert_eq!(ended.code, Some(1), "{}", ended.err);
+    assert!(ended.err.contains("error[403003]: ") && ended.err.contains("job cancel"), "{}", ended.err);
 
-    let interrupt = ["-INT".to_owned(), child.id().unwrap().to_string()];
-    assert!(std::process::Command::new("kill").args(interrupt).status().unwrap().success());
-    let mut err = String::new();
-    within(child.stderr.take().unwrap().read_to_string(&mut err)).await.unwrap();
-    assert_eq!(within(child.wait()).await.unwrap().code(), Some(130), "{err}");
-    assert_eq!(err, "error: interrupted: nothing was imported\n");
+    let ended = interrupt(running).await;
+    assert_eq!((ended.code, ended.err.as_str()), (Some(130), "error: interrupted: nothing was imported\n"));
     drop(input);
-    within(until(false)).await;
+    until(&owner, "[?status=='enqueued']", false).await;
     assert_eq!(owner.json(&["device-identity", "list"]).await, json!([]));
     hub.stop().await;
+}
+
+#[tokio::test]
+async fn ctrl_c_cancels_what_is_being_imported_and_a_rollback_takes_back_what_is_done() {
+    let hub = TestHub::start().await;
+    let owner = Shell::new(PROGRAM, &hub, "iothubowner");
+    // Each line waits for the one before it to be stored, and is so long that a few are one step of the job.
+    let filling = "x".repeat(48 * 1024);
+    let line = |number: usize| {
+        let status = ["enabled", "disabled"][number % 2];
+        format!("{{\"id\":\"a\",\"status\":\"{status}\",\"note\":\"{filling}\"}}\n")
+    };
+    let lines = Lines::new((0..800).map(line).collect::<String>().as_bytes());
+    let running = start(&owner, &lines.path("devices.txt"));
+    until(&owner, "[?linesDone>`0`]", true).await;
+    let ended = interrupt(running).await;
+    assert_eq!(ended.code, Some(130), "{}", ended.err);
+    assert!(ended.err.contains("error: the job was cancelled after "), "{}", ended.err);
+    assert!(ended.err.contains("`portcullis device-identity rollback` takes back"), "{}", ended.err);
+    assert_eq!(owner.json(&["device-identity", "list", "--query", "[].deviceId"]).await, json!(["a"]));
+    owner.print(&["device-identity", "rollback", "--yes"]).await;
+    assert_eq!(owner.json(&["device-identity", "list"]).await, json!([]));
+    hub.stop().await;
+}
+
+/// An import under way.
+fn start(owner: &Shell, file: &str) -> Child {
+    let mut command = owner.command(&["device-identity", "import", "--input-file", file]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+/// Ctrl-C; how it ends.
+async fn interrupt(running: Child) -> Ended {
+    let process = running.id().unwrap().to_string();
+    assert!(std::process::Command::new("kill").args(["-INT", &process]).status().unwrap().success());
+    Ended::of(within(running.wait_with_output()).await.unwrap())
+}
+
+/// Waits until the hub tells of such a job, or of none any more.
+async fn until(owner: &Shell, query: &str, some: bool) {
+    within(async { while (owner.json(&["job", "list", "--query", query]).await != json!([])) != some {} })
+        .await;
 }
 
 #[tokio::test]
