@@ -280,7 +280,7 @@ async fn ctrl_c_cancels_what_is_being_imported_and_a_rollback_takes_back_what_is
         let status = ["enabled", "disabled"][number % 2];
         format!("{{\"id\":\"a\",\"status\":\"{status}\",\"note\":\"{filling}\"}}\n")
     };
-    let lines = Lines::new((0..800).map(line).collect::<String>().as_bytes());
+    let lines = Lines::new((0..400).map(line).collect::<String>().as_bytes());
     let running = start(&owner, &lines.path("devices.txt"));
     until(&owner, "[?linesDone>`0`]", true).await;
     let ended = interrupt(running).await;
