@@ -109,6 +109,16 @@ impl Served {
         std::fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5").context("the peak of memory")
     }
 
+    /// The processor time it has used.
+    pub fn cpu_time(&self) -> anyhow::Result<Duration> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        // Linux, proc(5): the name, in parentheses, is the second field; 14 and 15 are user's and system's ticks.
+        let after_name = stat.rsplit(')').next().context("a stat line")?;
+        let ticks = after_name.split_whitespace().skip(11).take(2).map(str::parse::<u64>);
+        let ticks: u64 = ticks.collect::<Result<Vec<_>, _>>()?.iter().sum();
+        Ok(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
+    }
+
     /// Where it listens and who its owner is.
     pub fn access(&self) -> anyhow::Result<LocalAccess> {
         LocalAccess::read(&self.data_dir).context("the access file")
@@ -182,5 +192,7 @@ impl Rest {
     }
 }
 
+/// What Linux tells user space everywhere.
+const TICKS_PER_SECOND: u64 = 100;
 const DATA_DIR: &str = "PORTCULLIS_BENCHES_SERVE";
 const TOKEN_SECONDS: i64 = 24 * 3600;
