@@ -68,7 +68,7 @@ pub enum JobError {
     Busy,
     /// What is wrong with which container.
     #[error("{0}: {1}")]
-    Container(&'static str, #[source] ContainerError),
+    Container(&'static str, ContainerError),
     #[error("the upload did not arrive whole: {0}")]
     Upload(String),
     #[error("the upload has more than {0} bytes")]
@@ -273,9 +273,6 @@ fn launch(
 ) -> Record {
     let record = job.record();
     hub.metrics.job_moved(record.kind, None, record.state);
-    if let Err(error) = hub.jobs.forget_old(hub.clock.wall()) {
-        tracing::warn!(%error, "files of earlier jobs cannot be removed");
-    }
     let running = Running { hub: Arc::clone(hub), caller: caller.clone(), job, words };
     hub.tasks.spawn(running.run(work));
     record
