@@ -22,7 +22,7 @@ use container::{Container, ContainerError, Pieces};
 use job::Job;
 use line::Words;
 use record::{Kind, Place, Record};
-use run::{Running, Work, blocking};
+use run::{Running, Work};
 
 pub mod container;
 mod dry_run;
@@ -68,7 +68,7 @@ pub enum JobError {
     Busy,
     /// What is wrong with which container.
     #[error("{0}: {1}")]
-    Container(&'static str, #[source] ContainerError),
+    Container(&'static str, ContainerError),
     #[error("the upload did not arrive whole: {0}")]
     Upload(String),
     #[error("the upload has more than {0} bytes")]
@@ -138,15 +138,10 @@ pub async fn import(
         caller.check(RIGHTS)?;
         let record = Record { dry_run, ..Record::new(Kind::Import, caller, hub.clock.wall()) };
         let job = hub.jobs.begin(record, &hub.stopping)?;
-        let spooled = spool(hub, &job, upload).await;
-        let (pieces, bytes) = match spooled {
-            Ok(spooled) => spooled,
-            Err(error) => {
-                let (hub, job) = (Arc::clone(hub), Arc::clone(&job));
-                blocking(move || hub.jobs.forget(&job)).await?;
-                return Err(error);
-            }
-        };
+        let mut upload_of = UploadOf { hub, job: &job, is_whole: false };
+        let (pieces, bytes) = upload_of.spool(upload).await?;
+        upload_of.is_whole = true;
+        drop(upload_of);
         job.update(|record| record.progress.total = Some(bytes));
         Ok(launch(hub, caller, job, Work::Import { pieces, errors_to: None }, words))
     })
@@ -273,44 +268,62 @@ fn launch(
 ) -> Record {
     let record = job.record();
     hub.metrics.job_moved(record.kind, None, record.state);
-    if let Err(error) = hub.jobs.forget_old(hub.clock.wall()) {
-        tracing::warn!(%error, "files of earlier jobs cannot be removed");
-    }
     let running = Running { hub: Arc::clone(hub), caller: caller.clone(), job, words };
     hub.tasks.spawn(running.run(work));
     record
 }
 
-/// Keeps an upload in the job's directory; its pieces, and how many bytes there are.
-async fn spool(
-    hub: &Hub,
-    job: &Job,
-    mut upload: impl Stream<Item = Result<Bytes, String>> + Unpin,
-) -> Result<(Pieces, u64), JobError> {
-    let limits = &hub.config.limits;
-    let failed = |error| match error {
-        ContainerError::Io(error) => JobError::Io(error),
-        other => JobError::Container("the upload", other),
-    };
-    let own = Container::own(job.directory.clone());
-    let mut writer = own.write(INPUT).await.map_err(failed)?;
-    let mut bytes: u64 = 0;
-    loop {
-        let piece = tokio::select! {
-            () = job.cancelled.cancelled() => return Err(JobError::Upload("the job was cancelled".to_owned())),
-            piece = tokio::time::timeout(limits.upload_idle_time_max, upload.next()) => piece,
+/// A job whose file is on its way. It is forgotten unless the file arrives.
+struct UploadOf<'a> {
+    hub: &'a Hub,
+    job: &'a Arc<Job>,
+    is_whole: bool,
+}
+
+impl UploadOf<'_> {
+    /// Keeps the file in the job's directory; its pieces, and how many bytes there are.
+    async fn spool(
+        &self,
+        mut upload: impl Stream<Item = Result<Bytes, String>> + Unpin,
+    ) -> Result<(Pieces, u64), JobError> {
+        let limits = &self.hub.config.limits;
+        let failed = |error| match error {
+            ContainerError::Io(error) => JobError::Io(error),
+            other => JobError::Container("the upload", other),
         };
-        let piece = piece.map_err(|_| JobError::Idle(limits.upload_idle_time_max))?;
-        let Some(piece) = piece else { break };
-        let piece = piece.map_err(JobError::Upload)?;
-        bytes += piece.len() as u64;
-        if bytes > limits.upload_bytes_max as u64 {
-            return Err(JobError::TooLarge(limits.upload_bytes_max as u64));
+        let own = Container::own(self.job.directory.clone());
+        let mut writer = own.write(INPUT).await.map_err(failed)?;
+        let mut bytes: u64 = 0;
+        loop {
+            let piece = tokio::select! {
+                () = self.job.cancelled.cancelled() => {
+                    return Err(JobError::Upload("the job was cancelled".to_owned()));
+                }
+                piece = tokio::time::timeout(limits.upload_idle_time_max, upload.next()) => piece,
+            };
+            let piece = piece.map_err(|_| JobError::Idle(limits.upload_idle_time_max))?;
+            let Some(piece) = piece else { break };
+            let piece = piece.map_err(JobError::Upload)?;
+            bytes += piece.len() as u64;
+            if bytes > limits.upload_bytes_max as u64 {
+                return Err(JobError::TooLarge(limits.upload_bytes_max as u64));
+            }
+            writer.write(piece).await.map_err(failed)?;
         }
-        writer.write(piece).await.map_err(failed)?;
+        writer.finish().await.map_err(failed)?;
+        Ok((own.read(INPUT).await.map_err(failed)?, bytes))
     }
-    writer.finish().await.map_err(failed)?;
-    Ok((own.read(INPUT).await.map_err(failed)?, bytes))
+}
+
+impl Drop for UploadOf<'_> {
+    fn drop(&mut self) {
+        if self.is_whole {
+            return;
+        }
+        if let Err(error) = self.hub.jobs.forget(self.job) {
+            tracing::warn!(%error, "an upload that did not arrive cannot be removed");
+        }
+    }
 }
 
 /// Tries whether files can be written there, and removed again.

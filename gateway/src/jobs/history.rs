@@ -26,10 +26,18 @@ impl Jobs {
     pub fn open(directory: &Path, now: Timestamp) -> io::Result<Self> {
         let mut known = Vec::new();
         for directory in directories(directory)? {
-            // A directory without a record is one whose job never began.
-            let Some(job) = Job::load(directory.clone())? else {
-                fs::remove_dir_all(directory)?;
-                continue;
+            let job = match Job::load(directory.clone()) {
+                Ok(Some(job)) => job,
+                // A directory without a record is one whose job never began.
+                Ok(None) => {
+                    fs::remove_dir_all(directory)?;
+                    continue;
+                }
+                // No reason to keep devices out.
+                Err(error) => {
+                    tracing::warn!(directory = %directory.display(), %error, "the record of a job cannot be read");
+                    continue;
+                }
             };
             if !job.record().state.is_over() {
                 job.update(|record| {
@@ -114,6 +122,6 @@ fn directories(jobs: &Path) -> io::Result<Vec<PathBuf>> {
 const CUT_OFF: &str =
     "the hub stopped before the job was done; what is done stays done, and the same job may be run again";
 /// Jobs that are remembered.
-const KEPT_MAX: usize = 100;
+const KEPT_MAX: usize = 50;
 /// IoT Hub remembers a job for 30 days.
 const KEPT_TIME_MAX: SignedDuration = SignedDuration::from_hours(30 * 24);

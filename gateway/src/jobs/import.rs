@@ -37,7 +37,7 @@ pub(super) enum ImportError {
     #[error("the store takes no writes now: {0}")]
     Store(#[from] StoreError),
     #[error("the undo file cannot be written: {0}")]
-    Undo(#[source] io::Error),
+    Undo(io::Error),
 }
 
 /// One line, or one change of an earlier import that is to be taken back.
@@ -58,8 +58,13 @@ struct Step {
 }
 
 impl Importer<'_> {
-    /// Applies a batch; what became of each line, in order. `Ok` means on stable storage.
-    pub(super) async fn apply(&self, batch: Vec<Item>, now: Timestamp) -> Result<Vec<Done>, ImportError> {
+    /// Applies a batch; what became of each line, in order. What is told is on stable storage. An error says why no more
+    /// can be done; lines of which nothing is told may be done or not.
+    pub(super) async fn apply(
+        &self,
+        batch: Vec<Item>,
+        now: Timestamp,
+    ) -> (Vec<Done>, Result<(), ImportError>) {
         let mut outcomes: Vec<Option<Outcome>> = Vec::with_capacity(batch.len());
         let mut told = Vec::with_capacity(batch.len());
         let mut waves = Waves::default();
@@ -76,15 +81,19 @@ impl Importer<'_> {
                 }
             }
         }
+        let mut ended = Ok(());
         for wave in waves.0 {
-            self.apply_wave(wave, now, &mut outcomes).await?;
+            ended = self.apply_wave(wave, now, &mut outcomes).await;
+            if ended.is_err() {
+                break;
+            }
         }
-        let done = told.into_iter().zip(outcomes).map(|((line, about, has_twin), outcome)| {
-            let outcome = outcome.unwrap_or(Outcome::Unchanged);
+        let done = told.into_iter().zip(outcomes).filter_map(|((line, about, has_twin), outcome)| {
+            let outcome = outcome?;
             let lost_twin = has_twin && outcome.keeps_identity();
-            Done { line, about, outcome, lost_twin }
+            Some(Done { line, about, outcome, lost_twin })
         });
-        Ok(done.collect())
+        (done.collect(), ended)
     }
 
     async fn apply_wave(
@@ -108,14 +117,18 @@ impl Importer<'_> {
             self.keep_earlier(&planned).await.map_err(ImportError::Undo)?;
             let done = planned.iter().map(|(_, plan)| carry_out(self.registry, plan, now));
             let done = join_all(done).await;
+            let mut failed = None;
             wave = Vec::new();
             for ((step, _), result) in planned.into_iter().zip(done) {
                 match result {
                     Ok(outcome) => outcomes[step.place] = Some(outcome),
-                    Err(RegistryError::Store(error)) => return Err(error.into()),
+                    Err(RegistryError::Store(error)) => failed = Some(error),
                     Err(error) if is_overtaken(&error) && round < ROUNDS_MAX => wave.push(step),
                     Err(error) => outcomes[step.place] = Some(self.refused(not_done(error))),
                 }
+            }
+            if let Some(error) = failed {
+                return Err(error.into());
             }
         }
         Ok(())

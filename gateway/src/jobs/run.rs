@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
+use jiff::Timestamp;
 use portcullis_registry::id::DeviceId;
 use tokio::sync::{Mutex, mpsc};
 
@@ -65,7 +66,7 @@ enum RunError {
     #[error("the input: {0}")]
     Source(#[from] SourceError),
     #[error("the output: {0}")]
-    Output(#[source] ContainerError),
+    Output(ContainerError),
     #[error(transparent)]
     Import(#[from] ImportError),
     #[error("the files of the job cannot be written: {0}")]
@@ -82,6 +83,7 @@ impl Running {
         let entry = Entry::of(&running.caller, Operation::StartJob, id.clone(), now);
         running.hub.audit.record(entry).await;
         running.enter(State::Running);
+        running.forget_old(now).await;
         tracing::info!(job = %id, kind = running.job.record().kind.as_str(), policy = running.caller.policy(), "job started");
         let outcome = match running.save().await {
             Ok(()) => running.work(work).await,
@@ -187,11 +189,11 @@ impl Running {
             let is_full = running.len() >= BATCHES_AT_ONCE || waiting.is_some();
             tokio::select! {
                 biased;
-                Some((read, done)) = running.next(), if !running.is_empty() => {
+                Some((read, (done, ended))) = running.next(), if !running.is_empty() => {
                     devices.pop_front();
-                    match done {
-                        Ok(done) => self.tell(&done, read, results).await?,
-                        Err(error) => outcome = Some(Err(error.into())),
+                    self.tell(&done, read, results).await?;
+                    if let Err(error) = ended {
+                        outcome = Some(Err(error.into()));
                     }
                     self.save_at_times(&mut saved).await?;
                 }
@@ -301,6 +303,13 @@ impl Running {
         blocking(move || job.save()).await
     }
 
+    async fn forget_old(&self, now: Timestamp) {
+        let hub = Arc::clone(&self.hub);
+        if let Err(error) = blocking(move || hub.jobs.forget_old(now)).await {
+            tracing::warn!(%error, "files of earlier jobs cannot be removed");
+        }
+    }
+
     fn enter(&self, state: State) {
         let now = self.hub.clock.wall();
         let (kind, before) = self.job.update(|record| {
@@ -375,9 +384,7 @@ impl Drop for Ending {
 }
 
 /// Waits for work that blocks.
-pub(super) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(|error| io::Error::other(error.to_string()))?
 }
 

@@ -59,8 +59,12 @@ pub(super) struct Undo<'a> {
 pub(super) struct Fingerprint(u128);
 
 impl UndoWriter {
+    /// Begins a file that is there after a crash, too. Blocks.
     pub(super) fn create(path: &Path, words: &'static dyn Words) -> io::Result<Self> {
         let file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(path)?;
+        if let Some(directory) = path.parent() {
+            File::open(directory)?.sync_all()?;
+        }
         Ok(Self { file: Arc::new(file), words, unwritten: Vec::new(), scratch: Vec::new() })
     }
 
