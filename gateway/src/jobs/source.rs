@@ -242,3 +242,88 @@ const EXPANSION_MAX: u64 = 200;
 /// A file that unpacks to less may shrink as it likes.
 const EXPANSION_FREE_BYTES: u64 = 16 * 1024 * 1024;
 const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
+
+#[cfg(test)]
+mod tests {
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+    use futures_util::stream;
+    use portcullis_registry::identity::Identity;
+    use portcullis_registry::lines::LineError;
+
+    use super::*;
+    use crate::bulk::ChangeError;
+    use crate::jobs::line::{Form, Refusal};
+
+    /// Refuses every line with its own text.
+    #[derive(Debug)]
+    struct Echo;
+
+    impl Words for Echo {
+        fn parse(&self, text: &str) -> Result<Asked, (About, Refusal)> {
+            Err((About::default(), Refusal { code: 0, name: "", text: text.to_owned() }))
+        }
+
+        fn unreadable(&self, error: LineError) -> Refusal {
+            Refusal { code: 0, name: "", text: error.to_string() }
+        }
+
+        fn refusal(&self, error: ChangeError) -> Refusal {
+            Refusal { code: 0, name: "", text: error.to_string() }
+        }
+
+        fn write(&self, _: &Identity, _: Form, _: &mut Vec<u8>) {}
+    }
+
+    async fn lines(pieces: Vec<Result<Bytes, ContainerError>>) -> Result<Vec<(u64, String)>, SourceError> {
+        let mut batches = batches(stream::iter(pieces).boxed(), &Echo);
+        let mut lines = Vec::new();
+        loop {
+            let batch = batches.recv().await.unwrap_or(Err(SourceError::BrokeOff))?;
+            assert!(batch.items.len() <= BATCH_LINES + TEXT_BYTES, "{}", batch.items.len());
+            lines.extend(batch.items.into_iter().map(|item| (item.line, item.ask.unwrap_err().1.text)));
+            if batch.is_last {
+                return Ok(lines);
+            }
+        }
+    }
+
+    fn packed(text: &str) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(text.as_bytes()).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn cut(file: &[u8], bytes: usize) -> Vec<Result<Bytes, ContainerError>> {
+        file.chunks(bytes).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect()
+    }
+
+    #[tokio::test]
+    async fn t808_a_file_is_the_same_however_it_is_cut_and_packed() {
+        let text: String = (1..=3000).map(|number| format!("line {number}\n")).collect();
+        let expected: Vec<_> = (1..=3000).map(|number| (number, format!("line {number}"))).collect();
+        let (one, other) = text.split_at(text.len() / 2);
+        let twice = [packed(one), packed(other)].concat();
+        for file in [text.as_bytes(), &packed(&text), &twice] {
+            for bytes in [1, 7, 4096, usize::MAX] {
+                assert_eq!(lines(cut(file, bytes)).await.unwrap(), expected, "{bytes}");
+            }
+        }
+        for (file, line) in [(&b""[..], None), (b"x", Some("x")), (b"\x1f", Some("\u{1f}"))] {
+            let expected: Vec<_> = line.map(|line| (1, line.to_owned())).into_iter().collect();
+            assert_eq!(lines(cut(file, 1)).await.unwrap(), expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn t805_a_file_that_does_not_come_whole_is_no_file() {
+        let broken = vec![Ok(Bytes::from_static(b"a\nb")), Err(ContainerError::Unreachable)];
+        assert!(matches!(lines(broken).await, Err(SourceError::Container(ContainerError::Unreachable))));
+        let file = packed("a\n");
+        for end in 2..file.len() {
+            assert!(matches!(lines(cut(&file[..end], 3)).await, Err(SourceError::Damaged(_))), "{end}");
+        }
+        let bomb = packed(&"\n".repeat(40 << 20));
+        assert!(matches!(lines(cut(&bomb, 65_536)).await, Err(SourceError::Expands)));
+    }
+}
