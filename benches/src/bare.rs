@@ -1,13 +1,47 @@
 //! SQLite with group commit and nothing around it: the floor for durable writes.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use rusqlite::{Connection, TransactionBehavior};
+use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
 
 type Put = (String, Vec<u8>, oneshot::Sender<()>);
+
+/// Does `writes` writes, as `writers` at once, each waiting for its own; how long it takes.
+pub fn at_once<F, W>(runtime: &Runtime, writes: usize, writers: usize, write: F) -> anyhow::Result<Duration>
+where
+    F: Fn(usize) -> W + Clone + Send + 'static,
+    W: Future<Output = anyhow::Result<()>> + Send + 'static,
+{
+    let next = Arc::new(AtomicUsize::new(0));
+    let began = Instant::now();
+    runtime.block_on(async {
+        let mut running = Vec::new();
+        for _ in 0..writers {
+            let (next, write) = (Arc::clone(&next), write.clone());
+            running.push(tokio::spawn(async move {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= writes {
+                        return anyhow::Ok(());
+                    }
+                    write(number).await?;
+                }
+            }));
+        }
+        for one in running {
+            one.await??;
+        }
+        anyhow::Ok(())
+    })?;
+    Ok(began.elapsed())
+}
 
 /// A table of keys and values that one thread writes.
 #[derive(Debug)]

@@ -4,8 +4,8 @@
 //! run. Machines differ and are noisy; read the ratio between two rows of one run, not a row.
 //! `cargo bench -p portcullis-benches` runs them all.
 //!
-//! Programs that break a hub on purpose, or fill it, are in `src/bin`: `crash`, `powercut`, `million`, `portal` and
-//! `revocation`.
+//! Programs that break a hub on purpose, or fill it, are in `src/bin`: `crash`, `powercut`, `million`, `portal`, `transfer`
+//! and `revocation`.
 
 pub mod bare;
 pub mod crash;

@@ -98,6 +98,27 @@ impl Served {
         resident_bytes(&self.child.id().to_string())
     }
 
+    /// The most it held in memory since the peak was forgotten last, in bytes.
+    pub fn peak_bytes(&self) -> anyhow::Result<u64> {
+        memory_bytes(&self.child.id().to_string(), "VmHWM:")
+    }
+
+    /// Lets the peak begin anew.
+    pub fn forget_peak(&self) -> anyhow::Result<()> {
+        // Linux, proc(5): what 5 resets is the peak of the resident set.
+        std::fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5").context("the peak of memory")
+    }
+
+    /// The processor time it has used.
+    pub fn cpu_time(&self) -> anyhow::Result<Duration> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        // Linux, proc(5): the name, in parentheses, is the second field; 14 and 15 are user's and system's ticks.
+        let after_name = stat.rsplit(')').next().context("a stat line")?;
+        let ticks = after_name.split_whitespace().skip(11).take(2).map(str::parse::<u64>);
+        let ticks: u64 = ticks.collect::<Result<Vec<_>, _>>()?.iter().sum();
+        Ok(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
+    }
+
     /// Where it listens and who its owner is.
     pub fn access(&self) -> anyhow::Result<LocalAccess> {
         LocalAccess::read(&self.data_dir).context("the access file")
@@ -147,8 +168,12 @@ impl Drop for Served {
 
 /// What a process holds in memory, in bytes; `self` is this one.
 pub fn resident_bytes(process: &str) -> anyhow::Result<u64> {
+    memory_bytes(process, "VmRSS:")
+}
+
+fn memory_bytes(process: &str, which: &str) -> anyhow::Result<u64> {
     let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    let line = status.lines().find_map(|line| line.strip_prefix(which)).context("no such figure")?;
     let kib: u64 = line.trim().trim_end_matches(" kB").parse()?;
     Ok(kib * 1024)
 }
@@ -174,5 +199,7 @@ impl Rest {
     }
 }
 
+/// What Linux tells user space everywhere.
+const TICKS_PER_SECOND: u64 = 100;
 const DATA_DIR: &str = "PORTCULLIS_BENCHES_SERVE";
 const TOKEN_SECONDS: i64 = 24 * 3600;

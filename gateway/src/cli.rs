@@ -20,7 +20,9 @@ use crate::cli::events::MonitorArgs;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::feedback::FeedbackArgs;
 use crate::cli::identity::{DEVICE_EXAMPLES, DeviceVerb, MODULE_EXAMPLES, ModuleVerb};
+use crate::cli::job::JobVerb;
 use crate::cli::manual::{COMPLETIONS_EXAMPLES, CompletionsArgs, MAN_EXAMPLES, ManArgs};
+use crate::cli::migrate::MigrateVerb;
 use crate::cli::policy::PolicyVerb;
 use crate::cli::status::StatusArgs;
 use crate::cli::why::WhyArgs;
@@ -36,12 +38,15 @@ mod events;
 mod exit;
 mod feedback;
 mod identity;
+mod job;
 pub mod local;
 mod log;
 mod login;
 mod manual;
+mod migrate;
 mod output;
 mod policy;
+mod progress;
 mod rest;
 mod status;
 mod why;
@@ -121,6 +126,12 @@ enum Verb {
     /// Who changed what
     #[command(subcommand)]
     Audit(AuditVerb),
+    /// Imports, exports, and the taking back of imports
+    #[command(subcommand, after_help = job::EXAMPLES)]
+    Job(JobVerb),
+    /// Bring a whole fleet here
+    #[command(subcommand)]
+    Migrate(MigrateVerb),
     /// Backups of the hub on this machine
     #[command(subcommand)]
     Backup(BackupVerb),
@@ -160,6 +171,8 @@ impl CommandLine {
             Verb::ConnectionString(verb) => done(wait_for(verb.run())?),
             Verb::GenerateSasToken(arguments) => done(wait_for(arguments.run())?),
             Verb::C2dMessage(verb) => done(wait_for(verb.run())?),
+            Verb::Job(verb) => done(wait_for(verb.run())?),
+            Verb::Migrate(verb) => wait_for(verb.run())?,
             Verb::Backup(verb) => done(verb.run()),
             Verb::Cert(verb) => wait_for(verb.run())?,
             Verb::Why(arguments) => done(wait_for(arguments.run())?),
@@ -304,6 +317,18 @@ mod tests {
             "portcullis backup create --output f --data-dir x",
             "portcullis backup verify f",
             "portcullis backup restore f --data-dir x",
+            "portcullis device-identity import --if f --dry-run --results-file r -o json",
+            "portcullis device-identity import --input-file - --no-progress -o table",
+            "portcullis device-identity export --of f --ik --im --no-progress",
+            "portcullis device-identity export --output-file -",
+            "portcullis device-identity export --bcu @f --ik true",
+            "portcullis device-identity import --ibcu file:a --obcu file:b -o json",
+            "portcullis device-identity rollback --jid x --yes -o json",
+            "portcullis job list -o table",
+            "portcullis job show --job-id x",
+            "portcullis job cancel --jid x",
+            "portcullis migrate from-iothub --login @f --ca ca.pem --of f --exclude-keys --page-size 7",
+            "portcullis migrate from-iothub -l HostName=h --no-progress",
             "portcullis cert ca create --name fleet --vd 30 --od x --signed-by a.pem --signed-by-key k.pem",
             "portcullis cert ca enrol --name fleet --verified fleet.pem",
             "portcullis cert ca enrol --name fleet --verified --reason why fleet.pem --ca ca.pem",

@@ -6,6 +6,7 @@
 //! `problem` alone.
 
 use std::future::poll_fn;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,7 +24,7 @@ use hyper::body::Incoming;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{timeout, timeout_at};
 use tokio_rustls::server::TlsStream;
@@ -173,13 +174,24 @@ where
         return None;
     }
     let parts = connection.into_parts();
-    let mut stream = parts.io.into_inner();
+    let stream = parts.io.into_inner();
     if switched.load(Ordering::Acquire) {
         return Some((stream, parts.read_buf));
     }
-    let _ = timeout(GOODBYE_TIME_MAX, stream.shutdown()).await;
+    let _ = timeout(GOODBYE_TIME_MAX, goodbye(hub, stream)).await;
     None
+}
+
+/// Ends a connection. Who is still sending a long request is answered already, and hears that answer only if what is on
+/// its way is taken: a socket closed with something unread is reset, and the answer lost.
+async fn goodbye<S: AsyncRead + AsyncWrite + Unpin>(hub: &Hub, mut stream: S) -> io::Result<()> {
+    stream.shutdown().await?;
+    let mut unread = vec![0; UNREAD_BYTES];
+    while !hub.stopping.is_cancelled() && stream.read(&mut unread).await? > 0 {}
+    Ok(())
 }
 
 /// How long the goodbye to a connection may take.
 const GOODBYE_TIME_MAX: Duration = Duration::from_secs(1);
+/// What is thrown away at a time.
+const UNREAD_BYTES: usize = 16 * 1024;

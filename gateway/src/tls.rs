@@ -164,8 +164,7 @@ fn with_tickets(mut config: ServerConfig) -> Result<Arc<ServerConfig>, rustls::E
 
 /// TLS settings of a client that trusts the CA certificates in `ca`, or those of the operating system.
 pub fn client_config(ca: Option<&Path>) -> Result<ClientConfig, TlsError> {
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(VERSIONS)?;
+    let builder = client_builder()?;
     let Some(path) = ca else { return Ok(builder.with_platform_verifier()?.with_no_client_auth()) };
     let certificates =
         pem::read_certificates(&read(path)?).map_err(|error| TlsError::NoCa(path.to_owned(), error))?;
@@ -174,6 +173,11 @@ pub fn client_config(ca: Option<&Path>) -> Result<ClientConfig, TlsError> {
         roots.add(certificate)?;
     }
     Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
+/// TLS settings of a client that trusts nobody, for where there is to be no TLS.
+pub fn client_config_without_trust() -> Result<ClientConfig, TlsError> {
+    Ok(client_builder()?.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
 }
 
 /// A certificate of the operator's own: served as it is, unless nobody could take it.
@@ -198,6 +202,11 @@ fn names_of_this_machine() -> Vec<ServerName<'static>> {
     let own = gethostname::gethostname().to_string_lossy().into_owned();
     let names = [own, "localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
     names.into_iter().filter_map(|name| ServerName::try_from(name).ok()).collect()
+}
+
+fn client_builder() -> Result<ConfigBuilder<ClientConfig, WantsVerifier>, rustls::Error> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    ClientConfig::builder_with_provider(provider).with_protocol_versions(VERSIONS)
 }
 
 fn server_builder() -> Result<ConfigBuilder<ServerConfig, WantsVerifier>, rustls::Error> {

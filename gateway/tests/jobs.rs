@@ -191,6 +191,42 @@ async fn t809_lines_are_done_in_the_order_of_the_file_each_by_its_mode() {
 }
 
 #[tokio::test]
+async fn t809_the_order_holds_beyond_what_is_applied_together() {
+    let hub = TestHub::start().await;
+    let rest = hub.rest();
+    let line = |number: u32| {
+        let (id, round) = (number % 1250, number / 1250);
+        format!(
+            "{{\"id\":\"d{id}\",\"statusReason\":\"{round}\",\"authentication\":{{\"type\":\"none\"}}}}\n"
+        )
+    };
+    let job = rest.import((0..2500).map(line).collect::<String>(), "").await;
+    assert_eq!(
+        (&job["outcomes"]["created"], &job["outcomes"]["changed"]),
+        (&json!(1250), &json!(1250)),
+        "{job}"
+    );
+    let lines: Vec<_> =
+        rest.results(&job).await.iter().map(|result| result["line"].as_u64().unwrap()).collect();
+    assert!(lines.iter().copied().eq(1..=2500), "results are in the order of the file");
+    assert!(hub.everything().await.iter().all(|line| line.contains(r#""statusReason":"1""#)));
+    assert_eq!(rest.roll_back(&job).await["linesFailed"], 0);
+    assert_eq!(hub.hub.registry.counts().devices, 0);
+
+    let (_, metrics) = hub.ops("/metrics").await;
+    for line in [
+        r#"portcullis_jobs{type="import",state="completed"} 1"#,
+        r#"portcullis_jobs{type="import",state="running"} 0"#,
+        r#"portcullis_jobs{type="rollback",state="completed"} 1"#,
+        r#"portcullis_job_items_total{type="import",result="created"} 1250"#,
+        r#"portcullis_job_items_total{type="export",result="exported"} 1250"#,
+    ] {
+        assert!(metrics.lines().any(|own| own == line), "{line} is not in {metrics}");
+    }
+    hub.stop().await;
+}
+
+#[tokio::test]
 async fn a_dry_run_foretells_how_many_modules_a_device_takes() {
     let hub = TestHub::start_with_limits(&[("modules_per_device_max", "2")]).await;
     hub.device("old").await;

@@ -199,7 +199,13 @@ async fn t810_a_job_that_was_cut_off_has_failed_and_says_so() {
     fs::write(directory.join("job.json"), cut).unwrap();
     fs::write(directory.join("input"), "{\"id\":\"a\"}").unwrap();
     fs::create_dir(hub.data_dir().join("jobs/never-began")).unwrap();
-    let hub = hub.restart().await;
+    // A record that is damaged keeps nobody out.
+    let damaged = hub.data_dir().join("jobs/damaged");
+    fs::create_dir(&damaged).unwrap();
+    fs::write(damaged.join("job.json"), "{").unwrap();
+    let mut hub = hub.restart().await;
+    hub.announce("the record of a job cannot be read");
+    assert!(damaged.exists());
     let job = hub.rest().job_over(&done).await;
     assert_eq!(job["status"], "failed");
     assert!(job["failureReason"].as_str().unwrap().contains("may be run again"), "{job}");

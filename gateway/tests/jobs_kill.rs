@@ -126,13 +126,13 @@ fn t810_a_kill_at_any_line_leaves_whole_lines_a_failed_job_and_a_way_back() {
     let data_dir = directory.path().join("data");
     let mut hub = Served::start(&data_dir);
     let mut cut_off = 0;
-    for round in 0..4 {
+    for round in 0..3 {
         let before = hub.everything(&data_dir);
         let job: Value =
             serde_json::from_str(&hub.ask(&data_dir, "POST", "/api/v1/imports", &file(round))).unwrap();
         let id = job["jobId"].as_str().unwrap().to_owned();
         // Killed somewhere after this, while lines are being done, or just after the last.
-        let least = u64::from(round) * u64::from(LINES) / 4;
+        let least = u64::from(round) * u64::from(LINES) / 3;
         hub.job_when(&data_dir, &id, |job| job["linesDone"].as_u64() >= Some(least));
         drop(hub);
 
@@ -150,15 +150,17 @@ fn t810_a_kill_at_any_line_leaves_whole_lines_a_failed_job_and_a_way_back() {
         assert!(after.iter().all(whole), "round {round}");
 
         // The way back leads to where it began, and forth again to the end.
+        let over = |job: &Value| job["endTimeUtc"].is_string();
         let path = format!("/api/v1/jobs/{id}/rollback");
         let back: Value = serde_json::from_str(&hub.ask(&data_dir, "POST", &path, "")).unwrap();
-        let over = |job: &Value| job["endTimeUtc"].is_string();
-        let back = hub.job_when(&data_dir, back["jobId"].as_str().unwrap(), over);
-        assert_eq!(
-            (&back["status"], &back["linesFailed"]),
-            (&json!("completed"), &json!(0)),
-            "round {round}: {back}"
-        );
+        if let Some(back) = back["jobId"].as_str() {
+            let back = hub.job_when(&data_dir, back, over);
+            let undone = (&back["status"], &back["linesFailed"]);
+            assert_eq!(undone, (&json!("completed"), &json!(0)), "round {round}: {back}");
+        } else {
+            // It came to nothing that could be taken back.
+            assert!(back["Message"].as_str().unwrap().contains("JobRunPreconditionFailed"), "{back}");
+        }
         assert_eq!(hub.everything(&data_dir), before, "round {round}");
         let again: Value =
             serde_json::from_str(&hub.ask(&data_dir, "POST", "/api/v1/imports", &file(round))).unwrap();
@@ -168,5 +170,5 @@ fn t810_a_kill_at_any_line_leaves_whole_lines_a_failed_job_and_a_way_back() {
     assert!(cut_off > 0, "no kill came in time");
 }
 
-const LINES: u32 = 5000;
+const LINES: u32 = 4000;
 const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";

@@ -72,6 +72,18 @@ async fn t812_a_second_job_is_refused_until_the_first_is_over() {
     assert_eq!(rest.call("DELETE", &path(&job), None).await.0, 204);
     assert_eq!(rest.call("GET", &path(&job), None).await.1["status"], "completed");
     rest.export("").await;
+
+    let (_, audit) = rest.call("GET", "/api/v1/audit", None).await;
+    let told: Vec<_> = audit
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|line| (line["op"].as_str().unwrap(), line["result"] != "done"))
+        .collect();
+    let refused = ("startJob", true);
+    let ran = [("startJob", false), ("endJob", false)];
+    let expected = [&[refused; 3][..], &ran, &ran, &[("cancelJob", false), refused], &ran].concat();
+    assert_eq!(told, expected);
     hub.stop().await;
 }
 

@@ -1,5 +1,7 @@
 //! What a dry run foretells, and what a rollback brings back, for files made at random.
 
+use std::fs;
+
 use portcullis::testing::{HubSettings, TestHub};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -44,7 +46,7 @@ async fn a_dry_run_foretells_and_a_rollback_brings_back_whatever_the_file() {
     let rest = hub.rest();
     let mut runner =
         TestRunner::new_with_rng(Config::default(), TestRng::deterministic_rng(RngAlgorithm::ChaCha));
-    for round in 0..12 {
+    for round in 0..8 {
         let (stored, lines) = (file(), file()).new_tree(&mut runner).unwrap().current();
         rest.import(text(&stored), "").await;
         let before = hub.everything().await;
@@ -121,5 +123,32 @@ async fn a_rollback_leaves_what_was_changed_since() {
         "{answer}"
     );
     assert_eq!(rest.roll_back(&second).await["outcomes"]["deleted"], 1);
+    hub.stop().await;
+}
+
+#[tokio::test]
+async fn t905_a_damaged_undo_file_is_told_of_and_takes_back_what_it_can() {
+    let hub = TestHub::start().await;
+    let rest = hub.rest();
+    let lines: Vec<Value> = (0..5).map(|number| json!({ "id": format!("d{number}") })).collect();
+    let job = rest.import(text(&lines), "").await;
+    let undo = hub.data_dir().join("jobs").join(job["jobId"].as_str().unwrap()).join("undo");
+    let mut bytes = fs::read(&undo).unwrap();
+    let place = bytes.windows(4).position(|window| window == b"\"d2\"").unwrap() + 2;
+    bytes[place] = b'7';
+    // And a last line that a crash cut.
+    let whole = bytes.len();
+    bytes.extend_from_within(..whole / 10);
+    fs::write(&undo, bytes).unwrap();
+    let taken_back = rest.roll_back(&job).await;
+    assert_eq!(
+        (&taken_back["status"], &taken_back["linesFailed"]),
+        (&json!("completed"), &json!(1)),
+        "{taken_back}"
+    );
+    assert_eq!(taken_back["outcomes"]["deleted"], 4);
+    let results = rest.results(&taken_back).await;
+    assert!(results[2]["error"].as_str().unwrap().contains("cannot be read any more"), "{results:?}");
+    assert!(hub.everything().await[0].contains("\"d2\""));
     hub.stop().await;
 }

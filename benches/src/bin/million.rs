@@ -14,7 +14,7 @@ use anyhow::{Context, ensure};
 use clap::Parser;
 use dashmap::DashMap;
 use jiff::Timestamp;
-use portcullis_benches::bare::BareStore;
+use portcullis_benches::bare::{BareStore, at_once};
 use portcullis_benches::served::{Rest, Served, resident_bytes, serve_if_asked};
 use portcullis_registry::backend::sqlite::SqliteBackend;
 use portcullis_registry::backup::STORE;
@@ -230,35 +230,6 @@ fn durable(runtime: &Runtime, writes: usize, writers: usize) -> anyhow::Result<(
         bare.as_secs_f64() / ours.as_secs_f64()
     );
     Ok(())
-}
-
-fn at_once<F, W>(runtime: &Runtime, writes: usize, writers: usize, write: F) -> anyhow::Result<Duration>
-where
-    F: Fn(usize) -> W + Clone + Send + 'static,
-    W: Future<Output = anyhow::Result<()>> + Send + 'static,
-{
-    let next = Arc::new(AtomicUsize::new(0));
-    let began = Instant::now();
-    runtime.block_on(async {
-        let mut running = Vec::new();
-        for _ in 0..writers {
-            let (next, write) = (Arc::clone(&next), write.clone());
-            running.push(tokio::spawn(async move {
-                loop {
-                    let number = next.fetch_add(1, Ordering::Relaxed);
-                    if number >= writes {
-                        return anyhow::Ok(());
-                    }
-                    write(number).await?;
-                }
-            }));
-        }
-        for one in running {
-            one.await??;
-        }
-        anyhow::Ok(())
-    })?;
-    Ok(began.elapsed())
 }
 
 /// Two hundred thousand ids out of all, in no order.

@@ -130,8 +130,8 @@ impl BlobContainer {
     async fn connect(&self) -> Result<Client, ContainerError> {
         let Inner { address, hosts, .. } = &*self.0;
         let checked = Checked::find(address.host().host(), &*hosts.lookup, address.is_listed()).await?;
-        let tls = hosts.tls().map_err(|error| {
-            tracing::info!(%error, "no certificates to judge blob hosts by");
+        let tls = hosts.tls(address.host()).map_err(|error| {
+            tracing::warn!(%error, "there are no CA certificates to judge blob hosts by");
             ContainerError::Unreachable
         })?;
         let client = Client::builder()

@@ -48,11 +48,12 @@ impl BlobHosts {
         Self { tls: Some(tls), ..self }
     }
 
-    /// How certificates of hosts are judged.
-    pub(super) fn tls(&self) -> Result<ClientConfig, TlsError> {
+    /// How the certificate of a host is judged; one without TLS needs nobody to be trusted.
+    pub(super) fn tls(&self, host: &BlobHost) -> Result<ClientConfig, TlsError> {
         match &self.tls {
             Some(tls) => Ok(tls.clone()),
-            None => tls::client_config(None),
+            None if host.tls() => tls::client_config(None),
+            None => tls::client_config_without_trust(),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! A blob as it is written: in blocks that nobody sees until the list of them is put down.
 
+use std::fmt;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
@@ -11,7 +13,6 @@ use super::client::{BlobContainer, TEXT};
 use crate::jobs::container::ContainerError;
 
 /// A blob that is being written. Dropped before it is finished, it leaves nothing that anybody sees.
-#[derive(Debug)]
 pub struct BlobWriter {
     container: BlobContainer,
     name: String,
@@ -105,6 +106,14 @@ impl BlobWriter {
 
     fn check(&self) -> Result<(), ContainerError> {
         if self.broken { Err(ContainerError::Unreachable) } else { Ok(()) }
+    }
+}
+
+/// What waits may hold keys.
+impl fmt::Debug for BlobWriter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { container, name, written, .. } = self;
+        write!(f, "BlobWriter({container}, {name:?}, {written} bytes)")
     }
 }
 

@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// How the program ended, as the shell sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,11 +60,20 @@ pub(super) struct Failure {
     hint: Option<String>,
     /// Whether whatever else was asked of the hub would end the same way.
     ends_all: bool,
+    passing: Option<Passing>,
+}
+
+/// What makes a failure one that passes: the same request may do better later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Passing {
+    /// How long to wait first, when the hub said so.
+    pub(super) after: Option<Duration>,
 }
 
 impl Failure {
     pub(super) fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self { exit, code: None, message: message.into(), hint: None, ends_all: exit == Exit::Unauthorized }
+        let ends_all = exit == Exit::Unauthorized;
+        Self { exit, code: None, message: message.into(), hint: None, ends_all, passing: None }
     }
 
     pub(super) fn error(message: impl Into<String>) -> Self {
@@ -87,8 +97,20 @@ impl Failure {
         Self { ends_all: true, ..self }
     }
 
+    pub(super) fn that_passes(self, after: Option<Duration>) -> Self {
+        Self { passing: Some(Passing { after }), ..self }
+    }
+
     pub(super) fn ends_all(&self) -> bool {
         self.ends_all
+    }
+
+    pub(super) fn passing(&self) -> Option<Passing> {
+        self.passing
+    }
+
+    pub(super) fn code(&self) -> Option<u32> {
+        self.code
     }
 
     /// What went wrong, without code and hint.

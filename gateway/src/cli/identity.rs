@@ -18,12 +18,14 @@ use crate::cli::rest::Rest;
 mod allowed;
 mod authentication;
 mod device;
+mod export;
 mod import;
 mod module;
 mod pages;
 mod properties;
 mod queue;
 mod renewal;
+mod rollback;
 mod update;
 
 pub(super) use device::DeviceVerb;

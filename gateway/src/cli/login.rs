@@ -53,26 +53,16 @@ impl Access {
     pub(super) fn login(&self) -> Result<Login, Failure> {
         let ca = self.ca.as_ref().filter(|path| !path.is_empty()).map(PathBuf::from);
         match self.login.as_deref().filter(|text| !text.is_empty()) {
-            Some(given) => self.remote(&read_secret(given)?, ca),
+            Some(given) => {
+                let login = Login::parse(&read_secret(given)?, ca)?;
+                Ok(Login {
+                    https_port: self.https_port.unwrap_or(login.https_port),
+                    mqtt_port: self.mqtt_port.unwrap_or(login.mqtt_port),
+                    ..login
+                })
+            }
             None => self.local(ca),
         }
-    }
-
-    fn remote(&self, text: &str, ca: Option<PathBuf>) -> Result<Login, Failure> {
-        let parsed =
-            ConnectionString::parse(text).map_err(|error| Failure::usage(format!("--login: {error}")))?;
-        let (policy, key) = policy_of(&parsed)?;
-        let (host, port) = split_port(&parsed.host).ok_or_else(|| Failure::usage("--login: HostName"))?;
-        Ok(Login {
-            host: host.to_owned(),
-            https_port: self.https_port.or(port).unwrap_or(HTTPS_PORT_DEFAULT),
-            mqtt_port: self.mqtt_port.unwrap_or(MQTT_PORT_DEFAULT),
-            connect_address: None,
-            hub_version: None,
-            policy,
-            key,
-            ca,
-        })
     }
 
     fn local(&self, ca: Option<PathBuf>) -> Result<Login, Failure> {
@@ -117,6 +107,24 @@ pub(super) struct Login {
 }
 
 impl Login {
+    /// The login a policy's connection string comes to, wherever that hub is.
+    pub(super) fn parse(text: &str, ca: Option<PathBuf>) -> Result<Self, Failure> {
+        let parsed =
+            ConnectionString::parse(text).map_err(|error| Failure::usage(format!("--login: {error}")))?;
+        let (policy, key) = policy_of(&parsed)?;
+        let (host, port) = split_port(&parsed.host).ok_or_else(|| Failure::usage("--login: HostName"))?;
+        Ok(Self {
+            host: host.to_owned(),
+            https_port: port.unwrap_or(HTTPS_PORT_DEFAULT),
+            mqtt_port: MQTT_PORT_DEFAULT,
+            connect_address: None,
+            hub_version: None,
+            policy,
+            key,
+            ca,
+        })
+    }
+
     /// A fresh token of the policy for the whole hub.
     pub(super) fn token(&self) -> String {
         sas::sign(&self.host, &self.key, Timestamp::now().as_second() + TOKEN_SECONDS, Some(&self.policy))

@@ -1,15 +1,21 @@
 //! The hub's REST face as its client sees it: one request, one answer, errors turned into what an operator can act on.
 //!
-//! No proxy, no redirect, no second try: a verb does what it says once and tells how it went.
+//! No proxy, no redirect, no second try: a verb does what it says once and tells how it went. Whether a second try might
+//! do better is told with the failure.
 
 use std::error::Error;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use bytes::Bytes;
+use jiff::Timestamp;
+use jiff::fmt::rfc2822;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, DATE, ETAG, HeaderMap, HeaderValue, IF_MATCH};
-use reqwest::{Client, Method, RequestBuilder, StatusCode};
-use serde_json::Value;
+use reqwest::header::{
+    AUTHORIZATION, CONTENT_TYPE, DATE, ETAG, HeaderMap, HeaderValue, IF_MATCH, RETRY_AFTER,
+};
+use reqwest::{Body, Client, Method, RequestBuilder, Response, StatusCode};
+use serde_json::{Value, json};
 
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::login::{Login, chain};
@@ -24,6 +30,12 @@ pub(super) struct Rest {
 pub(super) struct Readiness {
     pub(super) ready: bool,
     pub(super) date: Option<String>,
+}
+
+/// A file on its way here.
+pub(super) struct Download<'a> {
+    rest: &'a Rest,
+    response: Response,
 }
 
 /// An answer that says yes.
@@ -89,6 +101,24 @@ impl Rest {
         Ok((objects, answer.headers.remove(CONTINUATION)))
     }
 
+    /// At most `count` rows of a query's answer, and what the hub wants to hear for those after them.
+    pub(super) async fn query(
+        &self,
+        query: &str,
+        count: usize,
+        continuation: Option<&str>,
+    ) -> Result<(Vec<Value>, Option<String>), Failure> {
+        let mut request = self.request(Method::POST, &["devices", "query"]).json(&json!({ "query": query }));
+        request = request.header(MAX_ITEM_COUNT, count);
+        if let Some(continuation) = continuation {
+            request = request.header(CONTINUATION, continuation);
+        }
+        let answer = self.send(request).await?;
+        let rows = serde_json::from_slice(&answer.body).map_err(not_json)?;
+        let next = answer.headers.get(CONTINUATION).and_then(|next| next.to_str().ok()).map(str::to_owned);
+        Ok((rows, next.filter(|next| !next.is_empty())))
+    }
+
     /// Creates: without `If-Match` what exists already is a conflict.
     pub(super) async fn create(&self, path: &[&str], body: &Value) -> Result<Value, Failure> {
         let answer = self.send(self.request(Method::PUT, path).json(body)).await?;
@@ -135,15 +165,26 @@ impl Rest {
         parse(&answer)
     }
 
-    /// Changes several identities; what the hub says of those it did not change, or not as asked.
-    pub(super) async fn change_many(&self, items: &[Value]) -> Result<Value, Failure> {
-        let (status, answer) = self.exchange(self.request(Method::POST, &["devices"]).json(items)).await?;
-        let name = answer.headers.get(ERROR_HEADER).and_then(|name| name.to_str().ok());
-        // Some are refused: an answer like any other.
-        if status.is_success() || name == Some("BulkRegistryOperationFailure") {
-            return parse(&answer);
-        }
-        Err(refused(status, name, &answer.body))
+    /// Has a job begin; the job.
+    pub(super) async fn start(&self, path: &[&str], query: &[(&str, &str)]) -> Result<Value, Failure> {
+        parse(&self.send(self.request(Method::POST, path).query(query)).await?)
+    }
+
+    /// Sends a file of any length, as long as it takes; what the hub makes of it.
+    pub(super) async fn upload(
+        &self,
+        path: &[&str],
+        query: &[(&str, &str)],
+        file: Body,
+    ) -> Result<Value, Failure> {
+        let request = self.request(Method::POST, path).query(query).timeout(TRANSFER_TIME_MAX);
+        parse(&self.send(request.header(CONTENT_TYPE, "application/octet-stream").body(file)).await?)
+    }
+
+    /// Begins to fetch a file of any length.
+    pub(super) async fn download(&self, path: &[&str]) -> Result<Download<'_>, Failure> {
+        let request = self.request(Method::GET, path).timeout(TRANSFER_TIME_MAX);
+        Ok(Download { rest: self, response: self.begin(request).await? })
     }
 
     /// Sends bytes with headers of their own.
@@ -166,19 +207,27 @@ impl Rest {
     }
 
     async fn send(&self, request: RequestBuilder) -> Result<Answer, Failure> {
-        let (status, answer) = self.exchange(request).await?;
-        if status.is_success() {
-            return Ok(answer);
-        }
-        let name = answer.headers.get(ERROR_HEADER).and_then(|name| name.to_str().ok());
-        Err(refused(status, name, &answer.body))
+        let mut response = self.begin(request).await?;
+        let headers = std::mem::take(response.headers_mut());
+        Ok(Answer { headers, body: self.body(response).await? })
     }
 
-    /// The answer, be it yes or no.
-    async fn exchange(&self, request: RequestBuilder) -> Result<(StatusCode, Answer), Failure> {
+    /// An answer that says yes, of which only the head is read.
+    async fn begin(&self, request: RequestBuilder) -> Result<Response, Failure> {
         let mut response = request.send().await.map_err(|error| self.unreachable(&error))?;
         let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
         let headers = std::mem::take(response.headers_mut());
+        let body = self.body(response).await?;
+        let name = headers.get(ERROR_HEADER).and_then(|name| name.to_str().ok());
+        let failure = refused(status, name, &body);
+        let passes = failure.exit() == Exit::Throttled || status.is_server_error();
+        Err(if passes { failure.that_passes(retry_after(&headers, Timestamp::now())) } else { failure })
+    }
+
+    async fn body(&self, mut response: Response) -> Result<Vec<u8>, Failure> {
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|error| self.unreachable(&error))? {
             if body.len() + chunk.len() > ANSWER_BYTES_MAX {
@@ -186,7 +235,7 @@ impl Rest {
             }
             body.extend_from_slice(&chunk);
         }
-        Ok((status, Answer { headers, body }))
+        Ok(body)
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> Failure {
@@ -196,7 +245,8 @@ impl Rest {
                 Exit::Throttled,
                 format!("no answer from {where_to} within {REQUEST_TIME_MAX:?}"),
             )
-            .of_the_link();
+            .of_the_link()
+            .that_passes(None);
         }
         // The outermost text only repeats the URL.
         let text = error.source().map_or_else(|| error.to_string(), chain);
@@ -205,7 +255,14 @@ impl Rest {
             return failure
                 .with_hint("--ca FILE names the hub's ca.pem; the host must be a name in its certificate");
         }
-        failure.with_hint("is the hub running, and is this its HTTPS port?")
+        failure.with_hint("is the hub running, and is this its HTTPS port?").that_passes(None)
+    }
+}
+
+impl Download<'_> {
+    /// The next piece; nothing after the last one.
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
+        self.response.chunk().await.map_err(|error| self.rest.unreachable(&error))
     }
 }
 
@@ -251,6 +308,16 @@ fn refused(status: StatusCode, header: Option<&str>, body: &[u8]) -> Failure {
     }
 }
 
+/// How long the hub asks to be left alone: in seconds, or until a time. RFC 9110, 10.2.3.
+fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let until = rfc2822::parse(text).ok()?.timestamp();
+    Some(Duration::try_from(until.duration_since(now)).unwrap_or_default())
+}
+
 fn exit(status: StatusCode) -> Exit {
     match status {
         StatusCode::NOT_FOUND => Exit::NotFound,
@@ -269,6 +336,8 @@ fn hint(code: u32) -> Option<&'static str> {
             Some("check the policy's key and rights, the hub's name, and this machine's clock")
         }
         403_004 => Some("the queue is full: wait until the device takes its messages, or until they expire"),
+        403_003 => Some("`portcullis job list` shows what runs; `portcullis job cancel` ends it"),
+        404_002 => Some("`portcullis job list` shows what there is"),
         404_001 => Some("`portcullis device-identity list` shows what there is"),
         404_010 => Some("`portcullis module-identity list -d ID` shows what there is"),
         409_001 | 409_301 => Some("`show` prints the one there is; `delete` removes it"),
@@ -291,6 +360,7 @@ const NUMBERS: &[(u32, &str)] = &[
     (400_004, "ArgumentInvalid"),
     (400_005, "ArgumentNull"),
     (400_006, "IotHubFormatError"),
+    (400_008, "BlobContainerValidationError"),
     (400_012, "DeserializationError"),
     (400_013, "BulkRegistryOperationFailure"),
     (400_024, "RequestTimedOut"),
@@ -303,6 +373,7 @@ const NUMBERS: &[(u32, &str)] = &[
     (401_003, "IotHubUnauthorized"),
     (403_000, "GenericForbidden"),
     (403_002, "IotHubQuotaExceeded"),
+    (403_003, "JobQuotaExceeded"),
     (403_004, "DeviceMaximumQueueDepthExceeded"),
     (403_007, "DeviceMaximumQueueSizeExceeded"),
     (403_009, "InvalidMessageExpiryTime"),
@@ -332,6 +403,8 @@ const ERROR_HEADER: &str = "iothub-errorcode";
 const MAX_ITEM_COUNT: &str = "x-ms-max-item-count";
 const CONTINUATION: &str = "x-ms-continuation";
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(30);
+/// A file may be large and the line slow; whoever waits sees how far it has come.
+const TRANSFER_TIME_MAX: Duration = Duration::from_secs(24 * 3600);
 /// A list of 1,000 identities is about 1 MiB.
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// RFC 3986's unreserved characters stay as they are.
@@ -368,6 +441,19 @@ mod tests {
             "error[400000]: no; not so"
         );
         assert_eq!(text(StatusCode::BAD_REQUEST, Some("Later"), b"{}"), "error[400000]: Later");
+    }
+
+    #[test]
+    fn a_hub_says_how_long_to_wait_in_seconds_or_until_a_time() {
+        let now: Timestamp = "2026-11-25T04:00:00Z".parse().unwrap();
+        let after = |text: &'static str| {
+            retry_after(&HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_static(text))]), now)
+        };
+        assert_eq!(after("7"), Some(Duration::from_secs(7)));
+        assert_eq!(after("Wed, 25 Nov 2026 04:01:00 GMT"), Some(Duration::from_secs(60)));
+        assert_eq!(after("Wed, 25 Nov 2026 03:00:00 GMT"), Some(Duration::ZERO));
+        assert_eq!(after("soon"), None);
+        assert_eq!(retry_after(&HeaderMap::new(), now), None);
     }
 
     #[test]

@@ -261,7 +261,14 @@ impl From<JobError> for Problem {
             JobError::NothingToTakeBack => {
                 Self::new(StatusCode::PRECONDITION_FAILED, "JobRunPreconditionFailed", text)
             }
-            JobError::Io(_) => Self::internal(text),
+            JobError::Io(_) => Self {
+                for_operator: Some(text),
+                ..Self::new(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "ServiceUnavailable",
+                    "the files of jobs cannot be written now",
+                )
+            },
         }
     }
 }
@@ -273,7 +280,7 @@ impl From<ChangeError> for Problem {
             ChangeError::DefinedMultipleTimes(_) => {
                 Self::new(StatusCode::BAD_REQUEST, "DeviceDefinedMultipleTimes", text)
             }
-            ChangeError::ChangedSince(_) | ChangeError::HasModules(_) => {
+            ChangeError::ChangedSince(_) | ChangeError::HasModules(_) | ChangeError::UndoDamaged => {
                 Self::new(StatusCode::PRECONDITION_FAILED, "PreconditionFailed", text)
             }
             ChangeError::NoTwins(_) => Self::new(StatusCode::NOT_FOUND, "FeatureNotSupported", text),

@@ -20,13 +20,16 @@ pub(super) struct Job {
 }
 
 impl Job {
-    /// A new job with a directory of its own under `jobs`.
+    /// A new job with a directory of its own under `jobs`, which is there after a crash, too. Blocks.
     pub(super) fn create(record: Record, jobs: &Path, cancelled: CancellationToken) -> io::Result<Self> {
         let directory = jobs.join(&record.id);
         DirBuilder::new().recursive(true).mode(0o700).create(jobs)?;
         DirBuilder::new().mode(0o700).create(&directory)?;
         let job = Self { record: Mutex::new(record), directory, cancelled };
         job.save()?;
+        for directory in [Some(jobs), jobs.parent()].into_iter().flatten() {
+            File::open(directory)?.sync_all()?;
+        }
         Ok(job)
     }
 

@@ -3,11 +3,13 @@
 //! Unpacking and reading cost time, so they have a thread of their own. It waits while two batches are not yet taken:
 //! whatever the size of the file, no more of it is held than these, one piece and one line.
 
+use std::collections::HashSet;
 use std::io::{self, Write};
 
 use bytes::Bytes;
 use flate2::write::MultiGzDecoder;
 use futures_util::StreamExt;
+use portcullis_registry::id::DeviceId;
 use portcullis_registry::lines::{Line, LineSplitter};
 use tokio::sync::mpsc;
 
@@ -20,8 +22,18 @@ use super::plan::Ask;
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     pub(super) items: Vec<Item>,
-    /// How many bytes of the file have been read by now, as they are stored.
-    pub(super) bytes: u64,
+    /// How much has been read by now: bytes of the file, as they are stored.
+    pub(super) read: u64,
+    /// None comes after it. Without such a batch the end never came.
+    pub(super) is_last: bool,
+}
+
+impl Batch {
+    /// The devices it is about.
+    pub(super) fn devices(&self) -> HashSet<DeviceId> {
+        let asks = self.items.iter().filter_map(|item| item.ask.as_ref().ok());
+        asks.map(|ask| ask.id().device.clone()).collect()
+    }
 }
 
 /// Why there is no more of a file.
@@ -31,6 +43,10 @@ pub(super) enum SourceError {
     Container(#[from] ContainerError),
     #[error("the file begins as gzip does and cannot be unpacked: {0}")]
     Damaged(io::Error),
+    #[error("the reading broke off")]
+    BrokeOff,
+    #[error("the undo file: {0}")]
+    Undo(io::Error),
     #[error("the file unpacks to more than {EXPANSION_MAX} times its size")]
     Expands,
 }
@@ -52,14 +68,15 @@ pub(super) fn batches(
     receiver
 }
 
-async fn pump(mut pieces: Pieces, to: mpsc::Sender<Result<Bytes, ContainerError>>) {
+/// Hands on each piece, and nothing once there are no more.
+async fn pump(mut pieces: Pieces, to: mpsc::Sender<Result<Option<Bytes>, ContainerError>>) {
     loop {
         let piece = tokio::select! {
             () = to.closed() => return,
-            piece = pieces.next() => piece,
+            piece = pieces.next() => piece.transpose(),
         };
-        let Some(piece) = piece else { return };
-        if to.send(piece).await.is_err() {
+        let is_end = matches!(piece, Ok(None) | Err(_));
+        if to.send(piece).await.is_err() || is_end {
             return;
         }
     }
@@ -108,13 +125,16 @@ impl Reader {
         }
     }
 
-    fn run(&mut self, mut pieces: mpsc::Receiver<Result<Bytes, ContainerError>>) -> Result<(), Ended> {
-        while let Some(piece) = pieces.blocking_recv() {
-            let piece = piece.map_err(SourceError::from)?;
-            self.batch.bytes += piece.len() as u64;
+    fn run(
+        &mut self,
+        mut pieces: mpsc::Receiver<Result<Option<Bytes>, ContainerError>>,
+    ) -> Result<(), Ended> {
+        loop {
+            let piece = pieces.blocking_recv().ok_or(SourceError::BrokeOff)?;
+            let Some(piece) = piece.map_err(SourceError::from)? else { return self.finish() };
+            self.batch.read += piece.len() as u64;
             self.take(&piece)?;
         }
-        self.finish()
     }
 
     fn take(&mut self, piece: &[u8]) -> Result<(), Ended> {
@@ -152,7 +172,7 @@ impl Reader {
         step(decoder).map_err(SourceError::Damaged)?;
         let bytes = std::mem::take(decoder.get_mut());
         *unpacked += bytes.len() as u64;
-        if *unpacked > EXPANSION_FREE_BYTES.max(self.batch.bytes.saturating_mul(EXPANSION_MAX)) {
+        if *unpacked > EXPANSION_FREE_BYTES.max(self.batch.read.saturating_mul(EXPANSION_MAX)) {
             return Err(SourceError::Expands);
         }
         Ok(bytes)
@@ -174,7 +194,7 @@ impl Reader {
 
     fn hand_on(&mut self) -> Result<(), Ended> {
         self.held = 0;
-        let next = Batch { items: Vec::with_capacity(BATCH_LINES), bytes: self.batch.bytes };
+        let next = Batch { items: Vec::with_capacity(BATCH_LINES), read: self.batch.read, is_last: false };
         let batch = std::mem::replace(&mut self.batch, next);
         self.batches.blocking_send(Ok(batch)).map_err(|_| Ended::NobodyListens)
     }
@@ -193,6 +213,7 @@ impl Reader {
         }
         let last = std::mem::take(&mut self.splitter).finish();
         self.batch.items.extend(last.map(|line| read(self.words, line)));
+        self.batch.is_last = true;
         self.hand_on()
     }
 }
@@ -221,3 +242,88 @@ const EXPANSION_MAX: u64 = 200;
 /// A file that unpacks to less may shrink as it likes.
 const EXPANSION_FREE_BYTES: u64 = 16 * 1024 * 1024;
 const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
+
+#[cfg(test)]
+mod tests {
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+    use futures_util::stream;
+    use portcullis_registry::identity::Identity;
+    use portcullis_registry::lines::LineError;
+
+    use super::*;
+    use crate::bulk::ChangeError;
+    use crate::jobs::line::{Form, Refusal};
+
+    /// Refuses every line with its own text.
+    #[derive(Debug)]
+    struct Echo;
+
+    impl Words for Echo {
+        fn parse(&self, text: &str) -> Result<Asked, (About, Refusal)> {
+            Err((About::default(), Refusal { code: 0, name: "", text: text.to_owned() }))
+        }
+
+        fn unreadable(&self, error: LineError) -> Refusal {
+            Refusal { code: 0, name: "", text: error.to_string() }
+        }
+
+        fn refusal(&self, error: ChangeError) -> Refusal {
+            Refusal { code: 0, name: "", text: error.to_string() }
+        }
+
+        fn write(&self, _: &Identity, _: Form, _: &mut Vec<u8>) {}
+    }
+
+    async fn lines(pieces: Vec<Result<Bytes, ContainerError>>) -> Result<Vec<(u64, String)>, SourceError> {
+        let mut batches = batches(stream::iter(pieces).boxed(), &Echo);
+        let mut lines = Vec::new();
+        loop {
+            let batch = batches.recv().await.unwrap_or(Err(SourceError::BrokeOff))?;
+            assert!(batch.items.len() <= BATCH_LINES + TEXT_BYTES, "{}", batch.items.len());
+            lines.extend(batch.items.into_iter().map(|item| (item.line, item.ask.unwrap_err().1.text)));
+            if batch.is_last {
+                return Ok(lines);
+            }
+        }
+    }
+
+    fn packed(text: &str) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(text.as_bytes()).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn cut(file: &[u8], bytes: usize) -> Vec<Result<Bytes, ContainerError>> {
+        file.chunks(bytes).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect()
+    }
+
+    #[tokio::test]
+    async fn t808_a_file_is_the_same_however_it_is_cut_and_packed() {
+        let text: String = (1..=3000).map(|number| format!("line {number}\n")).collect();
+        let expected: Vec<_> = (1..=3000).map(|number| (number, format!("line {number}"))).collect();
+        let (one, other) = text.split_at(text.len() / 2);
+        let twice = [packed(one), packed(other)].concat();
+        for file in [text.as_bytes(), &packed(&text), &twice] {
+            for bytes in [1, 7, 4096, usize::MAX] {
+                assert_eq!(lines(cut(file, bytes)).await.unwrap(), expected, "{bytes}");
+            }
+        }
+        for (file, line) in [(&b""[..], None), (b"x", Some("x")), (b"\x1f", Some("\u{1f}"))] {
+            let expected: Vec<_> = line.map(|line| (1, line.to_owned())).into_iter().collect();
+            assert_eq!(lines(cut(file, 1)).await.unwrap(), expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn t805_a_file_that_does_not_come_whole_is_no_file() {
+        let broken = vec![Ok(Bytes::from_static(b"a\nb")), Err(ContainerError::Unreachable)];
+        assert!(matches!(lines(broken).await, Err(SourceError::Container(ContainerError::Unreachable))));
+        let file = packed("a\n");
+        for end in 2..file.len() {
+            assert!(matches!(lines(cut(&file[..end], 3)).await, Err(SourceError::Damaged(_))), "{end}");
+        }
+        let bomb = packed(&"\n".repeat(40 << 20));
+        assert!(matches!(lines(cut(&bomb, 65_536)).await, Err(SourceError::Expands)));
+    }
+}

@@ -7,6 +7,8 @@ use std::process::Stdio;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use futures_util::TryStreamExt;
 use hmac::{Hmac, KeyInit, Mac};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use sha2::Sha256;
@@ -15,6 +17,9 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, ChildStdout, Command};
 
 use super::{tools, within};
+use crate::blob::{BlobContainer, BlobHost, BlobHosts};
+use crate::config::Config;
+use crate::jobs::container::ContainerError;
 
 /// A blob store with nothing in it; it ends when this is dropped.
 pub struct Azurite {
@@ -70,9 +75,35 @@ impl Azurite {
         self.container_uri(name, "rwd")
     }
 
+    /// The container of a URI, for a test to look into and fill.
+    pub fn blobs(&self, uri: &str) -> BlobContainer {
+        let blob_hosts = vec![BlobHost::parse(&self.host()).expect("its host")];
+        let hosts = BlobHosts::new(&Config { blob_hosts, ..Config::default() });
+        BlobContainer::parse(uri, &hosts).expect("its container")
+    }
+
     /// The URI of a container with a signature for these permissions, such as `r` or `rwd`.
     pub fn container_uri(&self, name: &str, permissions: &str) -> String {
         format!("{}/{ACCOUNT}/{name}?{}", self.host(), container_signature(name, permissions))
+    }
+}
+
+impl BlobContainer {
+    /// A whole blob; none when it is not there.
+    pub async fn blob(&self, name: &str) -> Option<Vec<u8>> {
+        let pieces: Vec<Bytes> = match within(self.read(name)).await {
+            Ok(pieces) => within(pieces.try_collect()).await.expect("the whole blob"),
+            Err(ContainerError::NotFound(_)) => return None,
+            Err(error) => panic!("{name}: {error}"),
+        };
+        Some(pieces.concat())
+    }
+
+    /// Makes a whole blob.
+    pub async fn put_blob(&self, name: &str, bytes: impl Into<Bytes>) {
+        let mut writer = self.write(name).expect("a name");
+        within(writer.write(bytes.into())).await.expect("the blob is taken");
+        within(writer.finish()).await.expect("the blob is made");
     }
 }
 

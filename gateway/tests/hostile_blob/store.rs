@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use rustls::ServerConfig;
@@ -22,6 +23,7 @@ pub(crate) const REQUEST_ID: &str = "x-ms-request-id: 1\r\n";
 pub(crate) struct Store {
     pub(crate) address: SocketAddr,
     seen: Arc<Mutex<Vec<(String, usize)>>>,
+    flooded: Arc<AtomicUsize>,
     _serving: JoinSet<()>,
 }
 
@@ -100,30 +102,35 @@ impl Store {
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let seen = Arc::default();
-        let shared = Arc::clone(&seen);
+        let (seen, flooded) = (Arc::default(), Arc::default());
+        let shared = (Arc::clone(&seen), Arc::clone(&flooded));
         let mut serving = JoinSet::new();
         serving.spawn(async move {
             let mut conversations = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                let (tls, answer, seen) = (tls.clone(), Arc::clone(&answer), Arc::clone(&shared));
+                let (tls, answer, (seen, flooded)) = (tls.clone(), Arc::clone(&answer), shared.clone());
                 conversations.spawn(async move {
                     match tls {
-                        None => converse(stream, &*answer, &seen).await,
+                        None => converse(stream, &*answer, &seen, &flooded).await,
                         Some(tls) => match tls.accept(stream).await {
-                            Ok(stream) => converse(stream, &*answer, &seen).await,
+                            Ok(stream) => converse(stream, &*answer, &seen, &flooded).await,
                             Err(_) => None,
                         },
                     }
                 });
             }
         });
-        Self { address, seen, _serving: serving }
+        Self { address, seen, flooded, _serving: serving }
     }
 
     /// The heads of the requests that came.
     pub(crate) fn requests(&self) -> Vec<String> {
         self.seen.lock().unwrap().iter().map(|(head, _)| head.clone()).collect()
+    }
+
+    /// How many bytes of floods could be sent so far.
+    pub(crate) fn flooded(&self) -> usize {
+        self.flooded.load(Ordering::SeqCst)
     }
 
     /// The lengths of their bodies.
@@ -137,6 +144,7 @@ async fn converse(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     answer: &(impl Fn(&Request) -> Answer + ?Sized),
     seen: &Mutex<Vec<(String, usize)>>,
+    flooded: &AtomicUsize,
 ) -> Option<()> {
     loop {
         let head = read_head(&mut stream).await?;
@@ -158,6 +166,7 @@ async fn converse(
             },
             After::Flood(more) => loop {
                 stream.write_all(more.as_bytes()).await.ok()?;
+                flooded.fetch_add(more.len(), Ordering::SeqCst);
             },
         }
     }

@@ -8,15 +8,17 @@ use crate::cli::credential;
 use crate::cli::exit::Failure;
 use crate::cli::identity::allowed::AllowedArg;
 use crate::cli::identity::authentication::AuthenticationArgs;
+use crate::cli::identity::export::ExportArgs;
 use crate::cli::identity::import::ImportArgs;
 use crate::cli::identity::pages::Pages;
 use crate::cli::identity::properties::PropertyArgs;
 use crate::cli::identity::queue::QueueArg;
 use crate::cli::identity::renewal::{self, Renewal, Renewals, Target, renew_one};
+use crate::cli::identity::rollback::RollbackArgs;
 use crate::cli::identity::update::{UpdateArgs, nothing_to_change};
 use crate::cli::identity::{
-    CredentialArgs, DeleteArgs, DeviceArg, RENEWED_COLUMNS, TopArg, change, create, delete, is_confirmed,
-    show,
+    CredentialArgs, DeleteArgs, DeviceArg, RENEWED_COLUMNS, TopArg, change, create, delete, export, import,
+    is_confirmed, rollback, show,
 };
 use crate::cli::login::Access;
 use crate::cli::output::{Column, OutputArgs, scalar};
@@ -108,11 +110,27 @@ pub(in crate::cli) enum DeviceVerb {
         #[command(flatten)]
         access: Access,
     },
-    /// Do what each line of a file asks for, in their order; one result a line goes to standard output
-    #[command(after_help = IMPORT_EXAMPLES)]
+    /// Do what each line of a file asks for, in the order of the file
+    #[command(after_help = import::EXAMPLES)]
     Import {
         #[command(flatten)]
         import: ImportArgs,
+        #[command(flatten)]
+        access: Access,
+    },
+    /// Print every device as a line that `import` takes
+    #[command(after_help = export::EXAMPLES)]
+    Export {
+        #[command(flatten)]
+        export: ExportArgs,
+        #[command(flatten)]
+        access: Access,
+    },
+    /// Take back what an import changed, the last one unless told otherwise
+    #[command(after_help = rollback::EXAMPLES)]
+    Rollback {
+        #[command(flatten)]
+        rollback: RollbackArgs,
         #[command(flatten)]
         access: Access,
     },
@@ -201,6 +219,8 @@ impl DeviceVerb {
                 delete(&access, &device.id(), &confirmation).await
             }
             DeviceVerb::Import { import, access } => import.run(&Rest::new(access.login()?)?).await,
+            DeviceVerb::Export { export, access } => export.run(&Rest::new(access.login()?)?).await,
+            DeviceVerb::Rollback { rollback, access } => rollback.run(&Rest::new(access.login()?)?).await,
             DeviceVerb::ConnectionString(DeviceConnectionStringVerb::Show { device, credential, access }) => {
                 credential::show_connection_string(
                     &access,
@@ -241,13 +261,6 @@ Examples:
   portcullis device-identity update -d pump-7 --access telemetry    # or all, or none
   portcullis device-identity update -d pump-7 --am x509_thumbprint --ptp 5A:0D:…
   portcullis device-identity update -d pump-7 --pk @primary.key --etag '*'";
-const IMPORT_EXAMPLES: &str = "\
-Examples:
-  portcullis device-identity import --input-file devices.txt > results.txt
-  zcat devices.txt.gz | portcullis device-identity import --input-file -
-
-The file is one an IoT Hub exports: one JSON object a line. Lines that cannot be done are told, the others are done, and
-the exit code is 7.";
 const RENEW_EXAMPLES: &str = "\
 Examples:
   portcullis device-identity renew-key -d pump-7 --kt primary

@@ -1,165 +1,123 @@
-//! `device-identity import`: a file of identities, as IoT Hub exports it, goes into the registry line by line.
-//!
-//! What a line asks for is the hub's to understand. Lines travel together as long as that cannot change their order:
-//! the hub does devices before their modules and deletes modules first, so of one device only modules may follow it.
+//! `device-identity import`: a file of identities, as IoT Hub exports it, goes to the hub as it is, and the job that the
+//! hub makes of it is followed to its end. What a line asks for is the hub's to understand.
 
-use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, Read, Write};
-use std::path::PathBuf;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::pin::{Pin, pin};
 
-use clap::Args;
-use portcullis_registry::lines::{Line, LineSplitter};
-use serde_json::{Value, json};
+use clap::{ArgGroup, Args};
+use serde_json::json;
 
 use crate::cli::exit::{Exit, Failure};
+use crate::cli::job::{self, Followed, follow};
+use crate::cli::login::read_secret;
+use crate::cli::output::TextArgs;
+use crate::cli::progress::{Progress, ProgressArgs, Unit};
 use crate::cli::rest::Rest;
-use crate::json::StrictObject;
+
+mod upload;
+
+use upload::{Input, Sent};
 
 /// What to import.
 #[derive(Args)]
+#[command(group = ArgGroup::new("input").required(true).args(["input_file", "input_blob_container_uri"]))]
 pub(in crate::cli) struct ImportArgs {
-    /// The file; - for standard input
+    /// The file, plain or packed with gzip; - for standard input
     #[arg(long, visible_alias = "if", value_name = "FILE")]
-    input_file: PathBuf,
+    input_file: Option<PathBuf>,
+    /// The container whose blob devices.txt the hub reads instead: its URI with a SAS, or file:NAME; `@FILE` reads the
+    /// URI from a file
+    #[arg(long, visible_alias = "ibcu", value_name = "URI", requires = "output_blob_container_uri")]
+    input_blob_container_uri: Option<String>,
+    /// The container where the hub writes importErrors.log, of the lines refused; `@FILE` as above
+    #[arg(long, visible_alias = "obcu", value_name = "URI", requires = "input_blob_container_uri")]
+    output_blob_container_uri: Option<String>,
+    /// Change nothing; tell what would be created, changed, deleted and refused
+    #[arg(long, conflicts_with = "input_blob_container_uri")]
+    dry_run: bool,
+    /// Write the result of every line into this file, one JSON object a line; - for standard output
+    #[arg(long, value_name = "FILE")]
+    results_file: Option<PathBuf>,
+    #[command(flatten)]
+    progress: ProgressArgs,
+    #[command(flatten)]
+    output: TextArgs,
 }
 
 impl ImportArgs {
     pub(super) async fn run(self, rest: &Rest) -> Result<(), Failure> {
-        let is_stdin = self.input_file.as_os_str() == "-";
-        let told = |error: io::Error| Failure::error(format!("{}: {error}", self.input_file.display()));
-        let mut file: Box<dyn Read> = if is_stdin {
-            Box::new(io::stdin())
-        } else {
-            Box::new(File::open(&self.input_file).map_err(told)?)
+        let mut results = self.results_file.as_deref().map(results_to).transpose()?;
+        let mut stop = pin!(tokio::signal::ctrl_c());
+        let Sent { job, interrupted, lines } = self.start(rest, stop.as_mut()).await?;
+        let progress = Progress::begin(self.progress, self.doing(), Unit::Lines);
+        if let Some(lines) = lines {
+            progress.expect(lines);
+        }
+        let followed = match interrupted {
+            true => follow(rest, job, &progress, pin!(std::future::ready(()))).await?,
+            false => follow(rest, job, &progress, stop).await?,
         };
-        let mut import = Import { rest, batch: Vec::new(), bytes: 0, done: 0, refused: 0 };
-        let mut splitter = LineSplitter::default();
-        let mut piece = vec![0; PIECE_BYTES];
-        loop {
-            let length = match file.read(&mut piece) {
-                Ok(0) => break,
-                Ok(length) => length,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(told(error)),
-            };
-            let mut lines = Vec::new();
-            splitter.feed(&piece[..length], |line| lines.push(line));
-            for line in lines {
-                import.line(line).await?;
+        drop(progress);
+        let Followed { job, interrupted } = followed;
+        job::tell_refused(rest, &job, results.as_mut().map(|to| to as &mut dyn Write)).await?;
+        match self.results_file.as_deref().is_some_and(is_standard) {
+            true => eprint!("{}", job::summary(&job)),
+            false => self.output.print_told(&job, || job::summary(&job), || job::table(&job))?,
+        }
+        job::ended(&job, interrupted).map_err(|failure| match failure.exit() {
+            Exit::Interrupted | Exit::Error if !self.dry_run => {
+                failure.with_hint("`portcullis device-identity rollback` takes back what was done")
             }
-        }
-        if let Some(line) = splitter.finish() {
-            import.line(line).await?;
-        }
-        import.send().await?;
-        import.end()
-    }
-}
-
-struct Import<'a> {
-    rest: &'a Rest,
-    /// What goes to the hub next, or, with a reason, what never does.
-    batch: Vec<(u64, Result<Value, String>)>,
-    bytes: usize,
-    done: u64,
-    refused: u64,
-}
-
-impl Import<'_> {
-    async fn line(&mut self, line: Line) -> Result<(), Failure> {
-        let bytes = line.text.as_ref().map_or(0, String::len);
-        let item = match line.text {
-            Ok(text) => parse(&text),
-            Err(error) => Err(error.to_string()),
-        };
-        let is_full = self.batch.len() == BATCH_LINES || self.bytes + bytes > BATCH_BYTES;
-        if is_full || item.as_ref().is_ok_and(|item| self.must_precede(item)) {
-            self.send().await?;
-        }
-        self.bytes += bytes;
-        self.batch.push((line.number, item));
-        Ok(())
-    }
-
-    /// Whether the batch has to be done before `item`.
-    fn must_precede(&self, item: &Value) -> bool {
-        let earlier = self.batch.iter().filter_map(|(_, item)| item.as_ref().ok());
-        earlier.filter(|earlier| earlier["id"] == item["id"]).any(|earlier| {
-            let module = name(item, "moduleId");
-            module.is_empty() || module == name(earlier, "moduleId") || is_delete(earlier) || is_delete(item)
+            _ => failure,
         })
     }
 
-    /// Has the batch done and tells what became of each line of it.
-    async fn send(&mut self) -> Result<(), Failure> {
-        let batch = std::mem::take(&mut self.batch);
-        self.bytes = 0;
-        let items: Vec<Value> = batch.iter().filter_map(|(_, item)| item.as_ref().ok().cloned()).collect();
-        let answer = if items.is_empty() { Value::Null } else { self.rest.change_many(&items).await? };
-        let errors = answer["errors"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let errors: HashMap<(&str, &str), &Value> = errors
-            .iter()
-            .map(|error| ((name(error, "deviceId"), name(error, "moduleId")), &error["errorStatus"]))
-            .collect();
-        let mut out = io::stdout().lock();
-        for (number, item) in &batch {
-            let result = match item {
-                Err(reason) => json!({ "line": number, "result": "refused", "reason": reason }),
-                Ok(item) => {
-                    let (device, module) = (name(item, "id"), name(item, "moduleId"));
-                    let reason = errors.get(&(device, module));
-                    let result = if reason.is_some() { "refused" } else { "done" };
-                    json!({ "line": number, "deviceId": device, "moduleId": item["moduleId"], "result": result,
-                        "reason": reason })
-                }
-            };
-            if result["result"] == "done" {
-                self.done += 1
-            } else {
-                self.refused += 1
-            }
-            writeln!(out, "{result}").map_err(|error| Failure::error(format!("standard output: {error}")))?;
+    /// Has the job begin.
+    async fn start(&self, rest: &Rest, stop: Pin<&mut impl Future>) -> Result<Sent, Failure> {
+        if let Some(file) = &self.input_file {
+            let input = Input::open(file)?;
+            let progress = Progress::begin(self.progress, "sending", Unit::Bytes);
+            return input.send(rest, self.dry_run, &progress, stop).await;
         }
-        Ok(())
+        let uri = |given: &Option<String>| read_secret(given.as_deref().unwrap_or_default());
+        let wanted = json!({
+            "type": "import",
+            "inputBlobContainerUri": uri(&self.input_blob_container_uri)?,
+            "outputBlobContainerUri": uri(&self.output_blob_container_uri)?,
+        });
+        let job = rest.act(&["jobs", "create"], &wanted).await?;
+        Ok(Sent { job, interrupted: false, lines: None })
     }
 
-    fn end(self) -> Result<(), Failure> {
-        match (self.done, self.refused) {
-            (_, 0) => Ok(()),
-            (0, refused) => Err(Failure::error(format!("none of {refused} lines was done"))),
-            (done, refused) => {
-                Err(Failure::new(Exit::Partial, format!("{done} lines were done, {refused} were not")))
-            }
-        }
+    fn doing(&self) -> &'static str {
+        if self.dry_run { "trying" } else { "importing" }
     }
 }
 
-/// A line as the hub wants it, with an id its result can be told by.
-fn parse(text: &str) -> Result<Value, String> {
-    let StrictObject(item): StrictObject =
-        serde_json::from_str(text).map_err(|error| format!("the line is not an identity: {error}"))?;
-    let is_text = |value: &Value| value.as_str().is_some_and(|text| !text.is_empty());
-    if !item.get("id").is_some_and(is_text) {
-        return Err("id is missing or not a text".to_owned());
+fn is_standard(path: &Path) -> bool {
+    path.as_os_str() == "-"
+}
+
+fn results_to(path: &Path) -> Result<Box<dyn Write>, Failure> {
+    if is_standard(path) {
+        return Ok(Box::new(io::stdout()));
     }
-    if item.get("moduleId").is_some_and(|module| !module.is_null() && !module.is_string()) {
-        return Err("moduleId is not a text".to_owned());
-    }
-    Ok(Value::Object(item))
+    let file = File::create(path).map_err(|error| Failure::error(format!("{}: {error}", path.display())))?;
+    Ok(Box::new(file))
 }
 
-/// A member's text; absent, `null` and empty are the same.
-fn name<'a>(item: &'a Value, member: &str) -> &'a str {
-    item[member].as_str().unwrap_or_default()
-}
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  portcullis device-identity import --input-file devices.txt --dry-run
+  portcullis device-identity import --input-file devices.txt.gz --results-file results.txt
+  ssh old-hub portcullis device-identity export --ik --im |
+    portcullis device-identity import --input-file -
+  portcullis device-identity import --ibcu file:fleet --obcu file:fleet
+  portcullis device-identity rollback                        # the last import never was
 
-fn is_delete(item: &Value) -> bool {
-    name(item, "importMode").to_ascii_lowercase().starts_with("delete")
-}
-
-/// As many as the hub takes at once.
-const BATCH_LINES: usize = 100;
-/// Far less than the hub takes at once.
-const BATCH_BYTES: usize = 256 * 1024;
-const PIECE_BYTES: usize = 64 * 1024;
+The file is one an IoT Hub or this hub exports: one JSON object a line, each with an importMode or,
+without one, created or updated. Lines that cannot be done are told, the others are done, and the
+exit code is 7. Ctrl-C cancels the import; what is done by then stays, until `rollback` takes it
+back.";

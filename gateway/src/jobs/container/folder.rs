@@ -137,8 +137,9 @@ fn check_name(name: &str) -> Result<(), ContainerError> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     if name.is_empty() || name.len() > NAME_BYTES_MAX || name.starts_with('.') || !name.bytes().all(is_plain)
     {
+        // It is not repeated: who takes a folder for a blob store may have put a secret into it.
         return Err(refused(format!(
-            "{name:?} is no name here: 1 to {NAME_BYTES_MAX} letters, digits, dots, hyphens and underscores, the \
+            "a folder or file is named by 1 to {NAME_BYTES_MAX} letters, digits, dots, hyphens and underscores, the \
              first no dot"
         )));
     }
