@@ -40,6 +40,7 @@ pub enum Operation {
     VerifyAuthority,
     RemoveAuthority,
     StartJob,
+    CancelJob,
     /// With the reason if it failed or was cancelled.
     EndJob,
 }

@@ -7,29 +7,27 @@
 //! A job that a crash or stop of the hub cuts off ends as failed and says so: what it had done stays done, each line
 //! whole, and running it again does the rest. What the words of a line are is known to `http`, which hands them in.
 
-use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
-use jiff::{SignedDuration, Timestamp};
 use portcullis_registry::policy::Rights;
-use tokio_util::sync::CancellationToken;
 
+use crate::audit::{Entry, Operation};
 use crate::auth::{AuthError, VerifiedService};
 use crate::hub::Hub;
 use container::{Container, ContainerError, Pieces};
 use job::Job;
 use line::Words;
-use record::{Kind, Place, Record, State};
+use record::{Kind, Place, Record};
 use run::{Running, Work, blocking};
 
 pub mod container;
 mod dry_run;
 mod export;
+mod history;
 mod import;
 mod job;
 pub mod line;
@@ -41,6 +39,7 @@ mod run;
 mod source;
 mod undo;
 
+pub use history::Jobs;
 pub use results::{REFUSED, RESULTS};
 
 /// A file of a container, as a caller names it.
@@ -84,95 +83,6 @@ pub enum JobError {
     Io(#[from] io::Error),
 }
 
-/// Every job the hub remembers.
-#[derive(Debug)]
-pub struct Jobs {
-    directory: PathBuf,
-    /// The oldest first.
-    known: Mutex<Vec<Arc<Job>>>,
-}
-
-impl Jobs {
-    /// Reads what is kept of earlier jobs. One that was cut off has failed.
-    pub fn open(directory: &Path, now: Timestamp) -> io::Result<Self> {
-        let mut known = Vec::new();
-        for directory in directories(directory)? {
-            // A directory without a record is one whose job never began.
-            let Some(job) = Job::load(directory.clone())? else {
-                fs::remove_dir_all(directory)?;
-                continue;
-            };
-            if !job.record().state.is_over() {
-                job.update(|record| {
-                    record.state = State::Failed;
-                    record.failure = Some(CUT_OFF.to_owned());
-                    record.ended = Some(now);
-                });
-                job.save()?;
-                job.remove(INPUT)?;
-            }
-            known.push(Arc::new(job));
-        }
-        known.sort_by_key(|job| job.record().created);
-        let jobs = Self { directory: directory.to_owned(), known: Mutex::new(known) };
-        jobs.forget_old(now)?;
-        Ok(jobs)
-    }
-
-    /// Begins a job, unless another one is active.
-    fn begin(&self, record: Record, stopping: &CancellationToken) -> Result<Arc<Job>, JobError> {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.iter().any(|job| !job.record().state.is_over()) {
-            return Err(JobError::Busy);
-        }
-        let job = Arc::new(Job::create(record, &self.directory, stopping.child_token())?);
-        known.push(Arc::clone(&job));
-        Ok(job)
-    }
-
-    fn check_idle(&self) -> Result<(), JobError> {
-        if self.all().iter().any(|job| !job.record().state.is_over()) { Err(JobError::Busy) } else { Ok(()) }
-    }
-
-    /// Takes back that a job began.
-    fn forget(&self, job: &Arc<Job>) -> io::Result<()> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).retain(|known| !Arc::ptr_eq(known, job));
-        fs::remove_dir_all(&job.directory)
-    }
-
-    /// Forgets what is too old or too much, and the bulky files of all but the last of their kind.
-    fn forget_old(&self, now: Timestamp) -> io::Result<()> {
-        let all = self.all();
-        let is_old = |job: &Arc<Job>| {
-            job.record().state.is_over() && now.duration_since(job.record().created) > KEPT_TIME_MAX
-        };
-        let surplus = all.len().saturating_sub(KEPT_MAX);
-        for (place, job) in all.iter().enumerate() {
-            if is_old(job) || place < surplus {
-                self.forget(job)?;
-            }
-        }
-        for (kind, file) in [(Kind::Import, UNDO), (Kind::Export, DEVICES)] {
-            let of_kind = all.iter().rev().filter(|job| job.record().kind == kind && !job.record().dry_run);
-            for job in of_kind.skip(1) {
-                job.remove(file)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn all(&self) -> Vec<Arc<Job>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// A job that the caller may see: one who has fewer rights than whoever asked for it does not.
-    fn find(&self, caller: &VerifiedService, id: &str) -> Result<Arc<Job>, JobError> {
-        let found = self.all().into_iter().find(|job| job.record().id == id);
-        let seen = found.filter(|job| caller.rights().contains(job.record().rights()));
-        seen.ok_or_else(|| JobError::NotFound(id.to_owned()))
-    }
-}
-
 /// Starts a job that reads and writes containers.
 pub async fn create(
     hub: &Arc<Hub>,
@@ -180,33 +90,40 @@ pub async fn create(
     wanted: Wanted,
     words: &'static dyn Words,
 ) -> Result<Record, JobError> {
-    caller.check(RIGHTS)?;
-    hub.jobs.check_idle()?;
-    let now = hub.clock.wall();
-    let (record, work) = match wanted {
-        Wanted::Import { input, output } => {
-            let from = input.open(hub).map_err(|error| JobError::Container(INPUT_NAME, error))?;
-            let to = output.open(hub).map_err(|error| JobError::Container(OUTPUT_NAME, error))?;
-            let pieces =
-                from.read(&input.file).await.map_err(|error| JobError::Container(INPUT_NAME, error))?;
-            check_writable(&to).await.map_err(|error| JobError::Container(OUTPUT_NAME, error))?;
-            let places = (Some(input.place()), Some(output.place()));
-            let record =
-                Record { input: places.0, output: places.1, ..Record::new(Kind::Import, caller, now) };
-            (record, Work::Import { pieces, errors_to: Some(to) })
-        }
-        Wanted::Export { output, exclude_keys } => {
-            let to = output.open(hub).map_err(|error| JobError::Container(OUTPUT_NAME, error))?;
-            // Given up at once: it only tells whether the name may be used.
-            to.write(&output.file).await.map_err(|error| JobError::Container(OUTPUT_NAME, error))?;
-            check_writable(&to).await.map_err(|error| JobError::Container(OUTPUT_NAME, error))?;
-            let record = Record::new(Kind::Export, caller, now);
-            let record = Record { output: Some(output.place()), exclude_keys, ..record };
-            let (file, with_keys) = (output.file, !exclude_keys);
-            (record, Work::Export { to, file, with_keys, with_modules: true })
-        }
+    let kind = match &wanted {
+        Wanted::Import { .. } => Kind::Import,
+        Wanted::Export { .. } => Kind::Export,
     };
-    start(hub, caller, record, work, words).await
+    audited(hub, caller, kind, async {
+        caller.check(RIGHTS)?;
+        hub.jobs.check_idle()?;
+        let now = hub.clock.wall();
+        let (record, work) = match wanted {
+            Wanted::Import { input, output } => {
+                let from = input.open(hub).map_err(|error| JobError::Container(INPUT_NAME, error))?;
+                let to = output.open(hub).map_err(|error| JobError::Container(OUTPUT_NAME, error))?;
+                let pieces =
+                    from.read(&input.file).await.map_err(|error| JobError::Container(INPUT_NAME, error))?;
+                check_writable(&to).await.map_err(|error| JobError::Container(OUTPUT_NAME, error))?;
+                let places = (Some(input.place()), Some(output.place()));
+                let record =
+                    Record { input: places.0, output: places.1, ..Record::new(Kind::Import, caller, now) };
+                (record, Work::Import { pieces, errors_to: Some(to) })
+            }
+            Wanted::Export { output, exclude_keys } => {
+                let to = output.open(hub).map_err(|error| JobError::Container(OUTPUT_NAME, error))?;
+                // Given up at once: it only tells whether the name may be used.
+                to.write(&output.file).await.map_err(|error| JobError::Container(OUTPUT_NAME, error))?;
+                check_writable(&to).await.map_err(|error| JobError::Container(OUTPUT_NAME, error))?;
+                let record = Record::new(Kind::Export, caller, now);
+                let record = Record { output: Some(output.place()), exclude_keys, ..record };
+                let (file, with_keys) = (output.file, !exclude_keys);
+                (record, Work::Export { to, file, with_keys, with_modules: true })
+            }
+        };
+        start(hub, caller, record, work, words).await
+    })
+    .await
 }
 
 /// Takes a file of identities and starts to import it, or in a dry run to tell what an import would do.
@@ -217,20 +134,23 @@ pub async fn import(
     upload: impl Stream<Item = Result<Bytes, String>> + Send + Unpin,
     words: &'static dyn Words,
 ) -> Result<Record, JobError> {
-    caller.check(RIGHTS)?;
-    let record = Record { dry_run, ..Record::new(Kind::Import, caller, hub.clock.wall()) };
-    let job = hub.jobs.begin(record, &hub.stopping)?;
-    let spooled = spool(hub, &job, upload).await;
-    let (pieces, bytes) = match spooled {
-        Ok(spooled) => spooled,
-        Err(error) => {
-            let (hub, job) = (Arc::clone(hub), Arc::clone(&job));
-            blocking(move || hub.jobs.forget(&job)).await?;
-            return Err(error);
-        }
-    };
-    job.update(|record| record.progress.total = Some(bytes));
-    Ok(launch(hub, caller, job, Work::Import { pieces, errors_to: None }, words))
+    audited(hub, caller, Kind::Import, async {
+        caller.check(RIGHTS)?;
+        let record = Record { dry_run, ..Record::new(Kind::Import, caller, hub.clock.wall()) };
+        let job = hub.jobs.begin(record, &hub.stopping)?;
+        let spooled = spool(hub, &job, upload).await;
+        let (pieces, bytes) = match spooled {
+            Ok(spooled) => spooled,
+            Err(error) => {
+                let (hub, job) = (Arc::clone(hub), Arc::clone(&job));
+                blocking(move || hub.jobs.forget(&job)).await?;
+                return Err(error);
+            }
+        };
+        job.update(|record| record.progress.total = Some(bytes));
+        Ok(launch(hub, caller, job, Work::Import { pieces, errors_to: None }, words))
+    })
+    .await
 }
 
 /// Starts to write the registry to a file of the job.
@@ -241,17 +161,21 @@ pub async fn export(
     with_modules: bool,
     words: &'static dyn Words,
 ) -> Result<Record, JobError> {
-    caller.check(Rights::REGISTRY_READ)?;
-    let record = Record { exclude_keys: !with_keys, ..Record::new(Kind::Export, caller, hub.clock.wall()) };
-    let job = hub.jobs.begin(record, &hub.stopping)?;
-    let to = Container::own(job.directory.clone());
-    Ok(launch(
-        hub,
-        caller,
-        job,
-        Work::Export { to, file: DEVICES.to_owned(), with_keys, with_modules },
-        words,
-    ))
+    audited(hub, caller, Kind::Export, async {
+        caller.check(Rights::REGISTRY_READ)?;
+        let record =
+            Record { exclude_keys: !with_keys, ..Record::new(Kind::Export, caller, hub.clock.wall()) };
+        let job = hub.jobs.begin(record, &hub.stopping)?;
+        let to = Container::own(job.directory.clone());
+        Ok(launch(
+            hub,
+            caller,
+            job,
+            Work::Export { to, file: DEVICES.to_owned(), with_keys, with_modules },
+            words,
+        ))
+    })
+    .await
 }
 
 /// Starts to take back what the last import changed.
@@ -261,16 +185,19 @@ pub async fn roll_back(
     id: &str,
     words: &'static dyn Words,
 ) -> Result<Record, JobError> {
-    caller.check(RIGHTS)?;
-    let of = hub.jobs.find(caller, id)?;
-    hub.jobs.check_idle()?;
-    // Of earlier imports there is no such file any more.
-    if !of.directory.join(UNDO).exists() {
-        return Err(JobError::NothingToTakeBack);
-    }
-    let record = Record::new(Kind::Rollback, caller, hub.clock.wall());
-    let record = Record { rollback_of: Some(id.to_owned()), ..record };
-    start(hub, caller, record, Work::Rollback { of }, words).await
+    audited(hub, caller, Kind::Rollback, async {
+        caller.check(RIGHTS)?;
+        let of = hub.jobs.find(caller, id)?;
+        hub.jobs.check_idle()?;
+        // Of earlier imports there is no such file any more.
+        if !of.directory.join(UNDO).exists() {
+            return Err(JobError::NothingToTakeBack);
+        }
+        let record = Record::new(Kind::Rollback, caller, hub.clock.wall());
+        let record = Record { rollback_of: Some(id.to_owned()), ..record };
+        start(hub, caller, record, Work::Rollback { of }, words).await
+    })
+    .await
 }
 
 /// Every job the caller may see, the latest first.
@@ -287,9 +214,14 @@ pub fn show(hub: &Hub, caller: &VerifiedService, id: &str) -> Result<Record, Job
 }
 
 /// Ends a job that is active; one that is over stays as it is.
-pub fn cancel(hub: &Hub, caller: &VerifiedService, id: &str) -> Result<(), JobError> {
+pub async fn cancel(hub: &Hub, caller: &VerifiedService, id: &str) -> Result<(), JobError> {
     caller.check(Rights::REGISTRY_READ)?;
-    hub.jobs.find(caller, id)?.cancelled.cancel();
+    let job = hub.jobs.find(caller, id)?;
+    if !job.record().state.is_over() {
+        job.cancelled.cancel();
+        let entry = Entry::of(caller, Operation::CancelJob, id.to_owned(), hub.clock.wall());
+        hub.audit.record(entry).await;
+    }
     Ok(())
 }
 
@@ -304,6 +236,21 @@ pub async fn file(hub: &Hub, caller: &VerifiedService, id: &str, name: &str) -> 
         ContainerError::NotFound(_) => JobError::NoFile,
         other => JobError::Container("the file", other),
     })
+}
+
+/// Records that a job was asked for and not begun. One that begins says so itself.
+async fn audited(
+    hub: &Hub,
+    caller: &VerifiedService,
+    kind: Kind,
+    asked: impl Future<Output = Result<Record, JobError>>,
+) -> Result<Record, JobError> {
+    let outcome = asked.await;
+    if let Err(error) = &outcome {
+        let entry = Entry::of(caller, Operation::StartJob, kind.as_str().to_owned(), hub.clock.wall());
+        hub.audit.record(Entry { refused: Some(error.to_string()), ..entry }).await;
+    }
+    outcome
 }
 
 async fn start(
@@ -341,7 +288,10 @@ async fn spool(
     mut upload: impl Stream<Item = Result<Bytes, String>> + Unpin,
 ) -> Result<(Pieces, u64), JobError> {
     let limits = &hub.config.limits;
-    let failed = |error| JobError::Container("the upload", error);
+    let failed = |error| match error {
+        ContainerError::Io(error) => JobError::Io(error),
+        other => JobError::Container("the upload", other),
+    };
     let own = Container::own(job.directory.clone());
     let mut writer = own.write(INPUT).await.map_err(failed)?;
     let mut bytes: u64 = 0;
@@ -388,14 +338,6 @@ impl std::fmt::Debug for Address {
     }
 }
 
-fn directories(jobs: &Path) -> io::Result<Vec<PathBuf>> {
-    if !jobs.exists() {
-        return Ok(Vec::new());
-    }
-    let entries = fs::read_dir(jobs)?.collect::<io::Result<Vec<_>>>()?;
-    Ok(entries.iter().map(fs::DirEntry::path).filter(|path| path.is_dir()).collect())
-}
-
 /// What an import, and any job in a container, asks for.
 pub const RIGHTS: Rights = Rights::REGISTRY_READ_WRITE;
 /// What an export is called when nobody says; IoT Hub's name.
@@ -406,9 +348,3 @@ const INPUT: &str = "input";
 const UNDO: &str = "undo";
 const INPUT_NAME: &str = "Failed to read devices blob from the input container";
 const OUTPUT_NAME: &str = "Failed to write to the output container";
-const CUT_OFF: &str =
-    "the hub stopped before the job was done; what is done stays done, and the same job may be run again";
-/// Jobs that are remembered.
-const KEPT_MAX: usize = 100;
-/// IoT Hub remembers a job for 30 days.
-const KEPT_TIME_MAX: SignedDuration = SignedDuration::from_hours(30 * 24);

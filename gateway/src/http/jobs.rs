@@ -122,7 +122,7 @@ pub(super) async fn cancel(
     Caller(caller): Caller,
     Path(job): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    jobs::cancel(&hub, &caller, &job)?;
+    jobs::cancel(&hub, &caller, &job).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

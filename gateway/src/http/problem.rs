@@ -241,7 +241,14 @@ impl From<JobError> for Problem {
             JobError::NothingToTakeBack => {
                 Self::new(StatusCode::PRECONDITION_FAILED, "JobRunPreconditionFailed", text)
             }
-            JobError::Io(_) => Self::internal(text),
+            JobError::Io(_) => Self {
+                for_operator: Some(text),
+                ..Self::new(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "ServiceUnavailable",
+                    "the files of jobs cannot be written now",
+                )
+            },
         }
     }
 }

@@ -1,0 +1,119 @@
+//! The jobs a hub remembers: at most one that is active, and those that are over, for a month at most.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use jiff::{SignedDuration, Timestamp};
+use tokio_util::sync::CancellationToken;
+
+use super::job::Job;
+use super::record::{Kind, Record, State};
+use super::{DEVICES, INPUT, JobError, UNDO};
+use crate::auth::VerifiedService;
+
+/// Every job the hub remembers.
+#[derive(Debug)]
+pub struct Jobs {
+    directory: PathBuf,
+    /// The oldest first.
+    known: Mutex<Vec<Arc<Job>>>,
+}
+
+impl Jobs {
+    /// Reads what is kept of earlier jobs. One that was cut off has failed.
+    pub fn open(directory: &Path, now: Timestamp) -> io::Result<Self> {
+        let mut known = Vec::new();
+        for directory in directories(directory)? {
+            // A directory without a record is one whose job never began.
+            let Some(job) = Job::load(directory.clone())? else {
+                fs::remove_dir_all(directory)?;
+                continue;
+            };
+            if !job.record().state.is_over() {
+                job.update(|record| {
+                    record.state = State::Failed;
+                    record.failure = Some(CUT_OFF.to_owned());
+                    record.ended = Some(now);
+                });
+                job.save()?;
+                job.remove(INPUT)?;
+            }
+            known.push(Arc::new(job));
+        }
+        known.sort_by_key(|job| job.record().created);
+        let jobs = Self { directory: directory.to_owned(), known: Mutex::new(known) };
+        jobs.forget_old(now)?;
+        Ok(jobs)
+    }
+
+    /// Begins a job, unless another one is active.
+    pub(super) fn begin(&self, record: Record, stopping: &CancellationToken) -> Result<Arc<Job>, JobError> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.iter().any(|job| !job.record().state.is_over()) {
+            return Err(JobError::Busy);
+        }
+        let job = Arc::new(Job::create(record, &self.directory, stopping.child_token())?);
+        known.push(Arc::clone(&job));
+        Ok(job)
+    }
+
+    /// Refuses while a job is active.
+    pub(super) fn check_idle(&self) -> Result<(), JobError> {
+        if self.all().iter().any(|job| !job.record().state.is_over()) { Err(JobError::Busy) } else { Ok(()) }
+    }
+
+    /// Takes back that a job began.
+    pub(super) fn forget(&self, job: &Arc<Job>) -> io::Result<()> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).retain(|known| !Arc::ptr_eq(known, job));
+        fs::remove_dir_all(&job.directory)
+    }
+
+    /// Forgets what is too old or too much, and the bulky files of all but the last of their kind.
+    pub(super) fn forget_old(&self, now: Timestamp) -> io::Result<()> {
+        let all = self.all();
+        let is_old = |job: &Arc<Job>| {
+            job.record().state.is_over() && now.duration_since(job.record().created) > KEPT_TIME_MAX
+        };
+        let surplus = all.len().saturating_sub(KEPT_MAX);
+        for (place, job) in all.iter().enumerate() {
+            if is_old(job) || place < surplus {
+                self.forget(job)?;
+            }
+        }
+        for (kind, file) in [(Kind::Import, UNDO), (Kind::Export, DEVICES)] {
+            let of_kind = all.iter().rev().filter(|job| job.record().kind == kind && !job.record().dry_run);
+            for job in of_kind.skip(1) {
+                job.remove(file)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn all(&self) -> Vec<Arc<Job>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A job that the caller may see: one who has fewer rights than whoever asked for it does not.
+    pub(super) fn find(&self, caller: &VerifiedService, id: &str) -> Result<Arc<Job>, JobError> {
+        let found = self.all().into_iter().find(|job| job.record().id == id);
+        let seen = found.filter(|job| caller.rights().contains(job.record().rights()));
+        seen.ok_or_else(|| JobError::NotFound(id.to_owned()))
+    }
+}
+
+fn directories(jobs: &Path) -> io::Result<Vec<PathBuf>> {
+    if !jobs.exists() {
+        return Ok(Vec::new());
+    }
+    let entries = fs::read_dir(jobs)?.collect::<io::Result<Vec<_>>>()?;
+    Ok(entries.iter().map(fs::DirEntry::path).filter(|path| path.is_dir()).collect())
+}
+
+const CUT_OFF: &str =
+    "the hub stopped before the job was done; what is done stays done, and the same job may be run again";
+/// Jobs that are remembered.
+const KEPT_MAX: usize = 100;
+/// IoT Hub remembers a job for 30 days.
+const KEPT_TIME_MAX: SignedDuration = SignedDuration::from_hours(30 * 24);
