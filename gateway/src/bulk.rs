@@ -37,6 +37,8 @@ pub enum ChangeError {
     ChangedSince(IdentityId),
     #[error("{0} has modules that the import did not make, and stays as it is")]
     HasModules(IdentityId),
+    #[error("what was there before the import cannot be read any more")]
+    UndoDamaged,
     #[error(transparent)]
     Identity(#[from] IdentityError),
 }

@@ -260,7 +260,7 @@ impl From<ChangeError> for Problem {
             ChangeError::DefinedMultipleTimes(_) => {
                 Self::new(StatusCode::BAD_REQUEST, "DeviceDefinedMultipleTimes", text)
             }
-            ChangeError::ChangedSince(_) | ChangeError::HasModules(_) => {
+            ChangeError::ChangedSince(_) | ChangeError::HasModules(_) | ChangeError::UndoDamaged => {
                 Self::new(StatusCode::PRECONDITION_FAILED, "PreconditionFailed", text)
             }
             ChangeError::NoTwins(_) => Self::new(StatusCode::NOT_FOUND, "FeatureNotSupported", text),

@@ -21,6 +21,8 @@ pub(super) struct Piece {
     pub(super) lines: u64,
     /// Devices up to its end.
     pub(super) devices: u64,
+    /// None comes after it. Without such a piece the end never came.
+    pub(super) is_last: bool,
 }
 
 /// Writes the whole registry, or until nobody takes the pieces any more.
@@ -52,17 +54,15 @@ pub(super) fn pieces(
                 if text.len() >= PIECE_BYTES {
                     let bytes = Bytes::copy_from_slice(&text);
                     text.clear();
-                    if sender
-                        .blocking_send(Piece { bytes, lines: std::mem::take(&mut lines), devices })
-                        .is_err()
-                    {
+                    let lines = std::mem::take(&mut lines);
+                    if sender.blocking_send(Piece { bytes, lines, devices, is_last: false }).is_err() {
                         return;
                     }
                 }
             }
             after = page.next;
             if after.is_none() {
-                let _ = sender.blocking_send(Piece { bytes: text.into(), lines, devices });
+                let _ = sender.blocking_send(Piece { bytes: text.into(), lines, devices, is_last: true });
                 return;
             }
         }

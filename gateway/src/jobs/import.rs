@@ -1,7 +1,7 @@
 //! Applying the lines of a file to the registry, batch after batch, in what amounts to the order of the file.
 //!
 //! Lines of different devices go together, so that the store makes hundreds of them stable at once; lines of one device
-//! follow each other in waves. Before a wave is asked for, what it will change is in the undo file. Each change states
+//! follow each other in waves. Batches without a common device may be applied at the same time. Before a wave is asked for, what it will change is in the undo file. Each change states
 //! the very revision it was planned on: when somebody else was faster it is planned anew.
 
 use std::collections::HashMap;
@@ -14,6 +14,7 @@ use portcullis_registry::error::RegistryError;
 use portcullis_registry::id::{DeviceId, IdentityId, ModuleId, Precondition};
 use portcullis_registry::identity::{Identity, IdentitySpec};
 use portcullis_registry::store::Registry;
+use tokio::sync::Mutex;
 
 use super::line::{About, Refusal, Words};
 use super::plan::{Ask, Plan, not_done, plan};
@@ -27,7 +28,7 @@ pub(super) struct Importer<'a> {
     pub(super) registry: &'a Registry,
     pub(super) words: &'static dyn Words,
     /// None when what is done is itself an undoing.
-    pub(super) undo: Option<UndoWriter>,
+    pub(super) undo: Option<Mutex<UndoWriter>>,
 }
 
 /// Why no more lines can be applied.
@@ -58,7 +59,7 @@ struct Step {
 
 impl Importer<'_> {
     /// Applies a batch; what became of each line, in order. `Ok` means on stable storage.
-    pub(super) async fn apply(&mut self, batch: Vec<Item>, now: Timestamp) -> Result<Vec<Done>, ImportError> {
+    pub(super) async fn apply(&self, batch: Vec<Item>, now: Timestamp) -> Result<Vec<Done>, ImportError> {
         let mut outcomes: Vec<Option<Outcome>> = Vec::with_capacity(batch.len());
         let mut told = Vec::with_capacity(batch.len());
         let mut waves = Waves::default();
@@ -87,7 +88,7 @@ impl Importer<'_> {
     }
 
     async fn apply_wave(
-        &mut self,
+        &self,
         mut wave: Vec<Step>,
         now: Timestamp,
         outcomes: &mut [Option<Outcome>],
@@ -98,18 +99,13 @@ impl Importer<'_> {
                 match self.plan(&step.ask, now) {
                     Err(error) => outcomes[step.place] = Some(self.refused(error)),
                     Ok(Plan::Nothing) => outcomes[step.place] = Some(Outcome::Unchanged),
-                    Ok(plan) => {
-                        self.keep_earlier(step.line, &plan).map_err(ImportError::Undo)?;
-                        planned.push((step, plan));
-                    }
+                    Ok(plan) => planned.push((step, plan)),
                 }
             }
             if planned.is_empty() {
                 break;
             }
-            if let Some(undo) = &mut self.undo {
-                undo.sync().await.map_err(ImportError::Undo)?;
-            }
+            self.keep_earlier(&planned).await.map_err(ImportError::Undo)?;
             let done = planned.iter().map(|(_, plan)| carry_out(self.registry, plan, now));
             let done = join_all(done).await;
             wave = Vec::new();
@@ -149,22 +145,27 @@ impl Importer<'_> {
         id.module.is_none() && self.registry.modules(&id.device).is_some_and(|modules| !modules.is_empty())
     }
 
-    fn keep_earlier(&mut self, line: u64, plan: &Plan) -> io::Result<()> {
-        let Some(undo) = &mut self.undo else { return Ok(()) };
-        match plan {
-            Plan::Create(after) => undo.note(line, None, Some(after)),
-            Plan::Replace { before, after } => undo.note(line, Some(before), Some(after)),
-            Plan::Delete { before } => {
-                // A device takes its modules along. Read backwards, the device is made again before them.
-                let modules = match before.id.module {
-                    None => self.registry.modules(&before.id.device).unwrap_or_default(),
-                    Some(_) => Vec::new(),
-                };
-                modules.iter().try_for_each(|module| undo.note(line, Some(&module.identity()), None))?;
-                undo.note(line, Some(before), None)
+    /// Returns once the undo file has what is to be changed as it is now.
+    async fn keep_earlier(&self, planned: &[(Step, Plan)]) -> io::Result<()> {
+        let Some(undo) = &self.undo else { return Ok(()) };
+        let mut undo = undo.lock().await;
+        for (Step { line, .. }, plan) in planned {
+            match plan {
+                Plan::Create(after) => undo.note(*line, None, Some(after))?,
+                Plan::Replace { before, after } => undo.note(*line, Some(before), Some(after))?,
+                Plan::Delete { before } => {
+                    // A device takes its modules along. Read backwards, the device is made again before them.
+                    let modules = match before.id.module {
+                        None => self.registry.modules(&before.id.device).unwrap_or_default(),
+                        Some(_) => Vec::new(),
+                    };
+                    modules.iter().try_for_each(|module| undo.note(*line, Some(&module.identity()), None))?;
+                    undo.note(*line, Some(before), None)?;
+                }
+                Plan::Nothing => {}
             }
-            Plan::Nothing => Ok(()),
         }
+        undo.sync().await
     }
 
     fn refused(&self, error: ChangeError) -> Outcome {

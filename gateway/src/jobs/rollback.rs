@@ -7,37 +7,49 @@ use portcullis_registry::id::{DeviceId, IdentityId, ModuleId};
 use tokio::sync::mpsc;
 
 use super::import::Item;
-use super::line::{Asked, Words};
+use super::line::{About, Asked, Words};
 use super::plan::{Ask, TakeBack};
+use super::source::{Batch, SourceError};
 use super::undo::{Undo, UndoReader};
-use crate::bulk::Change;
+use crate::bulk::{Change, ChangeError};
 
 /// The changes to take back, the last one first, in batches.
-pub(super) fn batches(undo: &Path, words: &'static dyn Words) -> mpsc::Receiver<io::Result<Vec<Item>>> {
+pub(super) fn batches(undo: &Path, words: &'static dyn Words) -> mpsc::Receiver<Result<Batch, SourceError>> {
     let (sender, receiver) = mpsc::channel(1);
     let undo = undo.to_owned();
     tokio::task::spawn_blocking(move || {
         if let Err(error) = read(&undo, words, &sender) {
-            let _ = sender.blocking_send(Err(error));
+            let _ = sender.blocking_send(Err(SourceError::Undo(error)));
         }
     });
     receiver
 }
 
-fn read(undo: &Path, words: &dyn Words, to: &mpsc::Sender<io::Result<Vec<Item>>>) -> io::Result<()> {
+fn read(undo: &Path, words: &dyn Words, to: &mpsc::Sender<Result<Batch, SourceError>>) -> io::Result<()> {
     let mut changes = UndoReader::open(undo)?;
-    let mut batch = Vec::with_capacity(BATCH_CHANGES);
+    let mut batch = Batch::default();
     while let Some(line) = changes.next()? {
-        let undo: Undo<'_> = serde_json::from_slice(&line)?;
-        let ask =
-            take_back(&undo, words).ok_or_else(|| io::Error::other("the undo file tells of no identity"))?;
-        batch.push(Item { line: undo.line, ask: Ok(Ask::TakeBack(ask)), has_twin: false });
-        if batch.len() == BATCH_CHANGES && to.blocking_send(Ok(std::mem::take(&mut batch))).is_err() {
-            return Ok(());
+        batch.items.push(item(line.ok(), words));
+        batch.read += 1;
+        if batch.items.len() == BATCH_CHANGES {
+            let next = Batch { read: batch.read, ..Batch::default() };
+            if to.blocking_send(Ok(std::mem::replace(&mut batch, next))).is_err() {
+                return Ok(());
+            }
         }
     }
-    let _ = to.blocking_send(Ok(batch));
+    let _ = to.blocking_send(Ok(Batch { is_last: true, ..batch }));
     Ok(())
+}
+
+fn item(line: Option<Vec<u8>>, words: &dyn Words) -> Item {
+    let undo = line.as_deref().and_then(|line| serde_json::from_slice::<Undo<'_>>(line).ok());
+    let (line, change) = match &undo {
+        Some(undo) => (undo.line, take_back(undo, words)),
+        None => (0, None),
+    };
+    let damaged = || (About::default(), words.refusal(ChangeError::UndoDamaged));
+    Item { line, ask: change.map(Ask::TakeBack).ok_or_else(damaged), has_twin: false }
 }
 
 fn take_back(undo: &Undo<'_>, words: &dyn Words) -> Option<TakeBack> {

@@ -1,20 +1,23 @@
 //! A job's work from its start to its end, however it ends: the record says so before anybody else may begin one.
 
+use std::collections::{HashSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
-use tokio::sync::mpsc;
+use futures_util::stream::FuturesOrdered;
+use portcullis_registry::id::DeviceId;
+use tokio::sync::{Mutex, mpsc};
 
 use super::container::{Container, ContainerError, Pieces};
 use super::dry_run::DryRun;
-use super::import::{ImportError, Importer, Item};
+use super::import::{ImportError, Importer};
 use super::job::Job;
 use super::line::Words;
 use super::record::{Kind, Record, State};
 use super::results::{Done, REFUSED, Results};
-use super::source::SourceError;
+use super::source::{Batch, SourceError};
 use super::undo::UndoWriter;
 use super::{INPUT, UNDO, export, rollback, source};
 use crate::audit::{Entry, Operation};
@@ -47,6 +50,8 @@ pub(super) struct Running {
     pub(super) job: Arc<Job>,
     pub(super) words: &'static dyn Words,
 }
+
+type Batches = mpsc::Receiver<Result<Batch, SourceError>>;
 
 /// Why a job did not do all its work. The texts are told to whoever may see the job.
 #[derive(Debug, thiserror::Error)]
@@ -100,32 +105,49 @@ impl Running {
         let outcome = self.import_lines(pieces, &mut results).await;
         // Whatever was done is told, also when not all was.
         results.sync().await?;
-        if let Some(container) = errors_to {
-            self.tell_refused(&container, results.counts().refused).await?;
-        }
-        outcome
+        let told = match errors_to {
+            Some(container) => self.tell_refused(&container, results.counts().refused).await,
+            None => Ok(()),
+        };
+        outcome.and(told)
     }
 
     async fn import_lines(&self, pieces: Pieces, results: &mut Results) -> Result<(), RunError> {
+        let batches = source::batches(pieces, self.words);
+        if self.job.record().dry_run {
+            return self.judge(batches, results).await;
+        }
+        let undo = UndoWriter::create(&self.job.directory.join(UNDO), self.words)?;
+        let registry = &self.hub.registry;
+        let importer = Importer { registry, words: self.words, undo: Some(Mutex::new(undo)) };
+        self.apply(&importer, batches, results).await
+    }
+
+    async fn rollback(&self, of: &Job) -> Result<(), RunError> {
+        let mut results = Results::create(&self.job.directory).await?;
+        let importer = Importer { registry: &self.hub.registry, words: self.words, undo: None };
+        let batches = rollback::batches(&of.directory.join(UNDO), self.words);
+        let outcome = self.apply(&importer, batches, &mut results).await;
+        results.sync().await?;
+        outcome?;
+        // Taken back once, it cannot be again.
+        of.remove(UNDO)?;
+        Ok(())
+    }
+
+    /// Tells of every line what would become of it.
+    async fn judge(&self, mut batches: Batches, results: &mut Results) -> Result<(), RunError> {
         let hub = &self.hub;
-        let dry_run = self.job.record().dry_run;
-        let undo = match dry_run {
-            true => None,
-            false => Some(UndoWriter::create(&self.job.directory.join(UNDO), self.words)?),
-        };
-        let mut importer = Importer { registry: &hub.registry, words: self.words, undo };
         let mut judge = DryRun::new(&hub.registry, self.words, hub.config.limits.modules_per_device_max);
-        let mut batches = source::batches(pieces, self.words);
         let mut saved = Instant::now();
-        while let Some(batch) = self.next(&mut batches).await? {
-            let batch = batch?;
-            let done = match dry_run {
-                true => judge.judge(batch.items, hub.clock.wall()),
-                false => importer.apply(batch.items, hub.clock.wall()).await?,
-            };
-            self.tell(&done, results).await?;
-            self.job.update(|record| record.progress.done = batch.bytes);
+        loop {
+            let batch = self.next(&mut batches).await?.ok_or(SourceError::BrokeOff)??;
+            let done = judge.judge(batch.items, hub.clock.wall());
+            self.tell(&done, batch.read, results).await?;
             self.save_at_times(&mut saved).await?;
+            if batch.is_last {
+                break;
+            }
         }
         if judge.is_full() {
             let note = format!(
@@ -137,30 +159,54 @@ impl Running {
         Ok(())
     }
 
-    async fn rollback(&self, of: &Job) -> Result<(), RunError> {
-        let mut results = Results::create(&self.job.directory).await?;
-        let mut importer = Importer { registry: &self.hub.registry, words: self.words, undo: None };
-        let mut batches = rollback::batches(&of.directory.join(UNDO), self.words);
+    /// Applies batch after batch; while the store makes one stable the next is planned, unless the two have a device in
+    /// common. What was begun is told of, also when there is to be no more.
+    async fn apply(
+        &self,
+        importer: &Importer<'_>,
+        mut batches: Batches,
+        results: &mut Results,
+    ) -> Result<(), RunError> {
         let mut saved = Instant::now();
-        let outcome = loop {
-            let batch: Vec<Item> = match self.next(&mut batches).await {
-                Ok(Some(batch)) => batch?,
-                Ok(None) => break Ok(()),
-                Err(error) => break Err(error),
-            };
-            let done = match importer.apply(batch, self.hub.clock.wall()).await {
-                Ok(done) => done,
-                Err(error) => break Err(error.into()),
-            };
-            self.tell(&done, &mut results).await?;
-            self.job.update(|record| record.progress.done += done.len() as u64);
-            self.save_at_times(&mut saved).await?;
-        };
-        results.sync().await?;
-        outcome?;
-        // Taken back once, it cannot be again.
-        of.remove(UNDO)?;
-        Ok(())
+        let mut running = FuturesOrdered::new();
+        let mut devices: VecDeque<HashSet<DeviceId>> = VecDeque::new();
+        let mut waiting: Option<(Batch, HashSet<DeviceId>)> = None;
+        let mut outcome: Option<Result<(), RunError>> = None;
+        loop {
+            if outcome.is_none()
+                && let Some((batch, own)) =
+                    waiting.take_if(|(_, own)| devices.iter().all(|other| own.is_disjoint(other)))
+            {
+                if batch.is_last {
+                    outcome = Some(Ok(()));
+                }
+                devices.push_back(own);
+                let now = self.hub.clock.wall();
+                running.push_back(async move { (batch.read, importer.apply(batch.items, now).await) });
+            }
+            let is_full = running.len() >= BATCHES_AT_ONCE || waiting.is_some();
+            tokio::select! {
+                biased;
+                Some((read, done)) = running.next(), if !running.is_empty() => {
+                    devices.pop_front();
+                    match done {
+                        Ok(done) => self.tell(&done, read, results).await?,
+                        Err(error) => outcome = Some(Err(error.into())),
+                    }
+                    self.save_at_times(&mut saved).await?;
+                }
+                next = self.next(&mut batches), if outcome.is_none() && !is_full => {
+                    match next.and_then(|next| Ok(next.ok_or(SourceError::BrokeOff)??)) {
+                        Ok(batch) => {
+                            let own = batch.devices();
+                            waiting = Some((batch, own));
+                        }
+                        Err(error) => outcome = Some(Err(error)),
+                    }
+                }
+                else => return outcome.unwrap_or(Ok(())),
+            }
+        }
     }
 
     async fn export(
@@ -175,7 +221,8 @@ impl Running {
         let mut writer = to.write(file).await.map_err(RunError::Output)?;
         let mut pieces = export::pieces(registry, self.words, with_keys, with_modules);
         let mut saved = Instant::now();
-        while let Some(piece) = self.next(&mut pieces).await? {
+        loop {
+            let piece = self.next(&mut pieces).await?.ok_or(SourceError::BrokeOff)?;
             writer.write(piece.bytes).await.map_err(RunError::Output)?;
             self.hub.metrics.job_items(Kind::Export, "exported", piece.lines);
             self.job.update(|record| {
@@ -183,6 +230,9 @@ impl Running {
                 record.progress.lines += piece.lines;
             });
             self.save_at_times(&mut saved).await?;
+            if piece.is_last {
+                break;
+            }
         }
         writer.finish().await.map_err(RunError::Output)
     }
@@ -216,13 +266,14 @@ impl Running {
         }
     }
 
-    async fn tell(&self, done: &[Done], results: &mut Results) -> io::Result<()> {
+    async fn tell(&self, done: &[Done], read: u64, results: &mut Results) -> io::Result<()> {
         let before = results.counts();
         done.iter().for_each(|done| results.add(done));
         results.flush().await?;
         let counts = results.counts();
         let kind = self.job.update(|record| {
             record.progress.counts = counts;
+            record.progress.done = read;
             record.progress.lines += done.len() as u64;
             record.kind
         });
@@ -330,5 +381,7 @@ pub(super) async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.map_err(|error| io::Error::other(error.to_string()))?
 }
 
+/// Batches that are applied at the same time: one is planned while the store makes another stable.
+const BATCHES_AT_ONCE: usize = 2;
 /// How often a running job's record is kept.
 const SAVED_EVERY: Duration = Duration::from_secs(1);

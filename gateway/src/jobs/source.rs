@@ -3,11 +3,13 @@
 //! Unpacking and reading cost time, so they have a thread of their own. It waits while two batches are not yet taken:
 //! whatever the size of the file, no more of it is held than these, one piece and one line.
 
+use std::collections::HashSet;
 use std::io::{self, Write};
 
 use bytes::Bytes;
 use flate2::write::MultiGzDecoder;
 use futures_util::StreamExt;
+use portcullis_registry::id::DeviceId;
 use portcullis_registry::lines::{Line, LineSplitter};
 use tokio::sync::mpsc;
 
@@ -20,8 +22,18 @@ use super::plan::Ask;
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     pub(super) items: Vec<Item>,
-    /// How many bytes of the file have been read by now, as they are stored.
-    pub(super) bytes: u64,
+    /// How much has been read by now: bytes of the file, as they are stored.
+    pub(super) read: u64,
+    /// None comes after it. Without such a batch the end never came.
+    pub(super) is_last: bool,
+}
+
+impl Batch {
+    /// The devices it is about.
+    pub(super) fn devices(&self) -> HashSet<DeviceId> {
+        let asks = self.items.iter().filter_map(|item| item.ask.as_ref().ok());
+        asks.map(|ask| ask.id().device.clone()).collect()
+    }
 }
 
 /// Why there is no more of a file.
@@ -31,6 +43,10 @@ pub(super) enum SourceError {
     Container(#[from] ContainerError),
     #[error("the file begins as gzip does and cannot be unpacked: {0}")]
     Damaged(io::Error),
+    #[error("the reading broke off")]
+    BrokeOff,
+    #[error("the undo file: {0}")]
+    Undo(io::Error),
     #[error("the file unpacks to more than {EXPANSION_MAX} times its size")]
     Expands,
 }
@@ -52,14 +68,15 @@ pub(super) fn batches(
     receiver
 }
 
-async fn pump(mut pieces: Pieces, to: mpsc::Sender<Result<Bytes, ContainerError>>) {
+/// Hands on each piece, and nothing once there are no more.
+async fn pump(mut pieces: Pieces, to: mpsc::Sender<Result<Option<Bytes>, ContainerError>>) {
     loop {
         let piece = tokio::select! {
             () = to.closed() => return,
-            piece = pieces.next() => piece,
+            piece = pieces.next() => piece.transpose(),
         };
-        let Some(piece) = piece else { return };
-        if to.send(piece).await.is_err() {
+        let is_end = matches!(piece, Ok(None) | Err(_));
+        if to.send(piece).await.is_err() || is_end {
             return;
         }
     }
@@ -108,13 +125,16 @@ impl Reader {
         }
     }
 
-    fn run(&mut self, mut pieces: mpsc::Receiver<Result<Bytes, ContainerError>>) -> Result<(), Ended> {
-        while let Some(piece) = pieces.blocking_recv() {
-            let piece = piece.map_err(SourceError::from)?;
-            self.batch.bytes += piece.len() as u64;
+    fn run(
+        &mut self,
+        mut pieces: mpsc::Receiver<Result<Option<Bytes>, ContainerError>>,
+    ) -> Result<(), Ended> {
+        loop {
+            let piece = pieces.blocking_recv().ok_or(SourceError::BrokeOff)?;
+            let Some(piece) = piece.map_err(SourceError::from)? else { return self.finish() };
+            self.batch.read += piece.len() as u64;
             self.take(&piece)?;
         }
-        self.finish()
     }
 
     fn take(&mut self, piece: &[u8]) -> Result<(), Ended> {
@@ -152,7 +172,7 @@ impl Reader {
         step(decoder).map_err(SourceError::Damaged)?;
         let bytes = std::mem::take(decoder.get_mut());
         *unpacked += bytes.len() as u64;
-        if *unpacked > EXPANSION_FREE_BYTES.max(self.batch.bytes.saturating_mul(EXPANSION_MAX)) {
+        if *unpacked > EXPANSION_FREE_BYTES.max(self.batch.read.saturating_mul(EXPANSION_MAX)) {
             return Err(SourceError::Expands);
         }
         Ok(bytes)
@@ -174,7 +194,7 @@ impl Reader {
 
     fn hand_on(&mut self) -> Result<(), Ended> {
         self.held = 0;
-        let next = Batch { items: Vec::with_capacity(BATCH_LINES), bytes: self.batch.bytes };
+        let next = Batch { items: Vec::with_capacity(BATCH_LINES), read: self.batch.read, is_last: false };
         let batch = std::mem::replace(&mut self.batch, next);
         self.batches.blocking_send(Ok(batch)).map_err(|_| Ended::NobodyListens)
     }
@@ -193,6 +213,7 @@ impl Reader {
         }
         let last = std::mem::take(&mut self.splitter).finish();
         self.batch.items.extend(last.map(|line| read(self.words, line)));
+        self.batch.is_last = true;
         self.hand_on()
     }
 }

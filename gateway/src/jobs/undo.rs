@@ -28,7 +28,15 @@ pub(super) struct UndoWriter {
 }
 
 /// Reads an undo file from its end.
-pub(super) struct UndoReader(Backwards);
+pub(super) struct UndoReader {
+    lines: Backwards,
+    /// Whether a whole line was read: those before it had to be whole, too.
+    is_whole: bool,
+}
+
+/// A line is not as it was written.
+#[derive(Debug)]
+pub(super) struct Damaged;
 
 /// One change that can be taken back.
 #[derive(Debug, Serialize, Deserialize)]
@@ -107,16 +115,20 @@ impl UndoWriter {
 
 impl UndoReader {
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        Backwards::open(path).map(Self)
+        Ok(Self { lines: Backwards::open(path)?, is_whole: false })
     }
 
-    /// The next change to take back. A line that is not whole is passed over: what it tells of was never made, for only
-    /// a crash leaves one, and only after the last that is whole.
-    pub(super) fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
-        while let Some(line) = self.0.next()? {
-            let Some((sum, json)) = line.split_at_checked(CHECKSUM_BYTES) else { continue };
-            if checksum(json).as_bytes() == sum {
-                return Ok(Some(json.to_vec()));
+    /// The next change to take back; an error inside for a line that is damaged. At the end of the file, where a crash
+    /// leaves such lines, they are passed over: what they tell of was never made.
+    pub(super) fn next(&mut self) -> io::Result<Option<Result<Vec<u8>, Damaged>>> {
+        while let Some(line) = self.lines.next()? {
+            match line.split_at_checked(CHECKSUM_BYTES) {
+                Some((sum, json)) if checksum(json).as_bytes() == sum => {
+                    self.is_whole = true;
+                    return Ok(Some(Ok(json.to_vec())));
+                }
+                _ if self.is_whole => return Ok(Some(Err(Damaged))),
+                _ => {}
             }
         }
         Ok(None)
