@@ -21,7 +21,8 @@ const PARTS: [&str; 5] = ["export", "export without keys", "import", "list", "st
 
 #[tokio::test]
 async fn the_python_service_sdk_runs_import_and_export_jobs() {
-    let (Some(python), Some(azurite)) = (tools::python_service_sdk(), Azurite::start().await) else { return };
+    let Some(python) = tools::python_service_sdk() else { return };
+    let Some(azurite) = Azurite::start().await else { return };
     let hub = hub(&azurite, HubSettings::default()).await;
     let before = fill(&hub).await;
     let (input, output) = (azurite.container("input").await, azurite.container("output").await);
@@ -47,7 +48,8 @@ async fn the_python_service_sdk_runs_import_and_export_jobs() {
 
 #[tokio::test]
 async fn the_node_service_sdk_runs_import_and_export_jobs() {
-    let (Some(modules), Some(azurite)) = (tools::node_service_sdk(), Azurite::start().await) else { return };
+    let Some(modules) = tools::node_service_sdk() else { return };
+    let Some(azurite) = Azurite::start().await else { return };
     // This SDK knows port 443 only, so the test takes a loopback address of its own for it (443 needs root). The
     // address is the host name too, for nothing else resolves to it.
     let [_, _, high, low] = std::process::id().to_be_bytes();
