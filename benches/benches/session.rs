@@ -116,13 +116,6 @@ fn session(c: &mut Criterion) {
         service.on_packet(Packet::PubAck(packet_id), now).expect("a good packet");
         sent
     });
-
-    counted::bench(&mut group, "ping", || {
-        device
-            .on_packet(Packet::PingReq, Moment { monotonic: Instant::now(), ..now })
-            .expect("a good packet");
-        device.next_action()
-    });
     group.finish();
 }
 
