@@ -153,7 +153,12 @@ impl Hub {
         Ok(wire)
     }
 
-    async fn stream(&self, number: usize, tls: Arc<ClientConfig>) -> anyhow::Result<TlsStream<TcpStream>> {
+    /// A TLS session in which nothing is said yet, from one of a few addresses of this machine.
+    pub async fn stream(
+        &self,
+        number: usize,
+        tls: Arc<ClientConfig>,
+    ) -> anyhow::Result<TlsStream<TcpStream>> {
         let socket = TcpSocket::new_v4()?;
         // Ports of one address might run short.
         let own = u8::try_from(2 + number % ADDRESSES).context("few addresses")?;

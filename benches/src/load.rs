@@ -18,6 +18,7 @@ use portcullis::wire::Wire;
 use reqwest::Method;
 use rustls::client::Resumption;
 use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::version::TLS13;
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::{Value, json};
@@ -28,6 +29,7 @@ use tokio::time::{interval, sleep, timeout};
 use tokio_rustls::client::TlsStream;
 
 use crate::comparison::{Figures, Measure};
+use crate::live::{Hub, Login};
 use crate::peers::{Peer, Running, device_id};
 use crate::process::{cpu_time, pss_bytes};
 
@@ -42,28 +44,34 @@ pub struct Size {
     pub unicast: usize,
     /// How long messages are sent one at a time.
     pub paced: Duration,
+    /// What a server has to finish what its clients see as done.
+    pub settle_time: Duration,
 }
 
 /// A client's connection.
-type Client = Wire<TlsStream<TcpStream>>;
+pub type Client = Wire<TlsStream<TcpStream>>;
 
-/// What a load cost the server.
-struct Cost {
+/// A certificate a client shows, and its key.
+pub type KeyedCertificate = (CertificateDer<'static>, PrivateKeyDer<'static>);
+
+/// What a load costs a server.
+pub struct Cost {
     process: u32,
+    settle_time: Duration,
     cpu_before: Duration,
     began: Instant,
 }
 
 impl Cost {
-    fn begin(process: u32) -> Result<Self> {
-        Ok(Self { process, cpu_before: cpu_time(process)?, began: Instant::now() })
+    /// From now on. `settle_time` is what the server has at the end to finish what its clients see as done.
+    pub fn begin(process: u32, settle_time: Duration) -> Result<Self> {
+        Ok(Self { process, settle_time, cpu_before: cpu_time(process)?, began: Instant::now() })
     }
 
-    /// Once the server has had a moment to finish: its CPU time for each of `count`, in microseconds, and how many
-    /// there were a second.
-    async fn end(self, count: usize) -> Result<(f64, f64)> {
+    /// The CPU time for each of `count`, in microseconds, and how many there were a second.
+    pub async fn end(self, count: usize) -> Result<(f64, f64)> {
         let took = self.began.elapsed();
-        sleep(SETTLE_TIME).await;
+        sleep(self.settle_time).await;
         let cpu = cpu_time(self.process)?.saturating_sub(self.cpu_before);
         Ok((cpu.as_secs_f64() * 1e6 / count as f64, count as f64 / took.as_secs_f64()))
     }
@@ -73,13 +81,14 @@ impl Cost {
 pub async fn measure(peer: &Peer, running: &Running, size: Size) -> Result<Figures> {
     let mut figures = Figures::new();
     let process = running.process();
-    let tls = client_tls(running.at.roots.clone())?;
-    sleep(SETTLE_TIME).await;
+    let tls = client_tls(running.at.roots.clone(), None)?;
+    sleep(size.settle_time).await;
     let before = pss_bytes(process)?;
     figures.insert(Measure::BaseMemory, before as f64 / 1048576.0);
 
-    let cost = Cost::begin(process)?;
-    let mut clients = connect(running, &tls, size.connections).await.context("connect")?;
+    let cost = Cost::begin(process, size.settle_time)?;
+    let logins = (0..size.connections).map(|number| running.device(number)).collect();
+    let mut clients: VecDeque<Client> = connect(&running.at, &tls, logins).await.context("connect")?.into();
     let (cpu, rate) = cost.end(size.connections).await?;
     figures.insert(Measure::ConnectCpu, cpu);
     figures.insert(Measure::ConnectRate, rate);
@@ -94,31 +103,35 @@ pub async fn measure(peer: &Peer, running: &Running, size: Size) -> Result<Figur
 }
 
 /// TLS 1.3 with one cipher and one key exchange, so that no server is measured with another's; never resumed.
-fn client_tls(roots: RootCertStore) -> Result<Arc<ClientConfig>> {
+pub fn client_tls(roots: RootCertStore, shown: Option<&KeyedCertificate>) -> Result<Arc<ClientConfig>> {
     let mut provider = aws_lc_rs::default_provider();
     provider.cipher_suites = vec![aws_lc_rs::cipher_suite::TLS13_AES_256_GCM_SHA384];
     provider.kx_groups = vec![aws_lc_rs::kx_group::X25519];
-    let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
+    let builder = ClientConfig::builder_with_provider(Arc::new(provider))
         .with_protocol_versions(&[&TLS13])?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+        .with_root_certificates(roots);
+    let mut config = match shown {
+        None => builder.with_no_client_auth(),
+        Some((certificate, key)) => {
+            builder.with_client_auth_cert(vec![certificate.clone()], key.clone_key())?
+        }
+    };
     config.resumption = Resumption::disabled();
     Ok(Arc::new(config))
 }
 
-/// Connects every device once, so many at a time.
-async fn connect(running: &Running, tls: &Arc<ClientConfig>, count: usize) -> Result<VecDeque<Client>> {
+/// Connects everybody, some at a time; the connections in their order.
+pub async fn connect(at: &Hub, tls: &Arc<ClientConfig>, logins: Vec<Login>) -> Result<Vec<Client>> {
     let turns = Arc::new(Semaphore::new(CONNECTING_MAX));
     let mut connecting = JoinSet::new();
-    for number in 0..count {
-        let (turns, tls) = (Arc::clone(&turns), Arc::clone(tls));
-        let (at, login) = (running.at.clone(), running.device(number));
+    for (number, login) in logins.into_iter().enumerate() {
+        let (turns, tls, at) = (Arc::clone(&turns), Arc::clone(tls), at.clone());
         connecting.spawn(async move {
             let _turn = turns.acquire().await?;
             Ok((number, at.log_in(number, &login, tls).await?))
         });
     }
-    let mut clients = Vec::with_capacity(count);
+    let mut clients = Vec::with_capacity(connecting.len());
     while let Some(connected) = connecting.join_next().await {
         let connected: Result<(usize, Client)> = connected?;
         clients.push(connected?);
@@ -144,7 +157,7 @@ async fn telemetry(
         let service = subscribed(service, "devices/+/messages/events/#").await?;
         heard.spawn(hear(service, each * publishers));
     }
-    let cost = Cost::begin(running.process())?;
+    let cost = Cost::begin(running.process(), size.settle_time)?;
     let mut publishing = JoinSet::new();
     for number in 0..publishers {
         let client = clients.pop_front().context("a client")?;
@@ -203,7 +216,7 @@ async fn unicast(
     let service = running.at.log_in(0, &running.service(), Arc::clone(tls)).await?;
     let topics: Vec<String> = (0..receivers).map(downward).collect();
 
-    let cost = Cost::begin(running.process())?;
+    let cost = Cost::begin(running.process(), size.settle_time)?;
     let mut service = match running.rest.is_some() {
         true => publish_batches(service, receivers, size.unicast).await?,
         false => publish(service, &topics, size.unicast, SERVICE_WINDOW).await?,
@@ -235,7 +248,7 @@ async fn unicast(
     }
 
     if running.rest.is_some() {
-        let cost = Cost::begin(running.process())?;
+        let cost = Cost::begin(running.process(), size.settle_time)?;
         send_each(running, receivers, size.unicast).await?;
         arrived.wait_for(2 * size.unicast + paced as usize).await?;
         let (cpu, rate) = cost.end(size.unicast).await?;
@@ -273,8 +286,8 @@ impl Arrived {
     }
 }
 
-/// Publishes `count` messages to the topics in turn, up to `window` of them unacknowledged.
-async fn publish(mut client: Client, topics: &[String], count: usize, window: usize) -> Result<Client> {
+/// The client, once it has published `count` messages to the topics in turn, up to `window` of them unacknowledged.
+pub async fn publish(mut client: Client, topics: &[String], count: usize, window: usize) -> Result<Client> {
     let body = Bytes::from(vec![b'x'; BODY_BYTES]);
     let (mut sent, mut acknowledged) = (0, 0);
     while acknowledged < count {
@@ -327,7 +340,8 @@ async fn send_each(running: &Running, receivers: usize, count: usize) -> Result<
     Ok(())
 }
 
-async fn subscribed(mut client: Client, filter: &str) -> Result<Client> {
+/// The client, once it has been granted a subscription.
+pub async fn subscribed(mut client: Client, filter: &str) -> Result<Client> {
     let filters = vec![(Utf8Bytes::parse(filter.to_owned())?, QoS::AtLeastOnce)];
     client.send(&Packet::Subscribe(Subscribe { packet_id: 1, filters }));
     client.flush().await?;
@@ -405,7 +419,5 @@ const BATCH: usize = 100;
 const REST_AT_ONCE: usize = 64;
 /// Between two messages of those sent one at a time.
 const PACE: Duration = Duration::from_millis(10);
-/// What a server has to finish what its clients see as done.
-const SETTLE_TIME: Duration = Duration::from_millis(500);
 /// After which nothing more is waited for.
 const QUIET_TIME_MAX: Duration = Duration::from_secs(5);

@@ -143,6 +143,14 @@ impl Running {
         }
     }
 
+    /// The end of what the server has said, for a complaint.
+    pub fn last_words(&self) -> String {
+        match &self.guard {
+            Guard::Hub(_) => String::new(),
+            Guard::Other(process) => process.last_words(),
+        }
+    }
+
     /// What device `number` says in CONNECT.
     pub fn device(&self, number: usize) -> Login {
         match &self.logins {

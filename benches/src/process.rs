@@ -5,7 +5,7 @@ use std::io::{Read, Seek};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail};
 
 /// A server of its own; killed when dropped.
 #[derive(Debug)]
@@ -31,12 +31,22 @@ impl Process {
 
     /// That it has not ended; otherwise an error with what it said.
     pub fn check(&mut self) -> anyhow::Result<()> {
-        let Some(status) = self.child.try_wait()? else { return Ok(()) };
-        let mut said = String::new();
-        self.said.rewind()?;
-        self.said.read_to_string(&mut said)?;
-        ensure!(false, "the server ended with {status}: {}", said.trim());
-        Ok(())
+        match self.child.try_wait()? {
+            None => Ok(()),
+            Some(status) => bail!("the server ended with {status}: {}", self.last_words()),
+        }
+    }
+
+    /// The end of what it has said.
+    pub fn last_words(&self) -> String {
+        let mut said = Vec::new();
+        let mut file = &self.said;
+        let read = file.rewind().and_then(|()| file.read_to_end(&mut said));
+        let from = said.len().saturating_sub(LAST_WORDS_BYTES);
+        read.map_or_else(
+            |error| error.to_string(),
+            |_| String::from_utf8_lossy(&said[from..]).trim().to_owned(),
+        )
     }
 }
 
@@ -80,6 +90,8 @@ fn parse_pss(rollup: &str) -> anyhow::Result<u64> {
 
 /// `USER_HZ`, which Linux has not changed on any machine this runs on.
 const TICKS_PER_SECOND: u64 = 100;
+
+const LAST_WORDS_BYTES: usize = 1024;
 
 #[cfg(test)]
 mod tests {

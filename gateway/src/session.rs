@@ -272,9 +272,7 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
                     self.core.on_feedback(batch.token, feedback::to_json(&batch).into());
                 }
             }
-            Fed::Event(event) => {
-                self.core.on_event(event_topic(&event), event.telemetry.payload.clone(), now)
-            }
+            Fed::Event(event) => self.hand_events(event, now),
             Fed::AdminEvent(event) => {
                 self.core.on_admin_event(event.name, &event.id, event.body().into());
             }
@@ -301,6 +299,19 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
             bytes += lease.message.body.len();
             self.hub.metrics.c2d_handed_over(&lease.message, lease.is_repeat, now.wall);
             self.core.on_message(&lease, now);
+        }
+    }
+
+    /// Hands the core an event and those right behind it, as many as are sent in one go.
+    fn hand_events(&mut self, first: Arc<Event>, now: Moment) {
+        let Feed::Service { telemetry, .. } = &mut self.feed else { return };
+        let (mut next, mut bytes) = (Some(first), 0);
+        while let Some(event) = next {
+            let topic = event_topic(&event);
+            bytes += topic.len() + event.telemetry.payload.len();
+            self.core.on_event(topic, event.telemetry.payload.clone(), now);
+            let is_more = self.core.wants_event() && bytes < MESSAGE_BYTES_AT_ONCE;
+            next = if is_more { telemetry.events.try_recv().ok() } else { None };
         }
     }
 
@@ -475,14 +486,14 @@ async fn expired(core: &SessionCore, hub: &Hub) -> CloseReason {
 /// The topic a service subscriber sees, with the number of messages it lost before this one, if any.
 fn event_topic(event: &Event) -> String {
     let Event { telemetry, lost_before } = event;
-    let bag = match lost_before {
-        0 => telemetry.bag.clone(),
-        lost => format!("{}&portcullis-lost={lost}", telemetry.bag),
-    };
-    topic::events_topic(&telemetry.device, telemetry.module.as_deref(), &bag)
+    let mut topic = topic::events_topic(&telemetry.device, telemetry.module.as_deref(), &telemetry.bag);
+    if *lost_before > 0 {
+        topic.push_str(&format!("&portcullis-lost={lost_before}"));
+    }
+    topic
 }
 
-/// Bodies of messages handed to a connection before it has taken those before; one more message may go beyond it.
+/// What is handed to a connection before it has taken what was before; one more message may go beyond it.
 const MESSAGE_BYTES_AT_ONCE: usize = 16 * 1024;
 /// How long a connection that ends waits for the store to know what it left unanswered.
 const NOTE_TIME_MAX: std::time::Duration = std::time::Duration::from_millis(250);

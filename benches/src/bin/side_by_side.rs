@@ -5,7 +5,7 @@
 //! Servers that are not on `PATH` are fetched by package name on first use; one that cannot be had is named as missing.
 
 use std::fs;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -45,6 +45,9 @@ struct Arguments {
     /// Something a reader of the table should know
     #[arg(long, default_value = "")]
     note: String,
+    /// Where table and figures go
+    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/bench"))]
+    output: PathBuf,
 }
 
 fn main() -> ExitCode {
@@ -73,13 +76,13 @@ fn main() -> ExitCode {
 }
 
 async fn run(mut arguments: Arguments) -> Result<()> {
-    let mut paced = Duration::from_secs(5);
+    let (mut paced, mut settle_time) = (Duration::from_secs(5), Duration::from_millis(500));
     if arguments.quick {
         arguments = Arguments { rounds: 1, connections: 100, telemetry: 1_000, unicast: 500, ..arguments };
-        paced = Duration::from_millis(200);
+        (paced, settle_time) = (Duration::from_millis(200), Duration::from_millis(50));
     }
     let Arguments { connections, telemetry, unicast, .. } = arguments;
-    let size = Size { connections, telemetry, unicast, paced };
+    let size = Size { connections, telemetry, unicast, paced, settle_time };
     let is_wanted = |name: &str| {
         let begins = |own: &String| name.to_lowercase().starts_with(&own.to_lowercase());
         arguments.only.is_empty() || arguments.only.iter().any(begins)
@@ -109,8 +112,8 @@ async fn run(mut arguments: Arguments) -> Result<()> {
     let said = notes(&arguments, &missing, &columns, [load_before, load_average()?]);
     let text = format!("{}\n{said}", table(&columns));
     println!("{text}");
-    let to = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bench");
-    fs::create_dir_all(&to)?;
+    let to = &arguments.output;
+    fs::create_dir_all(to)?;
     fs::write(to.join("side_by_side.md"), text).context("write the table")?;
     let missing: Vec<_> = missing.iter().map(|(name, why)| json!({ "name": name, "reason": why })).collect();
     let all = json!({ "size": format!("{size:?}"), "note": arguments.note, "servers": to_json(&columns), "missing": missing });
@@ -130,7 +133,7 @@ async fn turn_of(
 ) -> Result<portcullis_benches::comparison::Figures> {
     let directory = tempfile::tempdir()?;
     let running = peer.start(size.connections, certificate, directory.path()).await?;
-    measure(peer, &running, size).await
+    measure(peer, &running, size).await.with_context(|| running.last_words())
 }
 
 /// What the figures do not say by themselves.

@@ -1,7 +1,7 @@
 //! Brokers from elsewhere, each with the configuration it takes to do the same.
 //!
-//! Defaults are kept but where they would limit one server and not another: bounds on connections, and on what may wait
-//! for one subscriber.
+//! Defaults are kept but where they would limit one server and not another: bounds on connections, on subscriptions, and
+//! on what may wait for one subscriber.
 
 use std::fmt::Write;
 use std::fs;
@@ -73,7 +73,7 @@ pub(super) fn nats(
     let (port, own) = (free_port()?, free_port()?);
     let [chain, key] = files(certificate);
     let mut config = format!(
-        "server_name: bench\nlisten: \"127.0.0.1:{own}\"\njetstream {{ store_dir: \"{}\" }}\n\
+        "server_name: bench\nlisten: \"127.0.0.1:{own}\"\njetstream {{ store_dir: \"{}\", limits {{ default_max_consumers: -1 }} }}\n\
         mqtt {{ listen: \"127.0.0.1:{port}\", tls {{ cert_file: \"{chain}\", key_file: \"{key}\" }} }}\n\
         authorization {{ users = [\n",
         directory.join("jetstream").display()
