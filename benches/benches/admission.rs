@@ -5,6 +5,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use bytes::BytesMut;
+
 use criterion::{Criterion, criterion_group, criterion_main};
 use futures_util::FutureExt;
 use hmac::{Hmac, KeyInit, Mac};
@@ -48,7 +49,7 @@ fn connect(id: &IdentityId, key: &SymmetricKey) -> BytesMut {
     bytes
 }
 
-fn admission(c: &mut Criterion) {
+fn admission(c: &mut Criterion<counted::CpuTime>) {
     let now = Timestamp::from_second(1_800_000_000).expect("a time");
     let registry = unkept::registry();
     for number in 0..10_000 {
@@ -96,7 +97,7 @@ fn admission(c: &mut Criterion) {
     group.finish();
 }
 
-fn refusals(c: &mut Criterion) {
+fn refusals(c: &mut Criterion<counted::CpuTime>) {
     let log = RefusalLog::new(10_000);
     let refusal = Refusal {
         time: Timestamp::from_second(1_800_000_000).expect("a time"),
@@ -118,5 +119,5 @@ fn refusals(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, admission, refusals);
+criterion_group!(name = benches; config = counted::criterion(); targets = admission, refusals);
 criterion_main!(benches);

@@ -4,6 +4,7 @@
 use std::hint::black_box;
 
 use bytes::{Bytes, BytesMut};
+
 use criterion::{Criterion, criterion_group, criterion_main};
 use portcullis::mqtt::bag::PropertyBag;
 use portcullis::mqtt::codec::{self, PacketLimits, Side};
@@ -51,7 +52,7 @@ fn encoded(packet: &Packet) -> BytesMut {
     bytes
 }
 
-fn packets(c: &mut Criterion) {
+fn packets(c: &mut Criterion<counted::CpuTime>) {
     let first = PacketLimits::before_connect(8 * 1024);
     let later = PacketLimits::after_connect(1 << 18, 1 << 18);
     let read = |bytes: &[u8], limits: &PacketLimits| {
@@ -75,7 +76,7 @@ fn packets(c: &mut Criterion) {
     group.finish();
 }
 
-fn texts(c: &mut Criterion) {
+fn texts(c: &mut Criterion<counted::CpuTime>) {
     let role = Role::Device(IdentityId::device(DeviceId::parse("pump-7").expect("an id")));
     let telemetry = format!("devices/pump-7/messages/events/{BAG}");
     let filter = "devices/pump-7/messages/devicebound/#";
@@ -95,5 +96,5 @@ fn texts(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, packets, texts);
+criterion_group!(name = benches; config = counted::criterion(); targets = packets, texts);
 criterion_main!(benches);

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+
 use criterion::{Criterion, criterion_group, criterion_main};
 use dashmap::DashMap;
 use futures_util::FutureExt;
@@ -44,7 +45,7 @@ fn send(registry: &Arc<Registry>, body: &Bytes) -> u64 {
     done(registry.send(&id(), message(body), now())).expect("an accepted message").number
 }
 
-fn queue(c: &mut Criterion) {
+fn queue(c: &mut Criterion<counted::CpuTime>) {
     let registry = unkept::registry();
     done(registry.create(IdentitySpec::sas_device(id()), now())).expect("a new device");
     let entry = registry.entry(&id()).expect("a device");
@@ -81,5 +82,5 @@ fn queue(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, queue);
+criterion_group!(name = benches; config = counted::criterion(); targets = queue);
 criterion_main!(benches);

@@ -13,7 +13,7 @@ use sha2::Sha256;
 #[path = "support/counted.rs"]
 mod counted;
 
-fn sas(c: &mut Criterion) {
+fn sas(c: &mut Criterion<counted::CpuTime>) {
     let (key, other) = (SymmetricKey::generate(), SymmetricKey::generate());
     let now = Timestamp::from_second(1_800_000_000).expect("a time");
     let token = sign("hub.example.test/devices/pump-7", &key, 1_800_003_600, None);
@@ -42,5 +42,5 @@ fn sas(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, sas);
+criterion_group!(name = benches; config = counted::criterion(); targets = sas);
 criterion_main!(benches);

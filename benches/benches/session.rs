@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+
 use criterion::{Criterion, criterion_group, criterion_main};
 use jiff::Timestamp;
 use portcullis::mqtt::packet::{Packet, Publish, QoS, Subscribe, Utf8Bytes};
@@ -75,7 +76,7 @@ fn lease() -> Lease {
     Lease { message: Arc::new(message), is_repeat: false }
 }
 
-fn session(c: &mut Criterion) {
+fn session(c: &mut Criterion<counted::CpuTime>) {
     let now = now();
     let mut group = c.benchmark_group("session");
 
@@ -119,5 +120,5 @@ fn session(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, session);
+criterion_group!(name = benches; config = counted::criterion(); targets = session);
 criterion_main!(benches);

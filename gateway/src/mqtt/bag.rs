@@ -42,30 +42,41 @@ impl PropertyBag {
         if text.len() > BAG_BYTES_MAX {
             return Err(BagError::TooLong { bytes: text.len() });
         }
-        let mut names = Vec::new();
+        let mut left_out = Vec::new();
         for pair in text.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let (name, value) = (decode(name)?, decode(value)?);
             if name.is_empty() {
                 return Err(BagError::NoName);
             }
-            if !is_set_by_hub(&name) {
-                bag.push(&name, &value);
+            match is_set_by_hub(&name) {
+                true => left_out.push(name),
+                false => bag.add(name.into_owned(), value.into_owned()),
             }
-            names.push(name);
         }
-        // There may be thousands; a hash of each would cost more than to sort the few there are.
-        names.sort_unstable();
-        match names.array_windows().find(|[name, next]| name == next) {
-            Some([repeated, _]) => Err(BagError::Repeated(repeated.clone().into_owned())),
+        match bag.repeated(&left_out) {
+            Some(name) => Err(BagError::Repeated(name.to_owned())),
             None => Ok(bag),
         }
     }
 
+    /// A name that is there more than once, `others` counted in.
+    fn repeated<'a>(&'a self, others: &'a [Cow<'_, str>]) -> Option<&'a str> {
+        let own = self.system.iter().chain(&self.application).map(|(name, _)| name.as_str());
+        // There may be thousands; a hash of each would cost more than to sort the few there are.
+        let mut names: Vec<&str> = own.chain(others.iter().map(Cow::as_ref)).collect();
+        names.sort_unstable();
+        names.array_windows().find(|[name, next]| name == next).map(|[name, _]| *name)
+    }
+
     /// Adds a property at the end of its kind. The caller sees to it that the name is new.
     pub fn push(&mut self, name: &str, value: &str) {
-        let kind = if is_system(name) { &mut self.system } else { &mut self.application };
-        kind.push((name.to_owned(), value.to_owned()));
+        self.add(name.to_owned(), value.to_owned());
+    }
+
+    fn add(&mut self, name: String, value: String) {
+        let kind = if is_system(&name) { &mut self.system } else { &mut self.application };
+        kind.push((name, value));
     }
 
     /// The percent-encoded text: system properties first, since some SDKs look for them there and nowhere else.
