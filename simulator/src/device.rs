@@ -45,8 +45,8 @@ pub struct Device {
     failures: u32,
     is_known: bool,
     is_subscribed: bool,
-    /// Whether the phase waits for its first attempt to connect.
-    owes_attempt: bool,
+    /// The phase that may wait for its first attempt to connect.
+    owes_attempt: Option<usize>,
 }
 
 struct Link {
@@ -93,7 +93,7 @@ impl Device {
             failures: 0,
             is_known: false,
             is_subscribed: false,
-            owes_attempt: false,
+            owes_attempt: None,
         }
     }
 
@@ -116,7 +116,7 @@ impl Device {
                 Event::Stage(Stage::Waiting) => {}
                 Event::Stage(Stage::Phase { number, start }) => {
                     let plan = self.run.schedule.plan(number, self.number);
-                    self.enter(plan, start);
+                    self.enter(number, plan, start);
                 }
                 Event::Stage(Stage::Drain) => self.drain(),
                 Event::Stage(Stage::Leave) => return self.leave().await,
@@ -127,14 +127,14 @@ impl Device {
         }
     }
 
-    fn enter(&mut self, plan: Plan, start: Instant) {
+    fn enter(&mut self, phase: usize, plan: Plan, start: Instant) {
         self.reads = plan.reads;
         self.payload_bytes = plan.payload_bytes;
         let changes_at = start + plan.change_at;
         self.leave_at = (!plan.is_connected && self.link.is_some()).then_some(changes_at);
-        self.owes_attempt = plan.connects && self.link.is_none();
-        if plan.connects && self.link.is_some() {
-            self.run.attempted();
+        self.owes_attempt = plan.connects.then_some(phase);
+        if self.link.is_some() {
+            self.attempted();
         }
         if plan.is_connected && self.link.is_none() {
             self.connect_at.get_or_insert(changes_at);
@@ -156,6 +156,7 @@ impl Device {
         if let Some(connect_at) = &mut self.connect_at {
             *connect_at = Instant::now().min(*connect_at);
         }
+        self.run.draining.count();
     }
 
     async fn leave(&mut self) {
@@ -230,9 +231,7 @@ impl Device {
             outcome = attempt => outcome,
         };
         let Some((dialled, outcome)) = outcome else { return };
-        if std::mem::take(&mut self.owes_attempt) {
-            run.attempted();
-        }
+        self.attempted();
         match outcome {
             Ok((wire, session_present)) => {
                 run.tally.connected(due, dialled);
@@ -243,6 +242,13 @@ impl Device {
                 self.failures += 1;
                 self.connect_at = Some(Instant::now() + self.retry_delay());
             }
+        }
+    }
+
+    /// What a phase may have waited for has happened, however it ended.
+    fn attempted(&mut self) {
+        if let Some(phase) = self.owes_attempt.take() {
+            self.run.attempts[phase].count();
         }
     }
 

@@ -65,12 +65,20 @@ pub struct Shared {
     pub stages: watch::Sender<Stage>,
     /// The run is over: no connection is begun or waited for.
     pub leaving: CancellationToken,
-    /// Identities whose first attempt to connect the phase waits for.
-    unattempted: AtomicUsize,
-    settled: Notify,
+    /// For each phase, the first attempts to connect that it may wait for.
+    pub attempts: Vec<Countdown>,
+    /// Identities that have not heard yet that nothing new is to be sent.
+    pub draining: Countdown,
     /// Something that was under way has arrived.
     easing: Notify,
     messages: AtomicU64,
+}
+
+/// Things that are still to happen.
+#[derive(Debug)]
+pub struct Countdown {
+    left: AtomicUsize,
+    over: Notify,
 }
 
 /// Where the run is.
@@ -175,23 +183,51 @@ impl Run {
         // One memory for all would have one device resume another's session.
         tls.resumption = Resumption::disabled();
         let scenario = Arc::new(scenario);
+        let schedule = Schedule::new(Arc::clone(&scenario));
+        let connecting =
+            |phase| (0..identities.len()).filter(|number| schedule.plan(phase, *number).connects).count();
+        let attempts = (0..scenario.phases.len()).map(|phase| Countdown::from(connecting(phase))).collect();
         Ok(Self(Arc::new(Shared {
             id: random_bytes::<4>().map(|byte| format!("{byte:02x}")).concat(),
             rest: Rest::new(access.clone())?,
             access,
-            schedule: Schedule::new(Arc::clone(&scenario)),
+            attempts,
+            draining: Countdown::from(identities.len()),
+            schedule,
             identities,
             tally,
             tls: Arc::new(tls),
             turns: Semaphore::new(scenario.fleet.connecting_max),
             stages: watch::Sender::new(Stage::Waiting),
             leaving: CancellationToken::new(),
-            unattempted: AtomicUsize::new(0),
-            settled: Notify::new(),
             easing: Notify::new(),
             messages: AtomicU64::new(0),
             scenario,
         })))
+    }
+}
+
+impl Countdown {
+    fn from(count: usize) -> Self {
+        Self { left: AtomicUsize::new(count), over: Notify::new() }
+    }
+
+    /// One of them has happened.
+    pub fn count(&self) {
+        if self.left.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.over.notify_one();
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.left.load(Ordering::Acquire) == 0
+    }
+
+    /// Waits until all have; for one waiter.
+    async fn over(&self) {
+        while !self.is_over() {
+            self.over.notified().await;
+        }
     }
 }
 
@@ -214,13 +250,6 @@ impl Shared {
             port: self.access.mqtt_port,
             address: self.access.address,
             source: is_here.then(|| Ipv4Addr::new(127, 0, 0, last).into()),
-        }
-    }
-
-    /// An identity the phase waits for has tried to connect, however it ended.
-    pub fn attempted(&self) {
-        if self.unattempted.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.settled.notify_one();
         }
     }
 
@@ -271,8 +300,6 @@ async fn converse(
     let mut start = began;
     let mut sending = JoinSet::new();
     for (number, phase) in run.scenario.phases.iter().enumerate() {
-        let plans = (0..run.identities.len()).map(|identity| run.schedule.plan(number, identity));
-        run.unattempted.store(plans.filter(|plan| plan.connects).count(), Ordering::Relaxed);
         series.phase(&phase.name);
         run.stages.send_replace(Stage::Phase { number, start });
         let company = async {
@@ -287,7 +314,7 @@ async fn converse(
         tokio::select! {
             () = stop.cancelled() => break,
             () = company => {}
-            end = end_of(run, phase, start) => start = end,
+            end = end_of(phase, start, &run.attempts[number]) => start = end,
         }
     }
     let lasted = began.elapsed();
@@ -295,6 +322,7 @@ async fn converse(
     run.stages.send_replace(Stage::Drain);
     // What does not arrive in time is told by the report as lost.
     let _ = timeout(DRAIN_TIME_MAX, async {
+        run.draining.over().await;
         while sending.join_next().await.is_some() {}
         while !run.is_at_rest() {
             run.easing.notified().await;
@@ -311,15 +339,15 @@ async fn converse(
 }
 
 /// Waits for the end of a phase; when that was. The next begins then, so that phases do not drift.
-async fn end_of(run: &Run, phase: &Phase, start: Instant) -> Instant {
+async fn end_of(phase: &Phase, start: Instant, attempts: &Countdown) -> Instant {
     let Some(end) = phase.duration.map(|duration| start + duration) else {
         return std::future::pending().await;
     };
     sleep_until(end).await;
-    if !phase.settle || run.unattempted.load(Ordering::Relaxed) == 0 {
+    if !phase.settle || attempts.is_over() {
         return end;
     }
-    run.settled.notified().await;
+    attempts.over().await;
     Instant::now()
 }
 
