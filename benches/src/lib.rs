@@ -4,10 +4,15 @@
 //! run. Machines differ and are noisy; read the ratio between two rows of one run, not a row.
 //! `cargo bench -p portcullis-benches` runs them all.
 //!
-//! Programs that break a hub on purpose, or fill it, are in `src/bin`: `crash`, `powercut`, `million` and `revocation`.
+//! Programs that break a hub on purpose, or fill it, are in `src/bin`: `crash`, `powercut`, `million` and `revocation`;
+//! `end_to_end` measures a whole hub under a fleet beside `limit`, which is TLS and packets with nothing behind them.
 
 pub mod bare;
 pub mod crash;
+pub mod crowd;
 pub mod disk;
+pub mod limit;
 pub mod live;
+pub mod process;
 pub mod served;
+pub mod table;

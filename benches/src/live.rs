@@ -113,7 +113,19 @@ impl Hub {
         user: &str,
         token: &str,
     ) -> anyhow::Result<Wire<TlsStream<TcpStream>>> {
-        let stream = self.stream(0, self.tls(None)).await?;
+        self.converse_from(0, client, user, token, self.tls(None)).await
+    }
+
+    /// As `converse`, with TLS settings that are shared, from one of a few addresses of this machine.
+    pub async fn converse_from(
+        &self,
+        number: usize,
+        client: &str,
+        user: &str,
+        token: &str,
+        tls: Arc<ClientConfig>,
+    ) -> anyhow::Result<Wire<TlsStream<TcpStream>>> {
+        let stream = self.stream(number, tls).await?;
         let mut wire = Wire::new(stream, PacketLimits::after_connect(1 << 20, 1 << 20), Side::Server);
         wire.send(&Packet::Connect(Box::new(Connect {
             client_id: client.to_owned(),
