@@ -129,7 +129,8 @@ impl Hub {
         self.log_in(0, &login, self.tls(None)).await
     }
 
-    /// Connects as whoever `login` says, to this or any other server, without a session to be kept.
+    /// Connects as whoever `login` says, to this or any other server, without a session to be kept; with TLS settings
+    /// that are shared, from one of a few addresses of this machine.
     pub async fn log_in(
         &self,
         number: usize,

@@ -29,9 +29,10 @@ use tokio::time::{interval, sleep, timeout};
 use tokio_rustls::client::TlsStream;
 
 use crate::comparison::{Figures, Measure};
+use crate::crowd::name;
 use crate::live::{Hub, Login};
-use crate::peers::{Peer, Running, device_id};
-use crate::process::{cpu_time, pss_bytes};
+use crate::peers::{Peer, Running};
+use crate::process::Process;
 
 /// How much of each.
 #[derive(Clone, Copy, Debug)]
@@ -56,7 +57,7 @@ pub type KeyedCertificate = (CertificateDer<'static>, PrivateKeyDer<'static>);
 
 /// What a load costs a server.
 pub struct Cost {
-    process: u32,
+    process: Process,
     settle_time: Duration,
     cpu_before: Duration,
     began: Instant,
@@ -64,15 +65,15 @@ pub struct Cost {
 
 impl Cost {
     /// From now on. `settle_time` is what the server has at the end to finish what its clients see as done.
-    pub fn begin(process: u32, settle_time: Duration) -> Result<Self> {
-        Ok(Self { process, settle_time, cpu_before: cpu_time(process)?, began: Instant::now() })
+    pub fn begin(process: Process, settle_time: Duration) -> Result<Self> {
+        Ok(Self { process, settle_time, cpu_before: process.cpu()?, began: Instant::now() })
     }
 
     /// The CPU time for each of `count`, in microseconds, and how many there were a second.
     pub async fn end(self, count: usize) -> Result<(f64, f64)> {
         let took = self.began.elapsed();
         sleep(self.settle_time).await;
-        let cpu = cpu_time(self.process)?.saturating_sub(self.cpu_before);
+        let cpu = self.process.cpu()?.saturating_sub(self.cpu_before);
         Ok((cpu.as_secs_f64() * 1e6 / count as f64, count as f64 / took.as_secs_f64()))
     }
 }
@@ -83,7 +84,7 @@ pub async fn measure(peer: &Peer, running: &Running, size: Size) -> Result<Figur
     let process = running.process();
     let tls = client_tls(running.at.roots.clone(), None)?;
     sleep(size.settle_time).await;
-    let before = pss_bytes(process)?;
+    let before = process.proportional_bytes()?;
     figures.insert(Measure::BaseMemory, before as f64 / 1048576.0);
 
     let cost = Cost::begin(process, size.settle_time)?;
@@ -92,7 +93,7 @@ pub async fn measure(peer: &Peer, running: &Running, size: Size) -> Result<Figur
     let (cpu, rate) = cost.end(size.connections).await?;
     figures.insert(Measure::ConnectCpu, cpu);
     figures.insert(Measure::ConnectRate, rate);
-    let more = pss_bytes(process)?.saturating_sub(before);
+    let more = process.proportional_bytes()?.saturating_sub(before);
     figures.insert(Measure::IdleMemory, more as f64 / 1024.0 / size.connections as f64);
 
     telemetry(peer, running, &tls, size, &mut clients, &mut figures).await.context("telemetry")?;
@@ -161,7 +162,7 @@ async fn telemetry(
     let mut publishing = JoinSet::new();
     for number in 0..publishers {
         let client = clients.pop_front().context("a client")?;
-        let topic = format!("devices/{}/messages/events/level=warning", device_id(number));
+        let topic = format!("devices/{}/messages/events/level=warning", name(number));
         publishing
             .spawn(async move { Ok((number, publish(client, &[topic], each, PUBLISHER_WINDOW).await?)) });
     }
@@ -209,7 +210,7 @@ async fn unicast(
     });
     let mut listening = JoinSet::new();
     for (number, client) in clients.into_iter().enumerate() {
-        let filter = format!("devices/{}/messages/devicebound/#", device_id(number));
+        let filter = format!("devices/{}/messages/devicebound/#", name(number));
         let client = subscribed(client, &filter).await?;
         listening.spawn(listen(client, Arc::clone(&arrived)));
     }
@@ -228,7 +229,7 @@ async fn unicast(
 
     arrived.waited.lock().unwrap_or_else(PoisonError::into_inner).reset();
     let topic = |number: usize| match running.rest.is_some() {
-        true => format!("$admin/POST/devices/{}/messages/deviceBound?$rid={number}", device_id(number)),
+        true => format!("$admin/POST/devices/{}/messages/deviceBound?$rid={number}", name(number)),
         false => downward(number),
     };
     let mut pace = interval(PACE);
@@ -310,7 +311,7 @@ pub async fn publish(mut client: Client, topics: &[String], count: usize, window
 async fn publish_batches(mut client: Client, receivers: usize, count: usize) -> Result<Client> {
     let body = "x".repeat(BODY_BYTES);
     for first in (0..count).step_by(BATCH) {
-        let message = |number: usize| json!({ "deviceId": device_id(number % receivers), "body": body });
+        let message = |number: usize| json!({ "deviceId": name(number % receivers), "body": body });
         let messages: Vec<Value> = (first..count.min(first + BATCH)).map(message).collect();
         let topic = "$admin/POST/api/v1/c2d-messages?$rid=1&content-type=application%2Fjson";
         client.send(&packet(topic, packet_id(first / BATCH), serde_json::to_vec(&messages)?.into()));
@@ -327,7 +328,7 @@ async fn send_each(running: &Running, receivers: usize, count: usize) -> Result<
         let rest = running.rest.clone().context("a hub")?;
         sending.spawn(async move {
             for number in (first..count).step_by(REST_AT_ONCE) {
-                let path = format!("/devices/{}/messages/deviceBound", device_id(number % receivers));
+                let path = format!("/devices/{}/messages/deviceBound", name(number % receivers));
                 let answer = rest.request(Method::POST, &path).body("x".repeat(BODY_BYTES)).send().await?;
                 ensure!(answer.status().is_success(), "{}", answer.text().await?);
             }
@@ -385,7 +386,7 @@ async fn listen(mut client: Client, arrived: Arc<Arrived>) -> Result<()> {
 }
 
 fn downward(number: usize) -> String {
-    format!("devices/{}/messages/devicebound/valve=3", device_id(number))
+    format!("devices/{}/messages/devicebound/valve=3", name(number))
 }
 
 fn packet(topic: &str, packet_id: u16, payload: Bytes) -> Packet {

@@ -1,7 +1,7 @@
-//! Servers that are measured side by side, each a process of its own on loopback: the hub, the least that any TLS
-//! server could do, and brokers that people use instead.
+//! Servers that are measured side by side, each a process of its own on loopback: the hub, the limit, and brokers that
+//! people use instead.
 //!
-//! All show the same certificate (P-256), know the same number of devices, each with a password or key of its own, keep
+//! All show a certificate of the same make (P-256), know the same number of devices, each with a password or key of its own, keep
 //! their data in a directory that is thrown away, and log nothing but trouble. To add one: a variant and a function
 //! that starts it.
 
@@ -16,19 +16,22 @@ use rustls::RootCertStore;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 
+use crate::crowd::name;
+use crate::limit::Limit;
 use crate::live::{Hub, Login};
 use crate::process::Process;
 use crate::served::{Rest, Served};
+use started::Started;
 
-pub mod bare;
 mod broker;
 mod portcullis_hub;
+mod started;
 
 /// A server that can be measured.
 #[derive(Clone, Debug)]
 pub enum Peer {
     Portcullis,
-    Bare,
+    Limit,
     Mosquitto { server: Broker, passwords: std::path::PathBuf },
     Rumqttd(Broker),
     Nats(Broker),
@@ -56,7 +59,8 @@ pub struct Certificate {
 #[derive(Debug)]
 enum Guard {
     Hub(Served),
-    Other(Process),
+    Limit(Limit),
+    Other(Started),
 }
 
 /// Who clients say they are.
@@ -77,7 +81,7 @@ impl Peer {
             ("rumqttd", || brokers::rumqttd().map(Self::Rumqttd)),
             ("NATS server", || brokers::nats().map(Self::Nats)),
         ];
-        let own = [("Portcullis", Self::Portcullis), ("bare rustls", Self::Bare)];
+        let own = [("Portcullis", Self::Portcullis), (LIMIT_NAME, Self::Limit)];
         let own = own.into_iter().filter(|(name, _)| is_wanted(name));
         let mut peers: Vec<Self> = own.map(|(_, peer)| peer).collect();
         let mut missing = Vec::new();
@@ -94,7 +98,7 @@ impl Peer {
     pub fn name(&self) -> String {
         match self {
             Self::Portcullis => concat!("Portcullis ", env!("CARGO_PKG_VERSION")).to_owned(),
-            Self::Bare => "bare rustls".to_owned(),
+            Self::Limit => LIMIT_NAME.to_owned(),
             Self::Mosquitto { server, .. } => format!("mosquitto {}", server.version),
             Self::Rumqttd(broker) => format!("rumqttd {}", broker.version),
             Self::Nats(broker) => format!("NATS server {}", broker.version),
@@ -103,7 +107,7 @@ impl Peer {
 
     /// Whether what is published reaches anybody.
     pub fn delivers(&self) -> bool {
-        !matches!(self, Self::Bare)
+        !matches!(self, Self::Limit)
     }
 
     /// Starts it with so many devices known, and waits until it accepts connections.
@@ -113,9 +117,13 @@ impl Peer {
         certificate: &Certificate,
         directory: &Path,
     ) -> Result<Running> {
-        let (mut process, port) = match self {
+        let (mut server, port) = match self {
             Self::Portcullis => return portcullis_hub::start(devices, certificate, directory).await,
-            Self::Bare => bare::start(certificate)?,
+            Self::Limit => {
+                let limit = Limit::start()?;
+                let at = limit.hub.clone();
+                return Ok(Running { guard: Guard::Limit(limit), at, logins: Logins::Passwords, rest: None });
+            }
             Self::Mosquitto { server, passwords } => {
                 broker::mosquitto(server, passwords, devices, certificate, directory)?
             }
@@ -125,37 +133,38 @@ impl Peer {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let given_up = Instant::now() + START_TIME_MAX;
         while TcpStream::connect(address).await.is_err() {
-            process.check()?;
+            server.check()?;
             anyhow::ensure!(Instant::now() < given_up, "{} accepts nothing", self.name());
             sleep(Duration::from_millis(20)).await;
         }
         let at = Hub { host: HOST.to_owned(), mqtt: address, roots: certificate.roots.clone() };
-        Ok(Running { guard: Guard::Other(process), at, logins: Logins::Passwords, rest: None })
+        Ok(Running { guard: Guard::Other(server), at, logins: Logins::Passwords, rest: None })
     }
 }
 
 impl Running {
-    /// The number of the server's process.
-    pub fn process(&self) -> u32 {
-        match &self.guard {
+    /// The server's process.
+    pub fn process(&self) -> Process {
+        Process(match &self.guard {
             Guard::Hub(served) => served.id(),
-            Guard::Other(process) => process.id(),
-        }
+            Guard::Limit(limit) => limit.id(),
+            Guard::Other(server) => server.id(),
+        })
     }
 
     /// The end of what the server has said, for a complaint.
     pub fn last_words(&self) -> String {
         match &self.guard {
-            Guard::Hub(_) => String::new(),
-            Guard::Other(process) => process.last_words(),
+            Guard::Hub(_) | Guard::Limit(_) => String::new(),
+            Guard::Other(server) => server.last_words(),
         }
     }
 
     /// What device `number` says in CONNECT.
     pub fn device(&self, number: usize) -> Login {
         match &self.logins {
-            Logins::IoTHub(keys) => keys.device(&self.at.host, number),
-            Logins::Passwords => with_password(&device_id(number)),
+            Logins::IoTHub(keys) => keys.devices.login(number),
+            Logins::Passwords => with_password(&name(number)),
         }
     }
 
@@ -183,11 +192,6 @@ impl Certificate {
     }
 }
 
-/// The id of a device.
-pub fn device_id(number: usize) -> String {
-    format!("device-{number}")
-}
-
 fn with_password(name: &str) -> Login {
     Login { client_id: name.to_owned(), user_name: name.to_owned(), password: password(name) }
 }
@@ -203,6 +207,7 @@ fn free_port() -> Result<u16> {
     Ok(listener.local_addr()?.port())
 }
 
+const LIMIT_NAME: &str = "bare rustls";
 const HOST: &str = "localhost";
 const SERVICE: &str = "service";
 const START_TIME_MAX: Duration = Duration::from_secs(30);

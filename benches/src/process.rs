@@ -1,84 +1,47 @@
-//! A process that this program started, and what the kernel says it has used.
+//! What another process costs, as the kernel counts it.
 
-use std::fs::File;
-use std::io::{Read, Seek};
-use std::process::{Child, Command, Stdio};
+use std::fs;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 
-/// A server of its own; killed when dropped.
-#[derive(Debug)]
-pub struct Process {
-    child: Child,
-    /// What it says, in a file without a name: a pipe that nobody reads would fill up and stop it.
-    said: File,
-}
+/// A process that is watched.
+#[derive(Clone, Copy, Debug)]
+pub struct Process(pub u32);
 
 impl Process {
-    /// Starts it. What it says is told if it ends early.
-    pub fn start(command: &mut Command) -> anyhow::Result<Self> {
-        let program = command.get_program().to_string_lossy().into_owned();
-        let said = tempfile::tempfile()?;
-        command.stdin(Stdio::null()).stdout(said.try_clone()?).stderr(said.try_clone()?);
-        let child = command.spawn().with_context(|| format!("start {program}"))?;
-        Ok(Self { child, said })
+    /// Its time on a CPU until now, in steps of 10 ms: measure over seconds.
+    pub fn cpu(self) -> anyhow::Result<Duration> {
+        parse_cpu_time(&fs::read_to_string(format!("/proc/{}/stat", self.0))?)
     }
 
-    pub fn id(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// That it has not ended; otherwise an error with what it said.
-    pub fn check(&mut self) -> anyhow::Result<()> {
-        match self.child.try_wait()? {
-            None => Ok(()),
-            Some(status) => bail!("the server ended with {status}: {}", self.last_words()),
-        }
-    }
-
-    /// The end of what it has said.
-    pub fn last_words(&self) -> String {
-        let mut said = Vec::new();
-        let mut file = &self.said;
-        let read = file.rewind().and_then(|()| file.read_to_end(&mut said));
-        let from = said.len().saturating_sub(LAST_WORDS_BYTES);
-        read.map_or_else(
-            |error| error.to_string(),
-            |_| String::from_utf8_lossy(&said[from..]).trim().to_owned(),
-        )
+    /// Its memory in bytes: what it holds alone, and its part of what it shares.
+    pub fn proportional_bytes(self) -> anyhow::Result<u64> {
+        parse_pss(&fs::read_to_string(format!("/proc/{}/smaps_rollup", self.0))?)
     }
 }
 
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// How many files this process may have open.
+pub fn files_max() -> anyhow::Result<usize> {
+    let limits = fs::read_to_string("/proc/self/limits")?;
+    let line =
+        limits.lines().find_map(|line| line.strip_prefix("Max open files")).context("no limit of files")?;
+    Ok(line.split_whitespace().next().context("no limit of files")?.parse().unwrap_or(usize::MAX))
 }
 
-/// The time a process has had on a CPU, all its threads together, in the kernel's ticks of 10 ms.
-pub fn cpu_time(process: u32) -> anyhow::Result<Duration> {
-    parse_cpu_time(&std::fs::read_to_string(format!("/proc/{process}/stat"))?)
+/// The machine's load average over a minute.
+pub fn load_average() -> anyhow::Result<String> {
+    let load = fs::read_to_string("/proc/loadavg")?;
+    Ok(load.split(' ').next().unwrap_or_default().to_owned())
 }
 
-/// What a process holds in memory, its share of what it shares with others counted as its part, in bytes.
-pub fn pss_bytes(process: u32) -> anyhow::Result<u64> {
-    parse_pss(&std::fs::read_to_string(format!("/proc/{process}/smaps_rollup"))?)
-}
-
-/// The machine's load of the last minute.
-pub fn load_average() -> anyhow::Result<f64> {
-    let text = std::fs::read_to_string("/proc/loadavg")?;
-    Ok(text.split(' ').next().context("a load")?.parse()?)
-}
-
-/// Source: proc_pid_stat(5), fields 14 and 15. The name, field 2, may hold anything, blanks and brackets too.
+/// Source: proc_pid_stat(5): in ticks of 10 ms. The name in brackets may hold anything, blanks and brackets too; user and
+/// system time are the 12th and 13th field after it.
 fn parse_cpu_time(stat: &str) -> anyhow::Result<Duration> {
-    let (_, fields) = stat.rsplit_once(") ").context("no process name")?;
-    let mut ticks = fields.split(' ').skip(11).map(str::parse::<u64>);
-    let (user, system) = (ticks.next().context("no user time")??, ticks.next().context("no system time")??);
-    Ok(Duration::from_millis((user + system) * 1000 / TICKS_PER_SECOND))
+    let fields: Vec<&str> = stat.rsplit(')').next().context("no stat")?.split_whitespace().collect();
+    let ticks = |place: usize| fields.get(place).and_then(|field| field.parse::<u64>().ok());
+    let ticks = ticks(11).context("no user time")? + ticks(12).context("no system time")?;
+    Ok(Duration::from_millis(ticks * 10))
 }
 
 /// Source: proc_pid_smaps(5); the kernel counts in KiB and writes kB.
@@ -87,11 +50,6 @@ fn parse_pss(rollup: &str) -> anyhow::Result<u64> {
     let kib: u64 = line.trim().trim_end_matches(" kB").parse()?;
     Ok(kib * 1024)
 }
-
-/// `USER_HZ`, which Linux has not changed on any machine this runs on.
-const TICKS_PER_SECOND: u64 = 100;
-
-const LAST_WORDS_BYTES: usize = 1024;
 
 #[cfg(test)]
 mod tests {
@@ -112,25 +70,9 @@ mod tests {
     }
 
     #[test]
-    fn this_process_has_used_something() {
-        let own = std::process::id();
-        // Three ticks and more.
-        let busy_until = std::time::Instant::now() + Duration::from_millis(60);
-        while std::time::Instant::now() < busy_until || cpu_time(own).unwrap().is_zero() {}
-        assert!(pss_bytes(own).unwrap() > 100 * 1024);
-        assert!(load_average().unwrap() >= 0.0);
-    }
-
-    #[test]
-    fn a_server_that_ends_early_says_why() {
-        let mut process =
-            Process::start(Command::new("sh").args(["-c", "echo no such option >&2; exit 3"])).unwrap();
-        let error = loop {
-            if let Err(error) = process.check() {
-                break error.to_string();
-            }
-            std::thread::yield_now();
-        };
-        assert!(error.contains("no such option") && error.contains('3'), "{error}");
+    fn this_process_has_used_memory_and_may_open_files() {
+        let own = Process(std::process::id());
+        assert!(own.proportional_bytes().unwrap() > 100_000);
+        assert!(own.cpu().is_ok() && files_max().unwrap() > 10);
     }
 }

@@ -99,7 +99,12 @@ impl Served {
         Ok(())
     }
 
-    /// The number of its process.
+    /// Where it keeps its data.
+    pub fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
+    /// Its process.
     pub fn id(&self) -> u32 {
         self.child.id()
     }

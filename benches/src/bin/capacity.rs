@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
+use portcullis_benches::crowd::name;
 use portcullis_benches::live::Login;
 use portcullis_benches::load::{Client, Cost, KeyedCertificate, client_tls, connect, publish, subscribed};
-use portcullis_benches::peers::{Certificate, Peer, Running, device_id};
-use portcullis_benches::process::{cpu_time, load_average, pss_bytes};
+use portcullis_benches::peers::{Certificate, Peer, Running};
+use portcullis_benches::process::load_average;
 use portcullis_benches::served::serve_if_asked;
 use portcullis_certs::thumbprint::Sha256Thumbprint;
 use rcgen::{CertificateParams, KeyPair};
@@ -60,7 +61,7 @@ fn main() -> ExitCode {
 async fn run(arguments: Arguments) -> Result<()> {
     let directory = tempfile::tempdir()?;
     let certificate = Certificate::create(directory.path())?;
-    println!("load average {:.1} before", load_average()?);
+    println!("load average {} before", load_average()?);
     let hub = Measured::start(0, &certificate).await?;
     hub.anonymous(arguments.anonymous).await.context("anonymous")?;
     drop(hub);
@@ -71,7 +72,7 @@ async fn run(arguments: Arguments) -> Result<()> {
     let hub = Measured::start(devices, &certificate).await?;
     let shown = hub.admit_certificate(devices).await?;
     hub.devices("X.509 certificate", &arguments.connections, Some(&shown)).await.context("X.509")?;
-    println!("load average {:.1} after", load_average()?);
+    println!("load average {} after", load_average()?);
     Ok(())
 }
 
@@ -92,7 +93,7 @@ impl Measured {
     /// Bytes, once what is under way is done.
     async fn memory(&self) -> Result<f64> {
         sleep(SETTLE_TIME).await;
-        Ok(pss_bytes(self.running.process())? as f64)
+        Ok(self.running.process().proportional_bytes()? as f64)
     }
 
     /// Connections that shook hands and wait.
@@ -137,15 +138,15 @@ impl Measured {
             memory = now;
         }
         let count = clients.len();
-        let before = cpu_time(process)?;
+        let before = process.cpu()?;
         sleep(IDLE_TIME).await;
-        let idle = cpu_time(process)?.saturating_sub(before).as_secs_f64() / IDLE_TIME.as_secs_f64();
+        let idle = process.cpu()?.saturating_sub(before).as_secs_f64() / IDLE_TIME.as_secs_f64();
         println!("{kind}, {count} idle: {:.2} % of one processor", idle * 100.0);
 
         let cost = Cost::begin(process, SETTLE_TIME)?;
         let mut listening = Vec::with_capacity(count);
         for (number, client) in clients.into_iter().enumerate() {
-            let filter = format!("devices/{}/messages/devicebound/#", device_id(number));
+            let filter = format!("devices/{}/messages/devicebound/#", name(number));
             listening.push(subscribed(client, &filter).await?);
         }
         let (cpu, rate) = cost.end(count).await?;
@@ -156,7 +157,7 @@ impl Measured {
         let cost = Cost::begin(process, SETTLE_TIME)?;
         let mut said = Vec::with_capacity(count);
         for (number, client) in listening.into_iter().enumerate() {
-            let topic = format!("devices/{}/messages/events/level=warning", device_id(number));
+            let topic = format!("devices/{}/messages/events/level=warning", name(number));
             said.push(publish(client, &[topic], 1, 1).await?);
         }
         let (cpu, rate) = cost.end(count).await?;
@@ -186,7 +187,7 @@ impl Measured {
             json!({ "type": "selfSigned", "x509Thumbprint": { "primaryThumbprint": thumbprint } });
         let rest = self.running.rest.clone().context("a hub")?;
         for first in (0..devices).step_by(100) {
-            let item = |number| json!({ "id": device_id(number), "importMode": "update", "authentication": authentication });
+            let item = |number| json!({ "id": name(number), "importMode": "update", "authentication": authentication });
             let items: Vec<Value> = (first..devices.min(first + 100)).map(item).collect();
             let answer = rest.request(Method::POST, "/devices").json(&items).send().await?;
             ensure!(answer.status().is_success(), "{}", answer.text().await?);

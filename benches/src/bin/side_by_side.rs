@@ -12,8 +12,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use portcullis_benches::comparison::{Column, table, to_json};
+use portcullis_benches::limit::limit_if_asked;
 use portcullis_benches::load::{Size, measure};
-use portcullis_benches::peers::{Certificate, Peer, bare};
+use portcullis_benches::peers::{Certificate, Peer};
 use portcullis_benches::process::load_average;
 use portcullis_benches::served::serve_if_asked;
 use serde_json::json;
@@ -51,7 +52,7 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    if let Some(exit) = serve_if_asked().or_else(bare::serve_if_asked) {
+    if let Some(exit) = serve_if_asked().or_else(limit_if_asked) {
         return exit;
     }
     let outcome = Runtime::new().map_err(Into::into).and_then(|runtime| {
@@ -137,11 +138,11 @@ async fn turn_of(
 }
 
 /// What the figures do not say by themselves.
-fn notes(arguments: &Arguments, missing: &[(&str, String)], columns: &[Column], load: [f64; 2]) -> String {
+fn notes(arguments: &Arguments, missing: &[(&str, String)], columns: &[Column], load: [String; 2]) -> String {
     let processors = std::thread::available_parallelism().map_or(0, usize::from);
     let mut text = format!(
         "Medians of {} rounds in turns; in brackets the ratio to the first column. {processors} processors shared by \
-        server and clients, load average {:.1} before and {:.1} after. {}\n\n",
+        server and clients, load average {} before and {} after. {}\n\n",
         arguments.rounds, load[0], load[1], arguments.note
     );
     for (name, reason) in missing {
@@ -158,7 +159,7 @@ fn notes(arguments: &Arguments, missing: &[(&str, String)], columns: &[Column], 
 const NOTES: &str = "\
 - CPU is the server process's, as the kernel counts it; rates and latencies are of server and clients together.
 - All: TLS 1.3, AES-256-GCM, X25519, a P-256 certificate, full handshakes, MQTT 3.1.1, bodies of 100 bytes, QoS 1, logs \
-at warnings. Portcullis asks for a client certificate besides; none is shown.
+at warnings. Portcullis and bare rustls ask for a client certificate besides; none is shown.
 - bare rustls is no broker: it asks nobody who they are, keeps nothing and delivers nothing. It is the limit of the \
 first rows, and of telemetry without its subscriber.
 - Portcullis checks a SAS token against a key of the device in its registry; mosquitto a salted hash (PBKDF2, 101 rounds \

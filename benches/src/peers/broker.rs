@@ -10,8 +10,9 @@ use std::path::Path;
 use anyhow::{Result, ensure};
 use portcullis::testing::tools::brokers::Broker;
 
-use super::{Certificate, SERVICE, device_id, free_port, password};
-use crate::process::Process;
+use super::started::Started;
+use super::{Certificate, SERVICE, free_port, password};
+use crate::crowd::name;
 
 pub(super) fn mosquitto(
     server: &Broker,
@@ -19,7 +20,7 @@ pub(super) fn mosquitto(
     devices: usize,
     certificate: &Certificate,
     directory: &Path,
-) -> Result<(Process, u16)> {
+) -> Result<(Started, u16)> {
     let port = free_port()?;
     let file = directory.join("passwords");
     let lines: String = users(devices).map(|user| format!("{user}:{}\n", password(&user))).collect();
@@ -35,7 +36,7 @@ pub(super) fn mosquitto(
     );
     let path = directory.join("mosquitto.conf");
     fs::write(&path, config)?;
-    Ok((Process::start(server.command().arg("-c").arg(path))?, port))
+    Ok((Started::start(server.command().arg("-c").arg(path))?, port))
 }
 
 pub(super) fn rumqttd(
@@ -43,7 +44,7 @@ pub(super) fn rumqttd(
     devices: usize,
     certificate: &Certificate,
     directory: &Path,
-) -> Result<(Process, u16)> {
+) -> Result<(Started, u16)> {
     let port = free_port()?;
     let [chain, key] = files(certificate);
     // Its default segments, and no pause between two connections.
@@ -61,7 +62,7 @@ pub(super) fn rumqttd(
     }
     let path = directory.join("rumqttd.toml");
     fs::write(&path, config)?;
-    Ok((Process::start(server.command().arg("-q").arg("-c").arg(path))?, port))
+    Ok((Started::start(server.command().arg("-q").arg("-c").arg(path))?, port))
 }
 
 pub(super) fn nats(
@@ -69,7 +70,7 @@ pub(super) fn nats(
     devices: usize,
     certificate: &Certificate,
     directory: &Path,
-) -> Result<(Process, u16)> {
+) -> Result<(Started, u16)> {
     let (port, own) = (free_port()?, free_port()?);
     let [chain, key] = files(certificate);
     let mut config = format!(
@@ -84,11 +85,11 @@ pub(super) fn nats(
     config.push_str("] }\n");
     let path = directory.join("nats.conf");
     fs::write(&path, config)?;
-    Ok((Process::start(server.command().arg("-c").arg(path))?, port))
+    Ok((Started::start(server.command().arg("-c").arg(path))?, port))
 }
 
 fn users(devices: usize) -> impl Iterator<Item = String> {
-    (0..devices).map(device_id).chain([SERVICE.to_owned()])
+    (0..devices).map(name).chain([SERVICE.to_owned()])
 }
 
 fn files(certificate: &Certificate) -> [String; 2] {

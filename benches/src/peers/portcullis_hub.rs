@@ -2,24 +2,21 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use jiff::Timestamp;
 use portcullis_registry::credential::SymmetricKey;
 use portcullis_registry::sas;
-use reqwest::Method;
-use serde_json::{Value, json};
 
-use super::{Certificate, Guard, Logins, Running, device_id};
+use super::{Certificate, Guard, Logins, Running};
+use crate::crowd::Crowd;
 use crate::live::{Hub, Login};
 use crate::served::Served;
 
 /// What tokens are signed with.
 #[derive(Debug)]
 pub(super) struct Keys {
-    /// Of every device; each token is the device's own all the same.
-    devices: SymmetricKey,
+    pub(super) devices: Crowd,
     owner: SymmetricKey,
-    expiry: i64,
 }
 
 pub(super) async fn start(devices: usize, certificate: &Certificate, directory: &Path) -> Result<Running> {
@@ -32,41 +29,21 @@ pub(super) async fn start(devices: usize, certificate: &Certificate, directory: 
     let served = Served::start_with(&directory.join("data"), &settings)?;
     let rest = served.rest_trusting(certificate.roots.clone())?;
     let access = served.access()?;
-    let owner = access.owner.split("SharedAccessKey=").last().context("the owner's key")?;
-    let keys = Keys {
-        devices: SymmetricKey::generate(),
-        owner: SymmetricKey::parse_base64(owner)?,
-        expiry: Timestamp::now().as_second() + TOKEN_SECONDS,
-    };
-    let own = keys.devices.to_base64();
-    let authentication = json!({ "type": "sas", "symmetricKey":
-        { "primaryKey": own.as_str(), "secondaryKey": own.as_str() } });
-    for first in (0..devices).step_by(100) {
-        let item = |number| json!({ "id": device_id(number), "importMode": "create", "authentication": authentication });
-        let items: Vec<Value> = (first..devices.min(first + 100)).map(item).collect();
-        let answer = rest.request(Method::POST, "/devices").json(&items).send().await?;
-        ensure!(answer.status().is_success(), "{}", answer.text().await?);
-    }
     let mqtt = format!("{}:{}", access.connect_address, access.mqtt_port).parse()?;
     let at = Hub { host: access.hostname, mqtt, roots: certificate.roots.clone() };
+    let owner = access.owner.split("SharedAccessKey=").last().context("the owner's key")?;
+    let keys = Keys { devices: Crowd::new(at.clone()), owner: SymmetricKey::parse_base64(owner)? };
+    keys.devices.register(&rest, 0..devices).await?;
     Ok(Running { guard: Guard::Hub(served), at, logins: Logins::IoTHub(keys), rest: Some(rest) })
 }
 
 impl Keys {
-    pub(super) fn device(&self, host: &str, number: usize) -> Login {
-        let id = device_id(number);
-        Login {
-            user_name: format!("{host}/{id}/?api-version=2021-04-12"),
-            password: sas::sign(&format!("{host}/devices/{id}"), &self.devices, self.expiry, None),
-            client_id: id,
-        }
-    }
-
     pub(super) fn service(&self, host: &str) -> Login {
+        let expiry = Timestamp::now().as_second() + TOKEN_SECONDS;
         Login {
             client_id: "service".to_owned(),
             user_name: format!("{host}/?api-version=2021-04-12&policy=iothubowner"),
-            password: sas::sign(host, &self.owner, self.expiry, Some("iothubowner")),
+            password: sas::sign(host, &self.owner, expiry, Some("iothubowner")),
         }
     }
 }
