@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::fleet::Run;
 use crate::pacing::Pace;
 use crate::rest::{C2dOrder, SendError};
-use crate::tally::{Count, Unsent};
+use crate::tally::{Count, Timing, Unsent};
 
 /// Sends `rate_per_second` messages of `bytes` to `receivers` in turn, from `start` until it is dropped or there is no
 /// way to send. Answers under way when it ends are awaited in `under_way`.
@@ -42,6 +42,7 @@ pub async fn send(
         while pace.deadline() <= now && orders.len() < C2dOrder::AT_ONCE_MAX {
             let due = pace.deadline();
             run.tally.add(Count::C2dWithheld, pace.advance_late(now, BACKLOG_MAX));
+            run.tally.time(Timing::Lateness, now - due);
             let Some(receiver) = turns.next() else { return };
             let number = run.next_message();
             orders.push(C2dOrder {

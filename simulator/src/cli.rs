@@ -26,7 +26,7 @@ pub enum Command {
     ///
     /// Without --login it talks to the hub whose data directory is here. The exit code is 1 when something the scenario
     /// expects did not come out, and without a scenario when a device never connected.
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// List the scenarios that come with the program, or print one to start your own from.
     Scenarios {
         /// The one to print.
@@ -192,7 +192,7 @@ mod tests {
 
     fn parse(line: &str) -> Result<RunArgs, clap::Error> {
         match Cli::try_parse_from(line.split_whitespace())?.command {
-            Command::Run(args) => Ok(args),
+            Command::Run(args) => Ok(*args),
             Command::Scenarios { .. } => panic!("{line}"),
         }
     }

@@ -87,12 +87,12 @@ impl Kind {
     /// As some device of the fleet, with a credential that is not that device's.
     async fn log_in(self, run: &Run, dial: Dial, number: u64) -> Outcome {
         let mut chance = run.schedule.seed().stream(self.label(), number);
-        let id = run.identities[(chance.next() % run.identities.len() as u64) as usize].clone();
+        let id = run.identities[(chance.draw() % run.identities.len() as u64) as usize].clone();
         let credential = Credential::Key(SymmetricKey::generate());
         let mut connect = Identity { id: id.clone(), credential, is_made: false }.connect(&run.access, 60);
         if let (Kind::BadTokens, Some(login)) = (self, &mut connect.login) {
-            login.password = match chance.next() % 2 {
-                0 => format!("{:x}", chance.next()),
+            login.password = match chance.draw() % 2 {
+                0 => format!("{:x}", chance.draw()),
                 _ => run.access.identity_token(&id, &SymmetricKey::generate(), LONG_AGO),
             };
         }
@@ -119,8 +119,8 @@ async fn say(dial: &Dial, bytes: &[u8]) -> Outcome {
 
 fn junk(run: &Run, number: u64) -> Vec<u8> {
     let mut chance = run.schedule.seed().stream("junk", number);
-    let words = 1 + chance.next() % 64;
-    (0..words).flat_map(|_| chance.next().to_le_bytes()).collect()
+    let words = 1 + chance.draw() % 64;
+    (0..words).flat_map(|_| chance.draw().to_le_bytes()).collect()
 }
 
 /// The first half of a TLS ClientHello.

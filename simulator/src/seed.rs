@@ -31,7 +31,7 @@ impl Seed {
         let mut stream = self.stream(purpose, len as u64);
         let mut numbers: Vec<u32> = (0..len as u32).collect();
         for place in (1..len).rev() {
-            numbers.swap(place, (stream.next() % (place as u64 + 1)) as usize);
+            numbers.swap(place, (stream.draw() % (place as u64 + 1)) as usize);
         }
         numbers
     }
@@ -39,14 +39,14 @@ impl Seed {
 
 impl Stream {
     /// Any of 2^64 numbers.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(GOLDEN);
         mix(self.0)
     }
 
     /// From 0, and less than 1.
     pub fn unit(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1u64 << 53) as f64
+        (self.draw() >> 11) as f64 / (1u64 << 53) as f64
     }
 }
 
@@ -67,13 +67,13 @@ mod tests {
     fn the_generator_is_splitmix64() {
         // The first numbers of the reference implementation for the state 1234567.
         let mut stream = Stream(1_234_567);
-        let first = [stream.next(), stream.next(), stream.next()];
+        let first = [stream.draw(), stream.draw(), stream.draw()];
         assert_eq!(first, [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423]);
     }
 
     #[test]
     fn streams_depend_on_seed_purpose_and_number() {
-        let first = |seed, purpose, number| Seed::new(seed).stream(purpose, number).next();
+        let first = |seed, purpose, number| Seed::new(seed).stream(purpose, number).draw();
         let base = first(1, "slow", 7);
         assert_eq!(base, first(1, "slow", 7));
         assert!(![first(2, "slow", 7), first(1, "flap", 7), first(1, "slow", 8)].contains(&base));

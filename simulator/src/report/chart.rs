@@ -53,9 +53,10 @@ impl Chart<'_> {
             let seconds = end * f64::from(step) / f64::from(STEPS);
             let _ = writeln!(
                 svg,
-                "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{seconds:.0} s</text>",
+                "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{} s</text>",
                 x(seconds),
-                HEIGHT - 6.0
+                HEIGHT - 6.0,
+                shown(seconds)
             );
         }
         for ((line, points), colour) in self.lines.iter().zip(&points).zip(COLOURS) {
@@ -113,7 +114,9 @@ impl Chart<'_> {
 
     /// The points of each line: seconds and value.
     fn points(&self) -> Vec<Vec<(f64, f64)>> {
-        let samples = &self.course.samples;
+        // Before the first sample nothing had happened.
+        let samples: Vec<Sample> =
+            [Sample::default()].into_iter().chain(self.course.samples.iter().copied()).collect();
         let points = |line: &Line| match line.is_total {
             false => samples.iter().map(|sample| (sample.seconds, (line.of)(sample))).collect(),
             true => samples
@@ -139,7 +142,7 @@ fn round_up(value: f64) -> f64 {
 }
 
 fn shown(value: f64) -> String {
-    if value >= 10.0 || value == 0.0 { format!("{value:.0}") } else { format!("{value:.2}") }
+    if value >= 100.0 || value == value.round() { format!("{value:.0}") } else { format!("{value:.2}") }
 }
 
 const WIDTH: f64 = 900.0;
@@ -162,7 +165,7 @@ mod tests {
         let sample =
             |seconds: u64| Sample { seconds: seconds as f64, sent: seconds * 40, ..Sample::default() };
         let mut course = Course::default();
-        course.samples = (0..=10).map(sample).collect();
+        course.samples = (1..=10).map(sample).collect();
         course.phases = vec![PhaseMark { name: "a <b>".into(), seconds: 2.0 }];
         course
     }
