@@ -1,18 +1,25 @@
-//! A look-up is one hash and one clone of an `Arc`; the floor is the DashMap alone. A durable create is one commit
-//! shared with whoever writes at the same time.
+//! A look-up is one hash and one clone of an `Arc`; the floor is the DashMap alone. A write is a record written, read
+//! and put into the map, on a store that keeps nothing; the floor is an identity put into a DashMap. A durable create
+//! is one commit shared with whoever writes at the same time.
 
 use std::hint::black_box;
 use std::sync::Arc;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use dashmap::DashMap;
+use futures_util::FutureExt;
 use jiff::Timestamp;
 use portcullis_registry::backend::sqlite::SqliteBackend;
-use portcullis_registry::id::{DeviceId, IdentityId};
+use portcullis_registry::id::{DeviceId, IdentityId, Precondition};
 use portcullis_registry::identity::IdentitySpec;
 use portcullis_registry::store::{Registry, RegistryLimits};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
+
+#[path = "support/counted.rs"]
+mod counted;
+#[path = "support/unkept.rs"]
+mod unkept;
 
 const DEVICES: usize = 20_000;
 const AT_ONCE: usize = 256;
@@ -76,5 +83,35 @@ fn registry(c: &mut Criterion) {
     registry.close();
 }
 
+fn writes(c: &mut Criterion<counted::CpuTime>) {
+    let registry = unkept::registry();
+    let now = Timestamp::from_second(1_800_000_000).expect("a time");
+    let spec = |number| IdentitySpec::sas_device(device(number));
+    let made = registry.create(spec(0), now).now_or_never().expect("a store that answers at once");
+    let identity = made.expect("a new device");
+    let map: DashMap<_, _> = DashMap::from_iter([(identity.id.clone(), Arc::new((*identity).clone()))]);
+    let mut group = c.benchmark_group("one look-up");
+    let id = device(0);
+    counted::bench(&mut group, "dashmap alone", || map.get(black_box(&id)).map(|value| Arc::clone(&value)));
+    counted::bench(&mut group, "registry", || registry.entry(black_box(&id)));
+    group.finish();
+    let mut group = c.benchmark_group("write");
+    counted::bench(&mut group, "an identity into a dashmap", || {
+        map.insert(identity.id.clone(), Arc::new((*identity).clone()))
+    });
+    counted::bench(&mut group, "replace", || {
+        let replaced = registry.replace(spec(0), Precondition::AnyVersion, now);
+        replaced.now_or_never().expect("a store that answers at once").expect("a device")
+    });
+    counted::bench(&mut group, "create, delete", || {
+        let created = registry.create(spec(1), now).now_or_never().expect("a store that answers at once");
+        let id = &created.expect("a new device").id;
+        let deleted = registry.delete(id, Precondition::AnyVersion);
+        deleted.now_or_never().expect("a store that answers at once").expect("a device")
+    });
+    group.finish();
+}
+
 criterion_group!(benches, registry);
-criterion_main!(benches);
+criterion_group!(name = counted_benches; config = counted::criterion(); targets = writes);
+criterion_main!(benches, counted_benches);

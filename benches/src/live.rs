@@ -34,6 +34,14 @@ pub struct Hub {
     pub roots: RootCertStore,
 }
 
+/// What a client says of itself in CONNECT.
+#[derive(Clone, Debug)]
+pub struct Login {
+    pub client_id: String,
+    pub user_name: String,
+    pub password: String,
+}
+
 /// How a client proves who it is.
 #[derive(Debug)]
 pub enum Credential {
@@ -113,24 +121,45 @@ impl Hub {
         user: &str,
         token: &str,
     ) -> anyhow::Result<Wire<TlsStream<TcpStream>>> {
-        let stream = self.stream(0, self.tls(None)).await?;
+        let login = Login {
+            client_id: client.to_owned(),
+            user_name: format!("{}/{user}", self.host),
+            password: token.to_owned(),
+        };
+        self.log_in(0, &login, self.tls(None)).await
+    }
+
+    /// Connects as whoever `login` says, to this or any other server, without a session to be kept; with TLS settings
+    /// that are shared, from one of a few addresses of this machine.
+    pub async fn log_in(
+        &self,
+        number: usize,
+        login: &Login,
+        tls: Arc<ClientConfig>,
+    ) -> anyhow::Result<Wire<TlsStream<TcpStream>>> {
+        let stream = self.stream(number, tls).await?;
         let mut wire = Wire::new(stream, PacketLimits::after_connect(1 << 20, 1 << 20), Side::Server);
         wire.send(&Packet::Connect(Box::new(Connect {
-            client_id: client.to_owned(),
+            client_id: login.client_id.clone(),
             clean_session: true,
-            keep_alive: 0,
-            username: Some(format!("{}/{user}", self.host)),
-            password: Some(Password::from_bytes(token.as_bytes())),
+            keep_alive: KEEP_ALIVE,
+            username: Some(login.user_name.clone()),
+            password: Some(Password::from_bytes(login.password.as_bytes())),
             will: None,
         })));
         wire.flush().await?;
         let answer = wire.read().await?;
         let accepted = matches!(answer, Packet::ConnAck { code: ConnectReturnCode::Accepted, .. });
-        ensure!(accepted, "{client} was refused: {answer:?}");
+        ensure!(accepted, "{} was refused: {answer:?}", login.client_id);
         Ok(wire)
     }
 
-    async fn stream(&self, number: usize, tls: Arc<ClientConfig>) -> anyhow::Result<TlsStream<TcpStream>> {
+    /// A TLS session in which nothing is said yet, from one of a few addresses of this machine.
+    pub async fn stream(
+        &self,
+        number: usize,
+        tls: Arc<ClientConfig>,
+    ) -> anyhow::Result<TlsStream<TcpStream>> {
         let socket = TcpSocket::new_v4()?;
         // Ports of one address might run short.
         let own = u8::try_from(2 + number % ADDRESSES).context("few addresses")?;
@@ -198,5 +227,7 @@ fn text(text: &str) -> Utf8Bytes {
     Utf8Bytes::parse(Bytes::copy_from_slice(text.as_bytes())).expect("a text of MQTT")
 }
 
+/// Seconds; longer than any run, for nobody pings. Not every server takes 0.
+const KEEP_ALIVE: u16 = 3600;
 /// Addresses of this machine that connections come from.
 const ADDRESSES: usize = 8;

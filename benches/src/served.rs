@@ -41,22 +41,28 @@ pub fn serve_if_asked() -> Option<ExitCode> {
 impl Served {
     /// Starts a hub and waits until it is ready.
     pub fn start(data_dir: &Path) -> anyhow::Result<Self> {
-        Self::start_after("", data_dir)
+        Self::start_after("", data_dir, &[])
+    }
+
+    /// Starts a hub with these settings, named as environment variables.
+    pub fn start_with(data_dir: &Path, settings: &[(&str, &str)]) -> anyhow::Result<Self> {
+        Self::start_after("", data_dir, settings)
     }
 
     /// Starts a hub whose files may not grow beyond so many KiB: a write beyond fails, as on a failing disk.
     pub fn start_on_failing_disk(data_dir: &Path, file_kib_max: u32) -> anyhow::Result<Self> {
         // POSIX counts in half KiB. Ignored, the signal becomes an error of the write.
-        Self::start_after(&format!("trap '' XFSZ; ulimit -f {};", 2 * file_kib_max), data_dir)
+        Self::start_after(&format!("trap '' XFSZ; ulimit -f {};", 2 * file_kib_max), data_dir, &[])
     }
 
     /// Starts a hub after the shell has done what `prepared` says.
-    fn start_after(prepared: &str, data_dir: &Path) -> anyhow::Result<Self> {
+    fn start_after(prepared: &str, data_dir: &Path, settings: &[(&str, &str)]) -> anyhow::Result<Self> {
         let began = Instant::now();
         let mut child = Command::new("sh")
             .args(["-c", &format!("{prepared} exec \"$0\"")])
             .arg(std::env::current_exe()?)
             .env(DATA_DIR, data_dir)
+            .envs(settings.iter().copied())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
@@ -91,6 +97,16 @@ impl Served {
     pub fn give_up(mut self) -> anyhow::Result<()> {
         ensure!(!self.child.wait()?.success(), "the hub ended as if all were well");
         Ok(())
+    }
+
+    /// Where it keeps its data.
+    pub fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// What the process holds in memory, in bytes.
@@ -133,8 +149,12 @@ impl Served {
 
     /// A client that is the hub's owner.
     pub fn rest(&self) -> anyhow::Result<Rest> {
+        self.rest_trusting(self.roots()?)
+    }
+
+    /// The same of a hub that shows a certificate of another CA.
+    pub fn rest_trusting(&self, roots: RootCertStore) -> anyhow::Result<Rest> {
         let access = self.access()?;
-        let roots = self.roots()?;
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let tls = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?

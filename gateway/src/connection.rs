@@ -110,13 +110,15 @@ async fn converse<S: DeviceStream>(
 ) {
     let span = tracing::info_span!("conn", %peer, identity = tracing::field::Empty);
     async {
-        match known.await {
-            Ok(known) => session::run(hub, commands, known.wire, peer, known.who, known.connect).await,
+        let session = match known.await {
+            Ok(known) => session::run(hub, commands, known.wire, peer, known.who, known.connect),
             Err(error) => {
                 hub.metrics.ended_before_session(error.label());
                 tracing::debug!(%error, "connection ended before it had a session");
+                return;
             }
-        }
+        };
+        session.await;
     }
     .instrument(span)
     .await;

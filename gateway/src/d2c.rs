@@ -38,37 +38,46 @@ pub enum IngestError {
 pub async fn accept(hub: &Hub, sender: &VerifiedIdentity, incoming: Incoming<'_>) -> Result<(), IngestError> {
     sender.check(Right::Telemetry)?;
     let properties = PropertyBag::parse(incoming.bag)?;
-    let mut bag = stamp(sender, hub.clock.wall());
-    if incoming.will {
-        bag.push("iothub-MessageType", "Will");
-    }
-    if incoming.retain {
-        // IoT Hub: RETAIN is never kept; it is passed on as a property.
-        bag.push("mqtt-retain", "true");
-    }
-    bag.append(properties);
+    let bag = stamped(sender, &properties, &incoming, hub.clock.wall());
     let id = sender.id();
     hub.metrics.received(incoming.payload.len());
     hub.bus
         .publish(Telemetry {
             device: id.device.as_str().to_owned(),
             module: id.module.as_ref().map(|module| module.as_str().to_owned()),
-            bag: bag.encode(),
+            bag,
             payload: incoming.payload,
         })
         .await?;
     Ok(())
 }
 
-/// The properties only the hub sets; a sender's own of these names were dropped when its bag was parsed.
-fn stamp(sender: &VerifiedIdentity, now: Timestamp) -> PropertyBag {
-    let mut bag = PropertyBag::default();
-    bag.push("iothub-connection-device-id", sender.id().device.as_str());
+/// The encoded properties, with those only the hub sets; a sender's own of these names were dropped when its bag was
+/// parsed.
+fn stamped(
+    sender: &VerifiedIdentity,
+    properties: &PropertyBag,
+    incoming: &Incoming<'_>,
+    now: Timestamp,
+) -> String {
+    let (generation, now) = (sender.generation().to_string(), now.to_string());
+    let mut stamp = Vec::with_capacity(STAMP_MAX);
+    stamp.push(("iothub-connection-device-id", sender.id().device.as_str()));
     if let Some(module) = &sender.id().module {
-        bag.push("iothub-connection-module-id", module.as_str());
+        stamp.push(("iothub-connection-module-id", module.as_str()));
     }
-    bag.push("iothub-connection-auth-method", sender.proof().auth_method());
-    bag.push("iothub-connection-auth-generation-id", &sender.generation().to_string());
-    bag.push("iothub-enqueuedtime", &now.to_string());
-    bag
+    stamp.push(("iothub-connection-auth-method", sender.proof().auth_method()));
+    stamp.push(("iothub-connection-auth-generation-id", &generation));
+    stamp.push(("iothub-enqueuedtime", &now));
+    if incoming.will {
+        stamp.push(("iothub-MessageType", "Will"));
+    }
+    if incoming.retain {
+        // IoT Hub: RETAIN is never kept; it is passed on as a property.
+        stamp.push(("mqtt-retain", "true"));
+    }
+    properties.encode_with(&stamp)
 }
+
+/// Properties of a stamp.
+const STAMP_MAX: usize = 7;

@@ -6,6 +6,7 @@
 
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use portcullis_registry::access::{Access, Right};
@@ -16,6 +17,7 @@ use tokio::time::{sleep_until, timeout};
 use crate::admin::Commands;
 use crate::auth::{Revoked, VerifiedIdentity, VerifiedService, Who};
 use crate::bus::Event;
+use crate::connections::Noted;
 use crate::d2c::{self, Incoming};
 use crate::feedback;
 use crate::hub::Hub;
@@ -35,19 +37,24 @@ pub mod table;
 mod told;
 
 /// Opens the session of an authenticated peer and converses until either side ends it. `commands` is for services.
-pub async fn run<S>(
-    hub: &Arc<Hub>,
-    commands: &Commands,
+///
+/// Not an async function: one would keep room for all it was given beside what that has become, for months.
+pub fn run<'h, S>(
+    hub: &'h Arc<Hub>,
+    commands: &'h Commands,
     wire: Wire<S>,
     peer: SocketAddr,
     who: Who,
     connect: Box<Connect>,
-) where
-    S: AsyncRead + AsyncWrite + Unpin + Send,
+) -> Pin<Box<dyn Future<Output = ()> + Send + 'h>>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'h,
 {
     match who {
-        Who::Device(identity) => run_device(hub, wire, peer, identity, connect).await,
-        Who::Service(service) => run_service(hub, commands, wire, service, connect).await,
+        Who::Device(identity) => {
+            Box::pin(run_device(hub, Box::pin(open(hub, wire, peer, identity, connect))))
+        }
+        Who::Service(service) => Box::pin(run_service(hub, commands, wire, service, connect)),
     }
 }
 
@@ -63,13 +70,36 @@ pub fn check_will(who: &Who, will: &Will) -> Result<(), String> {
     }
 }
 
-async fn run_device<S>(
-    hub: &Arc<Hub>,
+/// Converses with a device once its session is open. `opening` is boxed, and its room free when it is done.
+async fn run_device<'h, S>(hub: &'h Hub, opening: Pin<Box<impl Future<Output = Option<Opened<'h, S>>>>>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let Some(Opened { mut session, who, peer, noted }) = opening.await else { return };
+    let reason = session.converse(Some(&who)).await;
+    // While the seat is held: what a newcomer notes is later.
+    told::ended(hub, &who, noted, &reason);
+    drop(session);
+    told::disconnected(hub, &who, peer, &reason);
+}
+
+/// A device's session, and what is needed to tell of its end.
+struct Opened<'h, S> {
+    session: Box<Session<'h, S>>,
+    who: VerifiedIdentity,
+    peer: SocketAddr,
+    noted: Noted,
+}
+
+/// Takes the device's seat and opens its session; without one the device has its answer.
+async fn open<'h, S>(
+    hub: &'h Arc<Hub>,
     mut wire: Wire<S>,
     peer: SocketAddr,
     who: VerifiedIdentity,
     connect: Box<Connect>,
-) where
+) -> Option<Opened<'h, S>>
+where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     let wait_max = hub.config.limits.takeover_wait_time_max;
@@ -77,7 +107,7 @@ async fn run_device<S>(
     let Some(Taken { seat, takeover }) = hub.sessions.take(who.clone(), wait_max, on_wait).await else {
         hub.metrics.connection_attempt("overtaken");
         tracing::debug!(identity = %who.id(), "a newer connection came before this one had its turn");
-        return;
+        return None;
     };
     if let Some(takeover) = takeover {
         told::taken_over(hub, &who, peer, takeover);
@@ -88,7 +118,7 @@ async fn run_device<S>(
             hub.metrics.connection_attempt(outcome);
             wire.send(&Packet::ConnAck { session_present: false, code });
             let _ = timeout(hub.config.limits.write_time_max, wire.flush()).await;
-            return;
+            return None;
         }
     };
     let opening = Opening {
@@ -102,14 +132,10 @@ async fn run_device<S>(
     };
     let consumer = hub.registry.attach(who.entry());
     let feed = Feed::Queue(consumer);
-    let mut session = Session::open(hub, wire, opening, feed, Standing::Seat(seat));
+    let mut session = Box::new(Session::open(hub, wire, opening, feed, Standing::Seat(seat)));
     session.will = connect.will;
     let noted = told::connected(hub, &who, peer, session.core.session_present());
-    let reason = session.converse(Some(&who)).await;
-    // While the seat is held: what a newcomer notes is later.
-    told::ended(hub, &who, noted, &reason);
-    drop(session);
-    told::disconnected(hub, &who, peer, &reason);
+    Some(Opened { session, who, peer, noted })
 }
 
 async fn run_service<S>(
@@ -203,8 +229,19 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
     async fn converse(&mut self, who: Option<&VerifiedIdentity>) -> CloseReason {
         loop {
             while let Some(action) = self.core.next_action() {
-                if let ControlFlow::Break(reason) = self.perform(who, action).await {
-                    return reason;
+                match action {
+                    Action::Send(packet) => self.wire.send(&packet),
+                    // Boxed: a connection at rest must not hold the room that its busiest moment takes.
+                    action => {
+                        if let ControlFlow::Break(reason) = Box::pin(self.perform(who, action)).await {
+                            return reason;
+                        }
+                    }
+                }
+                if self.wire.unsent() > self.hub.config.limits.output_bytes_max
+                    && let Err(reason) = self.flush().await
+                {
+                    self.core.close(reason);
                 }
             }
             if let Err(reason) = self.flush().await {
@@ -272,9 +309,7 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
                     self.core.on_feedback(batch.token, feedback::to_json(&batch).into());
                 }
             }
-            Fed::Event(event) => {
-                self.core.on_event(event_topic(&event), event.telemetry.payload.clone(), now)
-            }
+            Fed::Event(event) => self.hand_events(event, now),
             Fed::AdminEvent(event) => {
                 self.core.on_admin_event(event.name, &event.id, event.body().into());
             }
@@ -304,17 +339,23 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
         }
     }
 
+    /// Hands the core an event and those right behind it, as many as are sent in one go.
+    fn hand_events(&mut self, first: Arc<Event>, now: Moment) {
+        let Feed::Service { telemetry, .. } = &mut self.feed else { return };
+        let (mut next, mut bytes) = (Some(first), 0);
+        while let Some(event) = next {
+            let topic = event_topic(&event);
+            bytes += topic.len() + event.telemetry.payload.len();
+            self.core.on_event(topic, event.telemetry.payload.clone(), now);
+            let is_more = self.core.wants_event() && bytes < MESSAGE_BYTES_AT_ONCE;
+            next = if is_more { telemetry.events.try_recv().ok() } else { None };
+        }
+    }
+
     /// Does one thing the core asks for.
     async fn perform(&mut self, who: Option<&VerifiedIdentity>, action: Action) -> ControlFlow<CloseReason> {
         match action {
-            Action::Send(packet) => {
-                self.wire.send(&packet);
-                if self.wire.unsent() > self.hub.config.limits.output_bytes_max
-                    && let Err(reason) = self.flush().await
-                {
-                    self.core.close(reason);
-                }
-            }
+            Action::Send(packet) => self.wire.send(&packet),
             Action::Ingest { packet_id, bag, payload, retain } => {
                 let incoming = Incoming { bag: &bag, payload, retain, will: false };
                 self.ingest(who, packet_id, incoming).await;
@@ -475,14 +516,14 @@ async fn expired(core: &SessionCore, hub: &Hub) -> CloseReason {
 /// The topic a service subscriber sees, with the number of messages it lost before this one, if any.
 fn event_topic(event: &Event) -> String {
     let Event { telemetry, lost_before } = event;
-    let bag = match lost_before {
-        0 => telemetry.bag.clone(),
-        lost => format!("{}&portcullis-lost={lost}", telemetry.bag),
-    };
-    topic::events_topic(&telemetry.device, telemetry.module.as_deref(), &bag)
+    let mut topic = topic::events_topic(&telemetry.device, telemetry.module.as_deref(), &telemetry.bag);
+    if *lost_before > 0 {
+        topic.push_str(&format!("&portcullis-lost={lost_before}"));
+    }
+    topic
 }
 
-/// Bodies of messages handed to a connection before it has taken those before; one more message may go beyond it.
+/// What is handed to a connection before it has taken what was before; one more message may go beyond it.
 const MESSAGE_BYTES_AT_ONCE: usize = 16 * 1024;
 /// How long a connection that ends waits for the store to know what it left unanswered.
 const NOTE_TIME_MAX: std::time::Duration = std::time::Duration::from_millis(250);

@@ -1,21 +1,22 @@
 //! Which hub to talk to, as whom, and whom to trust: from a connection string, or from the files a hub leaves in its
-//! data directory for programs on the same machine.
+//! data directory for programs on the same machine. Without a policy there are no REST calls: the devices must be there.
 
 use std::fs;
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use portcullis_registry::credential::{InvalidKey, SymmetricKey};
-use portcullis_registry::id::DeviceId;
+use portcullis_registry::id::IdentityId;
 use portcullis_registry::sas;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use serde::Deserialize;
 
-/// A hub, the policy to act under, and the TLS settings that trust exactly one CA file.
+/// A hub, the policy to act under if any, and the TLS settings that trust exactly one CA file.
 #[derive(Clone, Debug)]
 pub struct HubAccess {
     /// The name in tokens, user names and the hub's certificate.
@@ -23,8 +24,23 @@ pub struct HubAccess {
     pub mqtt_port: u16,
     pub https_port: u16,
     pub tls: Arc<ClientConfig>,
-    policy: String,
+    /// Where the hub is, if the name need not be asked.
+    pub address: Option<IpAddr>,
+    service: Option<Policy>,
+}
+
+/// A shared access policy.
+#[derive(Clone, Debug)]
+struct Policy {
+    name: String,
     key: SymmetricKey,
+}
+
+/// The two ports of a hub.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ports {
+    pub mqtt: u16,
+    pub https: u16,
 }
 
 /// Why there is no hub to talk to.
@@ -44,7 +60,9 @@ pub enum AccessError {
     EmptyCa(PathBuf),
     #[error("the connection string has no {0}")]
     MissingField(&'static str),
-    #[error("the connection string is a device's; provisioning needs a policy's, such as iothubowner's")]
+    #[error(
+        "the connection string is a device's; give a policy's, such as iothubowner's, or a file with --devices-file"
+    )]
     DeviceConnectionString,
     #[error("the connection string's SharedAccessKey")]
     BadKey(#[source] InvalidKey),
@@ -58,6 +76,7 @@ pub enum AccessError {
 struct LocalFile {
     mqtt_port: u16,
     https_port: u16,
+    connect_address: Option<IpAddr>,
     /// Connection string of the owner policy.
     owner: String,
 }
@@ -75,49 +94,68 @@ impl HubAccess {
             Err(source) => return Err(AccessError::BadLocalFile { file, source }),
         };
         let own_ca = data_dir.join("ca.pem");
-        Self::remote(&local.owner, Some(ca.unwrap_or(&own_ca)), local.mqtt_port, local.https_port)
+        let ports = Ports { mqtt: local.mqtt_port, https: local.https_port };
+        let access = Self::remote(&local.owner, Some(ca.unwrap_or(&own_ca)), ports)?;
+        Ok(Self { address: local.connect_address, ..access })
     }
 
     /// The hub that `connection_string` names, trusted by the CA file `ca` alone.
-    pub fn remote(
-        connection_string: &str,
-        ca: Option<&Path>,
-        mqtt_port: u16,
-        https_port: u16,
-    ) -> Result<Self, AccessError> {
+    pub fn remote(connection_string: &str, ca: Option<&Path>, ports: Ports) -> Result<Self, AccessError> {
         let tls = trust_only(ca.ok_or(AccessError::NoCa)?)?;
         let field = |name| field(connection_string, name).ok_or(AccessError::MissingField(name));
         if field("DeviceId").is_ok() {
             return Err(AccessError::DeviceConnectionString);
         }
-        Ok(Self {
-            hostname: field("HostName")?.to_owned(),
-            mqtt_port,
-            https_port,
+        let key = SymmetricKey::parse_base64(field("SharedAccessKey")?).map_err(AccessError::BadKey)?;
+        let service = Policy { name: field("SharedAccessKeyName")?.to_owned(), key };
+        Ok(Self { service: Some(service), ..Self::new(field("HostName")?, tls, ports) })
+    }
+
+    /// The hub called `hostname`, trusted by the CA file `ca` alone, without a policy to act under.
+    pub fn of_devices(hostname: &str, ca: Option<&Path>, ports: Ports) -> Result<Self, AccessError> {
+        Ok(Self::new(hostname, trust_only(ca.ok_or(AccessError::NoCa)?)?, ports))
+    }
+
+    fn new(hostname: &str, tls: ClientConfig, ports: Ports) -> Self {
+        Self {
+            hostname: hostname.to_owned(),
+            mqtt_port: ports.mqtt,
+            https_port: ports.https,
             tls: Arc::new(tls),
-            policy: field("SharedAccessKeyName")?.to_owned(),
-            key: SymmetricKey::parse_base64(field("SharedAccessKey")?).map_err(AccessError::BadKey)?,
-        })
+            address: None,
+            service: None,
+        }
     }
 
-    /// A token for the REST API.
-    pub fn service_token(&self, now: Timestamp) -> String {
-        sas::sign(&self.hostname, &self.key, expiry(now), Some(&self.policy))
+    /// Whether there is a policy to act under.
+    pub fn has_service(&self) -> bool {
+        self.service.is_some()
     }
 
-    /// A token for `device` to connect with, signed with its own key.
-    pub fn device_token(&self, device: &DeviceId, key: &SymmetricKey, now: Timestamp) -> String {
-        sas::sign(&format!("{}/devices/{device}", self.hostname), key, expiry(now), None)
+    /// A token for the REST API, if there is a policy to act under.
+    pub fn service_token(&self, now: Timestamp) -> Option<String> {
+        let Policy { name, key } = self.service.as_ref()?;
+        Some(sas::sign(&self.hostname, key, expiry(now), Some(name)))
+    }
+
+    /// A token for `id` to connect with until `expiry` (seconds since 1970), signed with `key`.
+    pub fn identity_token(&self, id: &IdentityId, key: &SymmetricKey, expiry: i64) -> String {
+        let resource = match &id.module {
+            None => format!("{}/devices/{}", self.hostname, id.device),
+            Some(module) => format!("{}/devices/{}/modules/{module}", self.hostname, id.device),
+        };
+        sas::sign(&resource, key, expiry, None)
     }
 }
 
 /// The value of `name` in a connection string; only the first `=` separates, keys end in `=`.
-fn field<'a>(connection_string: &'a str, name: &str) -> Option<&'a str> {
+pub fn field<'a>(connection_string: &'a str, name: &str) -> Option<&'a str> {
     let mut pairs = connection_string.split(';').filter_map(|pair| pair.split_once('='));
     pairs.find(|(key, _)| *key == name).map(|(_, value)| value).filter(|value| !value.is_empty())
 }
 
-fn expiry(now: Timestamp) -> i64 {
+/// When a token made at `now` ends, in seconds since 1970.
+pub fn expiry(now: Timestamp) -> i64 {
     now.as_second() + TOKEN_LIFE_SECONDS
 }
 
@@ -144,6 +182,8 @@ const TOKEN_LIFE_SECONDS: i64 = 24 * 3600;
 mod tests {
     use super::*;
 
+    const PORTS: Ports = Ports { mqtt: 8883, https: 443 };
+
     #[test]
     fn fields_are_split_at_the_first_equals_sign() {
         let text = "HostName=hub.example.test;SharedAccessKeyName=iothubowner;SharedAccessKey=AAEC/w==";
@@ -161,8 +201,7 @@ mod tests {
 
     #[test]
     fn a_missing_ca_file_is_named() {
-        let error =
-            HubAccess::remote("HostName=h", Some(Path::new("/no/such/ca.pem")), 8883, 443).unwrap_err();
+        let error = HubAccess::remote("HostName=h", Some(Path::new("/no/such/ca.pem")), PORTS).unwrap_err();
         assert!(error.to_string().contains("/no/such/ca.pem"), "{error}");
     }
 }

@@ -1,42 +1,88 @@
 //! The service side of a run: sends cloud-to-device messages over REST at a steady pace, to one device after another.
 //!
 //! A message carries the run it belongs to and its number as properties, so that a device can tell the run's own
-//! messages from what was waiting for it before.
+//! messages from what was waiting for it before. Messages due at the same time go in one request where the hub offers
+//! that, as Portcullis does; otherwise in one each; where it takes none over REST, the report says so.
 
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
-use tokio_util::sync::CancellationToken;
-
-use portcullis_registry::id::DeviceId;
 
 use crate::fleet::Run;
 use crate::pacing::Pace;
-use crate::tally::Count;
+use crate::rest::{C2dOrder, SendError};
+use crate::tally::{Count, Timing, Unsent};
 
-/// Sends messages to `devices` in turn until `stop`, then waits for the answers under way.
-pub async fn send(run: &Run, devices: &[DeviceId], stop: &CancellationToken) {
-    let Some(mut pace) = Pace::new(Instant::now(), run.scenario.c2d_rate_per_second, 0.0) else { return };
-    let mut under_way = JoinSet::new();
-    for (number, device) in (1..).zip(devices.iter().cycle()) {
-        tokio::select! {
-            () = stop.cancelled() => break,
-            () = sleep_until(pace.deadline()) => {}
-        }
-        run.tally.add(Count::C2dWithheld, pace.advance(Instant::now()));
+/// Sends `rate_per_second` messages of `bytes` to `receivers` in turn, from `start` until it is dropped or there is no
+/// way to send. Answers under way when it ends are awaited in `under_way`.
+pub async fn send(
+    run: &Run,
+    receivers: Vec<usize>,
+    start: Instant,
+    (rate_per_second, bytes): (f64, usize),
+    under_way: &mut JoinSet<()>,
+) {
+    let Some(mut pace) = Pace::new(start, rate_per_second, 0.0) else { return };
+    if receivers.is_empty() {
+        return;
+    }
+    if !run.access.has_service() {
+        return run
+            .tally
+            .note("no cloud-to-device messages were sent: there is no policy to send them under");
+    }
+    let mut turns = receivers.into_iter().cycle();
+    loop {
+        sleep_until(pace.deadline()).await;
         while under_way.try_join_next().is_some() {}
-        if under_way.len() >= UNDER_WAY_MAX {
-            run.tally.add(Count::C2dWithheld, 1);
+        if !run.rest.takes_c2d() {
+            return;
+        }
+        let now = Instant::now();
+        let mut orders = Vec::new();
+        while pace.deadline() <= now && orders.len() < C2dOrder::AT_ONCE_MAX {
+            let due = pace.deadline();
+            run.tally.add(Count::C2dWithheld, pace.advance_late(now, BACKLOG_MAX));
+            run.tally.time(Timing::Lateness, now - due);
+            let Some(receiver) = turns.next() else { return };
+            let number = run.next_message();
+            orders.push(C2dOrder {
+                number,
+                due,
+                to: run.identities[receiver].clone(),
+                run: run.id.clone(),
+                body: run.schedule.payload(receiver, number, bytes),
+            });
+        }
+        if orders.is_empty() {
             continue;
         }
-        let (run, device) = (run.clone(), device.clone());
-        under_way.spawn(async move {
-            let properties = [(RUN_PROPERTY, run.id.clone()), (NUMBER_PROPERTY, number.to_string())];
-            run.tally.c2d_begun(number);
-            let outcome = run.provisioner.send(&device, properties, run.scenario.payload(number)).await;
-            run.tally.c2d_answered(number, outcome.map_err(|error| error.reason()));
-        });
+        if under_way.len() >= UNDER_WAY_MAX {
+            run.tally.add(Count::C2dWithheld, orders.len() as u64);
+            continue;
+        }
+        under_way.spawn(hand_over(run.clone(), orders));
     }
-    while under_way.join_next().await.is_some() {}
+}
+
+async fn hand_over(run: Run, orders: Vec<C2dOrder>) {
+    for order in &orders {
+        run.tally.c2d_begun(order.number, order.due);
+    }
+    let results = run.rest.send_c2d(&orders).await;
+    for (order, result) in orders.iter().zip(results) {
+        run.tally.c2d_answered(
+            order.number,
+            result.map_err(|error| match error {
+                SendError::Full => Unsent::Full,
+                SendError::NotOffered => {
+                    run.tally.note("this hub takes no cloud-to-device messages over REST: none were sent");
+                    Unsent::Withheld
+                }
+                SendError::Failed(reason) => Unsent::Refused(reason),
+            }),
+        );
+    }
+    run.eased();
 }
 
 /// The number of a message of run `run`, from the topic it came on; `None` for any other message.
@@ -50,10 +96,12 @@ pub fn number(topic: &str, run: &str) -> Option<u64> {
     value(NUMBER_PROPERTY)?.1.parse().ok()
 }
 
-const RUN_PROPERTY: &str = "sim-run";
-const NUMBER_PROPERTY: &str = "sim-number";
+pub const RUN_PROPERTY: &str = "sim-run";
+pub const NUMBER_PROPERTY: &str = "sim-number";
 /// Requests at a time; a hub slower than the pace is told as such, not buried.
 const UNDER_WAY_MAX: usize = 64;
+/// Messages that may be late at a time; those beyond are withheld and counted.
+const BACKLOG_MAX: u64 = 200;
 
 #[cfg(test)]
 mod tests {

@@ -1,318 +1,415 @@
-//! One device's life, as an official SDK would live it: connect, subscribe, send telemetry, acknowledge what arrives,
-//! come back after a lost connection, leave in order.
+//! One device's or module's life, as an official SDK would live it: connect, subscribe, send telemetry, acknowledge what
+//! arrives, send again what was not acknowledged, come back after a lost connection, leave in order.
 //!
-//! The connection is driven by one loop (`listen`) that is never cut off in the middle of a packet; a second one
-//! (`talk`) hands it messages at the device's pace. Both run in one task, so between two awaits nothing changes.
+//! One task and one loop: an order from the run, something due, or a packet. When things are due follows from the plan
+//! and the start of the phase alone, so that nothing drifts; times are measured from then.
 
-use std::collections::HashMap;
-use std::error::Error;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::collections::VecDeque;
 use std::time::Duration;
 
+use bytes::Bytes;
 use jiff::Timestamp;
-use rumqttc::{
-    AsyncClient, ConnectReturnCode, ConnectionError, Event, EventLoop, MqttOptions, Outgoing, Packet, QoS,
-    StateError, SubscribeReasonCode, TlsConfiguration, Transport,
-};
-use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, sleep_until};
+use rumqttc::mqttbytes::QoS;
+use rumqttc::mqttbytes::v4::{Packet, PubAck, Publish, Subscribe, SubscribeReasonCode};
+use rustls::client::Resumption;
+use tokio::time::{Instant, sleep_until};
 
 use crate::c2d;
-use crate::fleet::Run;
+use crate::client::{Lost, Wire};
+use crate::fleet::{Run, Stage};
+use crate::identity::Identity;
 use crate::pacing::Pace;
-use crate::provision::Provisioned;
-use crate::tally::Count;
+use crate::plan::{Flap, Plan};
+use crate::tally::{Count, Timing};
 
-/// A device of the fleet.
-#[derive(Debug)]
+/// A member of the fleet.
 pub struct Device {
-    pub identity: Provisioned,
-    /// Its place in the fleet, 0 to 1: spreads what the devices do over time.
-    pub phase: f64,
+    number: usize,
+    identity: Identity,
+    run: Run,
+    resumption: Option<Resumption>,
+    link: Option<Link>,
+    reads: bool,
+    payload_bytes: usize,
+    connect_at: Option<Instant>,
+    leave_at: Option<Instant>,
+    cut_at: Option<Instant>,
+    /// How long it stays away after a cut, and from one cut to the next if there is one.
+    away: Duration,
+    cut_period: Option<Duration>,
+    pace: Option<Pace>,
+    /// Telemetry sent and not acknowledged, the oldest first; it survives the connection.
+    unacknowledged: VecDeque<Unacknowledged>,
+    packet_id: u16,
+    sequence: u64,
+    failures: u32,
+    is_known: bool,
+    is_subscribed: bool,
+    /// The phase that may wait for its first attempt to connect.
+    owes_attempt: Option<usize>,
 }
 
-/// What the two loops of a device know of the connection.
-#[derive(Default)]
 struct Link {
-    connected: AtomicBool,
-    /// Telemetry messages handed over and not acknowledged.
-    unacknowledged: AtomicU64,
-    acknowledged: Notify,
+    wire: Wire,
+    /// When the next PINGREQ is due if nothing else is sent.
+    ping_at: Option<Instant>,
+    /// Until when the hub must have answered one.
+    pong_by: Option<Instant>,
+}
+
+struct Unacknowledged {
+    packet_id: u16,
+    due: Instant,
+    sequence: u64,
+    payload_bytes: usize,
+}
+
+enum Event {
+    Stage(Stage),
+    Due,
+    Read(Result<Packet, Lost>),
 }
 
 impl Device {
+    pub fn new(number: usize, identity: Identity, run: Run) -> Self {
+        let resumption = run.scenario.fleet.resumption.then(|| Resumption::in_memory_sessions(SESSIONS_KEPT));
+        Self {
+            number,
+            identity,
+            run,
+            resumption,
+            link: None,
+            reads: true,
+            payload_bytes: 0,
+            connect_at: None,
+            leave_at: None,
+            cut_at: None,
+            away: Duration::ZERO,
+            cut_period: None,
+            pace: None,
+            unacknowledged: VecDeque::new(),
+            packet_id: 0,
+            sequence: 0,
+            failures: 0,
+            is_known: false,
+            is_subscribed: false,
+            owes_attempt: None,
+        }
+    }
+
     /// Lives until the run is over.
-    pub async fn live(self, run: Run) {
-        let (client, events) = AsyncClient::new(self.options(&run), REQUESTS_MAX);
-        let link = Link::default();
-        tokio::join!(self.listen(&run, &client, events, &link), self.talk(&run, &client, &link));
-        if link.connected.load(Ordering::Relaxed) {
-            run.tally.disconnected();
-        }
-    }
-
-    fn options(&self, run: &Run) -> MqttOptions {
-        let access = &run.access;
-        let mut options = MqttOptions::new(self.identity.id.as_str(), &access.hostname, access.mqtt_port);
-        options
-            .set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(access.tls.clone())))
-            .set_keep_alive(KEEP_ALIVE)
-            .set_clean_session(false)
-            .set_inflight(IN_FLIGHT_MAX)
-            .set_max_packet_size(PACKET_BYTES_MAX, PACKET_BYTES_MAX);
-        options
-    }
-
-    /// Drives the connection and makes it again when it is lost.
-    async fn listen(&self, run: &Run, client: &AsyncClient, mut events: EventLoop, link: &Link) {
-        events.network_options.set_connection_timeout(CONNECT_TIME_MAX.as_secs());
-        let mut tried = false;
-        let mut ever_connected = false;
-        let mut failures = 0;
+    pub async fn live(mut self) {
+        let mut stages = self.run.stages.subscribe();
+        // The first phase may have begun before this task did.
+        stages.mark_changed();
         loop {
-            let connected = self.connect(run, &mut events).await;
-            if !tried {
-                run.ramp.tried();
-                tried = true;
-            }
-            match connected {
-                None => return,
-                Some(Err(error)) => {
-                    run.tally.refused(reason(&error));
-                    failures += 1;
-                }
-                Some(Ok(session_present)) => {
-                    if !ever_connected {
-                        run.tally.add(Count::EverConnected, 1);
-                    }
-                    if !session_present {
-                        // The hub kept no session, so what was not acknowledged is not sent again.
-                        link.unacknowledged.store(0, Ordering::Relaxed);
-                    }
-                    if !session_present || !ever_connected {
-                        self.subscribe(run, client);
-                    }
-                    ever_connected = true;
-                    link.connected.store(true, Ordering::Relaxed);
-                    let Some(error) = self.converse(run, &mut events, link).await else { return };
-                    link.connected.store(false, Ordering::Relaxed);
-                    run.tally.disconnected();
-                    run.tally.dropped(reason(&error));
-                    failures = 0;
-                }
-            }
-            tokio::select! {
-                () = run.stop.cancelled() => return,
-                () = sleep(self.retry_delay(failures)) => {}
-            }
-        }
-    }
-
-    /// One attempt to connect, its turn awaited; whether the hub had kept the session. `None` when the run stops.
-    async fn connect(&self, run: &Run, events: &mut EventLoop) -> Option<Result<bool, ConnectionError>> {
-        let _turn = tokio::select! {
-            () = run.stop.cancelled() => return None,
-            turn = run.ramp.turn() => turn,
-        };
-        let Provisioned { id, key, .. } = &self.identity;
-        let username = format!("{}/{id}/?{USERNAME_QUERY}", run.access.hostname);
-        events.mqtt_options.set_credentials(username, run.access.device_token(id, key, Timestamp::now()));
-        let dialled = Instant::now();
-        let answer = tokio::select! {
-            () = run.stop.cancelled() => return None,
-            answer = events.poll() => answer,
-        };
-        match answer {
-            Err(error) => Some(Err(error)),
-            // rumqttc: without a connection, poll makes one and yields its CONNACK.
-            Ok(event) => {
-                run.tally.connected(dialled.elapsed());
-                Some(Ok(matches!(event, Event::Incoming(Packet::ConnAck(answer)) if answer.session_present)))
-            }
-        }
-    }
-
-    fn subscribe(&self, run: &Run, client: &AsyncClient) {
-        let filter = format!("devices/{}/messages/devicebound/#", self.identity.id);
-        if client.try_subscribe(filter, QoS::AtLeastOnce).is_err() {
-            run.tally.failed("subscribe", "the connection takes no more requests".into());
-        }
-    }
-
-    /// Takes what the connection yields until it is lost (with what) or the device has left (`None`).
-    async fn converse(&self, run: &Run, events: &mut EventLoop, link: &Link) -> Option<ConnectionError> {
-        let mut sent_at = HashMap::new();
-        loop {
+            let due = self.next_due();
             let event = tokio::select! {
-                () = run.gone.cancelled() => return None,
-                event = events.poll() => event,
+                changed = stages.changed() => match changed {
+                    Ok(()) => Event::Stage(*stages.borrow_and_update()),
+                    Err(_) => Event::Stage(Stage::Leave),
+                },
+                () = until(due) => Event::Due,
+                read = turn(self.link.as_mut(), self.reads) => Event::Read(read),
             };
             match event {
-                Err(error) => return Some(error),
-                Ok(Event::Outgoing(Outgoing::Disconnect)) => return None,
-                Ok(Event::Outgoing(Outgoing::Publish(packet_id))) => {
-                    sent_at.insert(packet_id, Instant::now());
+                Event::Stage(Stage::Waiting) => {}
+                Event::Stage(Stage::Phase { number, start }) => {
+                    let plan = self.run.schedule.plan(number, self.number);
+                    self.enter(number, plan, start);
                 }
-                Ok(Event::Incoming(Packet::PubAck(ack))) => {
-                    if let Some(sent_at) = sent_at.remove(&ack.pkid) {
-                        run.tally.acknowledged(sent_at.elapsed());
-                        link.unacknowledged.fetch_sub(1, Ordering::Relaxed);
-                        link.acknowledged.notify_one();
-                    }
-                }
-                Ok(Event::Incoming(Packet::Publish(message))) => {
-                    // rumqttc acknowledges it by itself.
-                    if let Some(number) = c2d::number(&message.topic, &run.id) {
-                        run.tally.c2d_arrived(number);
-                    }
-                }
-                Ok(Event::Incoming(Packet::SubAck(answer))) => {
-                    if answer.return_codes.contains(&SubscribeReasonCode::Failure) {
-                        run.tally.failed("subscribe", "refused".into());
-                    }
-                }
-                // Pings, and our own packets going out.
-                Ok(Event::Incoming(_) | Event::Outgoing(_)) => {}
+                Event::Stage(Stage::Drain) => self.drain(),
+                Event::Stage(Stage::Leave) => return self.leave().await,
+                Event::Due => self.act().await,
+                Event::Read(Ok(packet)) => self.take(packet),
+                Event::Read(Err(lost)) => self.lose(&lost),
             }
         }
     }
 
-    /// Hands over telemetry at the device's pace while there is a connection; at the end waits for the
-    /// acknowledgements and leaves.
-    async fn talk(&self, run: &Run, client: &AsyncClient, link: &Link) {
-        let started = tokio::select! {
-            () = run.stop.cancelled() => None,
-            started = run.ramp.started() => started,
+    fn enter(&mut self, phase: usize, plan: Plan, start: Instant) {
+        self.reads = plan.reads;
+        self.payload_bytes = plan.payload_bytes;
+        let changes_at = start + plan.change_at;
+        self.leave_at = (!plan.is_connected && self.link.is_some()).then_some(changes_at);
+        self.owes_attempt = plan.connects.then_some(phase);
+        if self.link.is_some() {
+            self.attempted();
+        }
+        if plan.is_connected && self.link.is_none() {
+            self.connect_at.get_or_insert(changes_at);
+        } else {
+            self.connect_at = None;
+        }
+        (self.cut_at, self.away, self.cut_period) = match plan.flap {
+            Some(Flap { first, period }) => (Some(start + first), period / 2, Some(period)),
+            None => (plan.is_cut.then_some(start), Duration::ZERO, None),
         };
-        let pace = started.and_then(|start| Pace::new(start, run.scenario.rate_per_second, self.phase));
-        if let Some(pace) = pace {
-            self.send_telemetry(run, client, link, pace).await;
-        }
-        run.stop.cancelled().await;
-        while link.connected.load(Ordering::Relaxed) && link.unacknowledged.load(Ordering::Relaxed) > 0 {
-            tokio::select! {
-                () = run.gone.cancelled() => return,
-                () = link.acknowledged.notified() => {}
-            }
-        }
-        // Fails when the connection is gone already, and then there is nothing to leave.
-        let _ = client.try_disconnect();
+        self.pace = (plan.is_connected)
+            .then(|| Pace::new(changes_at, plan.telemetry_per_second, plan.offset))
+            .flatten();
     }
 
-    async fn send_telemetry(&self, run: &Run, client: &AsyncClient, link: &Link, mut pace: Pace) {
-        let mut sequence = 0;
-        loop {
-            tokio::select! {
-                () = run.stop.cancelled() => return,
-                () = sleep_until(pace.deadline()) => {}
+    /// The end of the last phase: nothing new, but what is under way gets its chance.
+    fn drain(&mut self) {
+        (self.reads, self.pace, self.cut_at) = (true, None, None);
+        if let Some(connect_at) = &mut self.connect_at {
+            *connect_at = Instant::now().min(*connect_at);
+        }
+        self.run.draining.count();
+    }
+
+    async fn leave(&mut self) {
+        if let Some(link) = self.link.take() {
+            self.run.tally.disconnected();
+            link.wire.leave().await;
+        }
+    }
+
+    fn next_due(&self) -> Option<Instant> {
+        let pace = self.pace.as_ref().map(Pace::deadline);
+        let link = self.link.as_ref().and_then(|link| link.pong_by.or(link.ping_at));
+        [self.connect_at, self.leave_at, self.cut_at, pace, link].into_iter().flatten().min()
+    }
+
+    /// Does what is due.
+    async fn act(&mut self) {
+        let now = Instant::now();
+        let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        if is_due(self.cut_at) {
+            self.cut();
+        }
+        if is_due(self.leave_at) {
+            self.leave_at = None;
+            self.leave().await;
+        }
+        if is_due(self.connect_at) {
+            self.connect().await;
+        }
+        while let Some(pace) = self.pace.as_mut().filter(|pace| pace.deadline() <= now) {
+            let due = pace.deadline();
+            let missed = pace.advance_late(now, UNACKNOWLEDGED_MAX as u64);
+            self.send_telemetry(due, missed);
+        }
+        if let Some(link) = &mut self.link {
+            if is_due(link.pong_by) {
+                self.lose(&Lost::NoPong);
+            } else if is_due(link.ping_at) {
+                link.wire.send(&Packet::PingReq);
+                link.pong_by = Some(now + self.run.scenario.fleet.keep_alive / 2);
+                link.ping_at = None;
             }
-            run.tally.add(Count::Withheld, pace.advance(Instant::now()));
-            let room = link.unacknowledged.load(Ordering::Relaxed) < UNACKNOWLEDGED_MAX;
-            if !link.connected.load(Ordering::Relaxed) || !room {
-                run.tally.add(Count::Withheld, 1);
-                continue;
+        }
+    }
+
+    /// Breaks the connection as a failing network would: nobody says goodbye.
+    fn cut(&mut self) {
+        let Some(cut_at) = self.cut_at.take() else { return };
+        self.cut_at = self.cut_period.map(|period| cut_at + period);
+        if self.link.take().is_some() {
+            self.run.tally.cut();
+            self.connect_at = Some(cut_at + self.away);
+        }
+    }
+
+    /// One attempt to connect, its turn awaited.
+    async fn connect(&mut self) {
+        let Some(due) = self.connect_at.take() else { return };
+        let run = self.run.clone();
+        let attempt = async {
+            let _turn = run.turns.acquire().await.ok()?;
+            let dialled = Instant::now();
+            let tls = self.identity.tls(&run.tls, self.resumption.as_ref());
+            let keep_alive = run.scenario.fleet.keep_alive.as_secs() as u16;
+            let connect = self.identity.connect(&run.access, keep_alive);
+            Some((dialled, run.dial(self.number).connect(tls, connect).await))
+        };
+        // Boxed, so that a device that stays connected does not carry along the room its handshake took.
+        let attempt = Box::pin(attempt);
+        let outcome = tokio::select! {
+            () = run.leaving.cancelled() => None,
+            outcome = attempt => outcome,
+        };
+        let Some((dialled, outcome)) = outcome else { return };
+        self.attempted();
+        match outcome {
+            Ok((wire, session_present)) => {
+                run.tally.connected(due, dialled);
+                self.greet(wire, session_present);
             }
-            sequence += 1;
-            let topic = format!(
-                "devices/{}/messages/events/sim-run={}&sim-number={sequence}&sim-sent={}",
-                self.identity.id,
-                run.id,
-                Timestamp::now().as_millisecond()
-            );
-            match client.try_publish(topic, QoS::AtLeastOnce, false, run.scenario.payload(sequence)) {
-                Ok(()) => {
-                    run.tally.add(Count::Sent, 1);
-                    link.unacknowledged.fetch_add(1, Ordering::Relaxed);
+            Err(error) => {
+                run.tally.refused(&error.reason());
+                self.failures += 1;
+                self.connect_at = Some(Instant::now() + self.retry_delay());
+            }
+        }
+    }
+
+    /// What a phase may have waited for has happened, however it ended.
+    fn attempted(&mut self) {
+        if let Some(phase) = self.owes_attempt.take() {
+            self.run.attempts[phase].count();
+        }
+    }
+
+    /// The first packets on a new connection: the subscription if the hub has none, and what was not acknowledged.
+    fn greet(&mut self, wire: Wire, session_present: bool) {
+        self.failures = 0;
+        if !std::mem::replace(&mut self.is_known, true) {
+            self.run.tally.add(Count::EverConnected, 1);
+        }
+        let link = self.link.insert(Link { wire, ping_at: None, pong_by: None });
+        if !session_present || !self.is_subscribed {
+            self.packet_id = next_packet_id(self.packet_id);
+            let mut subscribe = Subscribe::new(self.identity.messages_filter(), QoS::AtLeastOnce);
+            subscribe.pkid = self.packet_id;
+            link.wire.send(&Packet::Subscribe(subscribe));
+            self.is_subscribed = true;
+        }
+        let mut publishes = Vec::with_capacity(self.unacknowledged.len());
+        for waiting in &self.unacknowledged {
+            publishes.push(self.telemetry(waiting, true));
+        }
+        self.run.tally.add(Count::Resent, publishes.len() as u64);
+        for publish in publishes {
+            self.send(&Packet::Publish(publish));
+        }
+        self.rest();
+    }
+
+    fn send_telemetry(&mut self, due: Instant, missed: u64) {
+        if self.link.is_none() {
+            return self.run.tally.add(Count::Offline, 1 + missed);
+        }
+        self.run.tally.add(Count::Withheld, missed);
+        if self.unacknowledged.len() >= UNACKNOWLEDGED_MAX {
+            return self.run.tally.add(Count::Withheld, 1);
+        }
+        self.sequence += 1;
+        self.packet_id = next_packet_id(self.packet_id);
+        let fresh = Unacknowledged {
+            packet_id: self.packet_id,
+            due,
+            sequence: self.sequence,
+            payload_bytes: self.payload_bytes,
+        };
+        let publish = self.telemetry(&fresh, false);
+        self.unacknowledged.push_back(fresh);
+        self.run.tally.add(Count::Sent, 1);
+        self.run.tally.time(Timing::Lateness, due.elapsed());
+        self.send(&Packet::Publish(publish));
+    }
+
+    fn telemetry(&self, message: &Unacknowledged, dup: bool) -> Publish {
+        let topic = format!(
+            "{}sim-run={}&sim-number={}&sim-sent={}",
+            self.identity.events_topic(),
+            self.run.id,
+            message.sequence,
+            Timestamp::now().as_millisecond()
+        );
+        let body = self.run.schedule.payload(self.number, message.sequence, message.payload_bytes);
+        let mut publish = Publish::from_bytes(topic, QoS::AtLeastOnce, Bytes::from(body));
+        (publish.pkid, publish.dup) = (message.packet_id, dup);
+        publish
+    }
+
+    fn send(&mut self, packet: &Packet) {
+        let Some(link) = &mut self.link else { return };
+        link.wire.send(packet);
+        self.rest();
+    }
+
+    /// Something was sent: the next PINGREQ is due a whole keep-alive from now.
+    fn rest(&mut self) {
+        let keep_alive = self.run.scenario.fleet.keep_alive;
+        let Some(link) = &mut self.link else { return };
+        link.ping_at = (!keep_alive.is_zero() && link.pong_by.is_none()).then(|| Instant::now() + keep_alive);
+    }
+
+    fn take(&mut self, packet: Packet) {
+        match packet {
+            Packet::PubAck(ack) => {
+                let place = self.unacknowledged.iter().position(|waiting| waiting.packet_id == ack.pkid);
+                if let Some(acknowledged) = place.and_then(|place| self.unacknowledged.remove(place)) {
+                    self.run.tally.acknowledged(acknowledged.due);
+                    self.run.eased();
                 }
-                Err(_) => run.tally.add(Count::Withheld, 1),
+                if self.unacknowledged.is_empty() {
+                    // Given back while idle.
+                    self.unacknowledged = VecDeque::new();
+                }
             }
+            Packet::Publish(message) => {
+                if let Some(number) = c2d::number(&message.topic, &self.run.id) {
+                    self.run.tally.c2d_arrived(number);
+                    self.run.eased();
+                }
+                if message.qos == QoS::AtLeastOnce {
+                    self.send(&Packet::PubAck(PubAck::new(message.pkid)));
+                }
+            }
+            Packet::SubAck(answer) if answer.return_codes.contains(&SubscribeReasonCode::Failure) => {
+                self.run.tally.failed("subscribe", "refused");
+            }
+            Packet::PingResp => {
+                if let Some(link) = &mut self.link {
+                    link.pong_by = None;
+                }
+                self.rest();
+            }
+            _ => {}
+        }
+    }
+
+    fn lose(&mut self, lost: &Lost) {
+        if self.link.take().is_some() {
+            self.run.tally.dropped(&lost.to_string());
+            self.connect_at = Some(Instant::now() + self.retry_delay());
         }
     }
 
     /// Doubles with every failure, up to a limit; devices that were cut off together come back one after another.
-    fn retry_delay(&self, failures: u32) -> Duration {
-        let delay = RETRY_DELAY_MIN.saturating_mul(1 << failures.min(16)).min(RETRY_DELAY_MAX);
-        delay.mul_f64(0.5 + self.phase / 2.0)
+    fn retry_delay(&self) -> Duration {
+        let fleet = &self.run.scenario.fleet;
+        let delay = fleet.retry_min.saturating_mul(1 << self.failures.min(16)).min(fleet.retry_max);
+        let mut chance =
+            self.run.schedule.seed().stream("retry", (self.number as u64) << 16 | u64::from(self.failures));
+        delay.mul_f64(0.5 + chance.unit() / 2.0)
     }
 }
 
-/// A short text that is the same for the same fault, whichever device it befell.
-fn reason(error: &ConnectionError) -> String {
-    match error {
-        ConnectionError::ConnectionRefused(code) => match code {
-            ConnectReturnCode::NotAuthorized => "refused: not authorized (5)".into(),
-            ConnectReturnCode::ServiceUnavailable => "refused: service unavailable (3)".into(),
-            other => format!("refused: {other:?}"),
-        },
-        ConnectionError::NetworkTimeout => "timed out".into(),
-        ConnectionError::FlushTimeout => "the hub stopped reading".into(),
-        ConnectionError::MqttState(StateError::ConnectionAborted) => "closed by the hub".into(),
-        ConnectionError::MqttState(StateError::AwaitPingResp) => "the hub did not answer a ping".into(),
-        ConnectionError::MqttState(other) => innermost(other),
-        ConnectionError::Tls(other) => innermost(other),
-        ConnectionError::Io(other) => innermost(other),
-        ConnectionError::NotConnAck(_) => "something else than CONNACK".into(),
-        ConnectionError::RequestsDone => "ended".into(),
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => sleep_until(due).await,
+        None => std::future::pending().await,
     }
 }
 
-/// The text of the cause at the bottom, which is the same with and without a layer above it.
-fn innermost(error: &(dyn Error + 'static)) -> String {
-    let mut cause = error;
-    while let Some(deeper) = cause.source() {
-        cause = deeper;
+async fn turn(link: Option<&mut Link>, reads: bool) -> Result<Packet, Lost> {
+    match link {
+        Some(link) => link.wire.turn(reads).await,
+        None => std::future::pending().await,
     }
-    cause.to_string()
 }
 
-/// As the Node SDK has it, but for the client type.
-const USERNAME_QUERY: &str =
-    concat!("api-version=2021-04-12&DeviceClientType=portcullis-simulator%2F", env!("CARGO_PKG_VERSION"));
-const KEEP_ALIVE: Duration = Duration::from_secs(180);
-/// Long, for with many devices at once it is this machine that is slow, not the hub.
-const CONNECT_TIME_MAX: Duration = Duration::from_secs(60);
-const RETRY_DELAY_MIN: Duration = Duration::from_secs(1);
-const RETRY_DELAY_MAX: Duration = Duration::from_secs(30);
-/// The largest message there is, its topic included, with room.
-const PACKET_BYTES_MAX: usize = 300 * 1024;
+/// From 1 to 65,535 and again; far more than are under way.
+fn next_packet_id(packet_id: u16) -> u16 {
+    packet_id.checked_add(1).unwrap_or(1)
+}
+
 /// Telemetry messages under way; beyond, messages are withheld and counted.
-const UNACKNOWLEDGED_MAX: u64 = 32;
-/// More than ever are under way: rumqttc reuses packet ids beyond this number and stalls on a collision.
-const IN_FLIGHT_MAX: u16 = 64;
-/// Requests between the two loops: the telemetry under way, a subscription and the farewell.
-const REQUESTS_MAX: usize = UNACKNOWLEDGED_MAX as usize + 2;
+const UNACKNOWLEDGED_MAX: usize = 32;
+/// TLS sessions a device keeps to resume: the one hub's.
+const SESSIONS_KEPT: usize = 1;
 
 #[cfg(test)]
 mod tests {
-    use std::io;
-
-    use portcullis_registry::credential::SymmetricKey;
-    use portcullis_registry::id::DeviceId;
-
     use super::*;
 
     #[test]
-    fn reasons_do_not_depend_on_the_layer_that_tells_them() {
-        let reset = || io::Error::new(io::ErrorKind::ConnectionReset, "connection reset");
-        let plain = reason(&ConnectionError::Io(reset()));
-        assert_eq!(plain, "connection reset");
-        assert_eq!(reason(&ConnectionError::MqttState(StateError::Io(reset()))), plain);
-    }
-
-    #[test]
-    fn a_refusal_names_its_code() {
-        let refused = ConnectionError::ConnectionRefused(ConnectReturnCode::NotAuthorized);
-        assert_eq!(reason(&refused), "refused: not authorized (5)");
-    }
-
-    #[test]
-    fn retries_slow_down_to_a_limit() {
-        let identity =
-            Provisioned { id: DeviceId::parse("d").unwrap(), key: SymmetricKey::generate(), made: false };
-        let device = Device { identity, phase: 1.0 };
-        let delays: Vec<_> = (0..8).map(|failures| device.retry_delay(failures)).collect();
-        assert!(delays.is_sorted());
-        assert_eq!(delays[7], RETRY_DELAY_MAX);
-        assert_eq!(device.retry_delay(u32::MAX), RETRY_DELAY_MAX);
+    fn packet_ids_are_never_zero() {
+        assert_eq!(next_packet_id(0), 1);
+        assert_eq!(next_packet_id(u16::MAX), 1);
     }
 }

@@ -1,213 +1,358 @@
-//! One run of a fleet, from the first REST call to the last: provision, ramp up, send, drain, report, clean up.
+//! One run of a fleet, from the first REST call to the last: provision, phase after phase, drain, clean up, report.
+//!
+//! The run tells its devices which phase began and when, and nothing more: each works out its own part (`plan`).
 
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use futures_util::{StreamExt, stream};
-use portcullis_registry::id::DeviceId;
+use portcullis_registry::id::IdentityId;
 use portcullis_registry::random_bytes;
-use tokio::sync::{Semaphore, SemaphorePermit, watch};
+use rustls::ClientConfig;
+use rustls::client::Resumption;
+use tokio::net::{TcpStream, lookup_host};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::access::HubAccess;
 use crate::c2d;
+use crate::client::Dial;
 use crate::device::Device;
-use crate::provision::{Provisioned, Provisioner, RestError};
+use crate::hostile;
+use crate::identity::Identity;
+use crate::plan::Schedule;
+use crate::provision::{self, Made, ProvisionError};
 use crate::report::Report;
-use crate::scenario::Scenario;
+use crate::rest::{Rest, RestError};
+use crate::scenario::{InvalidScenario, Phase, Scenario};
+use crate::series::Series;
 use crate::tally::{Count, Tally};
 
 /// A fleet that has not been run yet.
 #[derive(Debug)]
 pub struct Fleet {
-    run: Run,
+    access: HubAccess,
+    scenario: Scenario,
+    /// Those of a file; otherwise the run makes its own.
+    given: Option<Vec<Identity>>,
+    tally: Arc<Tally>,
+    series: Arc<Series>,
 }
 
 /// What everything in one run shares.
 #[derive(Clone, Debug)]
-pub struct Run {
+pub struct Run(Arc<Shared>);
+
+#[derive(Debug)]
+pub struct Shared {
     /// Letters and digits that no other run has.
     pub id: String,
     pub access: HubAccess,
-    pub provisioner: Provisioner,
+    pub rest: Rest,
     pub scenario: Arc<Scenario>,
+    pub schedule: Schedule,
+    pub identities: Vec<IdentityId>,
     pub tally: Arc<Tally>,
-    pub ramp: Arc<Ramp>,
-    /// Devices send no more, wait for their acknowledgements and leave.
-    pub stop: CancellationToken,
-    /// Devices end at once.
-    pub gone: CancellationToken,
+    /// For every connection: trusts the hub, shows nothing, resumes nothing.
+    pub tls: Arc<ClientConfig>,
+    /// Turns to connect.
+    pub turns: Semaphore,
+    pub stages: watch::Sender<Stage>,
+    /// The run is over: no connection is begun or waited for.
+    pub leaving: CancellationToken,
+    /// For each phase, the first attempts to connect that it may wait for.
+    pub attempts: Vec<Countdown>,
+    /// Identities that have not heard yet that nothing new is to be sent.
+    pub draining: Countdown,
+    /// Something that was under way has arrived.
+    easing: Notify,
+    messages: AtomicU64,
 }
 
-/// Lets devices connect a few at a time, and all start to send together.
+/// Things that are still to happen.
 #[derive(Debug)]
-pub struct Ramp {
-    turns: Semaphore,
-    untried: AtomicUsize,
-    /// Cancelled when every device has tried to connect once.
-    over: CancellationToken,
-    start: watch::Sender<Option<Instant>>,
+pub struct Countdown {
+    left: AtomicUsize,
+    over: Notify,
+}
+
+/// Where the run is.
+#[derive(Clone, Copy, Debug)]
+pub enum Stage {
+    Waiting,
+    Phase {
+        number: usize,
+        start: Instant,
+    },
+    /// Nothing new; what is under way gets its chance.
+    Drain,
+    Leave,
+}
+
+/// Why a fleet cannot be run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error(transparent)]
+    Provision(#[from] ProvisionError),
+    #[error(transparent)]
+    Rest(#[from] RestError),
+    #[error(transparent)]
+    Scenario(#[from] InvalidScenario),
+    #[error("{0} cannot be reached")]
+    Unreachable(String, #[source] io::Error),
 }
 
 impl Fleet {
     /// Prepares a run of `scenario` against the hub of `access`; nothing is asked of the hub yet.
-    pub fn new(access: HubAccess, scenario: Scenario) -> Result<Self, RestError> {
-        let run = Run {
-            id: random_bytes::<4>().map(|byte| format!("{byte:02x}")).concat(),
-            provisioner: Provisioner::new(access.clone())?,
-            access,
-            tally: Arc::default(),
-            ramp: Arc::new(Ramp::new(scenario.devices)),
-            scenario: Arc::new(scenario),
-            stop: CancellationToken::new(),
-            gone: CancellationToken::new(),
-        };
-        Ok(Self { run })
+    pub fn new(access: HubAccess, scenario: Scenario) -> Self {
+        Self { access, scenario, given: None, tally: Arc::default(), series: Arc::default() }
+    }
+
+    /// The same with identities that are there already, in place of those the scenario would make.
+    pub fn of(
+        access: HubAccess,
+        mut scenario: Scenario,
+        given: Vec<Identity>,
+    ) -> Result<Self, InvalidScenario> {
+        (scenario.fleet.devices, scenario.fleet.modules_per_device) = (given.len(), 0);
+        let scenario = scenario.check()?;
+        Ok(Self { given: Some(given), ..Self::new(access, scenario) })
     }
 
     /// The run's counters, to be read while it goes on.
     pub fn tally(&self) -> Arc<Tally> {
-        Arc::clone(&self.run.tally)
+        Arc::clone(&self.tally)
     }
 
-    /// Runs to the end of the scenario or until `stop`. Devices that were made are deleted again, also after an
+    /// The run's course, to be read while it goes on.
+    pub fn series(&self) -> Arc<Series> {
+        Arc::clone(&self.series)
+    }
+
+    /// Runs to the end of the scenario or until `stop`. Identities that were made are deleted again, also after an
     /// error, unless the scenario keeps them.
-    pub async fn run(self, stop: CancellationToken) -> Result<Report, RestError> {
-        let run = self.run;
-        let mut made = Vec::new();
-        let outcome = match provision(&run, &stop, &mut made).await {
-            Ok(provisioned) => Ok(converse(&run, &stop, provisioned).await),
+    pub async fn run(self, stop: CancellationToken) -> Result<Report, RunError> {
+        let Self { mut access, scenario, given, tally, series } = self;
+        access.address = match access.address {
+            Some(address) => Some(address),
+            None => address_here(&access.hostname, access.mqtt_port).await?,
+        };
+        let run = Run::new(access, scenario, given.as_deref(), tally)?;
+        let ended = CancellationToken::new();
+        let sampling = tokio::spawn(Arc::clone(&series).sample(run.clone(), ended.clone()));
+        let mut made = Made::default();
+        let outcome = match given {
+            Some(given) => {
+                run.tally.add(Count::Provisioned, given.len() as u64);
+                Ok(given)
+            }
+            None => provision::provision(&run, &stop, &mut made).await,
+        };
+        let outcome = match outcome {
+            Ok(identities) => Ok(converse(&run, &stop, &series, identities).await),
             Err(error) => Err(error),
         };
-        if !run.scenario.keep {
-            delete(&run, made).await;
+        ended.cancel();
+        // It ends by itself, and a panic there is no reason to lose the report.
+        let _ = sampling.await;
+        if !run.scenario.fleet.keep {
+            provision::delete(&run, made).await;
         }
-        let sending = outcome?;
-        Ok(Report::new(run.scenario.devices, sending, &run.tally))
+        let lasted = outcome?;
+        Ok(Report::new(&run.scenario, lasted, &run.tally, &series))
     }
 }
 
-impl Ramp {
-    fn new(devices: usize) -> Self {
-        Self {
-            turns: Semaphore::new(CONNECTING_MAX),
-            untried: AtomicUsize::new(devices),
-            over: CancellationToken::new(),
-            start: watch::Sender::new(None),
-        }
-    }
-
-    /// A device's turn to connect, for as long as the permit lives.
-    pub async fn turn(&self) -> SemaphorePermit<'_> {
-        self.turns.acquire().await.expect("the semaphore of the ramp is never closed")
-    }
-
-    /// A device's first attempt to connect has ended, however it did.
-    pub fn tried(&self) {
-        if self.untried.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.over.cancel();
-        }
-    }
-
-    /// When the fleet starts to send; waits until that is known. `None` when it never will be.
-    pub async fn started(&self) -> Option<Instant> {
-        self.start.subscribe().wait_for(Option::is_some).await.ok().and_then(|start| *start)
+impl Run {
+    fn new(
+        access: HubAccess,
+        scenario: Scenario,
+        given: Option<&[Identity]>,
+        tally: Arc<Tally>,
+    ) -> Result<Self, RunError> {
+        let identities = match given {
+            Some(given) => given.iter().map(|identity| identity.id.clone()).collect(),
+            None => scenario.identities().map_err(InvalidScenario::Prefix)?,
+        };
+        let mut tls = (*access.tls).clone();
+        // One memory for all would have one device resume another's session.
+        tls.resumption = Resumption::disabled();
+        let scenario = Arc::new(scenario);
+        let schedule = Schedule::new(Arc::clone(&scenario));
+        let connecting =
+            |phase| (0..identities.len()).filter(|number| schedule.plan(phase, *number).connects).count();
+        let attempts = (0..scenario.phases.len()).map(|phase| Countdown::from(connecting(phase))).collect();
+        Ok(Self(Arc::new(Shared {
+            id: random_bytes::<4>().map(|byte| format!("{byte:02x}")).concat(),
+            rest: Rest::new(access.clone())?,
+            access,
+            attempts,
+            draining: Countdown::from(identities.len()),
+            schedule,
+            identities,
+            tally,
+            tls: Arc::new(tls),
+            turns: Semaphore::new(scenario.fleet.connecting_max),
+            stages: watch::Sender::new(Stage::Waiting),
+            leaving: CancellationToken::new(),
+            easing: Notify::new(),
+            messages: AtomicU64::new(0),
+            scenario,
+        })))
     }
 }
 
-/// Makes or finds the devices of the scenario; those made are noted in `made` even when a later one fails.
-async fn provision(
+impl Countdown {
+    fn from(count: usize) -> Self {
+        Self { left: AtomicUsize::new(count), over: Notify::new() }
+    }
+
+    /// One of them has happened.
+    pub fn count(&self) {
+        if self.left.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.over.notify_one();
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.left.load(Ordering::Acquire) == 0
+    }
+
+    /// Waits until all have; for one waiter.
+    async fn over(&self) {
+        while !self.is_over() {
+            self.over.notified().await;
+        }
+    }
+}
+
+impl Deref for Run {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+impl Shared {
+    /// The way to the hub for identity `number`. One address has some 28,000 ports, and a hub may limit what comes from
+    /// one; on this machine there are millions of addresses.
+    pub fn dial(&self, number: usize) -> Dial {
+        let is_here = self.access.address.is_some_and(|address| address.is_ipv4() && address.is_loopback());
+        let last = SOURCE_FIRST + (number % self.scenario.fleet.source_addresses) as u8;
+        Dial {
+            hostname: self.access.hostname.clone(),
+            port: self.access.mqtt_port,
+            address: self.access.address,
+            source: is_here.then(|| Ipv4Addr::new(127, 0, 0, last).into()),
+        }
+    }
+
+    /// Something that was under way has arrived.
+    pub fn eased(&self) {
+        self.easing.notify_one();
+    }
+
+    /// The number of a new cloud-to-device message.
+    pub fn next_message(&self) -> u64 {
+        self.messages.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    fn is_at_rest(&self) -> bool {
+        self.tally.count(Count::Acknowledged) >= self.tally.count(Count::Sent)
+            && self.tally.c2d_waiting() == 0
+    }
+}
+
+/// The hub's address if it is one of this machine's; others are asked for at each connect, for they may change.
+async fn address_here(hostname: &str, port: u16) -> Result<Option<IpAddr>, RunError> {
+    let unreachable = |error| RunError::Unreachable(format!("{hostname}:{port}"), error);
+    let mut addresses: Vec<_> = lookup_host((hostname, port)).await.map_err(unreachable)?.collect();
+    // Several source addresses are there for version 4 alone.
+    addresses.sort_by_key(|address| !address.is_ipv4());
+    let mut failure = io::Error::from(io::ErrorKind::NotFound);
+    for address in addresses {
+        match TcpStream::connect(address).await {
+            Ok(_) => return Ok(Some(address.ip()).filter(IpAddr::is_loopback)),
+            Err(error) => failure = error,
+        }
+    }
+    Err(unreachable(failure))
+}
+
+/// Goes through the phases with the fleet, and sees it off. Says how long the phases lasted.
+async fn converse(
     run: &Run,
     stop: &CancellationToken,
-    made: &mut Vec<DeviceId>,
-) -> Result<Vec<Provisioned>, RestError> {
-    let ids = run.scenario.device_ids().unwrap_or_default();
-    let requests =
-        ids.into_iter().take_while(|_| !stop.is_cancelled()).map(|id| run.provisioner.provision(id));
-    let mut answers = stream::iter(requests).buffered(REQUESTS_MAX);
-    let mut provisioned = Vec::with_capacity(run.scenario.devices);
-    let mut failure = None;
-    // Requests under way are awaited even after a failure: a device may have been made by one of them.
-    while let Some(answer) = answers.next().await {
-        match answer {
-            Ok(device) => {
-                run.tally.add(Count::Provisioned, 1);
-                if device.made {
-                    made.push(device.id.clone());
-                }
-                provisioned.push(device);
-            }
-            Err(error) => {
-                stop.cancel();
-                failure.get_or_insert(error);
-            }
-        }
-    }
-    failure.map_or(Ok(provisioned), Err)
-}
-
-/// Connects the devices, lets them talk, and sees them off. Says how long telemetry was sent.
-async fn converse(run: &Run, stop: &CancellationToken, provisioned: Vec<Provisioned>) -> Duration {
-    let ids: Vec<DeviceId> = provisioned.iter().map(|device| device.id.clone()).collect();
+    series: &Series,
+    identities: Vec<Identity>,
+) -> Duration {
     let mut devices = JoinSet::new();
-    for (place, identity) in provisioned.into_iter().enumerate() {
-        let phase = place as f64 / ids.len() as f64;
-        devices.spawn(Device { identity, phase }.live(run.clone()));
+    for (number, identity) in identities.into_iter().enumerate() {
+        devices.spawn(Device::new(number, identity, run.clone()).live());
     }
-    tokio::select! {
-        () = stop.cancelled() => {}
-        () = run.ramp.over.cancelled() => {}
-    }
-    let start = Instant::now();
-    run.ramp.start.send_replace(Some(start));
-    let sending_ends = async {
+    let began = Instant::now();
+    let mut start = began;
+    let mut sending = JoinSet::new();
+    for (number, phase) in run.scenario.phases.iter().enumerate() {
+        series.phase(&phase.name);
+        run.stages.send_replace(Stage::Phase { number, start });
+        let company = async {
+            let receivers = run.schedule.receivers(number);
+            let c2d = (phase.c2d_per_second, phase.payload_bytes);
+            tokio::join!(
+                c2d::send(run, receivers, start, c2d, &mut sending),
+                hostile::come(run, start, phase.hostile)
+            );
+            std::future::pending::<()>().await;
+        };
         tokio::select! {
-            () = stop.cancelled() => {}
-            () = sleep(run.scenario.duration.unwrap_or(Duration::MAX)) => {}
+            () = stop.cancelled() => break,
+            () = company => {}
+            end = end_of(phase, start, &run.attempts[number]) => start = end,
         }
-        stop.cancel();
-    };
-    tokio::join!(sending_ends, c2d::send(run, &ids, stop));
-    let sending = start.elapsed();
-    await_c2d(run).await;
-    run.stop.cancel();
-    let all_left = timeout(DRAIN_TIME_MAX, async { while devices.join_next().await.is_some() {} });
+    }
+    let lasted = began.elapsed();
+    series.phase("drain");
+    run.stages.send_replace(Stage::Drain);
+    // What does not arrive in time is told by the report as lost.
+    let _ = timeout(DRAIN_TIME_MAX, async {
+        run.draining.over().await;
+        while sending.join_next().await.is_some() {}
+        while !run.is_at_rest() {
+            run.easing.notified().await;
+        }
+    })
+    .await;
+    run.stages.send_replace(Stage::Leave);
+    run.leaving.cancel();
+    let all_left = timeout(LEAVE_TIME_MAX, async { while devices.join_next().await.is_some() {} });
     if all_left.await.is_err() {
-        run.gone.cancel();
-        while devices.join_next().await.is_some() {}
+        devices.shutdown().await;
     }
-    sending
+    lasted
 }
 
-/// Waits a bounded time for the cloud-to-device messages under way.
-async fn await_c2d(run: &Run) {
-    let all_arrived = async {
-        while run.tally.c2d_waiting() > 0 {
-            sleep(C2D_LOOK_PERIOD).await;
-        }
+/// Waits for the end of a phase; when that was. The next begins then, so that phases do not drift.
+async fn end_of(phase: &Phase, start: Instant, attempts: &Countdown) -> Instant {
+    let Some(end) = phase.duration.map(|duration| start + duration) else {
+        return std::future::pending().await;
     };
-    // Messages that do not arrive in time are told by the report: fewer received than sent.
-    let _ = timeout(DRAIN_TIME_MAX, all_arrived).await;
-}
-
-/// Deletes the devices the run made. What fails is told and left: the run itself is over.
-async fn delete(run: &Run, made: Vec<DeviceId>) {
-    let requests = made.into_iter().map(|id| run.provisioner.delete(id));
-    let mut answers = stream::iter(requests).buffer_unordered(REQUESTS_MAX);
-    while let Some(answer) = answers.next().await {
-        if let Err(error) = answer {
-            run.tally.failed("delete", error.reason());
-        }
+    sleep_until(end).await;
+    if !phase.settle || attempts.is_over() {
+        return end;
     }
+    attempts.over().await;
+    Instant::now()
 }
 
-/// TLS handshakes under way at a time.
-const CONNECTING_MAX: usize = 64;
-/// REST requests under way at a time.
-const REQUESTS_MAX: usize = 64;
 /// How long the end of a run waits for acknowledgements and messages under way.
-const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
-const C2D_LOOK_PERIOD: Duration = Duration::from_millis(20);
+const DRAIN_TIME_MAX: Duration = Duration::from_secs(15);
+const LEAVE_TIME_MAX: Duration = Duration::from_secs(10);
+/// 127.0.0.1 is left to the hub.
+const SOURCE_FIRST: u8 = 2;

@@ -1,19 +1,23 @@
 //! `portcullis-simulator`: reads the command line, runs one fleet until it is done or Ctrl-C, prints the report.
 
 use std::fs;
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
-use portcullis_simulator::cli::{Cli, Command, RunArgs};
-use portcullis_simulator::fleet::Fleet;
-use portcullis_simulator::progress;
+use portcullis_simulator::cli::{Cli, Command, RunArgs, builtin_named};
+use portcullis_simulator::live;
+use portcullis_simulator::scenario::builtin;
 use tokio_util::sync::CancellationToken;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let Command::Run(args) = Cli::parse().command;
-    match run(args).await {
+    let outcome = match Cli::parse().command {
+        Command::Run(args) => run(*args).await,
+        Command::Scenarios { name } => scenarios(name.as_deref()),
+    };
+    match outcome {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -22,25 +26,43 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Success when every device connected at least once.
+/// Success when everything came out as the scenario expects.
 async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
-    let scenario = args.scenario()?;
-    let fleet = Fleet::new(args.access()?, scenario)?;
+    let fleet = args.fleet()?;
     let stop = CancellationToken::new();
     let ended = CancellationToken::new();
     let interrupt = tokio::spawn(stop_on_ctrl_c(stop.clone()));
-    let shown = tokio::spawn(progress::show(fleet.tally(), ended.clone()));
+    let shown = tokio::spawn(live::show(fleet.tally(), fleet.series(), ended.clone()));
     let outcome = fleet.run(stop).await;
     ended.cancel();
-    shown.await.context("the progress display ended badly")?;
+    shown.await.context("the live view ended badly")?;
     interrupt.abort();
     let report = outcome?;
     println!("{report}");
-    if let Some(file) = args.json {
+    if let Some(file) = args.report_json {
         let json = serde_json::to_string_pretty(&report).context("write the report as JSON")? + "\n";
-        fs::write(&file, json).with_context(|| format!("write {}", file.display()))?;
+        write(&file, &json)?;
     }
-    Ok(if report.all_connected() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    if let Some(file) = args.report_html {
+        write(&file, &report.to_html())?;
+    }
+    Ok(if report.is_as_expected() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn scenarios(name: Option<&str>) -> anyhow::Result<ExitCode> {
+    match name {
+        Some(name) => print!("{}", builtin_named(name)?.text),
+        None => {
+            for builtin in builtin::ALL {
+                println!("{:<14}{}", builtin.name, builtin.scenario()?.description);
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn write(file: &Path, text: &str) -> anyhow::Result<()> {
+    fs::write(file, text).with_context(|| format!("write {}", file.display()))
 }
 
 /// The first Ctrl-C ends the run in order, the second at once.

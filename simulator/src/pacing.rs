@@ -25,9 +25,15 @@ impl Pace {
     /// Goes on to the next deadline after one was met at `now`. Deadlines that have passed by a whole period are
     /// given up, because making them up in a burst would measure the delay a second time; says how many.
     pub fn advance(&mut self, now: Instant) -> u64 {
+        self.advance_late(now, 0)
+    }
+
+    /// As `advance`, but up to `backlog_max` deadlines that have passed are still to be met.
+    pub fn advance_late(&mut self, now: Instant, backlog_max: u64) -> u64 {
         self.next += 1;
         let late = now.saturating_duration_since(self.deadline());
-        let missed = (late.as_nanos() / self.period.as_nanos()) as u64;
+        let passed = (late.as_nanos() / self.period.as_nanos()) as u64;
+        let missed = passed.saturating_sub(backlog_max);
         self.next += missed;
         missed
     }
@@ -67,6 +73,30 @@ mod tests {
         );
         assert_eq!(pace.advance(start + Duration::from_millis(5500)), 0);
         assert_eq!(pace.deadline() - start, Duration::from_secs(6));
+    }
+
+    #[test]
+    fn a_backlog_is_met_up_to_its_bound() {
+        let start = Instant::now();
+        let mut pace = Pace::new(start, 1000.0, 0.0).unwrap();
+        let now = start + Duration::from_millis(50);
+        assert_eq!(pace.advance_late(now, 100), 0);
+        assert_eq!(pace.deadline(), start + Duration::from_millis(1));
+        assert_eq!(pace.advance_late(now, 10), 38);
+        assert_eq!(pace.deadline(), start + Duration::from_millis(40));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn ten_minutes_of_late_timers_end_on_the_last_deadline() {
+        let start = Instant::now();
+        let mut pace = Pace::new(start, 50.0, 0.5).unwrap();
+        for _ in 0..30_000 {
+            tokio::time::sleep_until(pace.deadline()).await;
+            // Timers come up to a millisecond late, and the work takes its time.
+            tokio::time::advance(Duration::from_micros(700)).await;
+            assert_eq!(pace.advance(Instant::now()), 0);
+        }
+        assert_eq!(pace.deadline() - start, Duration::from_secs(600) + Duration::from_millis(10));
     }
 
     #[test]

@@ -1,172 +1,268 @@
-//! The REST calls of a run: make a device, delete it, send it a message. The hub's REST dialect, as a service speaks it.
+//! The fleet's identities: made over REST and deleted afterwards, or taken from a file of connection strings.
 
-use std::time::Duration;
+use std::collections::HashSet;
+use std::sync::Arc;
 
-use jiff::Timestamp;
+use futures_util::{StreamExt, stream};
+use portcullis_certs::ca::{CaError, CertificateAuthority};
+use portcullis_certs::fleet::self_signed_device;
+use portcullis_certs::key::{KeyError, PrivateKey};
+use portcullis_certs::thumbprint::Sha256Thumbprint;
 use portcullis_registry::credential::SymmetricKey;
-use portcullis_registry::id::DeviceId;
-use reqwest::header::AUTHORIZATION;
-use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
-use serde::Deserialize;
-use serde_json::json;
+use portcullis_registry::id::IdentityId;
+use rustls::sign::CertifiedKey;
+use rustls_pki_types::UnixTime;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
-use crate::access::HubAccess;
+use crate::fleet::Run;
+use crate::identity::{Credential, Identity};
+use crate::plan::Mechanism;
+use crate::rest::{Rest, RestError};
+use crate::tally::Count;
 
-/// A client of the hub's REST API.
-#[derive(Clone, Debug)]
-pub struct Provisioner {
-    client: Client,
-    access: HubAccess,
-    devices: Url,
-}
-
-/// A device that may connect.
-#[derive(Clone, Debug)]
-pub struct Provisioned {
-    pub id: DeviceId,
-    pub key: SymmetricKey,
-    /// Whether this run made it; otherwise it was there before.
-    pub made: bool,
-}
-
-/// Why a REST call came to nothing.
+/// Why a fleet cannot be had.
 #[derive(Debug, thiserror::Error)]
-pub enum RestError {
-    #[error("{0:?} makes no address")]
-    BadHostName(String),
-    #[error("the HTTPS client cannot be set up")]
-    Client(#[source] reqwest::Error),
-    #[error("the hub does not answer {0}")]
-    Unreachable(Url, #[source] reqwest::Error),
-    #[error("the hub answers {0} with {1}: {2}")]
-    Refused(Url, StatusCode, String),
-    #[error("the hub's answer about {0} cannot be read")]
-    BadAnswer(DeviceId, #[source] reqwest::Error),
-    #[error("device {0} is there already and does not use a symmetric key; choose another --prefix")]
-    NoKey(DeviceId),
+pub enum ProvisionError {
+    #[error(transparent)]
+    Rest(#[from] RestError),
+    #[error("{0} cannot be made: {1}")]
+    Refused(IdentityId, String),
+    #[error("{0} is there already and does not use a symmetric key; choose another --prefix")]
+    NoKey(IdentityId),
+    #[error("a certificate cannot be made")]
+    Certificate(#[from] CaError),
+    #[error("a key cannot be made")]
+    Key(#[from] KeyError),
+    #[error("the TLS library does not take a certificate made here")]
+    Tls(#[from] rustls::Error),
 }
 
-#[derive(Deserialize)]
-struct DeviceAnswer {
-    authentication: AuthenticationAnswer,
+/// What a run leaves in the registry if nobody takes it back.
+#[derive(Debug, Default)]
+pub struct Made {
+    identities: Vec<IdentityId>,
+    authority: Option<String>,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct AuthenticationAnswer {
-    symmetric_key: Option<KeysAnswer>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct KeysAnswer {
-    primary_key: Option<String>,
-}
-
-impl Provisioner {
-    pub fn new(access: HubAccess) -> Result<Self, RestError> {
-        let devices = format!("https://{}:{}/devices", access.hostname, access.https_port);
-        let devices = Url::parse(&devices).map_err(|_| RestError::BadHostName(access.hostname.clone()))?;
-        let client = Client::builder()
-            .tls_backend_preconfigured((*access.tls).clone())
-            .no_proxy()
-            .timeout(REQUEST_TIME_MAX)
-            .build()
-            .map_err(RestError::Client)?;
-        Ok(Self { client, access, devices })
+/// Makes or finds the identities of the scenario, in their order; those made are noted in `made` even when a later one
+/// fails. Ends early, with those it has, when `stop` is cancelled.
+pub async fn provision(
+    run: &Run,
+    stop: &CancellationToken,
+    made: &mut Made,
+) -> Result<Vec<Identity>, ProvisionError> {
+    let authority = enrol(run, made).await?;
+    let mut wanted = Vec::with_capacity(run.identities.len());
+    for (number, id) in run.identities.iter().enumerate() {
+        wanted.push(Wanted::new(id.clone(), run.schedule.mechanism(number), authority.as_ref())?);
     }
+    // A module can only be made under a device that is there.
+    let (mut devices, mut modules) = (Vec::new(), Vec::new());
+    for (number, wanted) in wanted.into_iter().enumerate() {
+        if wanted.id.module.is_none() {
+            devices.push((number, wanted))
+        } else {
+            modules.push((number, wanted))
+        }
+    }
+    let mut found = make(run, stop, devices, made).await?;
+    found.extend(make(run, stop, modules, made).await?);
+    found.sort_by_key(|(number, _)| *number);
+    Ok(found.into_iter().map(|(_, identity)| identity).collect())
+}
 
-    /// Makes device `id`, or takes it as it is when it is there already.
-    pub async fn provision(&self, id: DeviceId) -> Result<Provisioned, RestError> {
-        let url = self.url(&id, &[]);
-        let body =
-            json!({ "deviceId": id.as_str(), "status": "enabled", "authentication": { "type": "sas" } });
-        let answer = self.ask(self.request(Method::PUT, &url).json(&body), &url).await?;
-        let (answer, made) = match answer.status() {
-            StatusCode::CONFLICT => (self.ask(self.request(Method::GET, &url), &url).await?, false),
-            _ => (answer, true),
+/// Deletes what the run made. What fails is told and left: the run itself is over.
+pub async fn delete(run: &Run, made: Made) {
+    let devices: HashSet<_> =
+        made.identities.iter().filter(|id| id.module.is_none()).map(|id| id.device.clone()).collect();
+    // Modules go with their device.
+    let alone = |id: &&IdentityId| id.module.is_none() || !devices.contains(&id.device);
+    let items: Vec<Value> = made.identities.iter().filter(alone).map(|id| item(id, "delete")).collect();
+    let batches: Vec<Vec<Value>> = items.chunks(AT_ONCE_MAX).map(<[Value]>::to_vec).collect();
+    let requests = stream::iter(batches).map(|items| async move { run.rest.bulk(&items).await });
+    let mut answers = requests.buffer_unordered(REQUESTS_MAX);
+    while let Some(answer) = answers.next().await {
+        match answer {
+            Ok(errors) => {
+                for error in errors.iter().filter(|error| !error.is_missing()) {
+                    run.tally.failed("delete", error.error_status.as_deref().unwrap_or("refused"));
+                }
+            }
+            Err(error) => run.tally.failed("delete", &error.reason()),
+        }
+    }
+    if let Some(name) = made.authority
+        && let Err(error) = run.rest.remove_authority(&name).await
+    {
+        run.tally.failed("delete", &error.reason());
+    }
+}
+
+/// An identity to be made, with what it will prove itself by.
+struct Wanted {
+    id: IdentityId,
+    credential: Credential,
+    authentication: Value,
+}
+
+impl Wanted {
+    fn new(
+        id: IdentityId,
+        mechanism: Mechanism,
+        authority: Option<&CertificateAuthority>,
+    ) -> Result<Self, ProvisionError> {
+        let (credential, authentication) = match (mechanism, authority) {
+            (Mechanism::Sas, _) => {
+                let keys = [SymmetricKey::generate(), SymmetricKey::generate()];
+                let text = keys.each_ref().map(SymmetricKey::to_base64);
+                let pair = json!({ "primaryKey": text[0].as_str(), "secondaryKey": text[1].as_str() });
+                let [primary, _] = keys;
+                (Credential::Key(primary), json!({ "type": "sas", "symmetricKey": pair }))
+            }
+            (Mechanism::Authority, Some(authority)) => {
+                let key = PrivateKey::generate()?;
+                let minted = authority.sign_device(&key, &id.to_string(), LIFETIME, UnixTime::now())?;
+                (shown(minted.certificate, &key)?, json!({ "type": "certificateAuthority" }))
+            }
+            (Mechanism::Thumbprint | Mechanism::Authority, _) => {
+                let key = PrivateKey::generate()?;
+                let minted = self_signed_device(&key, &id.to_string(), LIFETIME, UnixTime::now())?;
+                let thumbprint = Sha256Thumbprint::of(&minted.certificate).to_string();
+                let authentication = json!({
+                    "type": "selfSigned",
+                    "x509Thumbprint": { "primaryThumbprint": thumbprint, "secondaryThumbprint": thumbprint },
+                });
+                (shown(minted.certificate, &key)?, authentication)
+            }
         };
-        let device: DeviceAnswer = match accepted(url, answer).await?.json().await {
-            Ok(device) => device,
-            Err(error) => return Err(RestError::BadAnswer(id, error)),
-        };
-        let key = device.authentication.symmetric_key.and_then(|keys| keys.primary_key);
-        match key.and_then(|key| SymmetricKey::parse_base64(&key).ok()) {
-            Some(key) => Ok(Provisioned { id, key, made }),
-            None => Err(RestError::NoKey(id)),
-        }
-    }
-
-    /// Deletes device `id`, whatever became of it meanwhile.
-    pub async fn delete(&self, id: DeviceId) -> Result<(), RestError> {
-        let url = self.url(&id, &[]);
-        let answer = self.ask(self.request(Method::DELETE, &url).header("if-match", "*"), &url).await?;
-        if answer.status() == StatusCode::NOT_FOUND {
-            return Ok(());
-        }
-        accepted(url, answer).await.map(drop)
-    }
-
-    /// Sends device `id` a message with application `properties`.
-    pub async fn send(
-        &self,
-        id: &DeviceId,
-        properties: [(&str, String); 2],
-        body: Vec<u8>,
-    ) -> Result<(), RestError> {
-        let url = self.url(id, &["messages", "deviceBound"]);
-        let mut request = self.request(Method::POST, &url).body(body);
-        for (name, value) in properties {
-            request = request.header(format!("iothub-app-{name}"), value);
-        }
-        let answer = self.ask(request, &url).await?;
-        accepted(url, answer).await.map(drop)
-    }
-
-    fn request(&self, method: Method, url: &Url) -> RequestBuilder {
-        self.client
-            .request(method, url.clone())
-            .header(AUTHORIZATION, self.access.service_token(Timestamp::now()))
-    }
-
-    async fn ask(&self, request: RequestBuilder, url: &Url) -> Result<Response, RestError> {
-        request.send().await.map_err(|error| RestError::Unreachable(url.clone(), error.without_url()))
-    }
-
-    fn url(&self, id: &DeviceId, below: &[&str]) -> Url {
-        let mut url = self.devices.clone();
-        // An https address always has a path to extend.
-        if let Ok(mut segments) = url.path_segments_mut() {
-            segments.push(id.as_str()).extend(below);
-        }
-        url.set_query(Some(API_VERSION));
-        url
+        Ok(Self { id, credential, authentication })
     }
 }
 
-impl RestError {
-    /// A short text that is the same for the same fault, whichever device it concerns.
+/// A certificate and its key as the TLS library takes them.
+fn shown(
+    certificate: rustls_pki_types::CertificateDer<'static>,
+    key: &PrivateKey,
+) -> Result<Credential, rustls::Error> {
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    let certified = CertifiedKey::from_der(vec![certificate], key.to_der(), &provider)?;
+    Ok(Credential::Certificate(Arc::new(certified)))
+}
+
+/// A CA of this run's own that the hub knows, if one is needed and the hub offers that.
+async fn enrol(run: &Run, made: &mut Made) -> Result<Option<CertificateAuthority>, ProvisionError> {
+    if run.scenario.fleet.credentials.authority <= 0.0 {
+        return Ok(None);
+    }
+    let name = format!("{}-{}", run.scenario.fleet.prefix, run.id);
+    let key = PrivateKey::generate()?;
+    let authority = CertificateAuthority::root_for_devices(key, &name, LIFETIME, UnixTime::now())?;
+    if run.rest.enrol_authority(&name, authority.pem()).await? {
+        made.authority = Some(name);
+        return Ok(Some(authority));
+    }
+    run.tally.note(
+        "this hub enrols no CA over REST: devices with a CA's certificate are known by thumbprint instead",
+    );
+    Ok(None)
+}
+
+async fn make(
+    run: &Run,
+    stop: &CancellationToken,
+    wanted: Vec<(usize, Wanted)>,
+    made: &mut Made,
+) -> Result<Vec<(usize, Identity)>, ProvisionError> {
+    let mut batches = Vec::new();
+    let mut wanted = wanted.into_iter().peekable();
+    while wanted.peek().is_some() {
+        batches.push(wanted.by_ref().take(AT_ONCE_MAX).collect::<Vec<_>>());
+    }
+    let requests = stream::iter(batches).map(|some| async move {
+        if stop.is_cancelled() { (Vec::new(), Ok(())) } else { make_some(&run.rest, some).await }
+    });
+    let mut answers = requests.buffered(REQUESTS_MAX);
+    let (mut identities, mut failure) = (Vec::new(), None);
+    // Requests under way are awaited even after a failure: identities may have been made by one of them.
+    while let Some((found, outcome)) = answers.next().await {
+        run.tally.add(Count::Provisioned, found.len() as u64);
+        made.identities.extend(found.iter().filter(|(_, one)| one.is_made).map(|(_, one)| one.id.clone()));
+        identities.extend(found);
+        if let Err(error) = outcome {
+            stop.cancel();
+            failure.get_or_insert(error);
+        }
+    }
+    failure.map_or(Ok(identities), Err)
+}
+
+/// Makes up to 100 identities; those that are there already are taken as they are.
+async fn make_some(
+    rest: &Rest,
+    wanted: Vec<(usize, Wanted)>,
+) -> (Vec<(usize, Identity)>, Result<(), ProvisionError>) {
+    let new_item = |(_, wanted): &(usize, Wanted)| {
+        let mut item = item(&wanted.id, "create");
+        item["status"] = "enabled".into();
+        item["authentication"] = wanted.authentication.clone();
+        item
+    };
+    let items: Vec<Value> = wanted.iter().map(new_item).collect();
+    let errors = match rest.bulk(&items).await {
+        Ok(errors) => errors,
+        Err(error) => return (Vec::new(), Err(error.into())),
+    };
+    let mut found = Vec::with_capacity(wanted.len());
+    let mut outcome = Ok(());
+    for (number, Wanted { id, credential, .. }) in wanted {
+        let module = id.module.as_ref().map(|module| module.as_str());
+        let is_about = |error: &&crate::rest::BulkError| {
+            error.device_id == id.device.as_str() && error.module_id.as_deref() == module
+        };
+        let taken = match errors.iter().find(is_about) {
+            None => Ok(Identity { id, credential, is_made: true }),
+            Some(error) if error.is_conflict() => take_as_it_is(rest, id).await,
+            Some(error) => Err(ProvisionError::Refused(id, error.error_status.clone().unwrap_or_default())),
+        };
+        match taken {
+            Ok(identity) => found.push((number, identity)),
+            Err(error) => outcome = outcome.and(Err(error)),
+        }
+    }
+    (found, outcome)
+}
+
+async fn take_as_it_is(rest: &Rest, id: IdentityId) -> Result<Identity, ProvisionError> {
+    let known = rest.identity(&id).await?;
+    let key = known["authentication"]["symmetricKey"]["primaryKey"].as_str();
+    match key.and_then(|key| SymmetricKey::parse_base64(key).ok()) {
+        Some(key) => Ok(Identity { id, credential: Credential::Key(key), is_made: false }),
+        None => Err(ProvisionError::NoKey(id)),
+    }
+}
+
+fn item(id: &IdentityId, mode: &str) -> Value {
+    let mut item = json!({ "id": id.device.as_str(), "importMode": mode });
+    if let Some(module) = &id.module {
+        item["moduleId"] = module.as_str().into();
+    }
+    item
+}
+
+impl ProvisionError {
+    /// A short text that is the same for the same fault.
     pub fn reason(&self) -> String {
         match self {
-            Self::Refused(_, status, _) => format!("status {}", status.as_u16()),
-            Self::Unreachable(_, error) if error.is_timeout() => "no answer in time".into(),
-            Self::Unreachable(..) => "hub not reachable".into(),
-            Self::BadAnswer(..) => "answer not readable".into(),
-            Self::BadHostName(_) | Self::Client(_) | Self::NoKey(_) => self.to_string(),
+            Self::Rest(error) => error.reason(),
+            other => other.to_string(),
         }
     }
 }
 
-/// The answer if it tells success, otherwise an error with what the hub said.
-async fn accepted(url: Url, answer: Response) -> Result<Response, RestError> {
-    let status = answer.status();
-    if status.is_success() {
-        return Ok(answer);
-    }
-    let text = answer.text().await.unwrap_or_default();
-    Err(RestError::Refused(url, status, text.chars().take(ANSWER_CHARS_SHOWN_MAX).collect()))
-}
-
-const API_VERSION: &str = "api-version=2021-04-12";
-const REQUEST_TIME_MAX: Duration = Duration::from_secs(30);
-const ANSWER_CHARS_SHOWN_MAX: usize = 300;
+/// IoT Hub: a bulk request changes at most 100 identities.
+const AT_ONCE_MAX: usize = 100;
+/// REST requests under way at a time.
+const REQUESTS_MAX: usize = 8;
+/// Of certificates that nobody keeps after the run.
+const LIFETIME: std::time::Duration = std::time::Duration::from_secs(7 * 24 * 3600);

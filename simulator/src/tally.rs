@@ -1,6 +1,6 @@
-//! What a run counts while it goes on. Every device writes into one tally; progress and report read it.
+//! What a run counts while it goes on. Every device writes into one tally; live view, series and report read it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,42 +13,92 @@ use tokio::time::Instant;
 pub struct Tally {
     counts: [AtomicU64; COUNTERS],
     reasons: Mutex<BTreeMap<String, u64>>,
-    connect: Mutex<Latencies>,
-    publish: Mutex<Latencies>,
-    round_trip: Mutex<Latencies>,
-    /// Accepted cloud-to-device messages by number, and when their sending began.
+    hostile: Mutex<BTreeMap<(&'static str, Outcome), u64>>,
+    /// What cannot be done at this hub, each said once.
+    notes: Mutex<BTreeSet<String>>,
+    timings: [Mutex<Timed>; TIMINGS],
+    /// Accepted cloud-to-device messages by number, and when they were due.
     waiting: Mutex<HashMap<u64, Instant>>,
 }
 
 /// What is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Count {
-    /// Devices that are in the registry and ready to connect.
+    /// Identities that are in the registry and ready to connect.
     Provisioned,
-    /// Devices connected now.
+    /// Connected now.
     Connected,
-    /// Devices that connected at least once.
+    /// Connections made.
+    Connects,
+    /// Identities that connected at least once.
     EverConnected,
     /// Attempts to connect that failed.
     ConnectFailures,
-    /// Connections that ended before the run did.
+    /// Connections that the hub or the network ended.
     Dropped,
-    /// Telemetry messages handed to the connection.
+    /// Connections that the scenario broke.
+    Cut,
+    /// Telemetry messages handed to the connection, each counted once.
     Sent,
+    /// Telemetry messages sent again after a lost connection.
+    Resent,
     /// Telemetry messages the hub acknowledged.
     Acknowledged,
-    /// Telemetry messages due but not sent: no connection, or the hub slower than the pace.
+    /// Telemetry messages due while there was no connection.
+    Offline,
+    /// Telemetry messages due but not sent, for the hub was slower than the pace.
     Withheld,
     /// Cloud-to-device messages the hub accepted.
     C2dSent,
     /// Cloud-to-device messages the hub refused.
     C2dRefused,
+    /// Cloud-to-device messages the hub refused because the device's queue was full.
+    C2dFull,
     /// Cloud-to-device messages due but not sent, for the hub was slower than the pace.
     C2dWithheld,
     /// Cloud-to-device messages that arrived, each counted once.
     C2dReceived,
     /// Cloud-to-device messages that arrived again.
     C2dRepeated,
+    /// Failures that the scenario did not bring about.
+    Unexpected,
+}
+
+/// What is timed. Each is measured from when it was due, not from when it was begun: what a slow hub makes wait counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Timing {
+    /// Until CONNACK.
+    Connect,
+    /// From dialling to CONNACK: a connect without the wait for its turn.
+    Handshake,
+    /// Until PUBACK.
+    Publish,
+    /// Until a cloud-to-device message is at its device.
+    RoundTrip,
+    /// How late this program itself was.
+    Lateness,
+}
+
+/// What became of an attempt of somebody who has no business here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Outcome {
+    /// An answer that says no.
+    Refused,
+    /// Closed without an answer.
+    Closed,
+    /// Left alone until the attempt gave up.
+    Ignored,
+    /// Let in.
+    Admitted,
+    /// The attempt itself came to nothing.
+    Failed,
+}
+
+/// Durations from the start on, and those since somebody last looked.
+#[derive(Debug, Default)]
+struct Timed {
+    all: Latencies,
+    fresh: Latencies,
 }
 
 impl Tally {
@@ -56,48 +106,66 @@ impl Tally {
         self.counts[count as usize].fetch_add(by, Ordering::Relaxed);
     }
 
-    /// One device connected, `took` after it dialled.
-    pub fn connected(&self, took: Duration) {
-        self.add(Count::Connected, 1);
-        locked(&self.connect).record(took);
+    pub fn time(&self, timing: Timing, took: Duration) {
+        let mut timed = locked(&self.timings[timing as usize]);
+        timed.all.record(took);
+        timed.fresh.record(took);
     }
 
-    /// A connection ended before the run did.
-    pub fn dropped(&self, reason: String) {
+    /// One identity connected, at the time it was `due` or later.
+    pub fn connected(&self, due: Instant, dialled: Instant) {
+        self.add(Count::Connected, 1);
+        self.add(Count::Connects, 1);
+        self.time(Timing::Connect, due.elapsed());
+        self.time(Timing::Handshake, dialled.elapsed());
+    }
+
+    /// The hub or the network ended a connection.
+    pub fn dropped(&self, reason: &str) {
+        self.disconnected();
         self.add(Count::Dropped, 1);
         self.failed("dropped", reason);
     }
 
+    /// The scenario broke a connection.
+    pub fn cut(&self) {
+        self.disconnected();
+        self.add(Count::Cut, 1);
+    }
+
     /// An attempt to connect failed.
-    pub fn refused(&self, reason: String) {
+    pub fn refused(&self, reason: &str) {
         self.add(Count::ConnectFailures, 1);
         self.failed("connect", reason);
     }
 
-    /// A device left, in order or not.
+    /// A connection is over.
     pub fn disconnected(&self) {
         self.counts[Count::Connected as usize].fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// The hub acknowledged a telemetry message `took` after it was on its way.
-    pub fn acknowledged(&self, took: Duration) {
+    /// The hub acknowledged a telemetry message that was `due` then.
+    pub fn acknowledged(&self, due: Instant) {
         self.add(Count::Acknowledged, 1);
-        locked(&self.publish).record(took);
+        self.time(Timing::Publish, due.elapsed());
     }
 
-    /// Cloud-to-device message `number` is about to be sent. It is noted first, for it may arrive before the hub's answer.
-    pub fn c2d_begun(&self, number: u64) {
-        locked(&self.waiting).insert(number, Instant::now());
+    /// Cloud-to-device message `number` is about to be sent, `due` then or earlier. It is noted first, for it may arrive
+    /// before the hub's answer.
+    pub fn c2d_begun(&self, number: u64, due: Instant) {
+        locked(&self.waiting).insert(number, due);
     }
 
-    /// The hub answered the sending of cloud-to-device message `number`.
-    pub fn c2d_answered(&self, number: u64, outcome: Result<(), String>) {
-        match outcome {
-            Ok(()) => self.add(Count::C2dSent, 1),
-            Err(reason) => {
-                locked(&self.waiting).remove(&number);
+    /// The hub accepted cloud-to-device message `number`, or did not.
+    pub fn c2d_answered(&self, number: u64, answer: Result<(), Unsent>) {
+        let Err(unsent) = answer else { return self.add(Count::C2dSent, 1) };
+        locked(&self.waiting).remove(&number);
+        match unsent {
+            Unsent::Full => self.add(Count::C2dFull, 1),
+            Unsent::Withheld => self.add(Count::C2dWithheld, 1),
+            Unsent::Refused(reason) => {
                 self.add(Count::C2dRefused, 1);
-                self.failed("c2d", reason);
+                self.failed("c2d", &reason);
             }
         }
     }
@@ -110,13 +178,27 @@ impl Tally {
             None => self.add(Count::C2dRepeated, 1),
             Some(begun) => {
                 self.add(Count::C2dReceived, 1);
-                locked(&self.round_trip).record(begun.elapsed());
+                self.time(Timing::RoundTrip, begun.elapsed());
             }
         }
     }
 
+    /// What became of an attempt of the hostile kind `kind`.
+    pub fn hostile(&self, kind: &'static str, outcome: Outcome) {
+        *locked(&self.hostile).entry((kind, outcome)).or_default() += 1;
+        if outcome == Outcome::Admitted {
+            self.failed("hostile", &format!("{kind} were let in"));
+        }
+    }
+
+    /// Says once what cannot be done at this hub.
+    pub fn note(&self, note: &str) {
+        locked(&self.notes).insert(note.to_owned());
+    }
+
     /// Something went wrong while doing `what`.
-    pub fn failed(&self, what: &str, reason: String) {
+    pub fn failed(&self, what: &str, reason: &str) {
+        self.add(Count::Unexpected, 1);
         let mut reasons = locked(&self.reasons);
         let reason = format!("{what}: {reason}");
         if reasons.len() < REASONS_MAX || reasons.contains_key(&reason) {
@@ -140,19 +222,49 @@ impl Tally {
         locked(&self.reasons).clone()
     }
 
-    /// From dialling to CONNACK.
-    pub fn connect_latencies(&self) -> Latencies {
-        locked(&self.connect).clone()
+    /// Attempts of hostile kinds, and what became of them.
+    pub fn hostile_outcomes(&self) -> BTreeMap<(&'static str, Outcome), u64> {
+        locked(&self.hostile).clone()
     }
 
-    /// From PUBLISH on its way to PUBACK.
-    pub fn publish_latencies(&self) -> Latencies {
-        locked(&self.publish).clone()
+    /// What cannot be done at this hub.
+    pub fn notes(&self) -> Vec<String> {
+        locked(&self.notes).iter().cloned().collect()
     }
 
-    /// From the REST request to the message at its device.
-    pub fn round_trip_latencies(&self) -> Latencies {
-        locked(&self.round_trip).clone()
+    pub fn latencies(&self, timing: Timing) -> Latencies {
+        locked(&self.timings[timing as usize]).all.clone()
+    }
+
+    /// The durations since the last call; for one caller.
+    pub fn take_fresh(&self, timing: Timing) -> Latencies {
+        let mut timed = locked(&self.timings[timing as usize]);
+        let fresh = timed.fresh.clone();
+        timed.fresh.clear();
+        fresh
+    }
+}
+
+/// Why a cloud-to-device message was not accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unsent {
+    /// The device's queue is full.
+    Full,
+    /// The hub was slower than the pace.
+    Withheld,
+    Refused(String),
+}
+
+impl Outcome {
+    /// As it stands in reports.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::Closed => "closed",
+            Self::Ignored => "ignored",
+            Self::Admitted => "admitted",
+            Self::Failed => "failed",
+        }
     }
 }
 
@@ -170,6 +282,10 @@ impl Latencies {
     pub fn record(&mut self, took: Duration) {
         let microseconds = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         self.0.saturating_record(microseconds);
+    }
+
+    fn clear(&mut self) {
+        self.0.reset();
     }
 
     pub fn len(&self) -> u64 {
@@ -191,7 +307,8 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-const COUNTERS: usize = Count::C2dRepeated as usize + 1;
+const COUNTERS: usize = Count::Unexpected as usize + 1;
+const TIMINGS: usize = Timing::Lateness as usize + 1;
 /// Reasons come from error texts; a hub that makes up new ones does not fill our memory.
 const REASONS_MAX: usize = 100;
 const LATENCY_US_MAX: u64 = 600_000_000;
@@ -203,30 +320,52 @@ mod tests {
     #[test]
     fn a_message_that_arrives_twice_is_received_once() {
         let tally = Tally::default();
-        tally.c2d_begun(1);
+        tally.c2d_begun(1, Instant::now());
         tally.c2d_arrived(1);
         tally.c2d_answered(1, Ok(()));
         tally.c2d_arrived(1);
         assert_eq!(tally.count(Count::C2dReceived), 1);
         assert_eq!(tally.count(Count::C2dRepeated), 1);
-        assert_eq!(tally.round_trip_latencies().len(), 1);
+        assert_eq!(tally.latencies(Timing::RoundTrip).len(), 1);
         assert_eq!(tally.c2d_waiting(), 0);
     }
 
     #[test]
     fn a_refused_message_is_not_waited_for() {
         let tally = Tally::default();
-        tally.c2d_begun(1);
-        tally.c2d_answered(1, Err("status 404".into()));
+        for (number, unsent) in [(1, Unsent::Refused("status 404".into())), (2, Unsent::Full)] {
+            tally.c2d_begun(number, Instant::now());
+            tally.c2d_answered(number, Err(unsent));
+        }
         assert_eq!(tally.c2d_waiting(), 0);
         assert_eq!(tally.reasons()["c2d: status 404"], 1);
+        assert_eq!(tally.count(Count::Unexpected), 1, "a full queue is an answer, not a failure");
+    }
+
+    #[test]
+    fn being_refused_is_what_hostile_attempts_are_for() {
+        let tally = Tally::default();
+        tally.hostile("junk", Outcome::Closed);
+        assert_eq!(tally.count(Count::Unexpected), 0);
+        tally.hostile("wrong keys", Outcome::Admitted);
+        assert_eq!(tally.count(Count::Unexpected), 1);
+        assert_eq!(tally.hostile_outcomes()[&("junk", Outcome::Closed)], 1);
+    }
+
+    #[test]
+    fn fresh_durations_are_told_once_and_stay_in_the_whole() {
+        let tally = Tally::default();
+        tally.time(Timing::Publish, Duration::from_millis(1));
+        assert_eq!(tally.take_fresh(Timing::Publish).len(), 1);
+        assert!(tally.take_fresh(Timing::Publish).is_empty());
+        assert_eq!(tally.latencies(Timing::Publish).len(), 1);
     }
 
     #[test]
     fn reasons_are_bounded() {
         let tally = Tally::default();
         for number in 0..10_000 {
-            tally.failed("connect", format!("reason {number}"));
+            tally.failed("connect", &format!("reason {number}"));
         }
         let reasons = tally.reasons();
         assert_eq!(reasons.len(), REASONS_MAX + 1);

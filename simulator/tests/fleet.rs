@@ -1,25 +1,30 @@
-//! A small fleet against a real hub: everything a run promises, seen in its report and in the hub's registry.
+//! Small fleets against a real hub: everything a run promises, seen in its report and in the hub's registry.
 
+use std::fs;
 use std::time::Duration;
 
 use portcullis::testing::TestHub;
 use portcullis_registry::id::{DeviceId, IdentityId};
-use portcullis_simulator::access::HubAccess;
-use portcullis_simulator::fleet::Fleet;
+use portcullis_simulator::access::{HubAccess, Ports};
+use portcullis_simulator::connection_strings::GivenFleet;
+use portcullis_simulator::fleet::{Fleet, RunError};
 use portcullis_simulator::report::Report;
-use portcullis_simulator::scenario::Scenario;
+use portcullis_simulator::scenario::{FleetSpec, Phase, Scenario};
 use tokio_util::sync::CancellationToken;
 
-fn scenario() -> Scenario {
-    Scenario {
-        devices: 20,
-        prefix: "sim".into(),
-        rate_per_second: 10.0,
-        duration: Some(Duration::from_secs(1)),
-        payload_bytes: 64,
-        c2d_rate_per_second: 0.0,
-        keep: false,
-    }
+/// Twenty devices that connect and then do what `steady` says.
+fn scenario(steady: Phase) -> Scenario {
+    let fleet = FleetSpec { devices: 20, ..FleetSpec::default() };
+    let connect = Phase { duration: Some(Duration::from_millis(1)), settle: true, ..Phase::default() };
+    Scenario { fleet, phases: vec![connect, steady], ..Scenario::default() }
+}
+
+fn talking() -> Phase {
+    Phase { duration: Some(Duration::from_secs(1)), telemetry_per_second: 10.0, ..Phase::default() }
+}
+
+fn ports(hub: &TestHub) -> Ports {
+    Ports { mqtt: hub.mqtt.port(), https: hub.https.port() }
 }
 
 fn access(hub: &TestHub) -> HubAccess {
@@ -30,12 +35,11 @@ fn access(hub: &TestHub) -> HubAccess {
         hub.hub.hosts.primary(),
         owner.keys.primary.to_base64().as_str()
     );
-    HubAccess::remote(&login, Some(&hub.data_dir().join("ca.pem")), hub.mqtt.port(), hub.https.port())
-        .unwrap()
+    HubAccess::remote(&login, Some(&hub.data_dir().join("ca.pem")), ports(hub)).unwrap()
 }
 
 async fn run(hub: &TestHub, scenario: Scenario) -> Report {
-    let fleet = Fleet::new(access(hub), scenario.check().unwrap()).unwrap();
+    let fleet = Fleet::new(access(hub), scenario.check().unwrap());
     fleet.run(CancellationToken::new()).await.unwrap()
 }
 
@@ -46,8 +50,8 @@ fn is_registered(hub: &TestHub, device: &str) -> bool {
 #[tokio::test]
 async fn every_message_is_acknowledged_and_the_devices_are_gone_afterwards() {
     let hub = TestHub::start().await;
-    let report = run(&hub, scenario()).await;
-    assert!(report.all_connected(), "{report}");
+    let report = run(&hub, scenario(talking())).await;
+    assert!(report.is_as_expected(), "{report}");
     assert_eq!(report.dropped_connections, 0, "{report}");
     assert!(report.telemetry.sent > 0, "{report}");
     assert_eq!(report.telemetry.acknowledged, report.telemetry.sent, "{report}");
@@ -61,7 +65,8 @@ async fn every_message_is_acknowledged_and_the_devices_are_gone_afterwards() {
 #[tokio::test]
 async fn messages_to_the_fleet_arrive_and_are_acknowledged() {
     let hub = TestHub::start().await;
-    let report = run(&hub, Scenario { rate_per_second: 0.0, c2d_rate_per_second: 50.0, ..scenario() }).await;
+    let quiet = Phase { telemetry_per_second: 0.0, c2d_per_second: 50.0, ..talking() };
+    let report = run(&hub, scenario(quiet)).await;
     assert_eq!(report.telemetry.sent, 0, "{report}");
     assert!(report.c2d.sent > 0, "{report}");
     assert_eq!(report.c2d.received, report.c2d.sent, "{report}");
@@ -74,10 +79,12 @@ async fn messages_to_the_fleet_arrive_and_are_acknowledged() {
 async fn devices_that_were_there_are_reused_and_left() {
     let hub = TestHub::start().await;
     hub.device("sim-00001").await;
-    let short = Scenario { devices: 2, duration: Some(Duration::from_millis(1)), ..scenario() };
-    assert!(run(&hub, short.clone()).await.all_connected());
+    let mut short = scenario(Phase { duration: Some(Duration::from_millis(1)), ..Phase::default() });
+    short.fleet.devices = 2;
+    assert!(run(&hub, short.clone()).await.is_as_expected());
     assert!(is_registered(&hub, "sim-00001") && !is_registered(&hub, "sim-00002"));
-    assert!(run(&hub, Scenario { keep: true, ..short }).await.all_connected());
+    short.fleet.keep = true;
+    assert!(run(&hub, short).await.is_as_expected());
     assert!(is_registered(&hub, "sim-00002"));
     hub.stop().await;
 }
@@ -86,7 +93,7 @@ async fn devices_that_were_there_are_reused_and_left() {
 async fn a_stopped_run_has_its_report_and_cleans_up() {
     let hub = TestHub::start().await;
     let stop = CancellationToken::new();
-    let fleet = Fleet::new(access(&hub), Scenario { duration: None, ..scenario() }).unwrap();
+    let fleet = Fleet::new(access(&hub), scenario(Phase { duration: None, ..talking() }));
     let mut events = hub.events().await;
     let running = tokio::spawn(fleet.run(stop.clone()));
     events.take_message().await;
@@ -103,9 +110,78 @@ async fn a_refused_login_makes_no_device() {
     let hub = TestHub::start().await;
     let login = "HostName=localhost;SharedAccessKeyName=iothubowner;SharedAccessKey=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
     let ca = hub.data_dir().join("ca.pem");
-    let access = HubAccess::remote(login, Some(&ca), hub.mqtt.port(), hub.https.port()).unwrap();
-    let error = Fleet::new(access, scenario()).unwrap().run(CancellationToken::new()).await.unwrap_err();
-    assert_eq!(error.reason(), "status 401");
+    let access = HubAccess::remote(login, Some(&ca), ports(&hub)).unwrap();
+    let error = Fleet::new(access, scenario(talking())).run(CancellationToken::new()).await.unwrap_err();
+    assert!(matches!(&error, RunError::Provision(error) if error.reason() == "status 401"), "{error:?}");
     assert!(!is_registered(&hub, "sim-00001"));
+    hub.stop().await;
+}
+
+/// Everything at once, small: modules, all credentials, a herd, flapping, slow readers and hostile company.
+#[tokio::test]
+async fn a_mixed_fleet_loses_nothing_and_its_hostile_company_gets_nowhere() {
+    let hub = TestHub::start().await;
+    let scenario = Scenario::parse(
+        "name = 'small'\n\
+         [fleet]\ndevices = 12\nmodules_per_device = 1\nretry_min = '100ms'\n\
+         credentials = { sas = 2, thumbprint = 1, authority = 1 }\nresumption = true\n\
+         [[phase]]\nname = 'connect'\nduration = '300ms'\nconnect_over = '300ms'\nsettle = true\n\
+         [[phase]]\nname = 'everything'\nduration = '2s'\ntelemetry_per_second = 5\nc2d_per_second = 40\n\
+         flapping = { share = 0.2, period = '700ms' }\nslow_readers = 0.1\n\
+         hostile = { bad_tokens = 5, wrong_keys = 5, junk = 5, half_handshakes = 5 }\n\
+         [[phase]]\nname = 'herd'\nduration = '1s'\nherd = 0.5\ntelemetry_per_second = 5\nc2d_per_second = 20\n\
+         [expect]\nlost = 0\nunexpected_errors = 0\nnever_connected = 0\nadmitted = 0\ndropped = 0",
+    );
+    let report = run(&hub, scenario.unwrap()).await;
+    assert!(report.is_as_expected(), "{report}");
+    assert!(report.cut_connections > 12, "{report}");
+    assert!(report.connects > report.identities, "{report}");
+    assert!(report.c2d.received > 0 && report.telemetry.acknowledged > 0, "{report}");
+    for kind in ["bad tokens", "wrong keys", "junk"] {
+        let outcome = report.hostile.iter().find(|hostile| hostile.kind == kind);
+        assert!(
+            outcome.is_some_and(|hostile| ["refused", "closed"].contains(&hostile.outcome)),
+            "{kind}: {report}"
+        );
+    }
+    assert!(report.notes.is_empty(), "{report}");
+    let json = serde_json::to_value(&report).unwrap();
+    assert_eq!(json["course"]["phases"][1]["name"], "everything");
+    let page = report.to_html();
+    assert!(
+        page.contains("everything") && page.matches("<svg").count() == page.matches("</svg>").count(),
+        "{page}"
+    );
+    assert!(!is_registered(&hub, "sim-00001"));
+    hub.stop().await;
+}
+
+/// What a real IoT Hub offers is a device's connection string and MQTT; nothing more is asked for.
+#[tokio::test]
+async fn a_file_of_connection_strings_needs_no_rights_and_makes_nothing() {
+    let hub = TestHub::start().await;
+    let mut lines = String::new();
+    for name in ["pump-1", "pump-2", "pump-3"] {
+        let key = hub.device(name).await.keys.primary.to_base64();
+        lines += &format!(
+            "HostName={};DeviceId={name};SharedAccessKey={}\n",
+            hub.hub.hosts.primary(),
+            key.as_str()
+        );
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("devices.txt");
+    fs::write(&file, lines).unwrap();
+    let given = GivenFleet::read(&file).unwrap();
+    let ca = hub.data_dir().join("ca.pem");
+    let access = HubAccess::of_devices(&given.hostname, Some(&ca), ports(&hub)).unwrap();
+    let phase = Phase { c2d_per_second: 5.0, ..talking() };
+    let fleet = Fleet::of(access, scenario(phase), given.identities).unwrap();
+    let report = fleet.run(CancellationToken::new()).await.unwrap();
+    assert!(report.is_as_expected(), "{report}");
+    assert!(report.telemetry.sent > 0 && report.telemetry.acknowledged == report.telemetry.sent, "{report}");
+    assert!(report.reasons.is_empty(), "{report}");
+    assert!(report.notes[0].contains("no policy"), "{report}");
+    assert!(is_registered(&hub, "pump-1") && !is_registered(&hub, "sim-00001"));
     hub.stop().await;
 }

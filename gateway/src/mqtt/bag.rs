@@ -4,7 +4,6 @@
 //! MQTT"). Which properties the hub sets itself is known here, so that nobody else can; their values are not.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
@@ -43,41 +42,58 @@ impl PropertyBag {
         if text.len() > BAG_BYTES_MAX {
             return Err(BagError::TooLong { bytes: text.len() });
         }
-        let mut names = HashSet::new();
+        let mut left_out = Vec::new();
         for pair in text.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let (name, value) = (decode(name)?, decode(value)?);
             if name.is_empty() {
                 return Err(BagError::NoName);
             }
-            if !is_set_by_hub(&name) {
-                bag.push(&name, &value);
-            }
-            if let Some(repeated) = names.replace(name) {
-                return Err(BagError::Repeated(repeated.into_owned()));
+            match is_set_by_hub(&name) {
+                true => left_out.push(name),
+                false => bag.add(name.into_owned(), value.into_owned()),
             }
         }
-        Ok(bag)
+        match bag.repeated(&left_out) {
+            Some(name) => Err(BagError::Repeated(name.to_owned())),
+            None => Ok(bag),
+        }
+    }
+
+    /// A name that is there more than once, `others` counted in.
+    fn repeated<'a>(&'a self, others: &'a [Cow<'_, str>]) -> Option<&'a str> {
+        let own = self.system.iter().chain(&self.application).map(|(name, _)| name.as_str());
+        // There may be thousands; a hash of each would cost more than to sort the few there are.
+        let mut names: Vec<&str> = own.chain(others.iter().map(Cow::as_ref)).collect();
+        names.sort_unstable();
+        names.array_windows().find(|[name, next]| name == next).map(|[name, _]| *name)
     }
 
     /// Adds a property at the end of its kind. The caller sees to it that the name is new.
     pub fn push(&mut self, name: &str, value: &str) {
-        let kind = if is_system(name) { &mut self.system } else { &mut self.application };
-        kind.push((name.to_owned(), value.to_owned()));
+        self.add(name.to_owned(), value.to_owned());
     }
 
-    /// Adds all properties of another bag behind those of this one.
-    pub fn append(&mut self, other: PropertyBag) {
-        self.system.extend(other.system);
-        self.application.extend(other.application);
+    fn add(&mut self, name: String, value: String) {
+        let kind = if is_system(&name) { &mut self.system } else { &mut self.application };
+        kind.push((name, value));
     }
 
     /// The percent-encoded text: system properties first, since some SDKs look for them there and nowhere else.
     pub fn encode(&self) -> String {
-        let mut text = String::new();
-        for (name, value) in self.system.iter().chain(&self.application) {
-            write_pair(&mut text, name, value);
-        }
+        self.encode_with(&[])
+    }
+
+    /// The same with further properties in front of those of the application, none of them the system's. The caller
+    /// sees to it that their names are new.
+    pub fn encode_with(&self, stamp: &[(&str, &str)]) -> String {
+        let (system, application) = (self.system.iter(), self.application.iter());
+        let pairs = || {
+            system.clone().map(as_texts).chain(stamp.iter().copied()).chain(application.clone().map(as_texts))
+        };
+        let bytes: usize = pairs().map(|(name, value)| name.len() + value.len() + ENCODING_BYTES).sum();
+        let mut text = String::with_capacity(bytes);
+        pairs().for_each(|(name, value)| write_pair(&mut text, name, value));
         text
     }
 
@@ -102,9 +118,14 @@ impl PropertyBag {
     }
 }
 
-/// Adds `name=value` to a bag being written, percent-encoded so that it is safe in every SDK's splitting.
+fn as_texts((name, value): &(String, String)) -> (&str, &str) {
+    (name, value)
+}
+
+/// Adds `name=value` to a bag being written, or to a topic that ends in one, percent-encoded so that it is safe in every
+/// SDK's splitting. No bag has a slash, so what ends in one has no property yet.
 pub(crate) fn write_pair(text: &mut String, name: &str, value: &str) {
-    if !text.is_empty() {
+    if !text.is_empty() && !text.ends_with('/') {
         text.push('&');
     }
     text.extend(utf8_percent_encode(name, ENCODED));
@@ -134,8 +155,11 @@ fn is_system(name: &str) -> bool {
 
 /// Whether a property tells what the hub alone knows: the sender, how it proved itself, when it came, and how.
 fn is_set_by_hub(name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    SET_BY_HUB.contains(&name.as_str()) || SET_BY_HUB_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+    let begins_with = |prefix: &str| {
+        name.get(..prefix.len()).is_some_and(|beginning| beginning.eq_ignore_ascii_case(prefix))
+    };
+    SET_BY_HUB.iter().any(|own| own.eq_ignore_ascii_case(name))
+        || SET_BY_HUB_PREFIXES.into_iter().any(begins_with)
 }
 
 /// In lower case. Source: IoT Hub, "Create and read IoT Hub messages", system properties.
@@ -147,6 +171,9 @@ const SET_BY_HUB_PREFIXES: [&str; 2] = ["iothub-connection-", "portcullis-"];
 
 /// Everything but the characters no URI ever gives a meaning (RFC 3986, 2.3).
 pub(crate) const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// What a property has beside name and value, with room for a few escapes.
+const ENCODING_BYTES: usize = 10;
 
 /// A bag as it stands in a topic.
 pub const BAG_BYTES_MAX: usize = 8 * 1024;
@@ -190,10 +217,10 @@ mod tests {
     }
 
     #[test]
-    fn one_bag_is_appended_to_another_kind_by_kind() {
-        let mut bag = PropertyBag::parse("a=1&$.mid=m").unwrap();
-        bag.append(PropertyBag::parse("$.cid=c&b=2").unwrap());
-        assert_eq!(bag.encode(), "%24.mid=m&%24.cid=c&a=1&b=2");
+    fn a_stamp_stands_before_the_applications_properties_and_behind_the_systems() {
+        let bag = PropertyBag::parse("a=1&$.mid=m").unwrap();
+        assert_eq!(bag.encode_with(&[("s", "x y"), ("t", "")]), "%24.mid=m&s=x%20y&t=&a=1");
+        assert_eq!(PropertyBag::default().encode_with(&[("s", "1")]), "s=1");
     }
 
     #[test]

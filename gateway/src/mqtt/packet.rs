@@ -134,6 +134,10 @@ fn check_text(bytes: &[u8]) -> Result<&str, InvalidText> {
         return Err(InvalidText::TooLong);
     }
     let text = std::str::from_utf8(bytes).map_err(|_| InvalidText::NotUtf8)?;
+    // Nearly every text is plain ASCII, which many bytes at a time tell.
+    if bytes.iter().fold(true, |plain, byte| plain & matches!(byte, 0x20..=0x7E)) {
+        return Ok(text);
+    }
     match text.chars().find(|character| character.is_control() || is_noncharacter(*character)) {
         None => Ok(text),
         Some(character) => Err(InvalidText::Character(character)),

@@ -222,11 +222,13 @@ impl Filter {
 /// `%24.to` is always there, since the C# and Java SDKs find the bag by it; times have seven fraction digits, since
 /// C# reads no others. Source: IoT Hub, "Communicate with IoT Hub using MQTT"; azure-iot-sdk-c and -csharp.
 pub fn c2d_topic(id: &IdentityId, message: &C2dMessage) -> String {
-    let mut bag = String::with_capacity(TOPIC_CAPACITY);
-    write_pair(&mut bag, "$.mid", &message.message_id);
+    let mut topic = String::with_capacity(TOPIC_CAPACITY);
+    write_own_prefix(&mut topic, id.device.as_str(), id.module.as_ref().map(ModuleId::as_str));
+    topic.push_str("/messages/devicebound/");
+    write_pair(&mut topic, "$.mid", &message.message_id);
     match &message.to {
-        Some(to) => write_pair(&mut bag, "$.to", to),
-        None => write_pair(&mut bag, "$.to", &address(id)),
+        Some(to) => write_pair(&mut topic, "$.to", to),
+        None => write_pair(&mut topic, "$.to", &address(id)),
     }
     let optional = [
         ("$.cid", &message.correlation_id),
@@ -236,22 +238,19 @@ pub fn c2d_topic(id: &IdentityId, message: &C2dMessage) -> String {
     ];
     for (name, value) in optional {
         if let Some(value) = value {
-            write_pair(&mut bag, name, value);
+            write_pair(&mut topic, name, value);
         }
     }
-    write_pair(&mut bag, "$.exp", &round_trip_time(message.expiry));
+    write_pair(&mut topic, "$.exp", &round_trip_time(message.expiry));
     if message.ack != Ack::None {
-        write_pair(&mut bag, ACK_NAME, message.ack.as_str());
+        write_pair(&mut topic, ACK_NAME, message.ack.as_str());
     }
     // What the device reads as the hub's words must be the hub's.
     let is_own = |name: &str| name != ACK_NAME && !name.starts_with("$.");
     for (name, value) in message.properties.iter().filter(|(name, _)| is_own(name)) {
-        write_pair(&mut bag, name, value);
+        write_pair(&mut topic, name, value);
     }
-    format!(
-        "{}/messages/devicebound/{bag}",
-        own_prefix(id.device.as_str(), id.module.as_ref().map(ModuleId::as_str))
-    )
+    topic
 }
 
 /// Whether a message's properties fit into a topic, with room for all that the hub adds.
@@ -277,7 +276,12 @@ fn encoded_bytes(text: &str) -> usize {
 
 /// The topic on which services see telemetry: the sender's own, with the bag given, which is encoded already.
 pub fn events_topic(device: &str, module: Option<&str>, bag: &str) -> String {
-    format!("{}/messages/events/{bag}", own_prefix(device, module))
+    let ids = device.len() + module.map_or(0, str::len);
+    let mut topic = String::with_capacity(ids + bag.len() + EVENTS_WORDS_BYTES);
+    write_own_prefix(&mut topic, device, module);
+    topic.push_str("/messages/events/");
+    topic.push_str(bag);
+    topic
 }
 
 /// The sender in a topic made by `events_topic`.
@@ -295,10 +299,12 @@ pub fn twin_response_topic(status: u16, rid: &str) -> String {
     format!("$iothub/twin/res/{status}/?$rid={rid}")
 }
 
-fn own_prefix(device: &str, module: Option<&str>) -> String {
-    match module {
-        None => format!("devices/{device}"),
-        Some(module) => format!("devices/{device}/modules/{module}"),
+fn write_own_prefix(topic: &mut String, device: &str, module: Option<&str>) {
+    topic.push_str("devices/");
+    topic.push_str(device);
+    if let Some(module) = module {
+        topic.push_str("/modules/");
+        topic.push_str(module);
     }
 }
 
@@ -337,8 +343,11 @@ const EXCERPT_CHARACTERS: usize = 160;
 /// The longest ids in the topic and, encoded twice, in the address; a made-up message id; names and times.
 const TOPIC_BYTES_ADDED_MAX: usize = 2 * 1024;
 
-/// Most bags fit without growing.
-const TOPIC_CAPACITY: usize = 256;
+/// Most topics of messages fit without growing.
+const TOPIC_CAPACITY: usize = 384;
+
+/// What a telemetry topic has beside ids and bag: `devices//modules//messages/events/`.
+const EVENTS_WORDS_BYTES: usize = 34;
 
 #[cfg(test)]
 mod tests;

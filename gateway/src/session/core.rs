@@ -316,7 +316,11 @@ impl SessionCore {
 
     /// The oldest `SaveSubscriptions` is done: what waited for it may be acknowledged.
     pub fn subscriptions_saved(&mut self) {
-        if let Some(ack) = self.unsaved.pop_front().filter(|_| !self.ending) {
+        let saved = self.unsaved.pop_front();
+        if self.unsaved.is_empty() {
+            self.unsaved = VecDeque::new();
+        }
+        if let Some(ack) = saved.filter(|_| !self.ending) {
             self.actions.push_back(Action::Send(ack));
         }
     }
@@ -356,7 +360,8 @@ impl SessionCore {
     /// The next thing to do, in order; `None` is for now, and for ever after `Close`.
     pub fn next_action(&mut self) -> Option<Action> {
         let action = self.actions.pop_front();
-        if self.actions.is_empty() && self.actions.capacity() > ACTIONS_KEPT {
+        if self.actions.is_empty() {
+            // Given back: a connection rests far longer than it acts.
             self.actions = VecDeque::new();
         }
         action
@@ -591,9 +596,6 @@ const EVENTS_IN_FLIGHT_MAX: usize = 1024;
 
 /// Batches of feedback sent to one service and not acknowledged.
 const FEEDBACK_IN_FLIGHT_MAX: usize = 16;
-
-/// Room for actions an idle session keeps.
-const ACTIONS_KEPT: usize = 8;
 
 #[cfg(test)]
 mod tests;

@@ -18,6 +18,8 @@ use std::thread;
 
 use anyhow::{Context, Result, bail};
 
+pub mod brokers;
+
 /// Set to `1`: leave out the tests that need a program from outside.
 pub const OFFLINE: &str = "PORTCULLIS_TEST_OFFLINE";
 
@@ -310,6 +312,12 @@ fn of_the_distribution(tools: &Path, package: &str, advice: &str) -> Result<Path
 fn library_dir(lib: &Path, library: &str) -> Option<PathBuf> {
     let mut directories = fs::read_dir(lib).ok()?.flatten().map(|entry| entry.path());
     directories.find(|path| path.join(library).exists())
+}
+
+/// The same for whatever library was unpacked there.
+fn any_library_dir(lib: &Path) -> Option<PathBuf> {
+    let mut directories = fs::read_dir(lib).ok()?.flatten().map(|entry| entry.path());
+    directories.find(|path| path.extension().is_none() && path.to_string_lossy().contains("-linux-"))
 }
 
 fn option(name: &str, value: &Path) -> OsString {
