@@ -143,7 +143,7 @@ where
 
 /// The least that asking for a client certificate takes: any is good whose key the peer holds.
 #[derive(Debug)]
-struct KeyOnly(Arc<CryptoProvider>);
+pub struct KeyOnly(pub Arc<CryptoProvider>);
 
 impl ClientCertVerifier for KeyOnly {
     fn client_auth_mandatory(&self) -> bool {

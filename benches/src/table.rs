@@ -1,7 +1,7 @@
-//! What a run measured: rows for people, Markdown and JSON for `target/bench`.
+//! What a run measured: rows for people as they come, and at the end all of it as Markdown and JSON.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Value, json};
 
@@ -58,14 +58,13 @@ impl Table {
         self.rows.iter().map(row).collect()
     }
 
-    /// Writes both into `target/bench/`, as `name`.md and `name`.json; where that is.
-    pub fn write(&self, name: &str, title: &str) -> anyhow::Result<PathBuf> {
-        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bench");
-        fs::create_dir_all(&directory)?;
+    /// Writes both into `directory`, as `name`.md and `name`.json.
+    pub fn write(&self, directory: &Path, name: &str, title: &str) -> anyhow::Result<()> {
+        fs::create_dir_all(directory)?;
         fs::write(directory.join(format!("{name}.md")), self.to_markdown(title))?;
         let json = serde_json::to_string_pretty(&self.to_json())? + "\n";
         fs::write(directory.join(format!("{name}.json")), json)?;
-        Ok(directory.canonicalize()?)
+        Ok(())
     }
 }
 

@@ -32,6 +32,8 @@ pub struct Device {
     reads: bool,
     payload_bytes: usize,
     connect_at: Option<Instant>,
+    /// When the connection it is trying to get was first due.
+    wanted_since: Option<Instant>,
     leave_at: Option<Instant>,
     cut_at: Option<Instant>,
     /// How long it stays away after a cut, and from one cut to the next if there is one.
@@ -82,6 +84,7 @@ impl Device {
             reads: true,
             payload_bytes: 0,
             connect_at: None,
+            wanted_since: None,
             leave_at: None,
             cut_at: None,
             away: Duration::ZERO,
@@ -139,7 +142,7 @@ impl Device {
         if plan.is_connected && self.link.is_none() {
             self.connect_at.get_or_insert(changes_at);
         } else {
-            self.connect_at = None;
+            (self.connect_at, self.wanted_since) = (None, None);
         }
         (self.cut_at, self.away, self.cut_period) = match plan.flap {
             Some(Flap { first, period }) => (Some(start + first), period / 2, Some(period)),
@@ -214,7 +217,9 @@ impl Device {
 
     /// One attempt to connect, its turn awaited.
     async fn connect(&mut self) {
-        let Some(due) = self.connect_at.take() else { return };
+        let Some(connect_at) = self.connect_at.take() else { return };
+        // Attempts that fail are part of what a connect takes.
+        let due = *self.wanted_since.get_or_insert(connect_at);
         let run = self.run.clone();
         let attempt = async {
             let _turn = run.turns.acquire().await.ok()?;
@@ -234,6 +239,7 @@ impl Device {
         self.attempted();
         match outcome {
             Ok((wire, session_present)) => {
+                self.wanted_since = None;
                 run.tally.connected(due, dialled);
                 self.greet(wire, session_present);
             }

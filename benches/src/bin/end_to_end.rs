@@ -5,6 +5,7 @@
 //! `cargo run --release -p portcullis-benches --bin end_to_end`. The clients share the machine with the server, so rates
 //! are what both get done together; CPU is the server's alone. The table goes to `target/bench/end_to_end.md` and `.json`.
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -46,7 +47,7 @@ struct Arguments {
     /// Devices that send telemetry
     #[arg(long, default_value_t = 500)]
     senders: usize,
-    /// Seconds of each turn of sending or asking
+    /// Seconds of each turn of sending or asking, and of each pause
     #[arg(long, default_value_t = 3)]
     seconds: u64,
     /// Cloud-to-device messages a second
@@ -58,6 +59,9 @@ struct Arguments {
     /// Identities in the registry at the restart
     #[arg(long, default_value_t = 100_000)]
     identities: usize,
+    /// Where the table goes
+    #[arg(long, default_value = "target/bench")]
+    output: PathBuf,
 }
 
 fn main() -> ExitCode {
@@ -88,21 +92,21 @@ async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     bench.restart(arguments, &data_dir, &mut table).await?;
     for count in &arguments.idle {
         let count = if *count == 0 { files_max()?.saturating_sub(FILES_KEPT) } else { *count };
-        resting(count, &mut table).await?;
+        resting(count, Duration::from_secs(arguments.seconds), &mut table).await?;
     }
     println!("load average {}", load_average()?);
-    let title = "A whole hub under a fleet";
-    println!("\nwritten to {}", table.write("end_to_end", title)?.display());
+    table.write(&arguments.output, "end_to_end", "A whole hub under a fleet")?;
+    println!("\nwritten to {}", arguments.output.display());
     Ok(())
 }
 
 /// Idle memory of hub and limit, each a process that has done nothing else.
-async fn resting(count: usize, table: &mut Table) -> anyhow::Result<()> {
+async fn resting(count: usize, pause: Duration, table: &mut Table) -> anyhow::Result<()> {
     let directory = tempfile::tempdir()?;
     let bench = Bench::start(&directory.path().join("data")).await?;
     bench.crowd.register(&bench.rest, 0..count).await?;
-    let ours = idle_bytes(&bench.crowd, bench.hub_process(), count).await?;
-    let limit = idle_bytes(&bench.limit_crowd, bench.limit_process(), count).await?;
+    let ours = idle_bytes(&bench.crowd, bench.hub_process(), count, pause).await?;
+    let limit = idle_bytes(&bench.limit_crowd, bench.limit_process(), count, pause).await?;
     table.compare(
         &format!("memory of an idle connection, {count} open"),
         ours / 1024.0,
@@ -112,15 +116,16 @@ async fn resting(count: usize, table: &mut Table) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Memory that each of `count` connections takes while it is idle and subscribed, its registry entry aside.
-async fn idle_bytes(crowd: &Crowd, process: Process, count: usize) -> anyhow::Result<f64> {
-    sleep(REST_TIME).await;
+/// Memory that each of `count` connections takes while it is idle and subscribed, its registry entry aside. The process
+/// is left alone for a `pause` before it is looked at.
+async fn idle_bytes(crowd: &Crowd, process: Process, count: usize, pause: Duration) -> anyhow::Result<f64> {
+    sleep(pause).await;
     let before = process.proportional_bytes()?;
     let (mut connections, _) = crowd.connect(count).await?;
     for (number, connection) in connections.iter_mut().enumerate() {
         subscribe(connection, number).await?;
     }
-    sleep(REST_TIME).await;
+    sleep(pause).await;
     let after = process.proportional_bytes()?;
     Ok(after.saturating_sub(before) as f64 / count as f64)
 }
@@ -135,7 +140,7 @@ struct Bench {
 }
 
 impl Bench {
-    async fn start(data_dir: &std::path::Path) -> anyhow::Result<Self> {
+    async fn start(data_dir: &Path) -> anyhow::Result<Self> {
         let served = Served::start(data_dir)?;
         let limit = Limit::start()?;
         let access = served.access()?;
@@ -357,12 +362,7 @@ impl Bench {
     }
 
     /// From the start of the process to its word that it is ready.
-    async fn restart(
-        self,
-        arguments: &Arguments,
-        data_dir: &std::path::Path,
-        table: &mut Table,
-    ) -> anyhow::Result<()> {
+    async fn restart(self, arguments: &Arguments, data_dir: &Path, table: &mut Table) -> anyhow::Result<()> {
         let known = arguments.connects.max(arguments.senders).max(arguments.revocations);
         if arguments.identities > known {
             self.crowd.register(&self.rest, known..arguments.identities).await?;
@@ -443,8 +443,6 @@ const PAYLOAD: &str = r#"{"temperature":21.5,"pressure":1013.2,"flow":0.82,"ok":
 const UNDER_WAY: u16 = 4;
 /// REST requests at a time.
 const ASKING_MAX: usize = 16;
-/// How long a process is left alone before its memory is read.
-const REST_TIME: Duration = Duration::from_secs(3);
 const LOOK_PERIOD: Duration = Duration::from_millis(10);
 /// File handles that are not for connections.
 const FILES_KEPT: usize = 200;
