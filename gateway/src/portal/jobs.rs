@@ -76,7 +76,7 @@ pub(super) async fn renew(visit: Visit, Path(job): Path<String>) -> Answer {
 
 /// `POST /portal/jobs/{job}/cancel`.
 pub(super) async fn cancel(visit: Visit, Path(job): Path<String>) -> Answer {
-    jobs::cancel(visit.hub(), visit.service(), &job)?;
+    jobs::cancel(visit.hub(), visit.service(), &job).await?;
     Ok(see_other(&paths::job(&job)))
 }
 
