@@ -169,7 +169,7 @@ pub fn strace() -> Option<Strace> {
     obtain(|tools| match on_path("strace") {
         Some(programs) => Ok(Strace { program: programs.join("strace"), libraries: None }),
         None => {
-            let unpacked = of_the_distribution(tools, "strace", advice)?;
+            let unpacked = of_the_distribution(tools, &["strace"], advice)?;
             let libraries = library_dir(&unpacked.join("usr/lib"), "libunwind.so.8");
             Ok(Strace { program: unpacked.join("usr/bin/strace"), libraries })
         }
@@ -259,14 +259,15 @@ fn node(tools: &Path, name: &str, packages: &[&str]) -> Result<PathBuf> {
 
 fn mosquitto_of_the_distribution(tools: &Path) -> Result<Mosquitto> {
     let advice = "install mosquitto's clients so that mosquitto_pub is on PATH (Debian: mosquitto-clients)";
-    let unpacked = of_the_distribution(tools, "mosquitto-clients", advice)?;
+    let unpacked = of_the_distribution(tools, &["mosquitto-clients"], advice)?;
     let libraries = library_dir(&unpacked.join("usr/lib"), "libmosquitto.so.1");
     Ok(Mosquitto { programs: unpacked.join("usr/bin"), libraries })
 }
 
 fn chromium_of_the_distribution(tools: &Path) -> Result<ChromiumTool> {
     let advice = "install Chromium so that chromium is on PATH (Debian: chromium)";
-    let unpacked = of_the_distribution(tools, "chromium-headless-shell", advice)?;
+    // The second holds what the first cannot do without, and may be installed already.
+    let unpacked = of_the_distribution(tools, &["chromium-headless-shell", "chromium-common"], advice)?;
     // PulseAudio keeps a library of its own below the others; which of them the system has already nobody knows.
     let directories = fs::read_dir(unpacked.join("usr/lib"))?.flatten().map(|entry| entry.path());
     let directories = directories.flat_map(|path| [path.join("pulseaudio"), path]);
@@ -274,12 +275,12 @@ fn chromium_of_the_distribution(tools: &Path) -> Result<ChromiumTool> {
     Ok(ChromiumTool { program: unpacked.join("usr/lib/chromium/chromium-headless-shell"), libraries })
 }
 
-/// Downloads a Debian package and what it needs that the system lacks, and unpacks them: no root, no installation.
+/// Downloads Debian packages and what they need that the system lacks, and unpacks them: no root, no installation.
 /// The version is the distribution's, its signature checked by apt. Where it was unpacked.
-fn of_the_distribution(tools: &Path, package: &str, advice: &str) -> Result<PathBuf> {
-    let home = tools.join(package);
+fn of_the_distribution(tools: &Path, packages: &[&str], advice: &str) -> Result<PathBuf> {
+    let home = tools.join(packages[0]);
     let unpacked = home.join("unpacked");
-    make_once(&home, package, || {
+    make_once(&home, &packages.join("\n"), || {
         let archives = home.join("archives");
         fs::create_dir_all(archives.join("partial"))?;
         fs::create_dir_all(home.join("lists/partial"))?;
@@ -288,13 +289,13 @@ fn of_the_distribution(tools: &Path, package: &str, advice: &str) -> Result<Path
             apt.args(["-q", "-o", "Debug::NoLocking=1", "-o"]).arg(option("Dir::Cache=", &home));
             apt
         };
-        let download =
-            ["install", "--download-only", "--reinstall", "--no-install-recommends", "--yes", package];
-        if run(apt().args(download), advice).is_err() {
+        let download = ["install", "--download-only", "--reinstall", "--no-install-recommends", "--yes"];
+        let download = [&download, packages].concat();
+        if run(apt().args(&download), advice).is_err() {
             // The system's package lists are absent or old, and may not be ours to refresh: use lists of our own.
             let lists = option("Dir::State::Lists=", &home.join("lists"));
             run(apt().arg("-o").arg(&lists).arg("update"), advice)?;
-            run(apt().arg("-o").arg(&lists).args(download), advice)?;
+            run(apt().arg("-o").arg(&lists).args(&download), advice)?;
         }
         for entry in fs::read_dir(&archives)? {
             let package = entry?.path();
