@@ -1,5 +1,6 @@
 //! What one connection and one message cost a hub, and how that grows: memory and CPU of the hub's own process while
-//! connections of each kind are added.
+//! connections of each kind are added. The first step uses up what registering the devices has left to the allocator: read
+//! the later ones.
 //!
 //! `cargo run --release -p portcullis-benches --bin capacity`. Memory is what was added since the step before, divided by
 //! the connections that were; a figure that stays the same from step to step says that memory grows in line.

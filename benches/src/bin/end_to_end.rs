@@ -64,6 +64,13 @@ struct Arguments {
     output: PathBuf,
 }
 
+impl Arguments {
+    /// Devices that are there from the start.
+    fn crowd(&self) -> usize {
+        self.connects.max(self.senders).max(self.revocations)
+    }
+}
+
 fn main() -> ExitCode {
     if let Some(exit) = serve_if_asked().or_else(limit_if_asked) {
         return exit;
@@ -160,8 +167,7 @@ impl Bench {
 
     /// TLS, CONNECT and a verdict, in turns.
     async fn connecting(&self, arguments: &Arguments, table: &mut Table) -> anyhow::Result<()> {
-        let registered = arguments.connects.max(arguments.senders).max(arguments.revocations);
-        self.crowd.register(&self.rest, 0..registered).await?;
+        self.crowd.register(&self.rest, 0..arguments.crowd()).await?;
         let (mut ours, mut limit) = (Turns::default(), Turns::default());
         for _ in 0..arguments.rounds {
             for (crowd, process, turns) in [
@@ -312,8 +318,9 @@ impl Bench {
             let body = json!({ "deviceId": id, "authentication": { "type": "sas" } });
             self.rest.request(Method::PUT, &format!("/devices/{id}")).json(&body)
         };
+        let crowd = arguments.crowd();
         let get = |number: u64| {
-            self.rest.request(Method::GET, &format!("/devices/{}", name(number as usize % 100)))
+            self.rest.request(Method::GET, &format!("/devices/{}", name(number as usize % crowd)))
         };
         let list = |_| self.rest.request(Method::GET, "/devices").query(&[("top", "100")]);
         let created = self.ask("REST, create a device", time, create, table).await?;
@@ -363,7 +370,7 @@ impl Bench {
 
     /// From the start of the process to its word that it is ready.
     async fn restart(self, arguments: &Arguments, data_dir: &Path, table: &mut Table) -> anyhow::Result<()> {
-        let known = arguments.connects.max(arguments.senders).max(arguments.revocations);
+        let known = arguments.crowd();
         if arguments.identities > known {
             self.crowd.register(&self.rest, known..arguments.identities).await?;
         }

@@ -60,7 +60,7 @@ pub fn mosquitto() -> Result<(Broker, PathBuf)> {
                 (server.join("mosquitto"), passwords.join("mosquitto_passwd"), None)
             }
             _ => {
-                let unpacked = of_the_distribution(tools, "mosquitto", advice)?;
+                let unpacked = of_the_distribution(tools, &["mosquitto"], advice)?;
                 let usr = unpacked.join("usr");
                 let libraries = super::any_library_dir(&usr.join("lib"));
                 (usr.join("sbin/mosquitto"), usr.join("bin/mosquitto_passwd"), libraries)
