@@ -172,23 +172,12 @@ impl IdentitySpec {
 
     /// What asks for an identity as it is, for a caller to change a part of it: keys, access and bounds are kept.
     pub fn keeping(identity: &Identity) -> Self {
-        Self {
-            id: identity.id.clone(),
-            status: identity.status,
-            status_reason: identity.status_reason.clone(),
-            authentication: match &identity.authentication {
-                Authentication::Sas(_) => AuthenticationSpec::Sas { primary: None, secondary: None },
-                Authentication::SelfSigned(thumbprints) => {
-                    AuthenticationSpec::SelfSigned(thumbprints.clone())
-                }
-                Authentication::CertificateAuthority => AuthenticationSpec::CertificateAuthority,
-                Authentication::None => AuthenticationSpec::None,
-            },
-            iot_edge: identity.iot_edge,
-            managed_by: identity.managed_by.as_deref().map(str::to_owned),
-            access: None,
-            queue_max: None,
-        }
+        let exactly = Self::from(identity);
+        let authentication = match exactly.authentication {
+            AuthenticationSpec::Sas { .. } => AuthenticationSpec::Sas { primary: None, secondary: None },
+            other => other,
+        };
+        Self { authentication, access: None, queue_max: None, ..exactly }
     }
 
     /// The identity this makes, from nothing or in place of `stored`. Its generation is the stored one's or `generation`.
