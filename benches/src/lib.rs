@@ -19,5 +19,6 @@ pub mod live;
 pub mod load;
 pub mod peers;
 pub mod process;
+pub mod program;
 pub mod served;
 pub mod table;

@@ -26,6 +26,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 use crate::live::Hub;
+use crate::program::ended;
 
 /// The running limit; killed when dropped.
 #[derive(Debug)]
@@ -39,13 +40,7 @@ pub struct Limit {
 pub fn limit_if_asked() -> Option<ExitCode> {
     std::env::var_os(ASKED)?;
     let runtime = tokio::runtime::Runtime::new().ok()?;
-    match runtime.block_on(serve()) {
-        Ok(()) => Some(ExitCode::SUCCESS),
-        Err(error) => {
-            eprintln!("{error:#}");
-            Some(ExitCode::FAILURE)
-        }
-    }
+    Some(ended(runtime.block_on(serve())))
 }
 
 impl Limit {

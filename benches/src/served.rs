@@ -1,6 +1,6 @@
 //! A hub in a process of its own, and a REST client of it.
 //!
-//! The process is the calling program again: `serve_if_asked` at the top of `main` turns it into `portcullis serve`, so
+//! The process is the calling program again: `program` at the top of `main` turns it into `portcullis serve`, so
 //! that one `cargo run` builds and tries the same code.
 
 use std::io::{BufRead, BufReader};

@@ -9,21 +9,20 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use portcullis_benches::crowd::name;
 use portcullis_benches::live::Login;
 use portcullis_benches::load::{Client, Cost, KeyedCertificate, client_tls, connect, publish, subscribed};
 use portcullis_benches::peers::{Certificate, Peer, Running};
 use portcullis_benches::process::load_average;
-use portcullis_benches::served::serve_if_asked;
+use portcullis_benches::program::{program, until_interrupted};
 use portcullis_certs::thumbprint::Sha256Thumbprint;
 use rcgen::{CertificateParams, KeyPair};
 use reqwest::Method;
 use rustls::ClientConfig;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use serde_json::{Value, json};
-use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
@@ -39,24 +38,7 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    if let Some(exit) = serve_if_asked() {
-        return exit;
-    }
-    let outcome = Runtime::new().map_err(Into::into).and_then(|runtime| {
-        runtime.block_on(async {
-            tokio::select! {
-                outcome = run(Arguments::parse()) => outcome,
-                _ = tokio::signal::ctrl_c() => bail!("interrupted"),
-            }
-        })
-    });
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    program(|| until_interrupted(run(Arguments::parse())))
 }
 
 async fn run(arguments: Arguments) -> Result<()> {

@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use clap::{Parser, ValueEnum};
 use portcullis_benches::crash::{Slot, Write};
-use portcullis_benches::served::{Rest, Served, serve_if_asked};
+use portcullis_benches::program::program;
+use portcullis_benches::served::{Rest, Served};
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 
@@ -46,16 +47,7 @@ enum End {
 }
 
 fn main() -> ExitCode {
-    if let Some(exit) = serve_if_asked() {
-        return exit;
-    }
-    match run(&Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    program(|| run(&Arguments::parse()))
 }
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {

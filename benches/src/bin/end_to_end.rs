@@ -16,10 +16,11 @@ use clap::Parser;
 use hdrhistogram::Histogram;
 use portcullis::mqtt::packet::{Packet, Publish};
 use portcullis_benches::crowd::{Connection, Crowd, name, subscribe};
-use portcullis_benches::limit::{Limit, limit_if_asked};
+use portcullis_benches::limit::Limit;
 use portcullis_benches::live::{Hub, all_events, publish};
 use portcullis_benches::process::{Process, files_max, load_average};
-use portcullis_benches::served::{Rest, Served, serve_if_asked};
+use portcullis_benches::program::program;
+use portcullis_benches::served::{Rest, Served};
 use portcullis_benches::table::{Table, median};
 use portcullis_registry::credential::SymmetricKey;
 use portcullis_registry::sas;
@@ -72,17 +73,7 @@ impl Arguments {
 }
 
 fn main() -> ExitCode {
-    if let Some(exit) = serve_if_asked().or_else(limit_if_asked) {
-        return exit;
-    }
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    match runtime.block_on(run(&Arguments::parse())) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    program(|| tokio::runtime::Runtime::new()?.block_on(run(&Arguments::parse())))
 }
 
 async fn run(arguments: &Arguments) -> anyhow::Result<()> {

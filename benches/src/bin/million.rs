@@ -15,7 +15,8 @@ use clap::Parser;
 use dashmap::DashMap;
 use jiff::Timestamp;
 use portcullis_benches::bare::{BareStore, at_once};
-use portcullis_benches::served::{Rest, Served, resident_bytes, serve_if_asked};
+use portcullis_benches::program::program;
+use portcullis_benches::served::{Rest, Served, resident_bytes};
 use portcullis_registry::backend::sqlite::SqliteBackend;
 use portcullis_registry::backup::STORE;
 use portcullis_registry::id::{DeviceId, IdentityId};
@@ -46,16 +47,7 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    if let Some(exit) = serve_if_asked() {
-        return exit;
-    }
-    match run(&Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    program(|| run(&Arguments::parse()))
 }
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {

@@ -13,7 +13,8 @@ use anyhow::{Context, ensure};
 use clap::Parser;
 use hdrhistogram::Histogram;
 use jiff::Timestamp;
-use portcullis_benches::served::{Rest, Served, serve_if_asked};
+use portcullis_benches::program::program;
+use portcullis_benches::served::{Rest, Served};
 use portcullis_registry::backend::sqlite::SqliteBackend;
 use portcullis_registry::backup::STORE;
 use portcullis_registry::id::{DeviceId, IdentityId};
@@ -37,16 +38,7 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    if let Some(exit) = serve_if_asked() {
-        return exit;
-    }
-    match run(&Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    program(|| run(&Arguments::parse()))
 }
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {

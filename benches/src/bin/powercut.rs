@@ -17,6 +17,7 @@ use anyhow::{Context, bail, ensure};
 use clap::Parser;
 use jiff::Timestamp;
 use portcullis_benches::disk::{Disk, Event, STRACE, files, read_log};
+use portcullis_benches::program::program;
 use portcullis_registry::backend::sqlite::SqliteBackend;
 use portcullis_registry::id::{DeviceId, IdentityId, Precondition};
 use portcullis_registry::identity::IdentitySpec;
@@ -41,18 +42,13 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    let outcome = match &arguments.write_to {
-        Some(directory) => write(directory, arguments.writes),
-        None => run(&arguments),
-    };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{error:#}");
-            ExitCode::FAILURE
+    program(|| {
+        let arguments = Arguments::parse();
+        match &arguments.write_to {
+            Some(directory) => write(directory, arguments.writes),
+            None => run(&arguments),
         }
-    }
+    })
 }
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {

@@ -18,7 +18,8 @@ use hdrhistogram::Histogram;
 use jiff::Timestamp;
 use portcullis::mqtt::packet::Packet;
 use portcullis_benches::live::{Credential, Hub, LATE, Live, WILL, all_events, publish};
-use portcullis_benches::served::{Rest, Served, serve_if_asked};
+use portcullis_benches::program::program;
+use portcullis_benches::served::{Rest, Served};
 use portcullis_certs::thumbprint::Sha256Thumbprint;
 use portcullis_registry::credential::SymmetricKey;
 use portcullis_registry::sas;
@@ -95,21 +96,10 @@ struct Closed {
 }
 
 fn main() -> ExitCode {
-    if let Some(exit) = serve_if_asked() {
-        return exit;
-    }
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    match runtime.block_on(run(&Arguments::parse())) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("{error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    program(|| tokio::runtime::Runtime::new()?.block_on(run(&Arguments::parse())))
 }
 
-async fn run(arguments: &Arguments) -> anyhow::Result<bool> {
+async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let directory = tempfile::tempdir()?;
     let served = Served::start(&directory.path().join("data"))?;
     let access = served.access()?;
@@ -168,7 +158,9 @@ async fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     let (wills, late) = timeout(Duration::from_secs(30), heard).await???;
     println!("\nwills sent: {wills} (must be 0), messages counted after the answer: {late} (must be 0)");
     served.stop()?;
-    Ok(wills == 0 && late == 0 && slowest < Duration::from_secs(1))
+    ensure!(wills == 0 && late == 0, "something of a revoked connection counted");
+    ensure!(slowest < Duration::from_secs(1), "a revoked connection outlived its second");
+    Ok(())
 }
 
 /// What the clients are made of.

@@ -12,14 +12,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use portcullis_benches::comparison::{Column, table, to_json};
-use portcullis_benches::limit::limit_if_asked;
 use portcullis_benches::load::{Size, measure};
 use portcullis_benches::peers::{Certificate, Peer};
 use portcullis_benches::process::load_average;
-use portcullis_benches::served::serve_if_asked;
+use portcullis_benches::program::{program, until_interrupted};
 use serde_json::json;
-use tokio::runtime::Runtime;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 
 /// Measure the hub beside other servers
@@ -52,28 +49,7 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    if let Some(exit) = serve_if_asked().or_else(limit_if_asked) {
-        return exit;
-    }
-    let outcome = Runtime::new().map_err(Into::into).and_then(|runtime| {
-        runtime.block_on(async {
-            let mut interrupted = signal(SignalKind::interrupt())?;
-            let mut terminated = signal(SignalKind::terminate())?;
-            // Dropped, a run ends every server it started.
-            tokio::select! {
-                outcome = run(Arguments::parse()) => outcome,
-                _ = interrupted.recv() => bail!("interrupted"),
-                _ = terminated.recv() => bail!("terminated"),
-            }
-        })
-    });
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    program(|| until_interrupted(run(Arguments::parse())))
 }
 
 async fn run(mut arguments: Arguments) -> Result<()> {

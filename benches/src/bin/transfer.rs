@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use clap::Parser;
 use portcullis_benches::bare::{BareStore, at_once};
-use portcullis_benches::served::{Served, serve_if_asked};
+use portcullis_benches::program::program;
+use portcullis_benches::served::Served;
 use portcullis_registry::credential::SymmetricKey;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -42,16 +43,7 @@ struct Measured {
 }
 
 fn main() -> ExitCode {
-    if let Some(exit) = serve_if_asked() {
-        return exit;
-    }
-    match run(&Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    program(|| run(&Arguments::parse()))
 }
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
