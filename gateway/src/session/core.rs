@@ -316,11 +316,7 @@ impl SessionCore {
 
     /// The oldest `SaveSubscriptions` is done: what waited for it may be acknowledged.
     pub fn subscriptions_saved(&mut self) {
-        let saved = self.unsaved.pop_front();
-        if self.unsaved.is_empty() {
-            self.unsaved = VecDeque::new();
-        }
-        if let Some(ack) = saved.filter(|_| !self.ending) {
+        if let Some(ack) = next_of(&mut self.unsaved).filter(|_| !self.ending) {
             self.actions.push_back(Action::Send(ack));
         }
     }
@@ -359,12 +355,7 @@ impl SessionCore {
 
     /// The next thing to do, in order; `None` is for now, and for ever after `Close`.
     pub fn next_action(&mut self) -> Option<Action> {
-        let action = self.actions.pop_front();
-        if self.actions.is_empty() {
-            // Given back: a connection rests far longer than it acts.
-            self.actions = VecDeque::new();
-        }
-        action
+        next_of(&mut self.actions)
     }
 
     /// What CONNACK says: whether an earlier session goes on.
@@ -586,6 +577,15 @@ impl SessionCore {
     fn spend(&mut self, now: Moment) -> Result<(), SessionError> {
         if self.allowance.spend(now.monotonic) { Ok(()) } else { Err(SessionError::Flood) }
     }
+}
+
+/// The next of a queue, which gives its room back with its last: a connection rests far longer than it acts.
+fn next_of<T>(queue: &mut VecDeque<T>) -> Option<T> {
+    let next = queue.pop_front();
+    if queue.is_empty() {
+        *queue = VecDeque::new();
+    }
+    next
 }
 
 /// Source: IoT Hub, error codes.
