@@ -233,6 +233,16 @@ pub async fn file(hub: &Hub, caller: &VerifiedService, id: &str, name: &str) -> 
     })
 }
 
+/// Whether a person may have a file with the keys of a fleet in it: whoever may see them may become its devices, so
+/// reading is not enough; each time is recorded. `of` is the job, or what is asked for.
+pub async fn reveal(hub: &Hub, caller: &VerifiedService, of: &str) -> Result<(), AuthError> {
+    let outcome = caller.check(Rights::REGISTRY_WRITE);
+    let entry = Entry::of(caller, Operation::RevealCredential, format!("job {of}"), hub.clock.wall());
+    let refused = outcome.as_ref().err().map(ToString::to_string);
+    hub.audit.record(Entry { refused, ..entry }).await;
+    outcome
+}
+
 /// Records that a job was asked for and not begun. One that begins says so itself.
 async fn audited(
     hub: &Hub,

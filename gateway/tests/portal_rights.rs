@@ -95,6 +95,49 @@ async fn t716_who_may_only_read_sees_no_secret_and_no_button_that_does_nothing()
 }
 
 #[tokio::test]
+async fn t716_who_may_only_read_gets_no_keys_by_way_of_an_export() {
+    let hub = TestHub::start().await;
+    let key = hub.device("d1").await.keys.primary.to_base64();
+    let revealed = async || {
+        let (_, lines) = hub.rest().call("GET", "/api/v1/audit?count=1000", None).await;
+        let lines = lines.as_array().unwrap().clone();
+        let mut lines: Vec<_> = lines.into_iter().filter(|line| line["op"] == "revealCredential").collect();
+        lines.pop().map(|line| (line["actor"].clone(), line["source"].clone(), line["result"].clone()))
+    };
+    let mut reader = hub.signed_in("registryRead").await;
+    assert!(!reader.open("/portal/jobs").await.says("With keys"));
+    let refused = reader.post("/portal/jobs/export", &[("keys", "yes")]).await;
+    assert!(refused.status == 403 && refused.says("lacks the right"), "{}", refused.text);
+    let (actor, source, result) = revealed().await.unwrap();
+    assert_eq!((actor, source), ("registryRead".into(), "portal".into()));
+    assert!(result.as_str().unwrap().contains("lacks the right"), "{result}");
+    let (_, jobs) = hub.rest().call("GET", "/jobs?api-version=2021-04-12", None).await;
+    assert_eq!(jobs, serde_json::json!([]));
+
+    // A program of that policy may read keys, as with IoT Hub; a person is not shown them for that.
+    let mut rest = hub.rest();
+    rest.token = Some(hub.policy_token("registryRead"));
+    for (keys, status) in [("true", 403), ("false", 200)] {
+        let (_, job) = rest.call("POST", &format!("/api/v1/exports?includeKeys={keys}"), None).await;
+        let job = rest.job_over(&job).await;
+        let file = format!("/portal/jobs/{}/files/devices.txt", job["jobId"].as_str().unwrap());
+        let page = reader.fetch(&file).await;
+        assert_eq!(page.status, status, "{}", page.text);
+        assert!(!page.text.contains(key.as_str()));
+    }
+
+    let mut owner = hub.signed_in("iothubowner").await;
+    let started = owner.post("/portal/jobs/export", &[("keys", "yes")]).await;
+    assert_eq!(started.status, 303, "{}", started.text);
+    let job = started.header("location").rsplit('/').next().unwrap().to_owned();
+    hub.rest().job_over(&serde_json::json!({ "jobId": job })).await;
+    let file = owner.fetch(&format!("/portal/jobs/{job}/files/devices.txt")).await;
+    assert!(file.text.contains(key.as_str()), "{}", file.text);
+    assert_eq!(revealed().await.unwrap(), ("iothubowner".into(), "portal".into(), "done".into()));
+    hub.stop().await;
+}
+
+#[tokio::test]
 async fn t719_what_operators_scrape_is_not_on_the_portals_listener_and_holds_no_secret() {
     let hub = TestHub::start().await;
     let device = hub.device("d1").await;

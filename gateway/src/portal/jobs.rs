@@ -7,6 +7,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::IntoResponse;
 use futures_util::{StreamExt, TryStreamExt};
 use maud::{Markup, html};
+use portcullis_registry::policy::Rights;
 
 use super::answer::{Answer, Html, see_other};
 use super::buttons::Button;
@@ -52,6 +53,9 @@ pub(super) async fn import(visit: Visit, Query(query): Query, request: Request) 
 /// `POST /portal/jobs/export`.
 pub(super) async fn export(visit: Visit, fields: Fields) -> Answer {
     let (with_keys, with_modules) = (fields.is_ticked("keys"), fields.is_ticked("modules"));
+    if with_keys {
+        jobs::reveal(visit.hub(), visit.service(), "export").await?;
+    }
     let job = jobs::export(visit.hub(), visit.service(), with_keys, with_modules, &Lines).await?;
     Ok(see_other(&paths::job(&job.id)))
 }
@@ -88,6 +92,10 @@ pub(super) async fn roll_back(visit: Visit, Path(job): Path<String>) -> Answer {
 
 /// `GET /portal/jobs/{job}/files/{name}`: a file that the job has made.
 pub(super) async fn file(visit: Visit, Path((job, name)): Path<(String, String)>) -> Answer {
+    let record = jobs::show(visit.hub(), visit.service(), &job)?;
+    if record.kind == Kind::Export && name == DEVICES && !record.exclude_keys {
+        jobs::reveal(visit.hub(), visit.service(), &job).await?;
+    }
     let pieces = jobs::file(visit.hub(), visit.service(), &job, &name).await?;
     // One of the names that the core knows.
     let disposition = HeaderValue::from_str(&format!("attachment; filename=\"{name}\""));
@@ -113,7 +121,7 @@ fn import_form() -> Markup {
                     progress max="100" value="0" aria-label="Upload" data-upload-progress hidden {}
                 }
                 p.error data-upload-error role="alert" hidden {}
-                noscript { p.hint { "This takes a script. Without one: portcullis device import." } }
+                noscript { p.hint { "This takes a script. Without one: portcullis device-identity import." } }
             }
         }
     }
@@ -127,7 +135,9 @@ fn export_form(visit: &Visit) -> Markup {
             form method="post" action=(paths::JOBS_EXPORT) {
                 (visit.token_field())
                 (checkbox("modules", "With modules", true))
-                (checkbox("keys", "With keys: whoever has the file then is every device in it", false))
+                @if visit.may(Rights::REGISTRY_WRITE) {
+                    (checkbox("keys", "With keys: whoever has the file then is every device in it", false))
+                }
                 div.toolbar { button.primary type="submit" { "Export" } }
             }
         }
