@@ -137,7 +137,7 @@ pub async fn import(
     audited(hub, caller, Kind::Import, async {
         caller.check(RIGHTS)?;
         let record = Record { dry_run, ..Record::new(Kind::Import, caller, hub.clock.wall()) };
-        let job = hub.jobs.begin(record, &hub.stopping)?;
+        let job = hub.jobs.begin(record, &hub.stopping).await?;
         let mut upload_of = UploadOf { hub, job: &job, is_whole: false };
         let (pieces, bytes) = upload_of.spool(upload).await?;
         upload_of.is_whole = true;
@@ -160,7 +160,7 @@ pub async fn export(
         caller.check(Rights::REGISTRY_READ)?;
         let record =
             Record { exclude_keys: !with_keys, ..Record::new(Kind::Export, caller, hub.clock.wall()) };
-        let job = hub.jobs.begin(record, &hub.stopping)?;
+        let job = hub.jobs.begin(record, &hub.stopping).await?;
         let to = Container::own(job.directory.clone());
         Ok(launch(
             hub,
@@ -265,7 +265,7 @@ async fn start(
     work: Work,
     words: &'static dyn Words,
 ) -> Result<Record, JobError> {
-    let job = hub.jobs.begin(record, &hub.stopping)?;
+    let job = hub.jobs.begin(record, &hub.stopping).await?;
     Ok(launch(hub, caller, job, work, words))
 }
 
@@ -334,6 +334,11 @@ impl Drop for UploadOf<'_> {
             tracing::warn!(%error, "an upload that did not arrive cannot be removed");
         }
     }
+}
+
+/// Waits for work that blocks.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| io::Error::other(error.to_string()))?
 }
 
 /// Tries whether files can be written there, and removed again.

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::job::Job;
 use super::record::{Kind, Record, State};
-use super::{DEVICES, INPUT, JobError, UNDO};
+use super::{DEVICES, INPUT, JobError, UNDO, blocking};
 use crate::auth::VerifiedService;
 
 /// Every job the hub remembers.
@@ -56,14 +56,26 @@ impl Jobs {
         Ok(jobs)
     }
 
-    /// Begins a job, unless another one is active.
-    pub(super) fn begin(&self, record: Record, stopping: &CancellationToken) -> Result<Arc<Job>, JobError> {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.iter().any(|job| !job.record().state.is_over()) {
-            return Err(JobError::Busy);
+    /// Begins a job, unless another one is active. It has its directory once this returns.
+    pub(super) async fn begin(
+        &self,
+        record: Record,
+        stopping: &CancellationToken,
+    ) -> Result<Arc<Job>, JobError> {
+        let job = Arc::new(Job::new(record, &self.directory, stopping.child_token()));
+        {
+            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            if known.iter().any(|job| !job.record().state.is_over()) {
+                return Err(JobError::Busy);
+            }
+            known.push(Arc::clone(&job));
         }
-        let job = Arc::new(Job::create(record, &self.directory, stopping.child_token())?);
-        known.push(Arc::clone(&job));
+        let mut beginning = Beginning { jobs: self, job: &job, is_done: false };
+        let own = Arc::clone(&job);
+        // Not under the lock: a disk may take its time.
+        blocking(move || own.settle()).await?;
+        beginning.is_done = true;
+        drop(beginning);
         Ok(job)
     }
 
@@ -74,8 +86,12 @@ impl Jobs {
 
     /// Takes back that a job began.
     pub(super) fn forget(&self, job: &Arc<Job>) -> io::Result<()> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).retain(|known| !Arc::ptr_eq(known, job));
+        self.take_out(job);
         fs::remove_dir_all(&job.directory)
+    }
+
+    fn take_out(&self, job: &Arc<Job>) {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).retain(|known| !Arc::ptr_eq(known, job));
     }
 
     /// Forgets what is too old or too much, and the bulky files of all but the last of their kind.
@@ -108,6 +124,21 @@ impl Jobs {
         let found = self.all().into_iter().find(|job| job.record().id == id);
         let seen = found.filter(|job| caller.rights().contains(job.record().rights()));
         seen.ok_or_else(|| JobError::NotFound(id.to_owned()))
+    }
+}
+
+/// A job that has no directory yet. Unless it gets one it never was, or no other could begin any more.
+struct Beginning<'a> {
+    jobs: &'a Jobs,
+    job: &'a Arc<Job>,
+    is_done: bool,
+}
+
+impl Drop for Beginning<'_> {
+    fn drop(&mut self) {
+        if !self.is_done {
+            self.jobs.take_out(self.job);
+        }
     }
 }
 

@@ -1,8 +1,9 @@
 //! Applying the lines of a file to the registry, batch after batch, in what amounts to the order of the file.
 //!
 //! Lines of different devices go together, so that the store makes hundreds of them stable at once; lines of one device
-//! follow each other in waves. Batches without a common device may be applied at the same time. Before a wave is asked for, what it will change is in the undo file. Each change states
-//! the very revision it was planned on: when somebody else was faster it is planned anew.
+//! follow each other in waves. Batches without a common device may be applied at the same time. Before a wave is asked
+//! for, what it will change is in the undo file. Each change states the very revision it was planned on: when somebody
+//! else was faster it is planned anew.
 
 use std::collections::HashMap;
 use std::io;

@@ -20,17 +20,22 @@ pub(super) struct Job {
 }
 
 impl Job {
-    /// A new job with a directory of its own under `jobs`, which is there after a crash, too. Blocks.
-    pub(super) fn create(record: Record, jobs: &Path, cancelled: CancellationToken) -> io::Result<Self> {
+    /// A new job that will have a directory of its own under `jobs`.
+    pub(super) fn new(record: Record, jobs: &Path, cancelled: CancellationToken) -> Self {
         let directory = jobs.join(&record.id);
+        Self { record: Mutex::new(record), directory, cancelled }
+    }
+
+    /// Makes its directory, which is there after a crash, too. Blocks.
+    pub(super) fn settle(&self) -> io::Result<()> {
+        let jobs = self.directory.parent().unwrap_or(&self.directory);
         DirBuilder::new().recursive(true).mode(0o700).create(jobs)?;
-        DirBuilder::new().mode(0o700).create(&directory)?;
-        let job = Self { record: Mutex::new(record), directory, cancelled };
-        job.save()?;
+        DirBuilder::new().mode(0o700).create(&self.directory)?;
+        self.save()?;
         for directory in [Some(jobs), jobs.parent()].into_iter().flatten() {
             File::open(directory)?.sync_all()?;
         }
-        Ok(job)
+        Ok(())
     }
 
     /// A job of an earlier run; nothing when the directory is none of a job.

@@ -20,7 +20,7 @@ use super::record::{Kind, Record, State};
 use super::results::{Done, REFUSED, Results};
 use super::source::{Batch, SourceError};
 use super::undo::UndoWriter;
-use super::{INPUT, UNDO, export, rollback, source};
+use super::{INPUT, UNDO, blocking, export, rollback, source};
 use crate::audit::{Entry, Operation};
 use crate::auth::VerifiedService;
 use crate::hub::Hub;
@@ -119,13 +119,14 @@ impl Running {
         if self.job.record().dry_run {
             return self.judge(batches, results).await;
         }
-        let undo = UndoWriter::create(&self.job.directory.join(UNDO), self.words)?;
+        let (undo, words) = (self.job.directory.join(UNDO), self.words);
+        let undo = blocking(move || UndoWriter::create(&undo, words)).await?;
         let registry = &self.hub.registry;
         let importer = Importer { registry, words: self.words, undo: Some(Mutex::new(undo)) };
         self.apply(&importer, batches, results).await
     }
 
-    async fn rollback(&self, of: &Job) -> Result<(), RunError> {
+    async fn rollback(&self, of: &Arc<Job>) -> Result<(), RunError> {
         let mut results = Results::create(&self.job.directory).await?;
         let importer = Importer { registry: &self.hub.registry, words: self.words, undo: None };
         let batches = rollback::batches(&of.directory.join(UNDO), self.words);
@@ -133,8 +134,8 @@ impl Running {
         results.sync().await?;
         outcome?;
         // Taken back once, it cannot be again.
-        of.remove(UNDO)?;
-        Ok(())
+        let of = Arc::clone(of);
+        Ok(blocking(move || of.remove(UNDO)).await?)
     }
 
     /// Tells of every line what would become of it.
@@ -381,11 +382,6 @@ impl Drop for Ending {
             running.enter(State::Failed);
         }
     }
-}
-
-/// Waits for work that blocks.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| io::Error::other(error.to_string()))?
 }
 
 /// Batches that are applied at the same time: one is planned while the store makes another stable.

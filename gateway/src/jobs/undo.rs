@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
+use super::blocking;
 use super::line::{Form, Words};
 use crate::backwards::Backwards;
 
@@ -106,13 +107,13 @@ impl UndoWriter {
             return Ok(());
         }
         let (file, mut bytes) = (Arc::clone(&self.file), std::mem::take(&mut self.unwritten));
-        let written = tokio::task::spawn_blocking(move || {
+        self.unwritten = blocking(move || {
             (&*file).write_all(&bytes)?;
             file.sync_data()?;
             bytes.clear();
-            io::Result::Ok(bytes)
-        });
-        self.unwritten = written.await.map_err(|error| io::Error::other(error.to_string()))??;
+            Ok(bytes)
+        })
+        .await?;
         Ok(())
     }
 }
