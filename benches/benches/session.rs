@@ -10,7 +10,7 @@ use bytes::Bytes;
 use criterion::{Criterion, criterion_group, criterion_main};
 use jiff::Timestamp;
 use portcullis::mqtt::packet::{Packet, Publish, QoS, Subscribe, Utf8Bytes};
-use portcullis::mqtt::topic::{self, Role};
+use portcullis::iothub::topic::{self, Role};
 use portcullis::session::core::{Action, Moment, Opening, SessionCore, SessionLimits};
 use portcullis_registry::access::Access;
 use portcullis_registry::id::{DeviceId, GenerationId, IdentityId};

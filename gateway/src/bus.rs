@@ -17,7 +17,7 @@ use rumqttd::{Notification, Router, RouterConfig};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-use crate::mqtt::topic::Filter;
+use crate::iothub::topic::Filter;
 
 /// One message of a device or module on its way up, as service subscribers get it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -17,7 +17,7 @@ use portcullis_registry::queue::{Queued, Received};
 use crate::audit::{Entry, Operation};
 use crate::auth::{AuthError, VerifiedIdentity, VerifiedService};
 use crate::hub::Hub;
-use crate::mqtt::topic;
+use crate::iothub::topic;
 
 /// Why a message was not accepted, or a queue not shown or emptied.
 #[derive(Debug, thiserror::Error)]

@@ -8,7 +8,7 @@ use portcullis_registry::access::{AccessDenied, Right};
 use crate::auth::VerifiedIdentity;
 use crate::bus::{BusStopped, Telemetry};
 use crate::hub::Hub;
-use crate::mqtt::bag::{BagError, PropertyBag};
+use crate::iothub::property_bag::{BagError, PropertyBag};
 
 /// What a device published, as far as the session has read it.
 #[derive(Clone, Debug)]

@@ -10,7 +10,7 @@ use portcullis_registry::id::IdentityId;
 use serde::Serialize;
 use tokio::sync::broadcast;
 
-use crate::mqtt::topic::EventName;
+use crate::iothub::topic::EventName;
 
 /// Where events are told and heard.
 #[derive(Debug)]

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use crate::auth::{AuthError, VerifiedService};
 use crate::hub::Hub;
-use crate::mqtt::topic::round_trip_time;
+use crate::iothub::topic::round_trip_time;
 
 /// Why feedback was not handed out, completed or abandoned.
 #[derive(Debug, thiserror::Error)]

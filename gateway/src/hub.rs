@@ -26,7 +26,7 @@ use crate::history::History;
 use crate::jobs::Jobs;
 use crate::metrics::{Metrics, QueueCollector};
 use crate::mqtt::codec::PacketLimits;
-use crate::mqtt::topic::EventName;
+use crate::iothub::topic::EventName;
 use crate::refusals::RefusalLog;
 use crate::session::core::SessionLimits;
 use crate::session::table::SessionTable;

@@ -15,7 +15,7 @@ use crate::events::Details;
 use crate::hub::Hub;
 use crate::metrics::Scope;
 use crate::mqtt::connect::ClaimError;
-use crate::mqtt::topic::EventName;
+use crate::iothub::topic::EventName;
 use crate::refusals::Refusal;
 
 /// Who tried to get in, and by what.

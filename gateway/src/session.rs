@@ -23,7 +23,7 @@ use crate::feedback;
 use crate::hub::Hub;
 use crate::metrics::Scope;
 use crate::mqtt::packet::{Connect, ConnectReturnCode, Packet, Will};
-use crate::mqtt::topic::{self, PublishTopic, Role};
+use crate::iothub::topic::{self, PublishTopic, Role};
 use crate::wire::{Wire, WireError};
 use core::{Action, CloseReason, Command, Moment, Opening, Sent, SessionCore};
 use feed::{Fed, Feed};

@@ -15,7 +15,7 @@ use crate::auth::{AuthError, VerifiedService};
 use crate::bus::{self, Subscription};
 use crate::events;
 use crate::hub::Hub;
-use crate::mqtt::topic::Filter;
+use crate::iothub::topic::Filter;
 
 /// Somebody who looks on.
 #[derive(Debug)]

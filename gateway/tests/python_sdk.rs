@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use jiff::Unit;
-use portcullis::mqtt::bag::PropertyBag;
+use portcullis::iothub::property_bag::PropertyBag;
 use portcullis::testing::openssl::OpenSsl;
 use portcullis::testing::x509::thumbprints;
 use portcullis::testing::{HubSettings, TestHub, TestIdentity, tools, within};

@@ -12,7 +12,7 @@ use crate::cli::identity::path;
 use crate::cli::login::{Access, Login};
 use crate::cli::output::{TextArgs, scalar};
 use crate::cli::rest::Rest;
-use crate::connection_string::{ConnectionString, Secret};
+use crate::iothub::connection_string::{ConnectionString, Secret};
 
 /// Verbs on connection strings.
 #[derive(Subcommand)]

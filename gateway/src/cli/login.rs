@@ -15,7 +15,7 @@ use portcullis_registry::sas;
 use crate::cli::exit::Failure;
 use crate::cli::local::LocalAccess;
 use crate::config::DATA_DIR_DEFAULT;
-use crate::connection_string::{ConnectionString, Secret, split_port};
+use crate::iothub::connection_string::{ConnectionString, Secret, split_port};
 
 /// The flags by which a client verb finds its hub and proves itself.
 #[derive(Args)]

@@ -19,7 +19,7 @@ use crate::http::caller::{Caller, JsonBody};
 use crate::http::problem::Problem;
 use crate::http::wire::IdentityIn;
 use crate::hub::Hub;
-use crate::json::StrictObject;
+use crate::iothub::strict_json::StrictObject;
 
 /// `POST /devices`.
 pub(super) async fn apply(

@@ -19,7 +19,7 @@ use crate::http::caller::{Caller, JsonBody};
 use crate::http::messages::{parse_ack, parse_expiry};
 use crate::http::problem::Problem;
 use crate::hub::Hub;
-use crate::mqtt::topic::{address, round_trip_time};
+use crate::iothub::topic::{address, round_trip_time};
 
 /// One message of a batch.
 #[derive(Deserialize)]

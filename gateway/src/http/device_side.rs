@@ -25,8 +25,8 @@ use crate::http::messages::{check_bound, text};
 use crate::http::problem::Problem;
 use crate::hub::Hub;
 use crate::metrics::Scope;
-use crate::mqtt::bag::{PropertyBag, write_pair};
-use crate::mqtt::topic::{address, round_trip_time};
+use crate::iothub::property_bag::{PropertyBag, write_pair};
+use crate::iothub::topic::{address, round_trip_time};
 
 /// Where a path names the queue and a delivery from it; device and module are the caller's business.
 #[derive(Deserialize)]

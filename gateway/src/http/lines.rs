@@ -8,7 +8,7 @@ use crate::http::bulk::{About, parse_change};
 use crate::http::problem::Problem;
 use crate::http::wire;
 use crate::jobs::line::{self, Asked, Form, Refusal, Words};
-use crate::json::StrictObject;
+use crate::iothub::strict_json::StrictObject;
 
 /// IoT Hub's words.
 #[derive(Debug)]

@@ -20,7 +20,7 @@ use crate::c2d;
 use crate::http::caller::{Body, Caller};
 use crate::http::problem::Problem;
 use crate::hub::Hub;
-use crate::mqtt::bag::PropertyBag;
+use crate::iothub::property_bag::PropertyBag;
 
 /// To a device.
 pub(super) async fn send_to_device(

@@ -24,7 +24,7 @@ use super::answer::Answer;
 use super::fields::Query;
 use super::visit::Visit;
 use crate::http::Problem;
-use crate::mqtt::topic::EventName;
+use crate::iothub::topic::EventName;
 use crate::watch::{News, Watch};
 use crate::{bus, events};
 

@@ -17,7 +17,7 @@ use super::guard::{COOKIE, peer, session_id};
 use super::visit::Visit;
 use super::{Portal, layout, paths};
 use crate::auth::{Face, Origin, VerifiedService};
-use crate::connection_string::{ConnectionString, Secret};
+use crate::iothub::connection_string::{ConnectionString, Secret};
 use crate::http::Problem;
 use crate::hub::Hub;
 use crate::logins::{self, Attempt, Fault, Hearing};

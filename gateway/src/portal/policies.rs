@@ -16,7 +16,7 @@ use super::form::{Errors, TextField, says};
 use super::layout::{self, Section};
 use super::paths;
 use super::visit::Visit;
-use crate::connection_string::{ConnectionString, Secret};
+use crate::iothub::connection_string::{ConnectionString, Secret};
 use crate::http::Problem;
 use crate::policies::{self, PolicyError};
 

@@ -22,7 +22,7 @@ use self::keep_alive::keep_alive_time;
 use self::pacing::Pacing;
 use self::subscriptions::Subscriptions;
 use crate::mqtt::packet::{Packet, Publish, QoS, SUBSCRIPTION_REFUSED, Subscribe, Unsubscribe, Utf8Bytes};
-use crate::mqtt::topic::{self, EventName, Filter, PublishTopic, Role};
+use crate::iothub::topic::{self, EventName, Filter, PublishTopic, Role};
 use crate::throttle::Rate;
 
 pub use self::ending::{CloseReason, SessionError};

@@ -8,7 +8,7 @@ use crate::auth::VerifiedIdentity;
 use crate::connections::{Ended, Noted};
 use crate::events::Details;
 use crate::hub::Hub;
-use crate::mqtt::topic::EventName;
+use crate::iothub::topic::EventName;
 
 /// A device has connected.
 pub(super) fn connected(hub: &Hub, who: &VerifiedIdentity, peer: SocketAddr, session_present: bool) -> Noted {

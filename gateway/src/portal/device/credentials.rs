@@ -10,7 +10,7 @@ use portcullis_registry::identity::{Authentication, Identity};
 use portcullis_registry::policy::Rights;
 
 use super::{Named, snippets};
-use crate::connection_string::{ConnectionString, Secret};
+use crate::iothub::connection_string::{ConnectionString, Secret};
 use crate::identities;
 use crate::portal::answer::{Answer, Html};
 use crate::portal::fields::Fields;

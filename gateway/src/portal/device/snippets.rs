@@ -9,7 +9,7 @@ use portcullis_registry::identity::{Authentication, Identity};
 use portcullis_registry::sas;
 
 use super::credentials::{Shown, is_expressible, of_secret};
-use crate::connection_string::Secret;
+use crate::iothub::connection_string::Secret;
 use crate::hub::Hub;
 use crate::portal::paths;
 

@@ -4,7 +4,7 @@ use portcullis_registry::access::AccessDenied;
 
 use super::allowance;
 use crate::auth::Proof;
-use crate::mqtt::topic::TopicError;
+use crate::iothub::topic::TopicError;
 
 /// Why a session ended.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use portcullis_registry::access::Right;
 
-use crate::mqtt::topic::{Filter, PublishTopic};
+use crate::iothub::topic::{Filter, PublishTopic};
 
 pub(super) fn to_publish(topic: &PublishTopic<'_>) -> Option<Right> {
     match topic {

@@ -5,7 +5,7 @@
 use portcullis_registry::id::IdentityId;
 
 use crate::mqtt::packet::QoS;
-use crate::mqtt::topic::{EventName, Filter};
+use crate::iothub::topic::{EventName, Filter};
 
 /// Filters with the quality of service granted for each; none is there twice.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

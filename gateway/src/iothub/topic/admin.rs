@@ -5,7 +5,7 @@ use percent_encoding::utf8_percent_encode;
 use portcullis_registry::id::{DeviceId, IdentityId};
 
 use super::request_id;
-use crate::mqtt::bag::ENCODED;
+use crate::iothub::property_bag::ENCODED;
 
 /// A command as it stands in its topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

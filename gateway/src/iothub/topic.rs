@@ -10,8 +10,8 @@ use portcullis_registry::id::{DeviceId, IdentityId, ModuleId};
 use portcullis_registry::message::{Ack, C2dMessage, NewC2d};
 use portcullis_registry::policy::Rights;
 
-use super::bag::{ENCODED, write_pair};
-use super::packet::TEXT_BYTES_MAX;
+use super::property_bag::{ENCODED, write_pair};
+use crate::mqtt::packet::TEXT_BYTES_MAX;
 
 mod admin;
 

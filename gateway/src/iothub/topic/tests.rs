@@ -2,7 +2,7 @@ use bytes::Bytes;
 use portcullis_registry::id::GenerationId;
 use proptest::prelude::*;
 
-use super::super::bag::PropertyBag;
+use super::super::property_bag::PropertyBag;
 use super::*;
 
 fn device(id: &str) -> IdentityId {
@@ -463,7 +463,7 @@ fn t508_odd_properties_arrive_as_they_were_sent() {
     let sent: Vec<(String, String)> =
         odd.iter().map(|text| (format!("n{text}"), (*text).to_owned())).collect();
     let topic = c2d_topic(&device("d1"), &C2dMessage { properties: sent.clone(), ..message() });
-    assert!(super::super::packet::Utf8Bytes::parse(topic.clone()).is_ok());
+    assert!(crate::mqtt::packet::Utf8Bytes::parse(topic.clone()).is_ok());
     assert!(!topic.contains(['+', '#']));
     assert_eq!(properties(&topic)[SYSTEM_PROPERTIES..], sent[..]);
 }
