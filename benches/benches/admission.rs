@@ -14,7 +14,7 @@ use portcullis::auth::{Authority, Evidence, Face, HostNames, SasSwitches, Trust,
 use portcullis::mqtt::codec::{self, PacketLimits, Side};
 use portcullis::mqtt::connect::{Claim, parse_claim};
 use portcullis::mqtt::packet::{Connect, Packet, Password};
-use portcullis::refusals::{Refusal, RefusalLog};
+use portcullis::hub::refusals::{Refusal, RefusalLog};
 use portcullis_registry::authority::Authorities;
 use portcullis_registry::credential::SymmetricKey;
 use portcullis_registry::id::{DeviceId, IdentityId};

@@ -13,7 +13,7 @@ use portcullis_registry::backend::StoreError;
 use portcullis_registry::id::{IdentityId, Precondition};
 use portcullis_registry::policy::Rights;
 
-use crate::audit::{Entry, Operation};
+use crate::hub::audit::{Entry, Operation};
 use crate::auth::{AuthError, Evidence, Trust, VerifiedService, unix_time};
 use crate::hub::Hub;
 

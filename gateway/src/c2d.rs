@@ -14,7 +14,7 @@ use portcullis_registry::message::{C2dMessage, NewC2d, Outcome};
 use portcullis_registry::policy::Rights;
 use portcullis_registry::queue::{Queued, Received};
 
-use crate::audit::{Entry, Operation};
+use crate::hub::audit::{Entry, Operation};
 use crate::auth::{AuthError, VerifiedIdentity, VerifiedService};
 use crate::hub::Hub;
 use crate::iothub::topic;

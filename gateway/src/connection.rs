@@ -21,11 +21,11 @@ use tracing::Instrument;
 
 use crate::admin::Commands;
 use crate::auth::{AuthError, Evidence, Face, Origin, Who};
-use crate::doors::Place;
+use crate::hub::admission::Place;
 use crate::hub::Hub;
-use crate::listener::Accepted;
+use crate::hub::listener::Accepted;
 use crate::logins::{self, Attempt, Fault, Hearing};
-use crate::metrics::Scope;
+use crate::hub::metrics::Scope;
 use crate::mqtt::codec::{DecodeError, PacketLimits, Side};
 use crate::mqtt::connect::{self, Claim};
 use crate::mqtt::packet::{Connect, ConnectReturnCode, Packet};

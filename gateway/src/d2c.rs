@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use portcullis_registry::access::{AccessDenied, Right};
 
 use crate::auth::VerifiedIdentity;
-use crate::bus::{BusStopped, Telemetry};
+use crate::hub::bus::{BusStopped, Telemetry};
 use crate::hub::Hub;
 use crate::iothub::property_bag::{BagError, PropertyBag};
 

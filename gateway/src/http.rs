@@ -33,7 +33,7 @@ use crate::admin::Commands;
 use crate::auth::Face;
 use crate::connection;
 use crate::hub::Hub;
-use crate::listener::Accepted;
+use crate::hub::listener::Accepted;
 use crate::websocket::WebSocket;
 
 mod audit;

@@ -14,24 +14,39 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::audit::Audit;
+use crate::hub::audit::Audit;
 use crate::auth::{AuthError, Authority, HostNames, Revoked, Trust, TrustStore, VerifiedIdentity};
-use crate::bus::Bus;
-use crate::clock::Clock;
+use crate::hub::bus::Bus;
+use crate::hub::clock::Clock;
 use crate::config::Config;
-use crate::connections::ConnectionLog;
-use crate::doors::Doors;
-use crate::events::{Details, Events};
-use crate::history::History;
+use crate::hub::connection_log::ConnectionLog;
+use crate::hub::admission::Doors;
+use crate::hub::events::{Details, Events};
+use crate::hub::history::History;
 use crate::jobs::Jobs;
-use crate::metrics::{Metrics, QueueCollector};
+use crate::hub::metrics::{Metrics, QueueCollector};
 use crate::mqtt::codec::PacketLimits;
 use crate::iothub::topic::EventName;
-use crate::refusals::RefusalLog;
+use crate::hub::refusals::RefusalLog;
 use crate::session::core::SessionLimits;
-use crate::session::table::SessionTable;
-use crate::throttle::{Rate, Throttle};
+use crate::hub::session_table::SessionTable;
+use crate::hub::throttle::{Rate, Throttle};
 use crate::tls::ServerTls;
+
+pub mod admission;
+pub mod audit;
+pub mod bus;
+pub mod certificate_reload;
+pub mod clock;
+pub mod connection_log;
+pub mod events;
+pub mod history;
+pub mod listener;
+pub mod metrics;
+pub mod refusals;
+pub(crate) mod reverse_lines;
+pub mod session_table;
+pub mod throttle;
 
 /// One hub.
 #[derive(Debug)]

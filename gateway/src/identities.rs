@@ -11,11 +11,11 @@ use portcullis_registry::identity::{Identity, IdentitySpec};
 use portcullis_registry::policy::Rights;
 use portcullis_registry::store::{Counts, Page};
 
-use crate::audit::{Entry, Operation};
+use crate::hub::audit::{Entry, Operation};
 use crate::auth::{AuthError, VerifiedService};
-use crate::connections::Connections;
+use crate::hub::connection_log::Connections;
 use crate::hub::Hub;
-use crate::refusals::Refused;
+use crate::hub::refusals::Refused;
 
 /// Why an operation on an identity was not done.
 #[derive(Debug, thiserror::Error)]

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use portcullis_registry::policy::Rights;
 
-use crate::audit::{Entry, Operation};
+use crate::hub::audit::{Entry, Operation};
 use crate::auth::{AuthError, VerifiedService};
 use crate::hub::Hub;
 use container::{Container, ContainerError, Pieces};

@@ -8,46 +8,34 @@
 //! sends ever reaches another device, and no wildcard is matched between devices.
 
 pub mod admin;
-pub mod audit;
 pub mod auth;
 pub mod authorities;
-mod backwards;
 pub mod blob;
 pub mod bulk;
-pub mod bus;
 pub mod c2d;
 pub mod cli;
-pub mod clock;
 pub mod config;
 pub mod connection;
-pub mod connections;
 pub mod d2c;
-pub mod doors;
-pub mod events;
 pub mod feedback;
 pub(crate) mod hint;
-pub mod history;
 pub mod http;
 pub mod hub;
 pub mod identities;
 pub mod iothub;
 pub mod jobs;
-pub mod listener;
 pub mod listing;
 pub mod logins;
-pub mod metrics;
 pub mod mqtt;
 pub mod overview;
 pub mod policies;
 pub mod portal;
 pub mod query;
-pub mod refusals;
 pub mod serve;
 pub mod session;
 pub mod sweeper;
 #[cfg(feature = "testing")]
 pub mod testing;
-pub mod throttle;
 pub mod tls;
 pub mod watch;
 pub mod websocket;

@@ -11,12 +11,12 @@ use portcullis_registry::id::IdentityId;
 use portcullis_registry::sas::SasToken;
 
 use crate::auth::{AuthError, Contrast, Face};
-use crate::events::Details;
+use crate::hub::events::Details;
 use crate::hub::Hub;
-use crate::metrics::Scope;
+use crate::hub::metrics::Scope;
 use crate::mqtt::connect::ClaimError;
 use crate::iothub::topic::EventName;
-use crate::refusals::Refusal;
+use crate::hub::refusals::Refusal;
 
 /// Who tried to get in, and by what.
 #[derive(Clone, Copy, Debug)]

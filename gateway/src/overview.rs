@@ -9,9 +9,9 @@ use portcullis_registry::store::Counts;
 
 use crate::auth::{AuthError, VerifiedService};
 use crate::authorities;
-use crate::history::Sample;
+use crate::hub::history::Sample;
 use crate::hub::Hub;
-use crate::refusals::Refusal;
+use crate::hub::refusals::Refusal;
 
 /// The hub at one moment.
 #[derive(Clone, Debug)]

@@ -11,7 +11,7 @@ use portcullis_registry::credential::SymmetricKey;
 use portcullis_registry::policy::{InvalidPolicy, Policies, PoliciesError, Policy, Renewal, Rights};
 use portcullis_registry::store::Registry;
 
-use crate::audit::{Entry, Operation};
+use crate::hub::audit::{Entry, Operation};
 use crate::auth::{AuthError, VerifiedService};
 use crate::cli::local::LocalAccess;
 use crate::config::Config;

@@ -18,10 +18,15 @@ use crate::auth::{HostNames, Trust};
 use crate::authorities;
 use crate::cli::local::LocalAccess;
 use crate::config::{Config, Listen};
-use crate::doors::Doors;
-use crate::hub::Hub;
+use crate::hub::admission::Doors;
+use crate::hub::{Hub, certificate_reload};
 use crate::tls::{self, ServerTls};
-use crate::{connection, http, listener, policies, portal, sweeper};
+use crate::connection;
+use crate::http;
+use crate::hub::listener;
+use crate::policies;
+use crate::portal;
+use crate::sweeper;
 
 /// A hub with its listeners bound and not yet accepting.
 #[derive(Debug)]
@@ -46,7 +51,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     // Heard from now on: without a handler it would end the process.
     let hangup = signal(SignalKind::hangup()).context("no signal handler")?;
     bound.accept();
-    hub.tasks.spawn(tls::reload::follow(Arc::clone(&hub), hangup));
+    hub.tasks.spawn(certificate_reload::follow(Arc::clone(&hub), hangup));
     let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
     say("ready");
     let failed = tokio::select! {
@@ -77,7 +82,7 @@ pub async fn bind(config: Config) -> anyhow::Result<Bound> {
     let trust = open_trust(&registry)?;
     let hub = Hub::new(config, hosts, tls, registry, policies, trust)
         .context("the telemetry bus and the audit record")?;
-    tls::reload::tell_end(&hub);
+    certificate_reload::tell_end(&hub);
     Ok(Bound { hub, mqtt, https, ops, https_fell_back })
 }
 

@@ -16,24 +16,23 @@ use tokio::time::{sleep_until, timeout};
 
 use crate::admin::Commands;
 use crate::auth::{Revoked, VerifiedIdentity, VerifiedService, Who};
-use crate::bus::Event;
-use crate::connections::Noted;
+use crate::hub::bus::Event;
+use crate::hub::connection_log::Noted;
 use crate::d2c::{self, Incoming};
 use crate::feedback;
 use crate::hub::Hub;
-use crate::metrics::Scope;
+use crate::hub::metrics::Scope;
 use crate::mqtt::packet::{Connect, ConnectReturnCode, Packet, Will};
 use crate::iothub::topic::{self, PublishTopic, Role};
 use crate::wire::{Wire, WireError};
 use core::{Action, CloseReason, Command, Moment, Opening, Sent, SessionCore};
 use feed::{Fed, Feed};
 use standing::Standing;
-use table::Taken;
+use crate::hub::session_table::Taken;
 
 pub mod core;
 mod feed;
 mod standing;
-pub mod table;
 mod told;
 
 /// Opens the session of an authenticated peer and converses until either side ends it. `commands` is for services.

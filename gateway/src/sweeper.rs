@@ -54,7 +54,7 @@ mod tests {
 
     #[test]
     fn t911_a_clock_set_forward_is_noticed_and_one_that_runs_is_not() {
-        let before = crate::clock::Clock::default().now();
+        let before = crate::hub::clock::Clock::default().now();
         let after = |seconds: i64, on_the_wall: i64| Moment {
             monotonic: before.monotonic + Duration::from_secs(seconds.unsigned_abs()),
             wall: before.wall.saturating_add(SignedDuration::from_secs(on_the_wall)).unwrap(),

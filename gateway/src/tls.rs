@@ -34,7 +34,6 @@ use crate::config::{CertificateFiles, Config};
 mod data_dir;
 mod own_ca;
 mod possession;
-pub mod reload;
 mod served;
 #[cfg(test)]
 mod tests;

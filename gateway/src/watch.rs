@@ -12,8 +12,8 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{OwnedSemaphorePermit, broadcast};
 
 use crate::auth::{AuthError, VerifiedService};
-use crate::bus::{self, Subscription};
-use crate::events;
+use crate::hub::bus::{self, Subscription};
+use crate::hub::events;
 use crate::hub::Hub;
 use crate::iothub::topic::Filter;
 

@@ -1,7 +1,7 @@
 //! Operating a hub over MQTT: commands with private answers, and events (threats T615, T616).
 
 use bytes::Bytes;
-use portcullis::audit::trail::Wanted;
+use portcullis::hub::audit::trail::Wanted;
 use portcullis::mqtt::packet::{ConnectReturnCode, Publish};
 use portcullis::testing::{TestClient, TestHub, until, will};
 use portcullis_registry::message::NewC2d;
@@ -104,7 +104,7 @@ async fn t616_an_answer_reaches_the_asking_connection_only_and_rights_are_rests(
     assert_eq!(hub.hub.registry.counts().devices, 2);
     bystander.settle().await;
     assert_eq!(hub.connect_service("device").await.err(), Some(ConnectReturnCode::NotAuthorized));
-    let told = portcullis::audit::trail::read(
+    let told = portcullis::hub::audit::trail::read(
         &hub.data_dir().join("audit"),
         &Wanted { count: 10, target: Some("d2".into()), ..Wanted::default() },
     );

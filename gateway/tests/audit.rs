@@ -1,6 +1,6 @@
 //! The audit record: every change has its line, whoever asked, however it went; no secret is in it.
 
-use portcullis::audit::trail::{self, Broken, Verified};
+use portcullis::hub::audit::trail::{self, Broken, Verified};
 use portcullis::testing::TestHub;
 use serde_json::{Value, json};
 

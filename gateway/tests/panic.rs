@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use portcullis::admin::Commands;
-use portcullis::doors::Doors;
+use portcullis::hub::admission::Doors;
 use portcullis::testing::{TestHub, until};
-use portcullis::{connection, http, listener};
+use portcullis::connection;
+use portcullis::http;
+use portcullis::hub::listener;
 use tokio::sync::Notify;
 
 /// The panic strikes while the connection holds all it can hold: a place at a door, a seat, a queue, a message in flight.

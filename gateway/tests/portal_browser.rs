@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use portcullis::history::{self, Sample};
+use portcullis::hub::history::{self, Sample};
 use portcullis::mqtt::packet::ConnectReturnCode;
 use portcullis::testing::TestHub;
 use portcullis::testing::chromium::Chromium;

@@ -18,7 +18,7 @@ use jiff::Timestamp;
 use portcullis::auth::{
     AuthError, Authority, Evidence, HostNames, SasSwitches, Trust, TrustStore, VerifiedIdentity,
 };
-use portcullis::session::table::{Seat, SessionTable, Taken};
+use portcullis::hub::session_table::{Seat, SessionTable, Taken};
 use portcullis::testing::x509::identity;
 use portcullis_registry::authority::Authorities;
 use portcullis_registry::backend::{Backend, Change, Feed, Mutation, StoreError, Submitted, Written};

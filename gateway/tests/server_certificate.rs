@@ -3,7 +3,7 @@
 use std::fs;
 
 use portcullis::testing::{HubSettings, TestHub};
-use portcullis::tls::reload;
+use portcullis::hub::certificate_reload;
 use portcullis_certs::testing::{TestCa, TestCert, set_time};
 use rustls_pki_types::CertificateDer;
 use tempfile::TempDir;
@@ -59,7 +59,7 @@ async fn t115_a_good_new_pair_is_shown_from_the_next_handshake_on_and_a_bad_one_
     assert_eq!(shown(&hub).await, first.certificate);
 
     own.put(&second);
-    assert!(reload::reload(&hub.hub).await);
+    assert!(certificate_reload::reload(&hub.hub).await);
     assert_eq!(shown(&hub).await, second.certificate);
     client.settle().await;
 
@@ -71,11 +71,11 @@ async fn t115_a_good_new_pair_is_shown_from_the_next_handshake_on_and_a_bad_one_
     ] {
         fs::write(own.directory.path().join("chain.pem"), chain).unwrap();
         fs::write(own.directory.path().join("key.pem"), key).unwrap();
-        assert!(!reload::reload(&hub.hub).await);
+        assert!(!certificate_reload::reload(&hub.hub).await);
         assert_eq!(shown(&hub).await, second.certificate);
     }
     fs::remove_file(own.directory.path().join("key.pem")).unwrap();
-    assert!(!reload::reload(&hub.hub).await);
+    assert!(!certificate_reload::reload(&hub.hub).await);
     assert_eq!(metric(&hub, "portcullis_cert_reloads_total{outcome=\"failed\"}").await, "5");
     assert_eq!(metric(&hub, "portcullis_cert_reloads_total{outcome=\"succeeded\"}").await, "1");
     client.settle().await;
@@ -93,7 +93,7 @@ async fn t115_thirty_days_before_its_end_the_operator_is_warned_and_the_metric_t
     assert_eq!(ends, hub.hub.tls.expires().as_second().to_string());
     own.put(&soon);
     hub.announce("the server certificate ends soon");
-    assert!(reload::reload(&hub.hub).await);
+    assert!(certificate_reload::reload(&hub.hub).await);
     let sooner = metric(&hub, "portcullis_cert_expiry_timestamp_seconds{listener=\"https\"}").await;
     assert!(sooner.parse::<i64>().unwrap() < ends.parse::<i64>().unwrap());
     assert!(hub.heard("the server certificate ends soon"));

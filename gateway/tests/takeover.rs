@@ -1,7 +1,7 @@
 //! One connection for each identity: the newest wins, two copies of one device are slowed and told of, and a device
 //! that comes back waits for nothing.
 
-use portcullis::metrics::Scope;
+use portcullis::hub::metrics::Scope;
 use portcullis::mqtt::packet::Packet;
 use portcullis::testing::{TestClient, TestHub, TestIdentity, until};
 

@@ -3,7 +3,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use portcullis::metrics::Scope;
+use portcullis::hub::metrics::Scope;
 use portcullis::mqtt::packet::{Connect, ConnectReturnCode, Packet, Password};
 use portcullis::testing::{RawClient, TestHub, TestIdentity, until};
 use portcullis_registry::credential::SymmetricKey;

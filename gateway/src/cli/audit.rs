@@ -7,7 +7,7 @@ use clap::Subcommand;
 use portcullis_registry::id::DeviceId;
 use serde_json::json;
 
-use crate::audit::trail;
+use crate::hub::audit::trail;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::login::Access;
 use crate::cli::output::{self, Column, Format, scalar};

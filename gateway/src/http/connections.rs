@@ -11,12 +11,12 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::auth::VerifiedService;
-use crate::connections::{Connection, Flapping};
+use crate::hub::connection_log::{Connection, Flapping};
 use crate::http::caller::Caller;
 use crate::http::problem::Problem;
 use crate::hub::Hub;
 use crate::identities::{self, Attendance};
-use crate::refusals::Refusal;
+use crate::hub::refusals::Refusal;
 
 /// For a device.
 pub(super) async fn of_device(

@@ -24,7 +24,7 @@ use crate::http::caller::{Body, DeviceCaller};
 use crate::http::messages::{check_bound, text};
 use crate::http::problem::Problem;
 use crate::hub::Hub;
-use crate::metrics::Scope;
+use crate::hub::metrics::Scope;
 use crate::iothub::property_bag::{PropertyBag, write_pair};
 use crate::iothub::topic::{address, round_trip_time};
 

@@ -15,7 +15,7 @@ use portcullis_registry::id::{IdentityId, InvalidId};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::audit::AuditError;
+use crate::hub::audit::AuditError;
 use crate::auth::AuthError;
 use crate::authorities::CaError;
 use crate::bulk::ChangeError;

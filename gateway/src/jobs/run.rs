@@ -21,7 +21,7 @@ use super::results::{Done, REFUSED, Results};
 use super::source::{Batch, SourceError};
 use super::undo::UndoWriter;
 use super::{INPUT, UNDO, blocking, export, rollback, source};
-use crate::audit::{Entry, Operation};
+use crate::hub::audit::{Entry, Operation};
 use crate::auth::VerifiedService;
 use crate::hub::Hub;
 

@@ -17,7 +17,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::blocking;
 use super::line::{Form, Words};
-use crate::backwards::Backwards;
+use crate::hub::reverse_lines::Backwards;
 
 /// Writes an undo file.
 #[derive(Debug)]

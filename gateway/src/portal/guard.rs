@@ -19,7 +19,7 @@ use super::routes::Needs;
 use super::session::SessionId;
 use super::visit::Visit;
 use super::{Portal, layout, paths};
-use crate::audit::{Entry, Operation};
+use crate::hub::audit::{Entry, Operation};
 use crate::auth::{Face, Origin};
 use crate::http::{Peer, Problem};
 

@@ -11,7 +11,7 @@ use super::layout::{self, Section};
 use super::paths;
 use super::visit::Visit;
 use super::words::{grouped, time};
-use crate::history::Sample;
+use crate::hub::history::Sample;
 use crate::overview::{self, Overview, Trouble};
 
 /// `GET /portal`.

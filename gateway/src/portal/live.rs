@@ -26,7 +26,8 @@ use super::visit::Visit;
 use crate::http::Problem;
 use crate::iothub::topic::EventName;
 use crate::watch::{News, Watch};
-use crate::{bus, events};
+use crate::hub::bus;
+use crate::hub::events;
 
 /// `GET /portal/live`.
 pub(super) async fn stream(visit: Visit, Query(query): Query) -> Answer {

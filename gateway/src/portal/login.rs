@@ -21,7 +21,7 @@ use crate::iothub::connection_string::{ConnectionString, Secret};
 use crate::http::Problem;
 use crate::hub::Hub;
 use crate::logins::{self, Attempt, Fault, Hearing};
-use crate::metrics::Scope;
+use crate::hub::metrics::Scope;
 
 /// `GET /portal/sign-in`.
 pub(super) async fn show(State(portal): State<Arc<Portal>>, Query(query): Query) -> Response {

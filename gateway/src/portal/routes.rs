@@ -26,7 +26,7 @@ use super::{
     Portal, assets, audit_log, authorities, credential_form, devices, home, jobs, live, login, paths,
     policies,
 };
-use crate::audit::Operation;
+use crate::hub::audit::Operation;
 use crate::http::Problem;
 
 /// One route.

@@ -23,7 +23,7 @@ use self::pacing::Pacing;
 use self::subscriptions::Subscriptions;
 use crate::mqtt::packet::{Packet, Publish, QoS, SUBSCRIPTION_REFUSED, Subscribe, Unsubscribe, Utf8Bytes};
 use crate::iothub::topic::{self, EventName, Filter, PublishTopic, Role};
-use crate::throttle::Rate;
+use crate::hub::throttle::Rate;
 
 pub use self::ending::{CloseReason, SessionError};
 pub use self::in_flight::Sent;

@@ -7,8 +7,8 @@ use portcullis_registry::queue::Consumer;
 use tokio::sync::broadcast;
 
 use super::core::SessionCore;
-use crate::bus::{Event, Subscription};
-use crate::events;
+use crate::hub::bus::{Event, Subscription};
+use crate::hub::events;
 
 /// Where messages for the peer come from.
 pub(super) enum Feed {

@@ -7,7 +7,7 @@ use portcullis_registry::policy::Policies;
 use tokio::sync::watch;
 
 use super::core::CloseReason;
-use super::table::Seat;
+use crate::hub::session_table::Seat;
 use crate::auth::{Revoked, VerifiedService};
 use crate::hub::Hub;
 use crate::mqtt::packet::ConnectReturnCode;

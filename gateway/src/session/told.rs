@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 
 use super::core::CloseReason;
-use super::table::Takeover;
+use crate::hub::session_table::Takeover;
 use crate::auth::VerifiedIdentity;
-use crate::connections::{Ended, Noted};
-use crate::events::Details;
+use crate::hub::connection_log::{Ended, Noted};
+use crate::hub::events::Details;
 use crate::hub::Hub;
 use crate::iothub::topic::EventName;
 

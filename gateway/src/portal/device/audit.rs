@@ -5,10 +5,11 @@ use serde_json::Value;
 
 use super::Named;
 use super::frame::{self, Tab};
-use crate::audit::trail::Wanted;
+use crate::hub::audit::trail::Wanted;
 use crate::portal::answer::Answer;
 use crate::portal::visit::Visit;
-use crate::{audit, identities};
+use crate::hub::audit;
+use crate::identities;
 
 /// `GET …/audit`.
 pub(in crate::portal) async fn show(visit: Visit, Named(id): Named) -> Answer {

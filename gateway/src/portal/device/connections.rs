@@ -6,13 +6,13 @@ use portcullis_registry::id::IdentityId;
 
 use super::Named;
 use super::frame::{self, Tab};
-use crate::connections::{Connection, Flapping};
+use crate::hub::connection_log::{Connection, Flapping};
 use crate::hint;
 use crate::identities::{self, Attendance};
 use crate::portal::answer::Answer;
 use crate::portal::visit::Visit;
 use crate::portal::words;
-use crate::refusals::Refusal;
+use crate::hub::refusals::Refusal;
 
 /// `GET …/connections`.
 pub(in crate::portal) async fn show(visit: Visit, Named(id): Named) -> Answer {

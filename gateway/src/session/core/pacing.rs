@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use crate::throttle::{Bucket, Rate};
+use crate::hub::throttle::{Bucket, Rate};
 
 /// What holds a sender to its rate.
 #[derive(Debug)]

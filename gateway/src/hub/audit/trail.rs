@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::writer::digest;
-use crate::backwards::Backwards;
+use crate::hub::reverse_lines::Backwards;
 
 /// What to read.
 #[derive(Clone, Debug, Default)]

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use dashmap::DashMap;
 
-use crate::throttle::{Rate, Throttle};
+use crate::hub::throttle::{Rate, Throttle};
 
 /// Counts anonymous connections against two bounds, and failed logins against a rate.
 #[derive(Debug)]

@@ -19,11 +19,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::auth::{Trust, VerifiedIdentity};
 use crate::session::core::CloseReason;
-use hands::Hands;
+use takeovers::Hands;
 
-pub use hands::Takeover;
+pub use takeovers::Takeover;
 
-mod hands;
+mod takeovers;
 
 /// The sessions of this hub, by identity.
 #[derive(Debug, Default)]
