@@ -24,7 +24,7 @@ use crate::auth::{AuthError, Evidence, Face, Origin, Who};
 use crate::hub::admission::Place;
 use crate::hub::Hub;
 use crate::hub::listener::Accepted;
-use crate::logins::{self, Attempt, Fault, Hearing};
+use crate::operations::logins::{self, Attempt, Fault, Hearing};
 use crate::hub::metrics::Scope;
 use crate::mqtt::codec::{DecodeError, PacketLimits, Side};
 use crate::mqtt::connect::{self, Claim};

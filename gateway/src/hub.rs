@@ -23,7 +23,7 @@ use crate::hub::connection_log::ConnectionLog;
 use crate::hub::admission::Doors;
 use crate::hub::events::{Details, Events};
 use crate::hub::history::History;
-use crate::jobs::Jobs;
+use crate::operations::jobs::Jobs;
 use crate::hub::metrics::{Metrics, QueueCollector};
 use crate::mqtt::codec::PacketLimits;
 use crate::iothub::topic::EventName;

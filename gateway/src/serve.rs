@@ -15,7 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::admin::Commands;
 use crate::auth::{HostNames, Trust};
-use crate::authorities;
+use crate::operations::authorities;
 use crate::cli::local::LocalAccess;
 use crate::config::{Config, Listen};
 use crate::hub::admission::Doors;
@@ -24,9 +24,9 @@ use crate::tls::{self, ServerTls};
 use crate::connection;
 use crate::http;
 use crate::hub::listener;
-use crate::policies;
+use crate::operations::policies;
 use crate::portal;
-use crate::sweeper;
+use crate::operations::sweeper;
 
 /// A hub with its listeners bound and not yet accepting.
 #[derive(Debug)]

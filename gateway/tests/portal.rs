@@ -51,7 +51,7 @@ async fn whoever_signs_in_comes_to_the_page_asked_for() {
     assert_eq!(page.header("location"), "/portal/sign-in?next=%2Fportal%2Fdevices%3Fq%3Da%252Fb");
     let page = browser.open(page.header("location")).await;
     assert!(page.says(r#"name="next" value="/portal/devices?q=a%2Fb""#), "{}", page.text);
-    let owner = portcullis::policies::owner_connection_string(&hub.hub);
+    let owner = portcullis::operations::policies::owner_connection_string(&hub.hub);
     let fields = [("connection-string", owner.as_str()), ("next", "/portal/devices?q=a%2Fb")];
     let page = browser.post("/portal/sign-in", &fields).await;
     assert_eq!((page.status, page.header("location")), (303, "/portal/devices?q=a%2Fb"));
@@ -61,7 +61,7 @@ async fn whoever_signs_in_comes_to_the_page_asked_for() {
 #[tokio::test]
 async fn t714_nobody_is_led_elsewhere() {
     let hub = TestHub::start().await;
-    let owner = portcullis::policies::owner_connection_string(&hub.hub);
+    let owner = portcullis::operations::policies::owner_connection_string(&hub.hub);
     for next in [
         "//evil.example",
         "https://evil.example/portal",

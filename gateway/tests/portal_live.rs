@@ -6,7 +6,7 @@ use std::sync::Arc;
 use portcullis::auth::{Face, Origin, VerifiedService};
 use portcullis::testing::browser::Browser;
 use portcullis::testing::{TestHub, until, within};
-use portcullis::watch::{self, News, WatchError};
+use portcullis::operations::watch::{self, News, WatchError};
 use portcullis_registry::id::DeviceId;
 use portcullis_registry::policy::Renewal;
 use reqwest::Response;
@@ -121,7 +121,7 @@ async fn t714_a_page_elsewhere_hears_nothing_and_a_stream_ends_with_its_session(
     let mut stream = Stream::open(&browser, "device=pump").await;
     stream.expect("state").await;
     let owner = service(&hub, "iothubowner");
-    portcullis::policies::regenerate(&hub.hub, &owner, "registryRead", Renewal::Both).await.unwrap();
+    portcullis::operations::policies::regenerate(&hub.hub, &owner, "registryRead", Renewal::Both).await.unwrap();
     assert_eq!(stream.next().await, None);
     hub.stop().await;
 }

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::auth::VerifiedService;
-use crate::authorities::{self, Enrolment};
+use crate::operations::authorities::{self, Enrolment};
 use crate::http::caller::{Body, Caller};
 use crate::http::devices::precondition;
 use crate::http::problem::Problem;

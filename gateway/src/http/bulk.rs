@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use crate::bulk::{Bulk, CHANGES_MAX, Change};
+use crate::operations::bulk::{Bulk, CHANGES_MAX, Change};
 use crate::http::caller::{Caller, JsonBody};
 use crate::http::problem::Problem;
 use crate::http::wire::IdentityIn;

@@ -14,7 +14,7 @@ use portcullis_registry::queue::Queued;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::c2d;
+use crate::operations::c2d;
 use crate::http::caller::{Caller, JsonBody};
 use crate::http::messages::{parse_ack, parse_expiry};
 use crate::http::problem::Problem;

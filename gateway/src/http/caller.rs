@@ -17,7 +17,7 @@ use rustls_pki_types::CertificateDer;
 use crate::auth::{Evidence, Face, Origin, VerifiedIdentity, VerifiedService};
 use crate::http::problem::Problem;
 use crate::hub::Hub;
-use crate::logins::{self, Attempt, Fault, Hearing};
+use crate::operations::logins::{self, Attempt, Fault, Hearing};
 
 /// Who is at the other end of a request's connection; `http` notes it on every request.
 #[derive(Clone)]

@@ -15,7 +15,7 @@ use crate::hub::connection_log::{Connection, Flapping};
 use crate::http::caller::Caller;
 use crate::http::problem::Problem;
 use crate::hub::Hub;
-use crate::identities::{self, Attendance};
+use crate::operations::identities::{self, Attendance};
 use crate::hub::refusals::Refusal;
 
 /// For a device.

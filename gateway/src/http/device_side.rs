@@ -18,8 +18,8 @@ use portcullis_registry::lock::LockToken;
 use portcullis_registry::queue::Received;
 use serde::Deserialize;
 
-use crate::c2d;
-use crate::d2c::{self, Incoming};
+use crate::operations::c2d;
+use crate::operations::d2c::{self, Incoming};
 use crate::http::caller::{Body, DeviceCaller};
 use crate::http::messages::{check_bound, text};
 use crate::http::problem::Problem;

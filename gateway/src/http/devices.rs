@@ -17,7 +17,7 @@ use crate::http::paging::{self, CONTINUATION, ITEMS_MAX};
 use crate::http::problem::Problem;
 use crate::http::wire::{DeviceOut, IdentityIn, Live};
 use crate::hub::Hub;
-use crate::identities;
+use crate::operations::identities;
 
 /// `PUT /devices/{id}`: without `If-Match` creates, with it replaces.
 pub(super) async fn put(

@@ -6,7 +6,7 @@ use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
-use crate::feedback;
+use crate::operations::feedback;
 use crate::http::caller::Caller;
 use crate::http::device_side::parse_token;
 use crate::http::problem::Problem;

@@ -19,8 +19,8 @@ use crate::http::caller::{Caller, JsonBody};
 use crate::http::lines::Lines;
 use crate::http::problem::Problem;
 use crate::hub::Hub;
-use crate::jobs::record::{Kind, Place, Record};
-use crate::jobs::{self, Address, DEVICES, Wanted};
+use crate::operations::jobs::record::{Kind, Place, Record};
+use crate::operations::jobs::{self, Address, DEVICES, Wanted};
 
 /// IoT Hub's `JobProperties`, as a request has them. What only an answer says is passed over.
 #[derive(Deserialize, ToSchema)]

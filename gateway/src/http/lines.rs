@@ -3,11 +3,11 @@
 use portcullis_registry::identity::Identity;
 use portcullis_registry::lines::LineError;
 
-use crate::bulk::ChangeError;
+use crate::operations::bulk::ChangeError;
 use crate::http::bulk::{About, parse_change};
 use crate::http::problem::Problem;
 use crate::http::wire;
-use crate::jobs::line::{self, Asked, Form, Refusal, Words};
+use crate::operations::jobs::line::{self, Asked, Form, Refusal, Words};
 use crate::iothub::strict_json::StrictObject;
 
 /// IoT Hub's words.

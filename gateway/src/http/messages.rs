@@ -16,7 +16,7 @@ use portcullis_registry::message::{Ack, NewC2d};
 use serde_json::{Value, json};
 
 use crate::auth::VerifiedService;
-use crate::c2d;
+use crate::operations::c2d;
 use crate::http::caller::{Body, Caller};
 use crate::http::problem::Problem;
 use crate::hub::Hub;

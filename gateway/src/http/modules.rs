@@ -14,7 +14,7 @@ use crate::http::devices::{live, precondition};
 use crate::http::problem::Problem;
 use crate::http::wire::{IdentityIn, ModuleOut};
 use crate::hub::Hub;
-use crate::identities;
+use crate::operations::identities;
 
 /// `PUT /devices/{id}/modules/{mid}`: without `If-Match` creates, with it replaces.
 pub(super) async fn put(

@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 use crate::http::caller::{Caller, JsonBody};
 use crate::http::problem::Problem;
 use crate::hub::Hub;
-use crate::policies;
+use crate::operations::policies;
 
 /// A policy in an answer.
 #[derive(Serialize, ToSchema)]

@@ -17,16 +17,16 @@ use utoipa::ToSchema;
 
 use crate::hub::audit::AuditError;
 use crate::auth::AuthError;
-use crate::authorities::CaError;
-use crate::bulk::ChangeError;
-use crate::c2d::{C2dError, DeviceQueueError};
-use crate::d2c::IngestError;
-use crate::feedback::FeedbackError;
-use crate::identities::IdentityError;
-use crate::jobs::JobError;
-use crate::policies::PolicyError;
-use crate::query::QueryError;
-use crate::watch::WatchError;
+use crate::operations::authorities::CaError;
+use crate::operations::bulk::ChangeError;
+use crate::operations::c2d::{C2dError, DeviceQueueError};
+use crate::operations::d2c::IngestError;
+use crate::operations::feedback::FeedbackError;
+use crate::operations::identities::IdentityError;
+use crate::operations::jobs::JobError;
+use crate::operations::policies::PolicyError;
+use crate::operations::query::QueryError;
+use crate::operations::watch::WatchError;
 
 /// An error in an answer.
 #[derive(Debug, Serialize, ToSchema)]

@@ -13,7 +13,7 @@ use crate::http::caller::{Caller, JsonBody};
 use crate::http::paging::{self, CONTINUATION};
 use crate::http::problem::Problem;
 use crate::hub::Hub;
-use crate::query::{self, ItemKind};
+use crate::operations::query::{self, ItemKind};
 
 /// A query.
 #[derive(Deserialize, ToSchema)]

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::http::caller::Caller;
 use crate::http::problem::Problem;
 use crate::hub::Hub;
-use crate::identities;
+use crate::operations::identities;
 
 /// `GET /statistics/devices`.
 pub(super) async fn of_devices(

@@ -15,7 +15,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
-use crate::jobs::record::{Kind, State};
+use crate::operations::jobs::record::{Kind, State};
 
 mod queues;
 

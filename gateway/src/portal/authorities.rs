@@ -20,7 +20,7 @@ use super::layout::{self, Section};
 use super::paths;
 use super::visit::Visit;
 use super::words::time;
-use crate::authorities::{self, CaError, Enrolment};
+use crate::operations::authorities::{self, CaError, Enrolment};
 use crate::http::Problem;
 
 /// `GET /portal/authorities`.

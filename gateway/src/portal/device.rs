@@ -18,7 +18,7 @@ use super::fields::Fields;
 use super::paths;
 use super::visit::Visit;
 use crate::http::Problem;
-use crate::identities::IdentityError;
+use crate::operations::identities::IdentityError;
 
 pub(super) mod access;
 pub(super) mod audit;

@@ -12,7 +12,7 @@ use super::paths;
 use super::visit::Visit;
 use super::words::{grouped, time};
 use crate::hub::history::Sample;
-use crate::overview::{self, Overview, Trouble};
+use crate::operations::overview::{self, Overview, Trouble};
 
 /// `GET /portal`.
 pub(super) async fn show(visit: Visit) -> Answer {

@@ -18,8 +18,8 @@ use super::paths;
 use super::visit::Visit;
 use super::words::{grouped, time};
 use crate::http::{Lines, Problem};
-use crate::jobs::record::{Kind, Record, State};
-use crate::jobs::{self, DEVICES, REFUSED, RESULTS};
+use crate::operations::jobs::record::{Kind, Record, State};
+use crate::operations::jobs::{self, DEVICES, REFUSED, RESULTS};
 
 /// `GET /portal/jobs`.
 pub(super) async fn list(visit: Visit) -> Answer {

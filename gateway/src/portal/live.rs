@@ -25,7 +25,7 @@ use super::fields::Query;
 use super::visit::Visit;
 use crate::http::Problem;
 use crate::iothub::topic::EventName;
-use crate::watch::{News, Watch};
+use crate::operations::watch::{News, Watch};
 use crate::hub::bus;
 use crate::hub::events;
 
@@ -33,13 +33,13 @@ use crate::hub::events;
 pub(super) async fn stream(visit: Visit, Query(query): Query) -> Answer {
     let (hub, service) = (visit.hub(), visit.service());
     let watch = match query.text("telemetry") {
-        Some(device) => crate::watch::telemetry(hub, service, DeviceId::parse(device)?)?,
+        Some(device) => crate::operations::watch::telemetry(hub, service, DeviceId::parse(device)?)?,
         None => {
             let devices: HashSet<_> = query.all("device").map(DeviceId::parse).collect::<Result<_, _>>()?;
             if devices.is_empty() || devices.len() > DEVICES_MAX {
                 return Err(Problem::argument_invalid("name a device or more, and not too many").into());
             }
-            crate::watch::presence(hub, service, devices)?
+            crate::operations::watch::presence(hub, service, devices)?
         }
     };
     Ok(Live::new(visit, watch).into_response())

@@ -20,7 +20,7 @@ use crate::auth::{Face, Origin, VerifiedService};
 use crate::iothub::connection_string::{ConnectionString, Secret};
 use crate::http::Problem;
 use crate::hub::Hub;
-use crate::logins::{self, Attempt, Fault, Hearing};
+use crate::operations::logins::{self, Attempt, Fault, Hearing};
 use crate::hub::metrics::Scope;
 
 /// `GET /portal/sign-in`.

@@ -18,7 +18,7 @@ use super::paths;
 use super::visit::Visit;
 use crate::iothub::connection_string::{ConnectionString, Secret};
 use crate::http::Problem;
-use crate::policies::{self, PolicyError};
+use crate::operations::policies::{self, PolicyError};
 
 /// `GET /portal/policies`.
 pub(super) async fn list(visit: Visit) -> Answer {

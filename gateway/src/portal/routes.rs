@@ -136,7 +136,7 @@ fn devices_and_frame() -> Vec<Route> {
 fn hub_wide() -> Vec<Route> {
     const READ: Needs = Needs::Rights(Rights::REGISTRY_READ);
     const WRITE: Needs = Needs::Rights(Rights::REGISTRY_WRITE);
-    const IMPORT: Needs = Needs::Rights(crate::jobs::RIGHTS);
+    const IMPORT: Needs = Needs::Rights(crate::operations::jobs::RIGHTS);
     const OWNER: Needs = Needs::Rights(Rights::ALL);
     let telemetry_needs = Needs::Rights(Rights::REGISTRY_READ | Rights::SERVICE_CONNECT);
     vec![

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use proptest::{collection, option};
 
 use super::*;
-use crate::bulk::Change;
+use crate::operations::bulk::Change;
 
 fn key() -> impl Strategy<Value = SymmetricKey> {
     collection::vec(any::<u8>(), 16..=64).prop_map(|bytes| SymmetricKey::from_bytes(bytes).unwrap())

@@ -8,7 +8,7 @@ use portcullis_registry::queue_max::QueueMax;
 use serde::Serialize;
 
 use super::{AccessJson, AuthenticationOut, CapabilitiesOut, KeysOut, status_text};
-use crate::jobs::line::Form;
+use crate::operations::jobs::line::Form;
 
 /// An identity on a line.
 #[derive(Serialize)]

@@ -7,7 +7,7 @@ use portcullis_registry::queue_max::QueueMax;
 
 use super::details::{self, Draft};
 use super::{Named, changed, version, version_field};
-use crate::identities;
+use crate::operations::identities;
 use crate::portal::answer::Answer;
 use crate::portal::fields::Fields;
 use crate::portal::form::{self, Errors, TextField};

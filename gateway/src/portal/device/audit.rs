@@ -9,7 +9,7 @@ use crate::hub::audit::trail::Wanted;
 use crate::portal::answer::Answer;
 use crate::portal::visit::Visit;
 use crate::hub::audit;
-use crate::identities;
+use crate::operations::identities;
 
 /// `GET …/audit`.
 pub(in crate::portal) async fn show(visit: Visit, Named(id): Named) -> Answer {

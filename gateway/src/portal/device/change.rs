@@ -7,7 +7,7 @@ use portcullis_registry::identity::{Authentication, AuthenticationKind, Identity
 
 use super::frame::crumbs_below;
 use super::{Named, changed, version, version_field};
-use crate::identities;
+use crate::operations::identities;
 use crate::portal::answer::{Answer, Html};
 use crate::portal::credential_form::CredentialForm;
 use crate::portal::fields::Fields;

@@ -8,7 +8,7 @@ use super::Named;
 use super::frame::{self, Tab};
 use crate::hub::connection_log::{Connection, Flapping};
 use crate::hint;
-use crate::identities::{self, Attendance};
+use crate::operations::identities::{self, Attendance};
 use crate::portal::answer::Answer;
 use crate::portal::visit::Visit;
 use crate::portal::words;

@@ -5,7 +5,7 @@ use maud::html;
 
 use super::Named;
 use super::credentials::{self, Shown};
-use crate::identities;
+use crate::operations::identities;
 use crate::portal::answer::{Answer, Html};
 use crate::portal::layout::{self, Section};
 use crate::portal::paths;

@@ -11,7 +11,7 @@ use portcullis_registry::policy::Rights;
 
 use super::{Named, snippets};
 use crate::iothub::connection_string::{ConnectionString, Secret};
-use crate::identities;
+use crate::operations::identities;
 use crate::portal::answer::{Answer, Html};
 use crate::portal::fields::Fields;
 use crate::portal::guard::is_by_script;

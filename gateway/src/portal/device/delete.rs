@@ -7,7 +7,7 @@ use portcullis_registry::id::IdentityId;
 
 use super::frame::crumbs_below;
 use super::{Named, version, version_field};
-use crate::identities::{self, IdentityError};
+use crate::operations::identities::{self, IdentityError};
 use crate::portal::answer::{Answer, Html, see_other};
 use crate::portal::fields::Fields;
 use crate::portal::layout::{self, Section};

@@ -12,7 +12,7 @@ use super::credentials::{self, Shown};
 use super::frame::{self, Tab};
 use super::status::StatusForm;
 use super::{Named, keys, token};
-use crate::identities;
+use crate::operations::identities;
 use crate::portal::answer::Answer;
 use crate::portal::form::Errors;
 use crate::portal::visit::Visit;

@@ -6,7 +6,7 @@ use portcullis_registry::identity::{Authentication, AuthenticationSpec, Identity
 
 use super::{Named, changed, version, version_field};
 use crate::http::Problem;
-use crate::identities;
+use crate::operations::identities;
 use crate::portal::answer::Answer;
 use crate::portal::fields::Fields;
 use crate::portal::paths;

@@ -13,7 +13,7 @@ use portcullis_registry::queue::Queued;
 use super::Named;
 use super::frame::{self, Tab, crumbs_below};
 use super::send::MessageForm;
-use crate::c2d;
+use crate::operations::c2d;
 use crate::http::Problem;
 use crate::portal::answer::{Answer, Html, see_other};
 use crate::portal::form::Errors;

@@ -12,7 +12,7 @@ use portcullis_registry::policy::Rights;
 use super::Named;
 use super::frame::{self, Tab, crumbs_below};
 use crate::http::Problem;
-use crate::identities::{self, IdentityError};
+use crate::operations::identities::{self, IdentityError};
 use crate::portal::answer::{Answer, Html, see_other};
 use crate::portal::credential_form::CredentialForm;
 use crate::portal::fields::Fields;

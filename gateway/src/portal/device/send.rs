@@ -10,7 +10,7 @@ use portcullis_registry::message::{Ack, NewC2d};
 
 use super::Named;
 use super::messages::{self, page};
-use crate::c2d::{self, C2dError};
+use crate::operations::c2d::{self, C2dError};
 use crate::http::Problem;
 use crate::portal::answer::{Answer, see_other};
 use crate::portal::fields::Fields;

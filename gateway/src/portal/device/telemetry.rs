@@ -4,7 +4,7 @@ use maud::html;
 
 use super::Named;
 use super::frame::{self, Tab};
-use crate::identities;
+use crate::operations::identities;
 use crate::portal::answer::Answer;
 use crate::portal::visit::Visit;
 

@@ -10,7 +10,7 @@ use super::Named;
 use super::frame::crumbs_below;
 use super::snippets::resource;
 use crate::http::Problem;
-use crate::identities;
+use crate::operations::identities;
 use crate::portal::answer::{Answer, Html};
 use crate::portal::fields::Fields;
 use crate::portal::form::{Errors, TextField};

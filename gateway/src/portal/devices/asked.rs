@@ -4,7 +4,7 @@
 use portcullis_registry::identity::{AuthenticationKind, Status};
 use portcullis_registry::store::Place;
 
-use crate::listing::{Filter, IdFilter};
+use crate::operations::listing::{Filter, IdFilter};
 use crate::portal::fields::Fields;
 use crate::portal::paths::encoded;
 

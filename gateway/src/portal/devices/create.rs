@@ -8,7 +8,7 @@ use portcullis_registry::id::{DeviceId, IdentityId, Precondition};
 use portcullis_registry::identity::{AuthenticationKind, IdentitySpec, Status};
 
 use crate::http::Problem;
-use crate::identities::{self, IdentityError};
+use crate::operations::identities::{self, IdentityError};
 use crate::portal::answer::{Answer, Html, see_other};
 use crate::portal::credential_form::CredentialForm;
 use crate::portal::fields::{Fields, Query};

@@ -9,8 +9,8 @@ use portcullis_registry::policy::Rights;
 use portcullis_registry::store::Counts;
 
 use super::asked::{Asked, Count, From};
-use crate::identities::{self, IdentityError};
-use crate::listing::{self, IdFilter, Listing};
+use crate::operations::identities::{self, IdentityError};
+use crate::operations::listing::{self, IdFilter, Listing};
 use crate::portal::answer::{Answer, Html};
 use crate::portal::fields::Query;
 use crate::portal::layout::{self, Section};

@@ -8,9 +8,9 @@ use portcullis_registry::error::RegistryError;
 use portcullis_registry::id::{DeviceId, IdentityId, Precondition};
 use portcullis_registry::identity::{Identity, IdentitySpec, Status};
 
-use crate::bulk::{Bulk, CHANGES_MAX, Change};
+use crate::operations::bulk::{Bulk, CHANGES_MAX, Change};
 use crate::http::Problem;
-use crate::identities::IdentityError;
+use crate::operations::identities::IdentityError;
 use crate::portal::answer::{Answer, Html, see_other};
 use crate::portal::fields::Fields;
 use crate::portal::layout::{self, Section};

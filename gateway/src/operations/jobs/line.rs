@@ -6,7 +6,7 @@ use portcullis_registry::id::IdentityId;
 use portcullis_registry::identity::Identity;
 use portcullis_registry::lines::LineError;
 
-use crate::bulk::{Change, ChangeError};
+use crate::operations::bulk::{Change, ChangeError};
 
 /// How identities and errors are written. IoT Hub's words are known to `http` alone, which hands them in.
 pub trait Words: fmt::Debug + Send + Sync {

@@ -11,7 +11,7 @@ use super::line::{About, Asked, Words};
 use super::plan::{Ask, TakeBack};
 use super::source::{Batch, SourceError};
 use super::undo::{Undo, UndoReader};
-use crate::bulk::{Change, ChangeError};
+use crate::operations::bulk::{Change, ChangeError};
 
 /// The changes to take back, the last one first, in batches.
 pub(super) fn batches(undo: &Path, words: &'static dyn Words) -> mpsc::Receiver<Result<Batch, SourceError>> {

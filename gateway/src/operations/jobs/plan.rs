@@ -10,7 +10,7 @@ use portcullis_registry::identity::{Identity, IdentitySpec};
 
 use super::line::Words;
 use super::undo::Fingerprint;
-use crate::bulk::{Change, ChangeError};
+use crate::operations::bulk::{Change, ChangeError};
 
 /// What a job is asked to do to one identity.
 #[derive(Clone, Debug)]

@@ -149,7 +149,7 @@ pub(super) mod tests {
     use super::*;
 
     /// A row of a SAS device, or of a module of it.
-    pub(in crate::query) fn row(device: &str, module: Option<&str>) -> Row {
+    pub(in crate::operations::query) fn row(device: &str, module: Option<&str>) -> Row {
         let identity = Identity {
             id: IdentityId {
                 device: DeviceId::parse(device).unwrap(),

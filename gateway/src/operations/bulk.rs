@@ -13,7 +13,7 @@ use portcullis_registry::policy::Rights;
 
 use crate::auth::{AuthError, VerifiedService};
 use crate::hub::Hub;
-use crate::identities::{self, IdentityError};
+use crate::operations::identities::{self, IdentityError};
 
 /// What is asked for one identity. A precondition holds for what is stored; `Absent` and `AnyVersion` are the same.
 #[derive(Clone, Debug)]

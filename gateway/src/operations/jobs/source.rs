@@ -252,8 +252,8 @@ mod tests {
     use portcullis_registry::lines::LineError;
 
     use super::*;
-    use crate::bulk::ChangeError;
-    use crate::jobs::line::{Form, Refusal};
+    use crate::operations::bulk::ChangeError;
+    use crate::operations::jobs::line::{Form, Refusal};
 
     /// Refuses every line with its own text.
     #[derive(Debug)]

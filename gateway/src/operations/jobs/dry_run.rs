@@ -20,7 +20,7 @@ use super::line::{About, Words};
 use super::plan::{Ask, Decision, decide, not_done};
 use super::results::{Done, Outcome};
 use super::undo::Fingerprint;
-use crate::bulk::{Change, ChangeError};
+use crate::operations::bulk::{Change, ChangeError};
 
 /// The registry as it would be.
 #[derive(Debug)]

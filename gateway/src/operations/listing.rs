@@ -14,7 +14,7 @@ use portcullis_registry::store::{Page, Place};
 
 use crate::auth::VerifiedService;
 use crate::hub::Hub;
-use crate::identities::IdentityError;
+use crate::operations::identities::IdentityError;
 
 /// Which devices are wanted; what is not given is any.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

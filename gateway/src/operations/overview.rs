@@ -8,7 +8,7 @@ use portcullis_registry::policy::Rights;
 use portcullis_registry::store::Counts;
 
 use crate::auth::{AuthError, VerifiedService};
-use crate::authorities;
+use crate::operations::authorities;
 use crate::hub::history::Sample;
 use crate::hub::Hub;
 use crate::hub::refusals::Refusal;

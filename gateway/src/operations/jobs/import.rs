@@ -21,7 +21,7 @@ use super::line::{About, Refusal, Words};
 use super::plan::{Ask, Plan, not_done, plan};
 use super::results::{Done, Outcome};
 use super::undo::UndoWriter;
-use crate::bulk::ChangeError;
+use crate::operations::bulk::ChangeError;
 
 /// Applies lines.
 #[derive(Debug)]
