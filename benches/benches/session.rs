@@ -11,7 +11,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use jiff::Timestamp;
 use portcullis::mqtt::packet::{Packet, Publish, QoS, Subscribe, Utf8Bytes};
 use portcullis::iothub::topic::{self, Role};
-use portcullis::session::core::{Action, Moment, Opening, SessionCore, SessionLimits};
+use portcullis::mqtt::session::core::{Action, Moment, Opening, SessionCore, SessionLimits};
 use portcullis_registry::access::Access;
 use portcullis_registry::id::{DeviceId, GenerationId, IdentityId};
 use portcullis_registry::message::{Ack, C2dMessage};

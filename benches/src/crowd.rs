@@ -7,7 +7,7 @@ use anyhow::ensure;
 use bytes::Bytes;
 use jiff::Timestamp;
 use portcullis::mqtt::packet::{Packet, QoS, Subscribe, Utf8Bytes};
-use portcullis::wire::Wire;
+use portcullis::mqtt::wire::Wire;
 use portcullis_registry::credential::SymmetricKey;
 use portcullis_registry::sas;
 use reqwest::Method;

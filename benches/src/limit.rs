@@ -12,7 +12,7 @@ use std::sync::Arc;
 use anyhow::{Context, ensure};
 use portcullis::mqtt::codec::{PacketLimits, Side};
 use portcullis::mqtt::packet::{ConnectReturnCode, Packet};
-use portcullis::wire::{Wire, WireError};
+use portcullis::mqtt::wire::{Wire, WireError};
 use portcullis_certs::ca::CertificateAuthority;
 use portcullis_certs::key::PrivateKey;
 use rustls::client::danger::HandshakeSignatureValid;

@@ -12,7 +12,7 @@ use portcullis::mqtt::codec::{self, PacketLimits, Side};
 use portcullis::mqtt::packet::{
     Connect, ConnectReturnCode, Packet, Password, Publish, QoS, Subscribe, Utf8Bytes, Will,
 };
-use portcullis::wire::Wire;
+use portcullis::mqtt::wire::Wire;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use hdrhistogram::Histogram;
 use portcullis::mqtt::packet::{Packet, Publish, QoS, Subscribe, Utf8Bytes};
-use portcullis::wire::Wire;
+use portcullis::mqtt::wire::Wire;
 use reqwest::Method;
 use rustls::client::Resumption;
 use rustls::crypto::aws_lc_rs;

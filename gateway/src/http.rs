@@ -29,12 +29,12 @@ use tokio::net::TcpStream;
 use tokio::time::{timeout, timeout_at};
 use tokio_rustls::server::TlsStream;
 
-use crate::admin::Commands;
+use crate::mqtt::admin::Commands;
 use crate::auth::Face;
-use crate::connection;
+use crate::mqtt::connection;
 use crate::hub::Hub;
 use crate::hub::listener::Accepted;
-use crate::websocket::WebSocket;
+use crate::mqtt::websocket::WebSocket;
 
 mod audit;
 mod authorities;

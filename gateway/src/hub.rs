@@ -28,7 +28,7 @@ use crate::hub::metrics::{Metrics, QueueCollector};
 use crate::mqtt::codec::PacketLimits;
 use crate::iothub::topic::EventName;
 use crate::hub::refusals::RefusalLog;
-use crate::session::core::SessionLimits;
+use crate::mqtt::session::core::SessionLimits;
 use crate::hub::session_table::SessionTable;
 use crate::hub::throttle::{Rate, Throttle};
 use crate::tls::ServerTls;

@@ -7,12 +7,10 @@
 //! Deliberately absent: a general broker. A device has a fixed set of topics, its own; nothing a device
 //! sends ever reaches another device, and no wildcard is matched between devices.
 
-pub mod admin;
 pub mod auth;
 pub mod blob;
 pub mod cli;
 pub mod config;
-pub mod connection;
 pub(crate) mod hint;
 pub mod http;
 pub mod hub;
@@ -21,9 +19,6 @@ pub mod mqtt;
 pub mod operations;
 pub mod portal;
 pub mod serve;
-pub mod session;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod tls;
-pub mod websocket;
-pub mod wire;

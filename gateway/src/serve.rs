@@ -13,7 +13,7 @@ use portcullis_registry::store::{Registry, RegistryLimits};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::admin::Commands;
+use crate::mqtt::admin::Commands;
 use crate::auth::{HostNames, Trust};
 use crate::operations::authorities;
 use crate::cli::local::LocalAccess;
@@ -21,7 +21,7 @@ use crate::config::{Config, Listen};
 use crate::hub::admission::Doors;
 use crate::hub::{Hub, certificate_reload};
 use crate::tls::{self, ServerTls};
-use crate::connection;
+use crate::mqtt::connection;
 use crate::http;
 use crate::hub::listener;
 use crate::operations::policies;

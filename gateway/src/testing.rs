@@ -30,8 +30,8 @@ use crate::mqtt::packet::{
 };
 use crate::serve;
 use crate::tls;
-use crate::websocket::WebSocket;
-use crate::wire::{Wire, WireError};
+use crate::mqtt::websocket::WebSocket;
+use crate::mqtt::wire::{Wire, WireError};
 
 pub mod azurite;
 pub mod browser;

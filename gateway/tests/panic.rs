@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use portcullis::admin::Commands;
+use portcullis::mqtt::admin::Commands;
 use portcullis::hub::admission::Doors;
 use portcullis::testing::{TestHub, until};
-use portcullis::connection;
+use portcullis::mqtt::connection;
 use portcullis::http;
 use portcullis::hub::listener;
 use tokio::sync::Notify;

@@ -63,7 +63,7 @@ mod tests {
         let log = tracing_subscriber::registry().with(lines.with_filter(kept(asked)));
         tracing::subscriber::with_default(log, || {
             tracing::trace!(target: "tungstenite::protocol::frame", "received frame");
-            tracing::trace!(target: "portcullis::wire", "PINGREQ");
+            tracing::trace!(target: "portcullis::mqtt::wire", "PINGREQ");
         });
         let heard = String::from_utf8(heard.0.lock().unwrap().clone()).unwrap();
         assert!(heard.contains("PINGREQ") && !heard.contains("frame"), "{heard}");

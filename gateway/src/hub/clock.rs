@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::session::core::Moment;
+use crate::mqtt::session::core::Moment;
 
 /// Wall clock and monotonic clock, read together. Tests may shift the wall clock.
 #[derive(Debug, Default)]

@@ -9,7 +9,7 @@ use jiff::SignedDuration;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::hub::Hub;
-use crate::session::core::Moment;
+use crate::mqtt::session::core::Moment;
 
 /// Sweeps until the hub stops. One task, whatever the number of devices and messages.
 pub async fn run(hub: Arc<Hub>) {

@@ -13,7 +13,7 @@ use percent_encoding::percent_decode_str;
 use tower_service::Service;
 
 use crate::auth::VerifiedService;
-use crate::session::core::Command;
+use crate::mqtt::session::core::Command;
 
 /// The routes commands go through.
 #[derive(Clone, Debug)]

@@ -19,7 +19,7 @@ use tokio::time::{sleep_until, timeout_at};
 use tokio_rustls::server::TlsStream;
 use tracing::Instrument;
 
-use crate::admin::Commands;
+use crate::mqtt::admin::Commands;
 use crate::auth::{AuthError, Evidence, Face, Origin, Who};
 use crate::hub::admission::Place;
 use crate::hub::Hub;
@@ -29,9 +29,9 @@ use crate::hub::metrics::Scope;
 use crate::mqtt::codec::{DecodeError, PacketLimits, Side};
 use crate::mqtt::connect::{self, Claim};
 use crate::mqtt::packet::{Connect, ConnectReturnCode, Packet};
-use crate::session::{self, core::CloseReason};
-use crate::websocket::WebSocket;
-use crate::wire::{Wire, WireError};
+use crate::mqtt::session::{self, core::CloseReason};
+use crate::mqtt::websocket::WebSocket;
+use crate::mqtt::wire::{Wire, WireError};
 
 /// A stream a device session runs on.
 pub trait DeviceStream: AsyncRead + AsyncWrite + Unpin + Send {

@@ -14,7 +14,7 @@ use portcullis_registry::lock::LockToken;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{sleep_until, timeout};
 
-use crate::admin::Commands;
+use crate::mqtt::admin::Commands;
 use crate::auth::{Revoked, VerifiedIdentity, VerifiedService, Who};
 use crate::hub::bus::Event;
 use crate::hub::connection_log::Noted;
@@ -24,7 +24,7 @@ use crate::hub::Hub;
 use crate::hub::metrics::Scope;
 use crate::mqtt::packet::{Connect, ConnectReturnCode, Packet, Will};
 use crate::iothub::topic::{self, PublishTopic, Role};
-use crate::wire::{Wire, WireError};
+use crate::mqtt::wire::{Wire, WireError};
 use core::{Action, CloseReason, Command, Moment, Opening, Sent, SessionCore};
 use feed::{Fed, Feed};
 use standing::Standing;
