@@ -9,6 +9,7 @@
 
 mod address;
 mod client;
+pub mod container;
 mod guard;
 mod host;
 mod hosts;

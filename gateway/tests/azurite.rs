@@ -1,7 +1,7 @@
 //! Blobs read, written and deleted in Azurite, which speaks as Azure Blob storage does.
 
 use bytes::Bytes;
-use portcullis::operations::jobs::container::ContainerError;
+use portcullis::blob::container::ContainerError;
 use portcullis::testing::azurite::Azurite;
 use portcullis::testing::within;
 

@@ -12,7 +12,7 @@ use futures_util::future::BoxFuture;
 use futures_util::{StreamExt, TryStreamExt};
 use portcullis::blob::{BlobContainer, BlobHost, BlobHosts, Lookup};
 use portcullis::config::Config;
-use portcullis::operations::jobs::container::ContainerError;
+use portcullis::blob::container::ContainerError;
 use portcullis::testing::within;
 use portcullis::tls;
 use portcullis_certs::testing::TestCa;

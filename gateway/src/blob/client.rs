@@ -20,7 +20,7 @@ use super::hosts::BlobHosts;
 use super::lookup::Checked;
 use super::reader;
 use super::writer::BlobWriter;
-use crate::operations::jobs::container::{ContainerError, Pieces};
+use crate::blob::container::{ContainerError, Pieces};
 
 /// A container of blobs that may be used. What shows it never shows its signature.
 #[derive(Clone)]

@@ -9,7 +9,7 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 use super::guard::{Place, place};
 use super::host::Host;
-use crate::operations::jobs::container::ContainerError;
+use crate::blob::container::ContainerError;
 
 /// Finds a host's addresses.
 pub trait Lookup: Send + Sync {

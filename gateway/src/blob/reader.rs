@@ -9,7 +9,7 @@ use reqwest::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use tokio::time::Instant;
 
 use super::hosts::BlobHosts;
-use crate::operations::jobs::container::{ContainerError, Pieces};
+use crate::blob::container::{ContainerError, Pieces};
 
 /// The body of an answer, part read.
 struct Reader {

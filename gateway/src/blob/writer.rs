@@ -10,7 +10,7 @@ use reqwest::header::HeaderName;
 use reqwest::{Method, StatusCode};
 
 use super::client::{BlobContainer, TEXT};
-use crate::operations::jobs::container::ContainerError;
+use crate::blob::container::ContainerError;
 
 /// A blob that is being written. Dropped before it is finished, it leaves nothing that anybody sees.
 pub struct BlobWriter {

@@ -18,13 +18,12 @@ use portcullis_registry::policy::Rights;
 use crate::hub::audit::{Entry, Operation};
 use crate::auth::{AuthError, VerifiedService};
 use crate::hub::Hub;
-use container::{Container, ContainerError, Pieces};
+use crate::blob::container::{Container, ContainerError, Pieces};
 use job::Job;
 use line::Words;
 use record::{Kind, Place, Record};
 use run::{Running, Work};
 
-pub mod container;
 mod dry_run;
 mod export;
 mod history;

@@ -19,7 +19,7 @@ use tokio::process::{Child, ChildStdout, Command};
 use super::{tools, within};
 use crate::blob::{BlobContainer, BlobHost, BlobHosts};
 use crate::config::Config;
-use crate::operations::jobs::container::ContainerError;
+use crate::blob::container::ContainerError;
 
 /// A blob store with nothing in it; it ends when this is dropped.
 pub struct Azurite {

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use portcullis_registry::id::DeviceId;
 use tokio::sync::{Mutex, mpsc};
 
-use super::container::{Container, ContainerError, Pieces};
+use crate::blob::container::{Container, ContainerError, Pieces};
 use super::dry_run::DryRun;
 use super::import::{ImportError, Importer};
 use super::job::Job;

@@ -13,7 +13,7 @@ use portcullis_registry::id::DeviceId;
 use portcullis_registry::lines::{Line, LineSplitter};
 use tokio::sync::mpsc;
 
-use super::container::{ContainerError, Pieces};
+use crate::blob::container::{ContainerError, Pieces};
 use super::import::Item;
 use super::line::{About, Asked, Words};
 use super::plan::Ask;
