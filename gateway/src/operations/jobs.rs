@@ -7,9 +7,7 @@
 //! A job that a crash or stop of the hub cuts off ends as failed and says so: what it had done stays done, each line
 //! whole, and running it again does the rest. What the words of a line are is known to `http`, which hands them in.
 
-use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
@@ -19,6 +17,7 @@ use crate::hub::audit::{Entry, Operation};
 use crate::auth::{AuthError, VerifiedService};
 use crate::hub::Hub;
 use crate::blob::container::{Container, ContainerError, Pieces};
+use history::{INPUT, UNDO};
 use job::Job;
 use line::Words;
 use record::{Kind, Place, Record};
@@ -38,7 +37,7 @@ mod run;
 mod source;
 mod undo;
 
-pub use history::Jobs;
+pub use history::{DEVICES, JobError, Jobs};
 pub use results::{REFUSED, RESULTS};
 
 /// A file of a container, as a caller names it.
@@ -54,32 +53,6 @@ pub struct Address {
 pub enum Wanted {
     Import { input: Address, output: Address },
     Export { output: Address, exclude_keys: bool },
-}
-
-/// Why an operation on jobs was not done.
-#[derive(Debug, thiserror::Error)]
-pub enum JobError {
-    #[error(transparent)]
-    Forbidden(#[from] AuthError),
-    #[error("there is no job {0:?}")]
-    NotFound(String),
-    #[error("a job is active; there may be one at a time")]
-    Busy,
-    /// What is wrong with which container.
-    #[error("{0}: {1}")]
-    Container(&'static str, ContainerError),
-    #[error("the upload did not arrive whole: {0}")]
-    Upload(String),
-    #[error("the upload has more than {0} bytes")]
-    TooLarge(u64),
-    #[error("the upload has stood still for {0:?}")]
-    Idle(Duration),
-    #[error("only the last import can be taken back, while its undo file is there")]
-    NothingToTakeBack,
-    #[error("the job has no such file")]
-    NoFile,
-    #[error("the directory of the jobs failed: {0}")]
-    Io(#[from] io::Error),
 }
 
 /// Starts a job that reads and writes containers.
@@ -335,11 +308,6 @@ impl Drop for UploadOf<'_> {
     }
 }
 
-/// Waits for work that blocks.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| io::Error::other(error.to_string()))?
-}
-
 /// Tries whether files can be written there, and removed again.
 async fn check_writable(container: &Container) -> Result<(), ContainerError> {
     let probe = format!("portcullis-probe-{:016x}", u64::from_ne_bytes(portcullis_registry::random_bytes()));
@@ -367,11 +335,5 @@ impl std::fmt::Debug for Address {
 
 /// What an import, and any job in a container, asks for.
 pub const RIGHTS: Rights = Rights::REGISTRY_READ_WRITE;
-/// What an export is called when nobody says; IoT Hub's name.
-pub const DEVICES: &str = "devices.txt";
-/// An upload, until it is imported.
-const INPUT: &str = "input";
-/// What was there before an import.
-const UNDO: &str = "undo";
 const INPUT_NAME: &str = "Failed to read devices blob from the input container";
 const OUTPUT_NAME: &str = "Failed to write to the output container";

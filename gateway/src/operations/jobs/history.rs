@@ -4,14 +4,15 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use tokio_util::sync::CancellationToken;
 
 use super::job::Job;
 use super::record::{Kind, Record, State};
-use super::{DEVICES, INPUT, JobError, UNDO, blocking};
-use crate::auth::VerifiedService;
+use crate::auth::{AuthError, VerifiedService};
+use crate::blob::container::ContainerError;
 
 /// Every job the hub remembers.
 #[derive(Debug)]
@@ -19,6 +20,32 @@ pub struct Jobs {
     directory: PathBuf,
     /// The oldest first.
     known: Mutex<Vec<Arc<Job>>>,
+}
+
+/// Why an operation on jobs was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum JobError {
+    #[error(transparent)]
+    Forbidden(#[from] AuthError),
+    #[error("there is no job {0:?}")]
+    NotFound(String),
+    #[error("a job is active; there may be one at a time")]
+    Busy,
+    /// What is wrong with which container.
+    #[error("{0}: {1}")]
+    Container(&'static str, ContainerError),
+    #[error("the upload did not arrive whole: {0}")]
+    Upload(String),
+    #[error("the upload has more than {0} bytes")]
+    TooLarge(u64),
+    #[error("the upload has stood still for {0:?}")]
+    Idle(Duration),
+    #[error("only the last import can be taken back, while its undo file is there")]
+    NothingToTakeBack,
+    #[error("the job has no such file")]
+    NoFile,
+    #[error("the directory of the jobs failed: {0}")]
+    Io(#[from] io::Error),
 }
 
 impl Jobs {
@@ -57,7 +84,7 @@ impl Jobs {
     }
 
     /// Begins a job, unless another one is active. It has its directory once this returns.
-    pub(super) async fn begin(
+    pub(crate) async fn begin(
         &self,
         record: Record,
         stopping: &CancellationToken,
@@ -80,12 +107,12 @@ impl Jobs {
     }
 
     /// Refuses while a job is active.
-    pub(super) fn check_idle(&self) -> Result<(), JobError> {
+    pub(crate) fn check_idle(&self) -> Result<(), JobError> {
         if self.all().iter().any(|job| !job.record().state.is_over()) { Err(JobError::Busy) } else { Ok(()) }
     }
 
     /// Takes back that a job began.
-    pub(super) fn forget(&self, job: &Arc<Job>) -> io::Result<()> {
+    pub(crate) fn forget(&self, job: &Arc<Job>) -> io::Result<()> {
         self.take_out(job);
         fs::remove_dir_all(&job.directory)
     }
@@ -95,7 +122,7 @@ impl Jobs {
     }
 
     /// Forgets what is too old or too much, and the bulky files of all but the last of their kind.
-    pub(super) fn forget_old(&self, now: Timestamp) -> io::Result<()> {
+    pub(crate) fn forget_old(&self, now: Timestamp) -> io::Result<()> {
         let all = self.all();
         let is_old = |job: &Arc<Job>| {
             job.record().state.is_over() && now.duration_since(job.record().created) > KEPT_TIME_MAX
@@ -115,12 +142,12 @@ impl Jobs {
         Ok(())
     }
 
-    pub(super) fn all(&self) -> Vec<Arc<Job>> {
+    pub(crate) fn all(&self) -> Vec<Arc<Job>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// A job that the caller may see: one who has fewer rights than whoever asked for it does not.
-    pub(super) fn find(&self, caller: &VerifiedService, id: &str) -> Result<Arc<Job>, JobError> {
+    pub(crate) fn find(&self, caller: &VerifiedService, id: &str) -> Result<Arc<Job>, JobError> {
         let found = self.all().into_iter().find(|job| job.record().id == id);
         let seen = found.filter(|job| caller.rights().contains(job.record().rights()));
         seen.ok_or_else(|| JobError::NotFound(id.to_owned()))
@@ -142,6 +169,11 @@ impl Drop for Beginning<'_> {
     }
 }
 
+/// Waits for work that blocks.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| io::Error::other(error.to_string()))?
+}
+
 fn directories(jobs: &Path) -> io::Result<Vec<PathBuf>> {
     if !jobs.exists() {
         return Ok(Vec::new());
@@ -150,6 +182,12 @@ fn directories(jobs: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(entries.iter().map(fs::DirEntry::path).filter(|path| path.is_dir()).collect())
 }
 
+/// What an export is called when nobody says; IoT Hub's name.
+pub const DEVICES: &str = "devices.txt";
+/// An upload, until it is imported.
+pub(crate) const INPUT: &str = "input";
+/// What was there before an import.
+pub(crate) const UNDO: &str = "undo";
 const CUT_OFF: &str =
     "the hub stopped before the job was done; what is done stays done, and the same job may be run again";
 /// Jobs that are remembered.

@@ -12,22 +12,22 @@ use super::record::Record;
 
 /// A job.
 #[derive(Debug)]
-pub(super) struct Job {
+pub(crate) struct Job {
     record: Mutex<Record>,
-    pub(super) directory: PathBuf,
+    pub(crate) directory: PathBuf,
     /// Cancelled when somebody asks for it, and when the hub stops.
-    pub(super) cancelled: CancellationToken,
+    pub(crate) cancelled: CancellationToken,
 }
 
 impl Job {
     /// A new job that will have a directory of its own under `jobs`.
-    pub(super) fn new(record: Record, jobs: &Path, cancelled: CancellationToken) -> Self {
+    pub(crate) fn new(record: Record, jobs: &Path, cancelled: CancellationToken) -> Self {
         let directory = jobs.join(&record.id);
         Self { record: Mutex::new(record), directory, cancelled }
     }
 
     /// Makes its directory, which is there after a crash, too. Blocks.
-    pub(super) fn settle(&self) -> io::Result<()> {
+    pub(crate) fn settle(&self) -> io::Result<()> {
         let jobs = self.directory.parent().unwrap_or(&self.directory);
         DirBuilder::new().recursive(true).mode(0o700).create(jobs)?;
         DirBuilder::new().mode(0o700).create(&self.directory)?;
@@ -39,7 +39,7 @@ impl Job {
     }
 
     /// A job of an earlier run; nothing when the directory is none of a job.
-    pub(super) fn load(directory: PathBuf) -> io::Result<Option<Self>> {
+    pub(crate) fn load(directory: PathBuf) -> io::Result<Option<Self>> {
         let bytes = match fs::read(directory.join(RECORD)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             read => read?,
@@ -48,21 +48,21 @@ impl Job {
         Ok(Some(Self { record: Mutex::new(record), directory, cancelled: CancellationToken::new() }))
     }
 
-    pub(super) fn record(&self) -> Record {
+    pub(crate) fn record(&self) -> Record {
         self.record.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(super) fn update<T>(&self, change: impl FnOnce(&mut Record) -> T) -> T {
+    pub(crate) fn update<T>(&self, change: impl FnOnce(&mut Record) -> T) -> T {
         change(&mut self.record.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Returns once the record is on stable storage as it is now. Blocks.
-    pub(super) fn save(&self) -> io::Result<()> {
+    pub(crate) fn save(&self) -> io::Result<()> {
         self.save_as(&self.record())
     }
 
     /// Returns once this record of it is on stable storage. Blocks.
-    pub(super) fn save_as(&self, record: &Record) -> io::Result<()> {
+    pub(crate) fn save_as(&self, record: &Record) -> io::Result<()> {
         let record = serde_json::to_vec(record)?;
         let unfinished = self.directory.join(UNFINISHED);
         let mut options = OpenOptions::new();
@@ -74,7 +74,7 @@ impl Job {
     }
 
     /// Removes one of its files; one that is not there is no error. Blocks.
-    pub(super) fn remove(&self, name: &str) -> io::Result<()> {
+    pub(crate) fn remove(&self, name: &str) -> io::Result<()> {
         match fs::remove_file(self.directory.join(name)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),

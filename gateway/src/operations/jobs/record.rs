@@ -47,7 +47,7 @@ pub struct Record {
     /// The shared access policy that asked for it.
     pub policy: String,
     /// The rights that policy had: who has fewer does not see the job.
-    pub(super) rights: u8,
+    pub(crate) rights: u8,
     /// Nothing is changed; the results tell what would be.
     pub dry_run: bool,
     pub exclude_keys: bool,
@@ -89,7 +89,7 @@ pub struct Counts {
 
 impl Record {
     /// A job that `caller` asks for now.
-    pub(super) fn new(kind: Kind, caller: &VerifiedService, now: Timestamp) -> Self {
+    pub(crate) fn new(kind: Kind, caller: &VerifiedService, now: Timestamp) -> Self {
         Self {
             id: new_id(),
             kind,
