@@ -19,7 +19,7 @@ use crate::http::caller::{Caller, JsonBody};
 use crate::http::lines::Lines;
 use crate::http::problem::Problem;
 use crate::hub::Hub;
-use crate::operations::jobs::record::{Kind, Place, Record};
+use crate::hub::job_store::record::{Kind, Place, Record};
 use crate::operations::jobs::{self, Address, DEVICES, Wanted};
 
 /// IoT Hub's `JobProperties`, as a request has them. What only an answer says is passed over.

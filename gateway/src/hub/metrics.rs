@@ -15,7 +15,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
-use crate::operations::jobs::record::{Kind, State};
+use crate::hub::job_store::record::{Kind, State};
 
 mod queues;
 

@@ -17,27 +17,24 @@ use crate::hub::audit::{Entry, Operation};
 use crate::auth::{AuthError, VerifiedService};
 use crate::hub::Hub;
 use crate::blob::container::{Container, ContainerError, Pieces};
-use history::{INPUT, UNDO};
-use job::Job;
+use crate::hub::job_store::{INPUT, UNDO};
+use crate::hub::job_store::job::Job;
 use line::Words;
-use record::{Kind, Place, Record};
+use crate::hub::job_store::record::{Kind, Place, Record};
 use run::{Running, Work};
 
 mod dry_run;
 mod export;
-mod history;
 mod import;
-mod job;
 pub mod line;
 mod plan;
-pub mod record;
 mod results;
 mod rollback;
 mod run;
 mod source;
 mod undo;
 
-pub use history::{DEVICES, JobError, Jobs};
+pub use crate::hub::job_store::{DEVICES, JobError};
 pub use results::{REFUSED, RESULTS};
 
 /// A file of a container, as a caller names it.

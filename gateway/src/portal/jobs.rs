@@ -18,7 +18,7 @@ use super::paths;
 use super::visit::Visit;
 use super::words::{grouped, time};
 use crate::http::{Lines, Problem};
-use crate::operations::jobs::record::{Kind, Record, State};
+use crate::hub::job_store::record::{Kind, Record, State};
 use crate::operations::jobs::{self, DEVICES, REFUSED, RESULTS};
 
 /// `GET /portal/jobs`.

@@ -8,7 +8,7 @@ use tokio::fs::{File, OpenOptions};
 use tokio::io::{self, AsyncWriteExt};
 
 use super::line::{About, Refusal};
-use super::record::Counts;
+use crate::hub::job_store::record::Counts;
 
 /// What became of one line.
 #[derive(Debug)]

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
-use super::history::blocking;
+use crate::hub::job_store::blocking;
 use super::line::{Form, Words};
 use crate::hub::reverse_lines::Backwards;
 

@@ -9,10 +9,13 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use tokio_util::sync::CancellationToken;
 
-use super::job::Job;
-use super::record::{Kind, Record, State};
 use crate::auth::{AuthError, VerifiedService};
 use crate::blob::container::ContainerError;
+use job::Job;
+use record::{Kind, Record, State};
+
+pub(crate) mod job;
+pub mod record;
 
 /// Every job the hub remembers.
 #[derive(Debug)]
