@@ -2,7 +2,7 @@
 //!
 //! `topic` turns topic texts into values and back, `property_bag` does the same for the property bag at a topic's end,
 //! `connection_string` reads and writes what SDKs are configured with, `strict_json` reads JSON in which a name stands
-//! once.
+//! once, `time` writes times.
 //!
 //! To add a topic: a variant in `topic::PublishTopic` or `topic::Filter`, its text in the parser beside it, its rule
 //! in `mqtt::session::core`.
@@ -10,4 +10,5 @@
 pub mod connection_string;
 pub mod property_bag;
 pub(crate) mod strict_json;
+pub mod time;
 pub mod topic;

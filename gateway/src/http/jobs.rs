@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::hub::clock::time_text;
+use crate::iothub::time::time_text;
 use crate::http::caller::{Caller, JsonBody};
 use crate::http::lines::Lines;
 use crate::http::problem::Problem;

@@ -15,7 +15,7 @@ use portcullis_registry::queue_max::QueueMax;
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
-use crate::hub::clock::time_text;
+use crate::iothub::time::time_text;
 use crate::http::problem::Problem;
 
 mod access;

@@ -9,7 +9,7 @@ use jiff::SignedDuration;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::hub::Hub;
-use crate::mqtt::session::core::Moment;
+use crate::hub::clock::Moment;
 
 /// Sweeps until the hub stops. One task, whatever the number of devices and messages.
 pub async fn run(hub: Arc<Hub>) {

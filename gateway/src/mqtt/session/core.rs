@@ -23,6 +23,7 @@ use self::pacing::Pacing;
 use self::subscriptions::Subscriptions;
 use crate::mqtt::packet::{Packet, Publish, QoS, SUBSCRIPTION_REFUSED, Subscribe, Unsubscribe, Utf8Bytes};
 use crate::iothub::topic::{self, EventName, Filter, PublishTopic, Role};
+use crate::hub::clock::Moment;
 use crate::hub::throttle::Rate;
 
 pub use self::ending::{CloseReason, SessionError};
@@ -75,13 +76,6 @@ pub struct SessionLimits {
     pub keep_alive_max: Duration,
     /// Telemetry beyond this is read more slowly.
     pub message_rate: Option<Rate>,
-}
-
-/// One moment on both clocks: durations are measured on one, tokens expire on the other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Moment {
-    pub monotonic: Instant,
-    pub wall: Timestamp,
 }
 
 /// What is known when a session begins.

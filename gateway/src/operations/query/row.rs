@@ -13,7 +13,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::statement::Path;
 use super::value::Value;
-use crate::hub::clock::time_text;
+use crate::iothub::time::time_text;
 use crate::hub::Hub;
 
 /// One row.

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde_json::Value as Json;
 
 use super::statement::{Comparison, Operator};
-use crate::hub::clock::time_text;
+use crate::iothub::time::time_text;
 
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Value<'a> {

@@ -6,7 +6,7 @@ use portcullis_registry::identity::Status;
 
 use super::asked::Asked;
 use super::list::View;
-use crate::hub::clock::time_text;
+use crate::iothub::time::time_text;
 use crate::portal::answer::Answer;
 use crate::portal::fields::Query;
 use crate::portal::visit::Visit;

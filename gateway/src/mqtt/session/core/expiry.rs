@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{CloseReason, Moment};
+use super::CloseReason;
+use crate::hub::clock::Moment;
 
 /// When a session must end, and for what.
 #[derive(Clone, Debug)]
