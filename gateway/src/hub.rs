@@ -38,6 +38,7 @@ pub mod audit;
 pub mod bus;
 pub mod certificate_reload;
 pub mod clock;
+pub mod close_reason;
 pub mod connection_log;
 pub mod events;
 pub mod history;

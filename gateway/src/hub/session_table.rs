@@ -18,7 +18,7 @@ use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::{Trust, VerifiedIdentity};
-use crate::mqtt::session::core::CloseReason;
+use crate::hub::close_reason::CloseReason;
 use takeovers::Hands;
 
 pub use takeovers::Takeover;

@@ -29,7 +29,8 @@ use crate::hub::metrics::Scope;
 use crate::mqtt::codec::{DecodeError, PacketLimits, Side};
 use crate::mqtt::connect::{self, Claim};
 use crate::mqtt::packet::{Connect, ConnectReturnCode, Packet};
-use crate::mqtt::session::{self, core::CloseReason};
+use crate::hub::close_reason::CloseReason;
+use crate::mqtt::session;
 use crate::mqtt::websocket::WebSocket;
 use crate::mqtt::wire::{Wire, WireError};
 

@@ -24,13 +24,14 @@ use self::subscriptions::Subscriptions;
 use crate::mqtt::packet::{Packet, Publish, QoS, SUBSCRIPTION_REFUSED, Subscribe, Unsubscribe, Utf8Bytes};
 use crate::iothub::topic::{self, EventName, Filter, PublishTopic, Role};
 use crate::hub::clock::Moment;
+use crate::hub::close_reason::CloseReason;
 use crate::hub::throttle::Rate;
 
-pub use self::ending::{CloseReason, SessionError};
+pub use self::error::SessionError;
 pub use self::in_flight::Sent;
 
 mod allowance;
-mod ending;
+mod error;
 mod expiry;
 mod in_flight;
 mod keep_alive;

@@ -6,10 +6,10 @@ use portcullis_registry::activity::Activity;
 use portcullis_registry::policy::Policies;
 use tokio::sync::watch;
 
-use super::core::CloseReason;
 use crate::hub::session_table::Seat;
 use crate::auth::{Revoked, VerifiedService};
 use crate::hub::Hub;
+use crate::hub::close_reason::CloseReason;
 use crate::mqtt::packet::ConnectReturnCode;
 
 /// What the session may go on for, and by which it hears when it may not.
@@ -62,17 +62,6 @@ impl Standing {
             biased;
             reason = self.lost(hub) => reason,
             () = hub.stopping.cancelled() => CloseReason::Shutdown,
-        }
-    }
-}
-
-impl From<Revoked> for CloseReason {
-    fn from(revoked: Revoked) -> Self {
-        match revoked {
-            Revoked::Deleted => CloseReason::Deleted,
-            Revoked::Disabled => CloseReason::Disabled,
-            Revoked::CredentialChanged => CloseReason::CredentialChanged,
-            Revoked::AccessNarrowed => CloseReason::AccessNarrowed,
         }
     }
 }

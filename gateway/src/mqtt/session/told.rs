@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::core::CloseReason;
+use crate::hub::close_reason::CloseReason;
 use crate::hub::session_table::Takeover;
 use crate::auth::VerifiedIdentity;
 use crate::hub::connection_log::{Ended, Noted};

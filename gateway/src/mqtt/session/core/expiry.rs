@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::CloseReason;
 use crate::hub::clock::Moment;
+use crate::hub::close_reason::CloseReason;
 
 /// When a session must end, and for what.
 #[derive(Clone, Debug)]

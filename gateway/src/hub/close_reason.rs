@@ -2,9 +2,7 @@
 
 use portcullis_registry::access::AccessDenied;
 
-use super::allowance;
-use crate::auth::Proof;
-use crate::iothub::topic::TopicError;
+use crate::auth::{Proof, Revoked};
 
 /// Why a session ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,23 +27,6 @@ pub enum CloseReason {
     AccessNarrowed,
     StoreUnavailable,
     Shutdown,
-}
-
-/// What a peer did that ends its session. MQTT 3.1.1 has no answer to it but closing.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SessionError {
-    #[error("{0} may not come now")]
-    UnexpectedPacket(&'static str),
-    #[error("published at quality of service 2")]
-    QoS2,
-    #[error(transparent)]
-    Topic(#[from] TopicError),
-    #[error(transparent)]
-    Access(#[from] AccessDenied),
-    #[error("{count} filters in one packet, allowed are {count_max}")]
-    TooManyFilters { count: usize, count_max: usize },
-    #[error("more than {} packets a second that carry no message", allowance::PER_SECOND)]
-    Flood,
 }
 
 impl CloseReason {
@@ -109,11 +90,13 @@ impl CloseReason {
     }
 }
 
-impl From<SessionError> for CloseReason {
-    fn from(error: SessionError) -> Self {
-        match error {
-            SessionError::Access(denied) => CloseReason::AccessDenied(denied),
-            other => CloseReason::ProtocolViolation(other.to_string()),
+impl From<Revoked> for CloseReason {
+    fn from(revoked: Revoked) -> Self {
+        match revoked {
+            Revoked::Deleted => CloseReason::Deleted,
+            Revoked::Disabled => CloseReason::Disabled,
+            Revoked::CredentialChanged => CloseReason::CredentialChanged,
+            Revoked::AccessNarrowed => CloseReason::AccessNarrowed,
         }
     }
 }
