@@ -25,10 +25,8 @@ use crate::hub::events::{Details, Events};
 use crate::hub::history::History;
 use job_store::Jobs;
 use crate::hub::metrics::{Metrics, QueueCollector};
-use crate::mqtt::codec::PacketLimits;
 use crate::iothub::topic::EventName;
 use crate::hub::refusals::RefusalLog;
-use crate::mqtt::session::core::SessionLimits;
 use crate::hub::session_table::SessionTable;
 use crate::hub::throttle::{Rate, Throttle};
 use crate::tls::ServerTls;
@@ -200,22 +198,6 @@ impl Hub {
             return Ok(());
         }
         Err(AuthError::WrongHost { presented: host.to_owned(), expected: self.hosts.primary().to_owned() })
-    }
-
-    /// What a peer may send once it is known.
-    pub fn packet_limits(&self) -> PacketLimits {
-        let limits = &self.config.limits;
-        PacketLimits::after_connect(limits.packet_bytes_max, limits.telemetry_payload_bytes_max)
-    }
-
-    pub fn session_limits(&self) -> SessionLimits {
-        let limits = &self.config.limits;
-        SessionLimits {
-            in_flight_max: limits.c2d_in_flight_max,
-            filters_per_connection_max: limits.filters_per_connection_max,
-            keep_alive_max: limits.keep_alive_max,
-            message_rate: Rate::per_second(limits.messages_per_identity_per_second_max),
-        }
     }
 
     /// Stops: no new connections, every session told, every task awaited, the store flushed.

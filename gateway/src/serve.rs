@@ -20,7 +20,7 @@ use crate::cli::local::LocalAccess;
 use crate::config::{Config, Listen};
 use crate::hub::admission::Doors;
 use crate::hub::{Hub, certificate_reload};
-use crate::tls::{self, ServerTls};
+use crate::tls::ServerTls;
 use crate::mqtt::connection;
 use crate::http;
 use crate::hub::listener;

@@ -187,8 +187,11 @@ impl<S: DeviceStream> TlsEstablished<S> {
             Ok(who) => {
                 // Known now: the place at the door is free for the next.
                 drop(self.place);
-                self.wire.set_limits(hub.packet_limits());
-                self.wire.stream_mut().allow(hub.config.limits.packet_bytes_max);
+                let limits = &hub.config.limits;
+                let packets =
+                    PacketLimits::after_connect(limits.packet_bytes_max, limits.telemetry_payload_bytes_max);
+                self.wire.set_limits(packets);
+                self.wire.stream_mut().allow(limits.packet_bytes_max);
                 Ok(Authenticated { wire: self.wire, who, connect })
             }
             Err(refusal) => {

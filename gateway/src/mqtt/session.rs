@@ -27,7 +27,7 @@ use crate::iothub::topic::{self, PublishTopic, Role};
 use crate::mqtt::wire::{Wire, WireError};
 use crate::hub::clock::Moment;
 use crate::hub::close_reason::CloseReason;
-use core::{Action, Command, Opening, Sent, SessionCore};
+use core::{Action, Command, Opening, Sent, SessionCore, SessionLimits};
 use feed::{Fed, Feed};
 use standing::Standing;
 use crate::hub::session_table::Taken;
@@ -213,7 +213,7 @@ struct Session<'h, S> {
 impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
     /// The session with its CONNACK on the way.
     fn open(hub: &'h Arc<Hub>, mut wire: Wire<S>, opening: Opening, feed: Feed, standing: Standing) -> Self {
-        let core = SessionCore::new(opening, hub.session_limits(), hub.clock.now());
+        let core = SessionCore::new(opening, SessionLimits::of(&hub.config.limits), hub.clock.now());
         hub.metrics.connection_attempt("succeeded");
         hub.metrics.connections.inc();
         if let Some(activity) = standing.activity() {

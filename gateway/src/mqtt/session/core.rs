@@ -23,6 +23,7 @@ use self::pacing::Pacing;
 use self::subscriptions::Subscriptions;
 use crate::mqtt::packet::{Packet, Publish, QoS, SUBSCRIPTION_REFUSED, Subscribe, Unsubscribe, Utf8Bytes};
 use crate::iothub::topic::{self, EventName, Filter, PublishTopic, Role};
+use crate::config::Limits;
 use crate::hub::clock::Moment;
 use crate::hub::close_reason::CloseReason;
 use crate::hub::throttle::Rate;
@@ -77,6 +78,18 @@ pub struct SessionLimits {
     pub keep_alive_max: Duration,
     /// Telemetry beyond this is read more slowly.
     pub message_rate: Option<Rate>,
+}
+
+impl SessionLimits {
+    /// The bounds that the hub's configuration sets.
+    pub fn of(limits: &Limits) -> Self {
+        Self {
+            in_flight_max: limits.c2d_in_flight_max,
+            filters_per_connection_max: limits.filters_per_connection_max,
+            keep_alive_max: limits.keep_alive_max,
+            message_rate: Rate::per_second(limits.messages_per_identity_per_second_max),
+        }
+    }
 }
 
 /// What is known when a session begins.
