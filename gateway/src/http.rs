@@ -1,5 +1,5 @@
 //! The HTTPS face: IoT Hub's REST dialect under its own paths, ours under `/api/v1`, and health. One path switches to a
-//! WebSocket, which `connection` takes over.
+//! WebSocket, which is no longer HTTP's.
 //!
 //! A leaf: it translates requests into the operations of `identities`, `query`, `policies` and `c2d` and their results
 //! back; it decides nothing itself. `routes` lists every endpoint and says how to add one; errors become statuses in
@@ -29,12 +29,11 @@ use tokio::net::TcpStream;
 use tokio::time::{timeout, timeout_at};
 use tokio_rustls::server::TlsStream;
 
-use crate::mqtt::admin::Commands;
 use crate::auth::Face;
-use crate::mqtt::connection;
 use crate::hub::Hub;
+use crate::hub::admission::Place;
+use crate::operations::logins;
 use crate::hub::listener::Accepted;
-use crate::mqtt::websocket::WebSocket;
 
 mod audit;
 mod authorities;
@@ -89,23 +88,26 @@ pub fn ops_router(hub: Arc<Hub>) -> Router {
     Router::new().route("/metrics", get(health::metrics)).merge(health::routes()).with_state(hub)
 }
 
-/// Serves one HTTPS connection from accept to goodbye, as a device's once it has switched to a WebSocket. `router` is
-/// `router(hub)`, made once.
-pub async fn serve(hub: Arc<Hub>, router: Router, commands: Arc<Commands>, accepted: Accepted) {
+/// A connection that has switched to the WebSocket protocol, and is HTTP's no more.
+#[derive(Debug)]
+pub struct Switched {
+    pub stream: TlsStream<TcpStream>,
+    /// What the peer has said on it already.
+    pub early: Bytes,
+    pub peer: SocketAddr,
+    pub place: Place,
+}
+
+/// Serves one HTTPS connection from accept to goodbye, or until it has switched to a WebSocket. `router` is
+/// `router(hub)`, made once. A request proves itself; its connection keeps its place among the anonymous until it
+/// closes.
+pub async fn serve(hub: &Hub, router: Router, accepted: Accepted) -> Option<Switched> {
     let Accepted { stream, peer, place } = accepted;
-    // Boxed, so that a device that stays for months does not carry along the room its request took.
-    let switched = Box::pin(async {
-        let stream = handshake(&hub, stream, peer).await?;
-        let certificates = stream.get_ref().1.peer_certificates().map(Arc::from);
-        let peer = Peer { address: peer.ip(), certificates };
-        let (stream, early) = serve_requests(&hub, stream, peer, router).await?;
-        Some(WebSocket::server(Box::new(stream), early, hub.config.limits.connect_packet_bytes_max))
-    });
-    match switched.await {
-        Some(socket) => connection::serve_websocket(hub, commands, socket, peer, place).await,
-        // A request proves itself; its connection keeps its place at the door until it closes.
-        None => drop(place),
-    }
+    let stream = handshake(hub, stream, peer).await?;
+    let certificates = stream.get_ref().1.peer_certificates().map(Arc::from);
+    let proven = Peer { address: peer.ip(), certificates };
+    let (stream, early) = serve_requests(hub, stream, proven, router).await?;
+    Some(Switched { stream, early, peer, place })
 }
 
 async fn handshake(hub: &Hub, stream: TcpStream, peer: SocketAddr) -> Option<TlsStream<TcpStream>> {
@@ -116,7 +118,7 @@ async fn handshake(hub: &Hub, stream: TcpStream, peer: SocketAddr) -> Option<Tls
         outcome = timeout_at(deadline.into(), handshake) => match outcome {
             Ok(Ok(stream)) => Some(stream),
             Ok(Err(error)) => {
-                connection::tell_of_certificate(hub, peer, Face::Rest, &error);
+                logins::tell_of_certificate(hub, peer, Face::Rest, &error);
                 tracing::debug!(%peer, %error, "TLS handshake failed");
                 None
             }

@@ -3,6 +3,7 @@
 //! Every operation takes a verified caller and values, and returns values. The fronts translate requests into
 //! operations and their results back, and decide nothing themselves.
 
+pub mod audit;
 pub mod authorities;
 pub mod bulk;
 pub mod c2d;

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use anyhow::Context;
+use axum::Router;
 use portcullis_registry::authority::Authorities;
 use portcullis_registry::backend::sqlite::SqliteBackend;
 use portcullis_registry::backup;
@@ -23,7 +24,7 @@ use crate::hub::{Hub, certificate_reload};
 use crate::tls::ServerTls;
 use crate::mqtt::connection;
 use crate::http;
-use crate::hub::listener;
+use crate::hub::listener::{self, Accepted};
 use crate::operations::policies;
 use crate::portal;
 use crate::operations::sweeper;
@@ -103,7 +104,7 @@ impl Bound {
         for listener in https {
             let (router, commands) = (router.clone(), Arc::clone(&commands));
             let serve =
-                move |hub, accepted| http::serve(hub, router.clone(), Arc::clone(&commands), accepted);
+                move |hub, accepted| serve_https(hub, router.clone(), Arc::clone(&commands), accepted);
             hub.tasks.spawn(listener::run(Arc::clone(&hub), listener, Arc::clone(&hub.doors), serve));
         }
         let router = http::ops_router(Arc::clone(&hub));
@@ -195,6 +196,15 @@ impl Bound {
 /// Tells whoever watches on standard error, if anybody does.
 fn say(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// Serves one connection of the HTTPS listener. Once it has switched to a WebSocket it is a device's.
+async fn serve_https(hub: Arc<Hub>, router: Router, commands: Arc<Commands>, accepted: Accepted) {
+    // Boxed, so that a device that stays for months does not carry along the room its request took.
+    let switched = Box::pin(http::serve(&hub, router, accepted)).await;
+    if let Some(http::Switched { stream, early, peer, place }) = switched {
+        connection::serve_websocket(hub, commands, Box::new(stream), early, peer, place).await;
+    }
 }
 
 async fn open_registry(config: &Config) -> anyhow::Result<Arc<Registry>> {

@@ -12,7 +12,8 @@ use portcullis_registry::policy::Rights;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::hub::audit::{self, trail::Wanted};
+use crate::hub::audit::trail::Wanted;
+use crate::operations::audit;
 use crate::http::caller::Caller;
 use crate::http::problem::Problem;
 use crate::hub::Hub;

@@ -15,7 +15,7 @@ use portcullis_registry::id::{IdentityId, InvalidId};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::hub::audit::AuditError;
+use crate::operations::audit::AuditError;
 use crate::auth::AuthError;
 use crate::operations::authorities::CaError;
 use crate::operations::bulk::ChangeError;

@@ -15,14 +15,10 @@ use std::thread::{self, JoinHandle};
 
 use jiff::Timestamp;
 use portcullis_registry::id::ETag;
-use portcullis_registry::policy::Rights;
 use serde::Serialize;
-use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::auth::{AuthError, Origin, VerifiedService};
-use crate::hub::Hub;
-use trail::Wanted;
+use crate::auth::{Origin, VerifiedService};
 use writer::Writer;
 
 pub mod trail;
@@ -135,24 +131,6 @@ impl Audit {
             let _ = thread.join();
         }
     }
-}
-
-/// Why the record is not read.
-#[derive(Debug, thiserror::Error)]
-pub enum AuditError {
-    #[error(transparent)]
-    Forbidden(#[from] AuthError),
-    #[error("the audit record: {0}")]
-    Unreadable(io::Error),
-}
-
-/// The latest lines that are wanted, oldest first. Who changed what is for the owner alone.
-pub async fn read(hub: &Hub, caller: &VerifiedService, wanted: Wanted) -> Result<Vec<Value>, AuditError> {
-    caller.check(Rights::ALL)?;
-    let directory = hub.audit.directory().to_owned();
-    let lines = tokio::task::spawn_blocking(move || trail::read(&directory, &wanted)).await;
-    let lines = lines.unwrap_or_else(|error| Err(io::Error::other(error)));
-    lines.map_err(AuditError::Unreadable)
 }
 
 /// Entries that may wait for the writer.

@@ -7,8 +7,6 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::hub::Hub;
-
 /// The samples of the last hour.
 #[derive(Debug, Default)]
 pub struct History {
@@ -33,11 +31,11 @@ pub struct Sample {
 
 impl History {
     /// Takes a sample if one is due.
-    pub fn tick(&self, hub: &Hub, now: Instant) {
+    pub fn tick(&self, now: Instant, sample: impl FnOnce() -> Sample) {
         let is_due = |last: &Sample| now.saturating_duration_since(last.taken) >= INTERVAL;
         // Not under the lock: counting takes locks of others.
         if self.samples().back().is_none_or(is_due) {
-            self.note(Sample::now(hub, now));
+            self.note(sample());
         }
     }
 
@@ -51,9 +49,8 @@ impl History {
         samples.push_back(sample);
     }
 
-    /// The samples, oldest first, and what there is now as the last.
-    pub fn until_now(&self, hub: &Hub) -> Vec<Sample> {
-        let now = Sample::now(hub, hub.clock.now().monotonic);
+    /// The samples, oldest first, and `now` as the last.
+    pub fn until(&self, now: Sample) -> Vec<Sample> {
         self.samples().iter().cloned().chain([now]).collect()
     }
 
@@ -63,18 +60,6 @@ impl History {
 }
 
 impl Sample {
-    /// What there is now.
-    pub fn now(hub: &Hub, now: Instant) -> Self {
-        Self {
-            taken: now,
-            connected: hub.sessions.devices(),
-            queued: hub.registry.queue_counts().messages,
-            messages: hub.metrics.messages_received(),
-            delivered: hub.metrics.c2d_delivered.get(),
-            attempts: hub.metrics.attempts_by_outcome(),
-        }
-    }
-
     /// How many CONNECTs had been admitted.
     pub fn connects(&self) -> u64 {
         self.attempts_with(SUCCEEDED)

@@ -9,9 +9,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use portcullis_registry::id::IdentityId;
 use portcullis_registry::policy::Rights;
-use rustls::{CertificateError, OtherError};
 use rustls_pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -27,7 +27,7 @@ use crate::hub::listener::Accepted;
 use crate::operations::logins::{self, Attempt, Fault, Hearing};
 use crate::hub::metrics::Scope;
 use crate::mqtt::codec::{DecodeError, PacketLimits, Side};
-use crate::mqtt::connect::{self, Claim};
+use crate::mqtt::connect::{self, Claim, ClaimError};
 use crate::mqtt::packet::{Connect, ConnectReturnCode, Packet};
 use crate::hub::close_reason::CloseReason;
 use crate::mqtt::session;
@@ -88,14 +88,17 @@ pub async fn serve(hub: Arc<Hub>, commands: Arc<Commands>, accepted: Accepted) {
     converse(&hub, &commands, peer, known).await;
 }
 
-/// Serves a device whose connection has switched from HTTP, to its goodbye. The time for CONNECT begins now.
+/// Serves a device whose connection has switched from HTTP, to its goodbye. The time for CONNECT begins now. `early` is
+/// what the peer has said already.
 pub async fn serve_websocket(
     hub: Arc<Hub>,
     commands: Arc<Commands>,
-    stream: WebSocket<DeviceTls>,
+    stream: DeviceTls,
+    early: Bytes,
     peer: SocketAddr,
     place: Place,
 ) {
+    let stream = WebSocket::server(stream, early, hub.config.limits.connect_packet_bytes_max);
     let connect_deadline = Instant::now() + hub.config.limits.connect_time_max;
     let established = TlsEstablished::new(&hub, stream, peer, connect_deadline, place);
     let known = Box::pin(established.authenticate(&hub));
@@ -153,7 +156,7 @@ impl Accepted {
             () = hub.stopping.cancelled() => return Err(ConnectionError::Stopping),
             outcome = timeout_at(deadline.into(), handshake) => outcome
                 .map_err(|_| ConnectionError::HandshakeTimeout)?
-                .inspect_err(|error| tell_of_certificate(hub, self.peer, Face::Mqtt, error))
+                .inspect_err(|error| logins::tell_of_certificate(hub, self.peer, Face::Mqtt, error))
                 .map_err(ConnectionError::Handshake)?,
         };
         hub.metrics.tls_handshake_duration.observe(accepted_at.elapsed().as_secs_f64());
@@ -313,20 +316,6 @@ impl<S: DeviceStream> TlsEstablished<S> {
     }
 }
 
-/// Tells the operator of a client certificate that ended a handshake: as a metric and in the log. Whose it is nobody
-/// has said yet.
-pub(crate) fn tell_of_certificate(hub: &Hub, peer: SocketAddr, face: Face, error: &std::io::Error) {
-    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
-    let Some(rustls::Error::InvalidCertificate(cause)) = cause else { return };
-    let reason = match cause {
-        CertificateError::Other(OtherError(reason)) => reason.to_string(),
-        other => other.to_string(),
-    };
-    let fault = Fault::new("x509_not_proven", reason);
-    hub.metrics.connection_attempt(fault.outcome);
-    logins::failed(hub, Attempt { peer: peer.ip(), face, id: None, password: None }, &fault);
-}
-
 /// What a refused peer hears, and what the operator hears.
 struct Refused {
     /// None is no answer at all.
@@ -347,6 +336,12 @@ impl ConnectionError {
             ConnectionError::Refused(_) => "refused",
             ConnectionError::Stopping => CloseReason::Shutdown.label(),
         }
+    }
+}
+
+impl From<&ClaimError> for Fault {
+    fn from(error: &ClaimError) -> Self {
+        Self::new(error.outcome(), error.to_string())
     }
 }
 

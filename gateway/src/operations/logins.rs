@@ -5,16 +5,16 @@
 //! never refused for what others did in its name (threats T321); what a storm of bad logins does not get is answers,
 //! room in the record, and handshakes.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use portcullis_registry::id::IdentityId;
 use portcullis_registry::sas::SasToken;
+use rustls::{CertificateError, OtherError};
 
 use crate::auth::{AuthError, Contrast, Face};
 use crate::hub::events::Details;
 use crate::hub::Hub;
 use crate::hub::metrics::Scope;
-use crate::mqtt::connect::ClaimError;
 use crate::iothub::topic::EventName;
 use crate::hub::refusals::Refusal;
 
@@ -66,6 +66,20 @@ pub fn failed(hub: &Hub, attempt: Attempt<'_>, fault: &Fault) -> Hearing {
     hearing
 }
 
+/// Tells the operator of a client certificate that ended a handshake: as a metric and in the log. Whose it is nobody
+/// has said yet.
+pub fn tell_of_certificate(hub: &Hub, peer: SocketAddr, face: Face, error: &std::io::Error) {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+    let Some(rustls::Error::InvalidCertificate(cause)) = cause else { return };
+    let reason = match cause {
+        CertificateError::Other(OtherError(reason)) => reason.to_string(),
+        other => other.to_string(),
+    };
+    let fault = Fault::new("x509_not_proven", reason);
+    hub.metrics.connection_attempt(fault.outcome);
+    failed(hub, Attempt { peer: peer.ip(), face, id: None, password: None }, &fault);
+}
+
 /// Tells the operator why somebody did not get in.
 pub fn tell(hub: &Hub, attempt: Attempt<'_>, fault: &Fault, hearing: Hearing) {
     if let Some(id) = attempt.id {
@@ -114,11 +128,5 @@ impl Fault {
 impl From<&AuthError> for Fault {
     fn from(error: &AuthError) -> Self {
         Self { outcome: error.outcome(), reason: error.to_string(), contrast: Some(error.contrast()) }
-    }
-}
-
-impl From<&ClaimError> for Fault {
-    fn from(error: &ClaimError) -> Self {
-        Self::new(error.outcome(), error.to_string())
     }
 }

@@ -1,6 +1,8 @@
 //! The hub at a glance, for whoever may read the registry: how many, how busy, what was refused, what ends soon, and
 //! whether anything is amiss. All of it is counted elsewhere already, so it costs the same whatever the fleet's size.
 
+use std::time::Instant;
+
 use jiff::Timestamp;
 use portcullis_registry::authority::AuthorityName;
 use portcullis_registry::id::IdentityId;
@@ -51,6 +53,18 @@ pub enum Trouble {
     TurnedAway(u64),
 }
 
+/// What there is at this moment, for the history.
+pub fn sample(hub: &Hub, now: Instant) -> Sample {
+    Sample {
+        taken: now,
+        connected: hub.sessions.devices(),
+        queued: hub.registry.queue_counts().messages,
+        messages: hub.metrics.messages_received(),
+        delivered: hub.metrics.c2d_delivered.get(),
+        attempts: hub.metrics.attempts_by_outcome(),
+    }
+}
+
 /// The hub as it is now.
 pub fn of(hub: &Hub, caller: &VerifiedService) -> Result<Overview, AuthError> {
     caller.check(Rights::REGISTRY_READ)?;
@@ -63,7 +77,7 @@ pub fn of(hub: &Hub, caller: &VerifiedService) -> Result<Overview, AuthError> {
     Ok(Overview {
         time: hub.clock.wall(),
         counts: hub.registry.counts(),
-        samples: hub.history.until_now(hub),
+        samples: hub.history.until(sample(hub, hub.clock.now().monotonic)),
         refusals: hub.refusals.latest(REFUSALS_SHOWN),
         server_certificate_end: hub.tls.expires(),
         authorities: ends.collect(),

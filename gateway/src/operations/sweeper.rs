@@ -9,6 +9,7 @@ use jiff::SignedDuration;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::hub::Hub;
+use crate::operations::overview;
 use crate::hub::clock::Moment;
 
 /// Sweeps until the hub stops. One task, whatever the number of devices and messages.
@@ -27,7 +28,7 @@ pub async fn run(hub: Arc<Hub>) {
             hub.clock_was_set();
         }
         before = now;
-        hub.history.tick(&hub, now.monotonic);
+        hub.history.tick(now.monotonic, || overview::sample(&hub, now.monotonic));
         match hub.registry.sweep(now.wall, now.monotonic).await {
             Ok(0) => {}
             Ok(count) => tracing::debug!(count, "cloud-to-device messages expired"),

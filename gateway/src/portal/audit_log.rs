@@ -10,7 +10,8 @@ use super::fields::{Fields, Query};
 use super::layout::{self, Section};
 use super::paths::{self, encoded};
 use super::visit::Visit;
-use crate::hub::audit::{self, trail::Wanted};
+use crate::hub::audit::trail::Wanted;
+use crate::operations::audit;
 
 /// What a query asks for, and how its links say so.
 struct Asked {

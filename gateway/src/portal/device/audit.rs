@@ -8,7 +8,7 @@ use super::frame::{self, Tab};
 use crate::hub::audit::trail::Wanted;
 use crate::portal::answer::Answer;
 use crate::portal::visit::Visit;
-use crate::hub::audit;
+use crate::operations::audit;
 use crate::operations::identities;
 
 /// `GET …/audit`.
