@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use jiff::Timestamp;
-use portcullis::cli::local::LocalAccess;
+use portcullis::config::local_access::LocalAccess;
 use portcullis_registry::credential::SymmetricKey;
 use portcullis_registry::sas;
 use reqwest::RequestBuilder;

@@ -39,7 +39,6 @@ mod exit;
 mod feedback;
 mod identity;
 mod job;
-pub mod local;
 mod log;
 mod login;
 mod manual;

@@ -14,11 +14,13 @@ use portcullis_registry::credential::SymmetricKey;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use crate::auth::SasSwitches;
-use crate::blob::BlobHost;
+use crate::config::blob_host::BlobHost;
 
+pub mod blob_host;
 mod draft;
 mod host_name;
 mod limits;
+pub mod local_access;
 mod settings;
 mod source;
 #[cfg(test)]

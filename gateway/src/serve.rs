@@ -17,7 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::mqtt::admin::Commands;
 use crate::auth::{HostNames, Trust};
 use crate::operations::authorities;
-use crate::cli::local::LocalAccess;
+use crate::config::local_access::LocalAccess;
 use crate::config::{Config, Listen};
 use crate::hub::admission::Doors;
 use crate::hub::{Hub, certificate_reload};

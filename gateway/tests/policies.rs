@@ -2,7 +2,7 @@
 
 use std::future::Future;
 
-use portcullis::cli::local::LocalAccess;
+use portcullis::config::local_access::LocalAccess;
 use portcullis::mqtt::packet::{Connect, Password};
 use portcullis::testing::{HubSettings, RestClient, TestClient, TestHub, TestIdentity};
 use portcullis_registry::credential::SymmetricKey;

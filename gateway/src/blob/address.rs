@@ -9,7 +9,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::Url;
 use zeroize::Zeroizing;
 
-use super::host::{BlobHost, is_tls};
+use crate::config::blob_host::{BlobHost, is_tls};
 
 /// A container somebody named, at a host that may be asked.
 #[derive(Clone)]

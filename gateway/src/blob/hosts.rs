@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustls::ClientConfig;
 
-use super::host::BlobHost;
+use crate::config::blob_host::BlobHost;
 use super::lookup::{Lookup, System};
 use crate::config::Config;
 use crate::tls::{self, TlsError};

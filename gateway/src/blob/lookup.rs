@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 use super::guard::{Place, place};
-use super::host::Host;
+use crate::config::blob_host::Host;
 use crate::blob::container::ContainerError;
 
 /// Finds a host's addresses.
@@ -108,7 +108,7 @@ mod tests {
 
     /// What becomes of a host with these answers, as a word.
     async fn find(host: &str, answers: &[&'static str], private_too: bool) -> &'static str {
-        let host = crate::blob::BlobHost::parse(host).unwrap();
+        let host = crate::config::blob_host::BlobHost::parse(host).unwrap();
         match Checked::find(host.host(), &Answers(answers.to_vec()), private_too).await {
             Ok(_) => "good",
             Err(ContainerError::Refused(reason)) if reason == ADDRESS_NOT_ALLOWED => "refused",

@@ -13,7 +13,7 @@ use portcullis_registry::credential::SymmetricKey;
 use portcullis_registry::sas;
 
 use crate::cli::exit::Failure;
-use crate::cli::local::LocalAccess;
+use crate::config::local_access::LocalAccess;
 use crate::config::DATA_DIR_DEFAULT;
 use crate::iothub::connection_string::{ConnectionString, Secret, split_port};
 

@@ -7,7 +7,7 @@ use tracing_subscriber::filter::Targets;
 use super::draft::Draft;
 use super::source::Text;
 use super::{Config, HostName, Listen, LogFormat};
-use crate::blob::BlobHost;
+use crate::config::blob_host::BlobHost;
 
 /// One setting: how it is called, read and shown.
 pub(super) struct Setting {

@@ -13,7 +13,7 @@ use portcullis_registry::store::Registry;
 
 use crate::hub::audit::{Entry, Operation};
 use crate::auth::{AuthError, VerifiedService};
-use crate::cli::local::LocalAccess;
+use crate::config::local_access::LocalAccess;
 use crate::config::Config;
 use crate::hub::Hub;
 

@@ -17,7 +17,8 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, ChildStdout, Command};
 
 use super::{tools, within};
-use crate::blob::{BlobContainer, BlobHost, BlobHosts};
+use crate::blob::{BlobContainer, BlobHosts};
+use crate::config::blob_host::BlobHost;
 use crate::config::Config;
 use crate::blob::container::ContainerError;
 

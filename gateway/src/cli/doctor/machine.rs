@@ -10,7 +10,7 @@ use portcullis_certs::server_cert::ServerCert;
 use rustls_pki_types::ServerName;
 
 use crate::cli::doctor::Finding;
-use crate::cli::local::LocalAccess;
+use crate::config::local_access::LocalAccess;
 
 /// Every check of a data directory.
 pub(super) fn examine(data_dir: &Path, now: Timestamp) -> Vec<Finding> {

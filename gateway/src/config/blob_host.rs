@@ -16,7 +16,7 @@ pub struct BlobHost {
 
 /// Who is meant: a name in lower case, or an address.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Host {
+pub(crate) enum Host {
     Name(String),
     Address(IpAddr),
 }
@@ -34,7 +34,7 @@ impl BlobHost {
     }
 
     /// The part of a URI between its scheme and its path. None when it is no plain host with or without a port.
-    pub(super) fn from_authority(tls: bool, authority: &str) -> Option<Self> {
+    pub(crate) fn from_authority(tls: bool, authority: &str) -> Option<Self> {
         let (host, port) = match authority.strip_prefix('[') {
             Some(rest) => {
                 let (address, after) = rest.split_once(']')?;
@@ -56,18 +56,18 @@ impl BlobHost {
         Some(Self { tls, host, port })
     }
 
-    pub(super) fn tls(&self) -> bool {
+    pub(crate) fn tls(&self) -> bool {
         self.tls
     }
 
-    pub(super) fn host(&self) -> &Host {
+    pub(crate) fn host(&self) -> &Host {
         &self.host
     }
 
     /// Whether it is an account of Azure Blob storage, by https and on its usual port.
     ///
     /// Source: Azure Storage, "Storage account overview", account names: 3 to 24 lower-case letters and digits.
-    pub(super) fn is_azure(&self) -> bool {
+    pub(crate) fn is_azure(&self) -> bool {
         let Host::Name(name) = &self.host else { return false };
         let account = name.strip_suffix(AZURE_SUFFIX).unwrap_or_default();
         let letters = account.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
@@ -110,7 +110,7 @@ impl fmt::Display for BlobHost {
 pub struct InvalidBlobHost(String);
 
 /// Whether a scheme is the one with TLS; none when it is neither of the two there are.
-pub(super) fn is_tls(scheme: &str) -> Option<bool> {
+pub(crate) fn is_tls(scheme: &str) -> Option<bool> {
     match scheme.to_ascii_lowercase().as_str() {
         "https" => Some(true),
         "http" => Some(false),
