@@ -29,8 +29,9 @@ use tokio::net::TcpStream;
 use tokio::time::{timeout, timeout_at};
 use tokio_rustls::server::TlsStream;
 
-use crate::auth::Face;
+use crate::auth::{Face, Peer};
 use crate::hub::Hub;
+use crate::iothub::problem::Problem;
 use crate::hub::admission::Place;
 use crate::operations::logins;
 use crate::hub::listener::Accepted;
@@ -47,7 +48,6 @@ mod dialect;
 mod feedback;
 mod health;
 mod jobs;
-mod lines;
 mod messages;
 mod modules;
 mod openapi;
@@ -58,11 +58,7 @@ mod query;
 mod routes;
 mod statistics;
 mod websocket;
-mod wire;
 
-pub(crate) use caller::Peer;
-pub(crate) use lines::Lines;
-pub(crate) use problem::{Problem, RETRY_AFTER_SECONDS};
 pub use routes::{Needs, Route, routes};
 
 /// Every route of the HTTPS listener.
@@ -76,11 +72,10 @@ pub fn router(hub: Arc<Hub>) -> Router {
     dialect::understood_by(routes)
 }
 
-/// What a request has begun is finished, and recorded, even when nobody waits for its answer any more: a client that
-/// goes away in the middle, or takes its own right away, must not leave a change without its line in the record.
-pub(crate) async fn to_the_end(State(hub): State<Arc<Hub>>, request: Request<Body>, next: Next) -> Response {
-    let answer = hub.tasks.spawn(next.run(request)).await;
-    answer.unwrap_or_else(|error| Problem::internal(error.to_string()).into_response())
+/// Answers a request whether or not anybody still waits for it.
+async fn to_the_end(State(hub): State<Arc<Hub>>, request: Request<Body>, next: Next) -> Response {
+    let answer = hub.to_the_end(next.run(request)).await;
+    answer.unwrap_or_else(|reason| Problem::internal(reason).into_response())
 }
 
 /// The routes of the operations listener: health and metrics, nothing else.

@@ -200,6 +200,16 @@ impl Hub {
         Err(AuthError::WrongHost { presented: host.to_owned(), expected: self.hosts.primary().to_owned() })
     }
 
+    /// Does the work of a request to its end, even when nobody waits for its answer any more: a client that goes away in
+    /// the middle, or takes its own right away, must not leave a change without its line in the audit record. An error
+    /// says how the work broke off.
+    pub(crate) async fn to_the_end<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, String> {
+        self.tasks.spawn(work).await.map_err(|error| error.to_string())
+    }
+
     /// Stops: no new connections, every session told, every task awaited, the store flushed.
     pub async fn stop(self: &Arc<Self>) {
         self.stopping.cancel();

@@ -7,7 +7,10 @@
 //! To add a topic: a variant in `topic::PublishTopic` or `topic::Filter`, its text in the parser beside it, its rule
 //! in `mqtt::session::core`.
 
+pub mod change;
 pub mod connection_string;
+pub(crate) mod identity_json;
+pub(crate) mod problem;
 pub mod property_bag;
 pub(crate) mod strict_json;
 pub mod time;

@@ -15,6 +15,7 @@ pub mod listing;
 pub mod logins;
 pub mod overview;
 pub mod policies;
+mod problem;
 pub mod query;
 pub mod sweeper;
 pub mod watch;

@@ -1,20 +1,21 @@
 //! The portal: the hub's face for people with a browser, at `/portal` on the HTTPS port.
 //!
 //! A leaf, as `http` is: it translates pages and forms into the operations of `identities`, `bulk`, `c2d` and their kin,
-//! and their results back; statuses are `http::problem`'s. `guard` stands in front of every route of `routes`, which
+//! and their results back; statuses are `iothub::problem`'s. `guard` stands in front of every route of `routes`, which
 //! also says how to add one; `layout` is the frame of every page. Pages are written with maud, which escapes whatever
 //! it is given. They hold no inline script and no inline style, and read without any script at all.
 
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::http::{Method, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 
-use crate::http;
 use crate::hub::Hub;
+use crate::iothub::problem::Problem;
+use answer::Refused;
 use session::Sessions;
 
 mod answer;
@@ -56,10 +57,16 @@ pub fn in_front_of(hub: &Arc<Hub>, rest: Router) -> Router {
     let sessions = Sessions::new(&hub.config.limits, hub.metrics.portal_sessions.clone());
     let portal = Arc::new(Portal { hub: Arc::clone(hub), sessions });
     routes::router(&portal)
-        .layer(from_fn_with_state(Arc::clone(hub), http::to_the_end))
+        .layer(from_fn_with_state(Arc::clone(hub), to_the_end))
         .layer(map_response(answer::armoured))
         .fallback_service(rest)
         .layer(from_fn(lead_browsers))
+}
+
+/// Answers a request whether or not anybody still waits for it.
+async fn to_the_end(State(hub): State<Arc<Hub>>, request: Request, next: Next) -> Response {
+    let answer = hub.to_the_end(next.run(request)).await;
+    answer.unwrap_or_else(|reason| Refused(Problem::internal(reason)).into_response())
 }
 
 /// A browser that asks for nothing in particular is led to the portal; programs are answered as ever.

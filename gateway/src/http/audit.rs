@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::hub::audit::trail::Wanted;
 use crate::operations::audit;
 use crate::http::caller::Caller;
-use crate::http::problem::Problem;
+use crate::iothub::problem::Problem;
 use crate::hub::Hub;
 
 #[derive(Debug, Deserialize)]

@@ -18,7 +18,7 @@ use crate::auth::VerifiedService;
 use crate::operations::authorities::{self, Enrolment};
 use crate::http::caller::{Body, Caller};
 use crate::http::devices::precondition;
-use crate::http::problem::Problem;
+use crate::iothub::problem::Problem;
 use crate::hub::Hub;
 
 /// What a request says of a certificate: PEM text as it is, or in JSON.

@@ -17,7 +17,7 @@ use serde_json::{Map, Value, json};
 use crate::operations::c2d;
 use crate::http::caller::{Caller, JsonBody};
 use crate::http::messages::{parse_ack, parse_expiry};
-use crate::http::problem::Problem;
+use crate::iothub::problem::Problem;
 use crate::hub::Hub;
 use crate::iothub::topic::{address, round_trip_time};
 

@@ -1,6 +1,5 @@
 //! Who calls: the verified policy or identity behind a request, and the api-version every IoT Hub request must carry.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,20 +11,11 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use portcullis_registry::id::{DeviceId, IdentityId, ModuleId};
-use rustls_pki_types::CertificateDer;
 
-use crate::auth::{Evidence, Face, Origin, VerifiedIdentity, VerifiedService};
-use crate::http::problem::Problem;
+use crate::auth::{Evidence, Face, Origin, Peer, VerifiedIdentity, VerifiedService};
+use crate::iothub::problem::Problem;
 use crate::hub::Hub;
 use crate::operations::logins::{self, Attempt, Fault, Hearing};
-
-/// Who is at the other end of a request's connection; `http` notes it on every request.
-#[derive(Clone)]
-pub(crate) struct Peer {
-    pub(crate) address: IpAddr,
-    /// What it showed in the handshake, its own certificate first, whose key it has proven to hold.
-    pub(crate) certificates: Option<Arc<[CertificateDer<'static>]>>,
-}
 
 /// The verified caller of a request; a request without one is answered 401 before its body is read.
 pub(super) struct Caller(pub(super) VerifiedService);

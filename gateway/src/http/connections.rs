@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 use crate::auth::VerifiedService;
 use crate::hub::connection_log::{Connection, Flapping};
 use crate::http::caller::Caller;
-use crate::http::problem::Problem;
+use crate::iothub::problem::Problem;
 use crate::hub::Hub;
 use crate::operations::identities::{self, Attendance};
 use crate::hub::refusals::Refusal;

@@ -22,7 +22,7 @@ use crate::operations::c2d;
 use crate::operations::d2c::{self, Incoming};
 use crate::http::caller::{Body, DeviceCaller};
 use crate::http::messages::{check_bound, text};
-use crate::http::problem::Problem;
+use crate::iothub::problem::Problem;
 use crate::hub::Hub;
 use crate::hub::metrics::Scope;
 use crate::iothub::property_bag::{PropertyBag, write_pair};

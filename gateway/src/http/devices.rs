@@ -14,8 +14,8 @@ use portcullis_registry::id::{DeviceId, IdentityId, Precondition};
 use crate::auth::VerifiedService;
 use crate::http::caller::{Caller, JsonBody};
 use crate::http::paging::{self, CONTINUATION, ITEMS_MAX};
-use crate::http::problem::Problem;
-use crate::http::wire::{DeviceOut, IdentityIn, Live};
+use crate::iothub::problem::Problem;
+use crate::iothub::identity_json::{DeviceOut, IdentityIn, Live};
 use crate::hub::Hub;
 use crate::operations::identities;
 

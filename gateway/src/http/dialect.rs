@@ -8,7 +8,7 @@ use axum::http::{HeaderName, HeaderValue, Method, Uri, header};
 use axum::middleware::{map_request, map_response};
 use axum::response::Response;
 
-use crate::http::problem::tracking_id;
+use super::problem::tracking_id;
 
 /// `router`, and the dialect in front of it: what a layer of `router` itself changes no longer moves a route.
 pub(super) fn understood_by(router: Router) -> Router {

@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use crate::operations::feedback;
 use crate::http::caller::Caller;
 use crate::http::device_side::parse_token;
-use crate::http::problem::Problem;
+use crate::iothub::problem::Problem;
 use crate::hub::Hub;
 
 /// The next batch, or 204 while none is ready.

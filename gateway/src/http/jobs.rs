@@ -16,8 +16,7 @@ use utoipa::ToSchema;
 
 use crate::iothub::time::time_text;
 use crate::http::caller::{Caller, JsonBody};
-use crate::http::lines::Lines;
-use crate::http::problem::Problem;
+use crate::iothub::problem::Problem;
 use crate::hub::Hub;
 use crate::hub::job_store::record::{Kind, Place, Record};
 use crate::operations::jobs::{self, Address, DEVICES, Wanted};
@@ -93,7 +92,7 @@ pub(super) async fn create(
     caller.check(jobs::RIGHTS)?;
     let wanted: JobIn = serde_json::from_slice(&body)
         .map_err(|error| Problem::deserialization(format!("the body is no job: {error}")))?;
-    let record = jobs::create(&hub, &caller, wanted.parse()?, &Lines).await?;
+    let record = jobs::create(&hub, &caller, wanted.parse()?).await?;
     Ok(Json(JobOut::new(record, hub.clock.wall())))
 }
 
@@ -135,7 +134,7 @@ pub(super) async fn import(
 ) -> Result<Response, Problem> {
     let dry_run = flag(query.as_deref(), "dryRun", false)?;
     let body = request.into_body().into_data_stream().map_err(|error| error.to_string()).boxed();
-    let record = jobs::import(&hub, &caller, dry_run, body, &Lines).await?;
+    let record = jobs::import(&hub, &caller, dry_run, body).await?;
     Ok(accepted(&hub, record))
 }
 
@@ -147,7 +146,7 @@ pub(super) async fn export(
 ) -> Result<Response, Problem> {
     let with_keys = flag(query.as_deref(), "includeKeys", false)?;
     let with_modules = flag(query.as_deref(), "includeModules", true)?;
-    let record = jobs::export(&hub, &caller, with_keys, with_modules, &Lines).await?;
+    let record = jobs::export(&hub, &caller, with_keys, with_modules).await?;
     Ok(accepted(&hub, record))
 }
 
@@ -157,7 +156,7 @@ pub(super) async fn roll_back(
     Caller(caller): Caller,
     Path(job): Path<String>,
 ) -> Result<Response, Problem> {
-    let record = jobs::roll_back(&hub, &caller, &job, &Lines).await?;
+    let record = jobs::roll_back(&hub, &caller, &job).await?;
     Ok(accepted(&hub, record))
 }
 

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use crate::auth::VerifiedService;
 use crate::operations::c2d;
 use crate::http::caller::{Body, Caller};
-use crate::http::problem::Problem;
+use crate::iothub::problem::Problem;
 use crate::hub::Hub;
 use crate::iothub::property_bag::PropertyBag;
 

@@ -11,8 +11,8 @@ use portcullis_registry::id::{DeviceId, IdentityId, ModuleId};
 
 use crate::http::caller::{Caller, JsonBody};
 use crate::http::devices::{live, precondition};
-use crate::http::problem::Problem;
-use crate::http::wire::{IdentityIn, ModuleOut};
+use crate::iothub::problem::Problem;
+use crate::iothub::identity_json::{IdentityIn, ModuleOut};
 use crate::hub::Hub;
 use crate::operations::identities;
 

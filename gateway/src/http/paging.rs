@@ -2,7 +2,7 @@
 
 use axum::http::{HeaderMap, HeaderName};
 
-use crate::http::problem::Problem;
+use crate::iothub::problem::Problem;
 
 /// How many items the request wants on a page at most, if it says.
 pub(super) fn parse_count(headers: &HeaderMap) -> Result<Option<usize>, Problem> {

@@ -1,32 +1,16 @@
-//! Errors on their way out: the one place that chooses HTTP statuses and IoT Hub error codes.
+//! Errors in an answer.
 //!
 //! The body is IoT Hub's: `{"Message":"ErrorCode:Name;text","ExceptionMessage":"Tracking ID:…-TimeStamp:…"}` with the
-//! same name in the header `iothub-errorcode`. What only the operator may know is kept apart and never sent.
+//! same name in the header `iothub-errorcode`. What only the operator may know is never sent.
 
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
-use portcullis_registry::access::AccessDenied;
-use portcullis_registry::authority::AuthorityError;
-use portcullis_registry::backend::StoreError;
-use portcullis_registry::error::{RegistryError, SendError, SettleError};
-use portcullis_registry::id::{IdentityId, InvalidId};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::operations::audit::AuditError;
-use crate::auth::AuthError;
-use crate::operations::authorities::CaError;
-use crate::operations::bulk::ChangeError;
-use crate::operations::c2d::{C2dError, DeviceQueueError};
-use crate::operations::d2c::IngestError;
-use crate::operations::feedback::FeedbackError;
-use crate::operations::identities::IdentityError;
-use crate::operations::jobs::JobError;
-use crate::operations::policies::PolicyError;
-use crate::operations::query::QueryError;
-use crate::operations::watch::WatchError;
+use crate::iothub::problem::{Problem, RETRY_AFTER_SECONDS};
 
 /// An error in an answer.
 #[derive(Debug, Serialize, ToSchema)]
@@ -37,455 +21,26 @@ pub(super) struct ProblemOut {
     exception_message: String,
 }
 
-/// An error as a caller sees it, and the reason only the operator sees.
-#[derive(Debug)]
-pub(crate) struct Problem {
-    status: StatusCode,
-    name: &'static str,
-    text: String,
-    for_operator: Option<String>,
-}
-
-impl Problem {
-    fn new(status: StatusCode, name: &'static str, text: impl Into<String>) -> Self {
-        Self { status, name, text: text.into(), for_operator: None }
-    }
-
-    /// 401; which check failed is for the operator alone.
-    pub(crate) fn unauthorized(reason: impl Into<String>) -> Self {
-        let problem = Self::new(StatusCode::UNAUTHORIZED, "IotHubUnauthorizedAccess", "Unauthorized");
-        Self { for_operator: Some(reason.into()), ..problem }
-    }
-
-    /// 403; the caller is known, so it may hear what it lacks.
-    pub(crate) fn forbidden(text: impl Into<String>) -> Self {
-        Self::new(StatusCode::FORBIDDEN, "GenericForbidden", text)
-    }
-
-    /// The same for a caller who has proven itself before it asked: what an operation refuses it is a right it lacks,
-    /// and it may hear which.
-    pub(crate) fn for_known_caller(self) -> Self {
-        match self.status {
-            StatusCode::UNAUTHORIZED => Self::forbidden(self.for_operator()),
-            _ => self,
-        }
-    }
-
-    /// 429; why there were too many is for the operator alone.
-    pub(crate) fn throttled(reason: impl Into<String>) -> Self {
-        let problem = Self::new(StatusCode::TOO_MANY_REQUESTS, "ThrottlingException", "too many requests");
-        Self { for_operator: Some(reason.into()), ..problem }
-    }
-
-    pub(crate) fn argument_invalid(text: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "ArgumentInvalid", text)
-    }
-
-    pub(super) fn argument_null(text: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "ArgumentNull", text)
-    }
-
-    pub(super) fn invalid_api_version() -> Self {
-        Self::new(
-            StatusCode::BAD_REQUEST,
-            "InvalidProtocolVersion",
-            "api-version must be given once, as YYYY-MM-DD",
-        )
-    }
-
-    pub(super) fn deserialization(text: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "DeserializationError", text)
-    }
-
-    pub(crate) fn body_too_large() -> Self {
-        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "MessageTooLarge", "the request body is too large")
-    }
-
-    pub(crate) fn request_timeout() -> Self {
-        Self::new(StatusCode::REQUEST_TIMEOUT, "RequestTimedOut", "the request body did not arrive in time")
-    }
-
-    /// 500; what went wrong is for the operator alone.
-    pub(crate) fn internal(reason: impl Into<String>) -> Self {
-        let problem = Self::new(StatusCode::INTERNAL_SERVER_ERROR, "ServerError", "the hub failed");
-        Self { for_operator: Some(reason.into()), ..problem }
-    }
-
-    pub(crate) fn not_found(text: impl Into<String>) -> Self {
-        Self::new(StatusCode::NOT_FOUND, "GenericNotFound", text)
-    }
-
-    /// The path exists, the method does not.
-    pub(super) fn method_not_allowed() -> Self {
-        Self::new(StatusCode::METHOD_NOT_ALLOWED, "GenericBadRequest", "this path does not take this method")
-    }
-
-    pub(super) fn managed_identity_not_enabled() -> Self {
-        Self::new(
-            StatusCode::BAD_REQUEST,
-            "ManagedIdentityNotEnabled",
-            "this hub has no identity of its own for storage; give URIs with a SAS, as keyBased",
-        )
-    }
-
-    pub(super) fn encoding_not_taken() -> Self {
-        Self::new(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "GenericBadRequest",
-            "a JSON body has no Content-Encoding and the charset UTF-8",
-        )
-    }
-
-    fn no_such_identity(id: &IdentityId) -> Self {
-        let name = if id.module.is_some() { "ModuleNotFound" } else { "DeviceNotFound" };
-        Self::new(StatusCode::NOT_FOUND, name, id.to_string())
-    }
-
-    pub(crate) fn status(&self) -> StatusCode {
-        self.status
-    }
-
-    /// IoT Hub's name of the error.
-    pub(super) fn name(&self) -> &'static str {
-        self.name
-    }
-
-    /// IoT Hub's number of the error: the status, and three digits that tell it from others of the same status.
-    pub(super) fn number(&self) -> u32 {
-        let own = NUMBERS.iter().find(|(name, _)| *name == self.name);
-        own.map_or(u32::from(self.status.as_u16()) * 1000, |(_, number)| *number)
-    }
-
-    /// What the caller is told.
-    pub(crate) fn text(&self) -> &str {
-        &self.text
-    }
-
-    /// The reason in the operator's words.
-    pub(crate) fn for_operator(&self) -> &str {
-        self.for_operator.as_deref().unwrap_or(&self.text)
-    }
-}
-
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let tracking = tracking_id();
         let time = Timestamp::now().strftime("%m/%d/%Y %H:%M:%S");
         let body = ProblemOut {
-            message: format!("ErrorCode:{};{}", self.name, self.text),
+            message: format!("ErrorCode:{};{}", self.name(), self.text()),
             exception_message: format!("Tracking ID:{tracking}-TimeStamp:{time}"),
         };
-        let mut response = (self.status, Json(body)).into_response();
+        let mut response = (self.status(), Json(body)).into_response();
         let headers = response.headers_mut();
-        if matches!(self.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
+        if matches!(self.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
         }
-        headers.insert("iothub-errorcode", HeaderValue::from_static(self.name));
+        headers.insert("iothub-errorcode", HeaderValue::from_static(self.name()));
         if let Ok(tracking) = HeaderValue::from_str(&tracking) {
             headers.insert("x-ms-request-id", tracking);
         }
         response
     }
 }
-
-impl From<InvalidId> for Problem {
-    fn from(error: InvalidId) -> Self {
-        Self::argument_invalid(error.to_string())
-    }
-}
-
-impl From<AuthError> for Problem {
-    fn from(error: AuthError) -> Self {
-        Self::unauthorized(error.to_string())
-    }
-}
-
-impl From<IdentityError> for Problem {
-    fn from(error: IdentityError) -> Self {
-        match error {
-            IdentityError::Forbidden(error) => error.into(),
-            IdentityError::Registry(error) => error.into(),
-        }
-    }
-}
-
-impl From<CaError> for Problem {
-    fn from(error: CaError) -> Self {
-        let text = error.to_string();
-        match error {
-            CaError::Forbidden(error) => error.into(),
-            CaError::Certificate(_)
-            | CaError::OutOfTime(_)
-            | CaError::NoProof { .. }
-            | CaError::Unreadable(_) => Self::argument_invalid(text),
-            CaError::Refused(error) => error.into(),
-            CaError::Store(error) => error.into(),
-        }
-    }
-}
-
-impl From<AuthorityError> for Problem {
-    fn from(error: AuthorityError) -> Self {
-        let text = error.to_string();
-        match error {
-            AuthorityError::NotFound(_) => Self::not_found(text),
-            AuthorityError::AlreadyExists(_) | AuthorityError::SameCertificate(_) => {
-                Self::new(StatusCode::CONFLICT, "GenericConflict", text)
-            }
-            AuthorityError::PreconditionFailed(_) => {
-                Self::new(StatusCode::PRECONDITION_FAILED, "PreconditionFailed", text)
-            }
-            AuthorityError::TooMany => Self::new(StatusCode::FORBIDDEN, "GenericForbidden", text),
-            AuthorityError::AlreadyVerified(_)
-            | AuthorityError::NoCode(_)
-            | AuthorityError::CodeExpired { .. }
-            | AuthorityError::Reason => Self::argument_invalid(text),
-        }
-    }
-}
-
-impl From<JobError> for Problem {
-    fn from(error: JobError) -> Self {
-        let text = error.to_string();
-        match error {
-            JobError::Forbidden(error) => error.into(),
-            JobError::NotFound(_) => Self::new(StatusCode::NOT_FOUND, "JobNotFound", text),
-            JobError::NoFile => Self::not_found(text),
-            JobError::Busy => Self::new(StatusCode::FORBIDDEN, "JobQuotaExceeded", text),
-            JobError::Container(..) => {
-                Self::new(StatusCode::BAD_REQUEST, "BlobContainerValidationError", text)
-            }
-            JobError::Upload(_) => Self::argument_invalid(text),
-            JobError::TooLarge(_) => Self::new(StatusCode::PAYLOAD_TOO_LARGE, "MessageTooLarge", text),
-            JobError::Idle(_) => Self::request_timeout(),
-            JobError::NothingToTakeBack => {
-                Self::new(StatusCode::PRECONDITION_FAILED, "JobRunPreconditionFailed", text)
-            }
-            JobError::Io(_) => Self {
-                for_operator: Some(text),
-                ..Self::new(
-                    StatusCode::SERVICE_UNAVAILABLE,
-                    "ServiceUnavailable",
-                    "the files of jobs cannot be written now",
-                )
-            },
-        }
-    }
-}
-
-impl From<ChangeError> for Problem {
-    fn from(error: ChangeError) -> Self {
-        let text = error.to_string();
-        match error {
-            ChangeError::DefinedMultipleTimes(_) => {
-                Self::new(StatusCode::BAD_REQUEST, "DeviceDefinedMultipleTimes", text)
-            }
-            ChangeError::ChangedSince(_) | ChangeError::HasModules(_) | ChangeError::UndoDamaged => {
-                Self::new(StatusCode::PRECONDITION_FAILED, "PreconditionFailed", text)
-            }
-            ChangeError::NoTwins(_) => Self::new(StatusCode::NOT_FOUND, "FeatureNotSupported", text),
-            ChangeError::Identity(error) => error.into(),
-        }
-    }
-}
-
-impl From<PolicyError> for Problem {
-    fn from(error: PolicyError) -> Self {
-        let text = error.to_string();
-        match error {
-            PolicyError::Forbidden(error) => error.into(),
-            PolicyError::NotFound(_) => Self::not_found(text),
-            PolicyError::AlreadyExists(_) => Self::new(StatusCode::CONFLICT, "GenericConflict", text),
-            PolicyError::BuiltIn(_) | PolicyError::Configured(_) => {
-                Self::new(StatusCode::FORBIDDEN, "GenericForbidden", text)
-            }
-            PolicyError::TooMany => Self::new(StatusCode::FORBIDDEN, "GenericForbidden", text),
-            PolicyError::Invalid(_) => Self::argument_invalid(text),
-            PolicyError::Stored(_) | PolicyError::Stopping => Self {
-                for_operator: Some(text),
-                ..Self::new(
-                    StatusCode::SERVICE_UNAVAILABLE,
-                    "ServiceUnavailable",
-                    "the store takes no writes now",
-                )
-            },
-            PolicyError::Store(error) => error.into(),
-        }
-    }
-}
-
-impl From<AuditError> for Problem {
-    fn from(error: AuditError) -> Self {
-        match error {
-            AuditError::Forbidden(error) => error.into(),
-            AuditError::Unreadable(_) => Self::internal(error.to_string()),
-        }
-    }
-}
-
-impl From<WatchError> for Problem {
-    fn from(error: WatchError) -> Self {
-        match error {
-            WatchError::Forbidden(error) => error.into(),
-            WatchError::TooMany(_) => Self::throttled(error.to_string()),
-        }
-    }
-}
-
-impl From<QueryError> for Problem {
-    fn from(error: QueryError) -> Self {
-        let text = error.to_string();
-        match error {
-            QueryError::Forbidden(error) => error.into(),
-            QueryError::Invalid(_) | QueryError::Continuation | QueryError::TooManyGroups(_) => {
-                Self::argument_invalid(text)
-            }
-        }
-    }
-}
-
-impl From<C2dError> for Problem {
-    fn from(error: C2dError) -> Self {
-        match error {
-            C2dError::Forbidden(error) => error.into(),
-            C2dError::PropertiesTooLong => Self::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "MessageTooLarge",
-                "the properties are too long for an MQTT topic",
-            ),
-            C2dError::Send(error) => error.into(),
-            C2dError::Queue(error) => error.into(),
-        }
-    }
-}
-
-impl From<DeviceQueueError> for Problem {
-    fn from(error: DeviceQueueError) -> Self {
-        match error {
-            DeviceQueueError::Denied(error) => error.into(),
-            DeviceQueueError::Settle(error) => error.into(),
-        }
-    }
-}
-
-/// The device has proven who it is, so it may hear what it may do.
-impl From<AccessDenied> for Problem {
-    fn from(error: AccessDenied) -> Self {
-        Self::new(StatusCode::FORBIDDEN, "GenericForbidden", error.to_string())
-    }
-}
-
-impl From<SettleError> for Problem {
-    fn from(error: SettleError) -> Self {
-        match error {
-            SettleError::LockLost => {
-                Self::new(StatusCode::PRECONDITION_FAILED, "DeviceMessageLockLost", error.to_string())
-            }
-            SettleError::Store(error) => error.into(),
-        }
-    }
-}
-
-impl From<FeedbackError> for Problem {
-    fn from(error: FeedbackError) -> Self {
-        match error {
-            FeedbackError::Forbidden(error) => error.into(),
-            FeedbackError::Settle(error) => error.into(),
-        }
-    }
-}
-
-impl From<IngestError> for Problem {
-    fn from(error: IngestError) -> Self {
-        match error {
-            IngestError::Denied(error) => error.into(),
-            IngestError::Bag(error) => Self::argument_invalid(error.to_string()),
-            IngestError::Bus(error) => {
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", error.to_string())
-            }
-        }
-    }
-}
-
-impl From<RegistryError> for Problem {
-    fn from(error: RegistryError) -> Self {
-        let text = error.to_string();
-        match error {
-            RegistryError::AlreadyExists(id) if id.module.is_some() => {
-                Self::new(StatusCode::CONFLICT, "ModuleAlreadyExistsOnDevice", text)
-            }
-            RegistryError::AlreadyExists(id) => Self::new(
-                StatusCode::CONFLICT,
-                "DeviceAlreadyExists",
-                format!("A device with ID '{id}' is already registered."),
-            ),
-            RegistryError::NotFound(id) => Self::no_such_identity(&id),
-            RegistryError::StaleGeneration(id) => Self::no_such_identity(&id),
-            RegistryError::PreconditionFailed(_) => Self::new(
-                StatusCode::PRECONDITION_FAILED,
-                "PreconditionFailed",
-                "Precondition failed: Invalid ETag",
-            ),
-            RegistryError::TooManyModules { .. } => {
-                Self::new(StatusCode::PAYLOAD_TOO_LARGE, "TooManyModulesOnDevice", text)
-            }
-            RegistryError::Store(error) => error.into(),
-        }
-    }
-}
-
-impl From<SendError> for Problem {
-    fn from(error: SendError) -> Self {
-        let text = error.to_string();
-        match error {
-            // IoT Hub: a disabled device is answered as a missing one.
-            SendError::NotFound(id) | SendError::Disabled(id) => {
-                Self { for_operator: Some(text), ..Self::no_such_identity(&id) }
-            }
-            // Ours: IoT Hub knows no access lists.
-            SendError::AccessDenied(_) => Self::new(StatusCode::FORBIDDEN, "GenericForbidden", text),
-            SendError::QueueFull { .. } => {
-                Self::new(StatusCode::FORBIDDEN, "DeviceMaximumQueueDepthExceeded", text)
-            }
-            SendError::TooLarge { .. } => Self::new(StatusCode::PAYLOAD_TOO_LARGE, "MessageTooLarge", text),
-            SendError::BadExpiry { .. } => {
-                Self::new(StatusCode::BAD_REQUEST, "InvalidMessageExpiryTime", text)
-            }
-            SendError::LongMessageId { .. } | SendError::BadProperty => Self::argument_invalid(text),
-            SendError::HubFull => Self::new(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", text),
-            SendError::Store(error) => error.into(),
-        }
-    }
-}
-
-impl From<StoreError> for Problem {
-    fn from(error: StoreError) -> Self {
-        // Whatever the store's reason, the caller is told that nothing was acknowledged and may try again.
-        let problem =
-            Self::new(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", "the store takes no writes now");
-        Self { for_operator: Some(error.to_string()), ..problem }
-    }
-}
-
-/// IoT Hub's numbers of what may become of a line of an import.
-const NUMBERS: [(&str, u32); 13] = [
-    ("ArgumentInvalid", 400_004),
-    ("ArgumentNull", 400_005),
-    ("DeviceDefinedMultipleTimes", 400_011),
-    ("DeserializationError", 400_012),
-    ("IotHubUnauthorizedAccess", 401_002),
-    ("DeviceNotFound", 404_001),
-    ("ModuleNotFound", 404_010),
-    ("FeatureNotSupported", 404_013),
-    ("DeviceAlreadyExists", 409_001),
-    ("ModuleAlreadyExistsOnDevice", 409_301),
-    ("PreconditionFailed", 412_001),
-    ("TooManyModulesOnDevice", 413_003),
-    ("ServiceUnavailable", 503_001),
-];
-
-/// When a caller may try again, in seconds.
-pub(crate) const RETRY_AFTER_SECONDS: &str = "1";
 
 /// No such path.
 pub(super) async fn no_such_route() -> Problem {
@@ -499,6 +54,8 @@ pub(super) fn tracking_id() -> String {
 
 #[cfg(test)]
 mod tests {
+    use portcullis_registry::backend::StoreError;
+
     use super::*;
 
     #[test]
@@ -509,11 +66,5 @@ mod tests {
             (StatusCode::SERVICE_UNAVAILABLE, &HeaderValue::from_static("1"))
         );
         assert!(!Problem::not_found("x").into_response().headers().contains_key(header::RETRY_AFTER));
-    }
-
-    #[test]
-    fn t712_what_only_the_operator_may_know_is_not_sent() {
-        let problem = Problem::from(StoreError::Fatal("/var/lib/portcullis/store: disk full".into()));
-        assert!(problem.for_operator().contains("/var/lib") && !problem.text().contains("/var/lib"));
     }
 }

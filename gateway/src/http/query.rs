@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 use crate::http::caller::{Caller, JsonBody};
 use crate::http::paging::{self, CONTINUATION};
-use crate::http::problem::Problem;
+use crate::iothub::problem::Problem;
 use crate::hub::Hub;
 use crate::operations::query::{self, ItemKind};
 

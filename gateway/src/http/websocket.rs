@@ -9,7 +9,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use tungstenite::handshake::derive_accept_key;
 
-use super::problem::Problem;
+use crate::iothub::problem::Problem;
 
 /// IoT Hub: whatever query follows is ignored, as `?iothub-no-client-cert=true`.
 pub(super) const PATH: &str = "/$iothub/websocket";

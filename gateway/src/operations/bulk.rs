@@ -13,18 +13,8 @@ use portcullis_registry::policy::Rights;
 
 use crate::auth::{AuthError, VerifiedService};
 use crate::hub::Hub;
+use crate::iothub::change::Change;
 use crate::operations::identities::{self, IdentityError};
-
-/// What is asked for one identity. A precondition holds for what is stored; `Absent` and `AnyVersion` are the same.
-#[derive(Clone, Debug)]
-pub enum Change {
-    Create(IdentitySpec),
-    CreateOrUpdate(IdentitySpec, Precondition),
-    Update(IdentitySpec, Precondition),
-    Delete(IdentityId, Precondition),
-    /// Twins are not kept here.
-    UpdateTwin(IdentityId),
-}
 
 /// Why one change was not done.
 #[derive(Debug, thiserror::Error)]
@@ -73,7 +63,7 @@ impl<'a> Bulk<'a> {
                 // Which of them should win nobody can tell.
                 results.push((place, Err(ChangeError::DefinedMultipleTimes(change.id().clone()))));
             } else {
-                waves[change.wave()].push((place, change));
+                waves[wave(&change)].push((place, change));
             }
         }
         for wave in waves {
@@ -87,22 +77,12 @@ impl<'a> Bulk<'a> {
     }
 }
 
-impl Change {
-    /// Which identity it is about.
-    pub fn id(&self) -> &IdentityId {
-        match self {
-            Change::Create(spec) | Change::CreateOrUpdate(spec, _) | Change::Update(spec, _) => &spec.id,
-            Change::Delete(id, _) | Change::UpdateTwin(id) => id,
-        }
-    }
-
-    /// Changes of a later wave may rest on those of an earlier one.
-    fn wave(&self) -> usize {
-        match (self, &self.id().module) {
-            (Change::Delete(..), Some(_)) => 0,
-            (_, None) => 1,
-            (_, Some(_)) => 2,
-        }
+/// Changes of a later wave may rest on those of an earlier one.
+fn wave(change: &Change) -> usize {
+    match (change, &change.id().module) {
+        (Change::Delete(..), Some(_)) => 0,
+        (_, None) => 1,
+        (_, Some(_)) => 2,
     }
 }
 

@@ -5,7 +5,7 @@
 //! `results` tells what became of each line. `run` leads a job from start to end, `record` is what is kept of it.
 //!
 //! A job that a crash or stop of the hub cuts off ends as failed and says so: what it had done stays done, each line
-//! whole, and running it again does the rest. What the words of a line are is known to `http`, which hands them in.
+//! whole, and running it again does the rest.
 
 use std::sync::Arc;
 
@@ -19,7 +19,6 @@ use crate::hub::Hub;
 use crate::blob::container::{Container, ContainerError, Pieces};
 use crate::hub::job_store::{INPUT, UNDO};
 use crate::hub::job_store::job::Job;
-use line::Words;
 use crate::hub::job_store::record::{Kind, Place, Record};
 use run::{Running, Work};
 
@@ -57,7 +56,6 @@ pub async fn create(
     hub: &Arc<Hub>,
     caller: &VerifiedService,
     wanted: Wanted,
-    words: &'static dyn Words,
 ) -> Result<Record, JobError> {
     let kind = match &wanted {
         Wanted::Import { .. } => Kind::Import,
@@ -90,7 +88,7 @@ pub async fn create(
                 (record, Work::Export { to, file, with_keys, with_modules: true })
             }
         };
-        start(hub, caller, record, work, words).await
+        start(hub, caller, record, work).await
     })
     .await
 }
@@ -101,7 +99,6 @@ pub async fn import(
     caller: &VerifiedService,
     dry_run: bool,
     upload: impl Stream<Item = Result<Bytes, String>> + Send + Unpin,
-    words: &'static dyn Words,
 ) -> Result<Record, JobError> {
     audited(hub, caller, Kind::Import, async {
         caller.check(RIGHTS)?;
@@ -112,7 +109,7 @@ pub async fn import(
         upload_of.is_whole = true;
         drop(upload_of);
         job.update(|record| record.progress.total = Some(bytes));
-        Ok(launch(hub, caller, job, Work::Import { pieces, errors_to: None }, words))
+        Ok(launch(hub, caller, job, Work::Import { pieces, errors_to: None }))
     })
     .await
 }
@@ -123,7 +120,6 @@ pub async fn export(
     caller: &VerifiedService,
     with_keys: bool,
     with_modules: bool,
-    words: &'static dyn Words,
 ) -> Result<Record, JobError> {
     audited(hub, caller, Kind::Export, async {
         caller.check(Rights::REGISTRY_READ)?;
@@ -136,7 +132,6 @@ pub async fn export(
             caller,
             job,
             Work::Export { to, file: DEVICES.to_owned(), with_keys, with_modules },
-            words,
         ))
     })
     .await
@@ -147,7 +142,6 @@ pub async fn roll_back(
     hub: &Arc<Hub>,
     caller: &VerifiedService,
     id: &str,
-    words: &'static dyn Words,
 ) -> Result<Record, JobError> {
     audited(hub, caller, Kind::Rollback, async {
         caller.check(RIGHTS)?;
@@ -159,7 +153,7 @@ pub async fn roll_back(
         }
         let record = Record::new(Kind::Rollback, caller, hub.clock.wall());
         let record = Record { rollback_of: Some(id.to_owned()), ..record };
-        start(hub, caller, record, Work::Rollback { of }, words).await
+        start(hub, caller, record, Work::Rollback { of }).await
     })
     .await
 }
@@ -232,10 +226,9 @@ async fn start(
     caller: &VerifiedService,
     record: Record,
     work: Work,
-    words: &'static dyn Words,
 ) -> Result<Record, JobError> {
     let job = hub.jobs.begin(record, &hub.stopping).await?;
-    Ok(launch(hub, caller, job, work, words))
+    Ok(launch(hub, caller, job, work))
 }
 
 fn launch(
@@ -243,11 +236,10 @@ fn launch(
     caller: &VerifiedService,
     job: Arc<Job>,
     work: Work,
-    words: &'static dyn Words,
 ) -> Record {
     let record = job.record();
     hub.metrics.job_moved(record.kind, None, record.state);
-    let running = Running { hub: Arc::clone(hub), caller: caller.clone(), job, words };
+    let running = Running { hub: Arc::clone(hub), caller: caller.clone(), job };
     hub.tasks.spawn(running.run(work));
     record
 }

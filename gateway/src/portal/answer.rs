@@ -4,7 +4,7 @@ use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use maud::Markup;
 
-use crate::http::{Problem, RETRY_AFTER_SECONDS};
+use crate::iothub::problem::{Problem, RETRY_AFTER_SECONDS};
 
 /// What a handler gives.
 pub(super) type Answer = Result<Response, Refused>;

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use super::answer::Answer;
 use super::device::snippets::ca_path;
 use super::visit::Visit;
-use crate::http::Problem;
+use crate::iothub::problem::Problem;
 
 /// One file.
 #[derive(Clone, Copy, Debug)]

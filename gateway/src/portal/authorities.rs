@@ -21,7 +21,7 @@ use super::paths;
 use super::visit::Visit;
 use super::words::time;
 use crate::operations::authorities::{self, CaError, Enrolment};
-use crate::http::Problem;
+use crate::iothub::problem::Problem;
 
 /// `GET /portal/authorities`.
 pub(super) async fn list(visit: Visit) -> Answer {

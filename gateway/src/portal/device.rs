@@ -17,7 +17,7 @@ use super::answer::{Answer, Refused, see_other};
 use super::fields::Fields;
 use super::paths;
 use super::visit::Visit;
-use crate::http::Problem;
+use crate::iothub::problem::Problem;
 use crate::operations::identities::IdentityError;
 
 pub(super) mod access;

@@ -4,7 +4,7 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 
 use super::answer::Refused;
-use crate::http::Problem;
+use crate::iothub::problem::Problem;
 
 /// The fields of a posted form; `guard` has read them and found that the form is this session's.
 #[derive(Clone, Debug, Default)]

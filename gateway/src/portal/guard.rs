@@ -21,7 +21,8 @@ use super::visit::Visit;
 use super::{Portal, layout, paths};
 use crate::hub::audit::{Entry, Operation};
 use crate::auth::{Face, Origin};
-use crate::http::{Peer, Problem};
+use crate::auth::Peer;
+use crate::iothub::problem::Problem;
 
 /// What the guard of one route knows.
 #[derive(Clone)]

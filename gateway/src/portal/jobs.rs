@@ -17,7 +17,7 @@ use super::layout::{self, Section};
 use super::paths;
 use super::visit::Visit;
 use super::words::{grouped, time};
-use crate::http::{Lines, Problem};
+use crate::iothub::problem::Problem;
 use crate::hub::job_store::record::{Kind, Record, State};
 use crate::operations::jobs::{self, DEVICES, REFUSED, RESULTS};
 
@@ -44,7 +44,7 @@ pub(super) async fn list(visit: Visit) -> Answer {
 pub(super) async fn import(visit: Visit, Query(query): Query, request: Request) -> Answer {
     let body = request.into_body().into_data_stream().map_err(|error| error.to_string()).boxed();
     let is_dry_run = query.is_ticked("dry-run");
-    let job = jobs::import(visit.hub(), visit.service(), is_dry_run, body, &Lines).await?;
+    let job = jobs::import(visit.hub(), visit.service(), is_dry_run, body).await?;
     let path = HeaderValue::from_str(&paths::job(&job.id));
     let path = path.map_err(|error| Problem::internal(error.to_string()))?;
     Ok((StatusCode::CREATED, [(header::LOCATION, path)]).into_response())
@@ -56,7 +56,7 @@ pub(super) async fn export(visit: Visit, fields: Fields) -> Answer {
     if with_keys {
         jobs::reveal(visit.hub(), visit.service(), "export").await?;
     }
-    let job = jobs::export(visit.hub(), visit.service(), with_keys, with_modules, &Lines).await?;
+    let job = jobs::export(visit.hub(), visit.service(), with_keys, with_modules).await?;
     Ok(see_other(&paths::job(&job.id)))
 }
 
@@ -86,7 +86,7 @@ pub(super) async fn cancel(visit: Visit, Path(job): Path<String>) -> Answer {
 
 /// `POST /portal/jobs/{job}/rollback`.
 pub(super) async fn roll_back(visit: Visit, Path(job): Path<String>) -> Answer {
-    let job = jobs::roll_back(visit.hub(), visit.service(), &job, &Lines).await?;
+    let job = jobs::roll_back(visit.hub(), visit.service(), &job).await?;
     Ok(see_other(&paths::job(&job.id)))
 }
 

@@ -23,7 +23,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 use super::answer::Answer;
 use super::fields::Query;
 use super::visit::Visit;
-use crate::http::Problem;
+use crate::iothub::problem::Problem;
 use crate::iothub::topic::EventName;
 use crate::operations::watch::{News, Watch};
 use crate::hub::bus;

@@ -18,7 +18,7 @@ use super::visit::Visit;
 use super::{Portal, layout, paths};
 use crate::auth::{Face, Origin, VerifiedService};
 use crate::iothub::connection_string::{ConnectionString, Secret};
-use crate::http::Problem;
+use crate::iothub::problem::Problem;
 use crate::hub::Hub;
 use crate::operations::logins::{self, Attempt, Fault, Hearing};
 use crate::hub::metrics::Scope;

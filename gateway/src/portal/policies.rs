@@ -17,7 +17,7 @@ use super::layout::{self, Section};
 use super::paths;
 use super::visit::Visit;
 use crate::iothub::connection_string::{ConnectionString, Secret};
-use crate::http::Problem;
+use crate::iothub::problem::Problem;
 use crate::operations::policies::{self, PolicyError};
 
 /// `GET /portal/policies`.

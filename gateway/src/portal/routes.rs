@@ -27,7 +27,7 @@ use super::{
     policies,
 };
 use crate::hub::audit::Operation;
-use crate::http::Problem;
+use crate::iothub::problem::Problem;
 
 /// One route.
 pub struct Route {

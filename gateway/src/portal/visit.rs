@@ -12,7 +12,7 @@ use super::answer::Refused;
 use super::csrf::CsrfToken;
 use super::session::{Notice, NoticeKind, SessionKey};
 use crate::auth::VerifiedService;
-use crate::http::Problem;
+use crate::iothub::problem::Problem;
 use crate::hub::Hub;
 
 /// One request. Only `guard` makes one, of a session that is good.

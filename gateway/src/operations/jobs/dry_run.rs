@@ -15,18 +15,18 @@ use portcullis_registry::id::{IdentityId, Revision};
 use portcullis_registry::identity::Identity;
 use portcullis_registry::store::Registry;
 
+use crate::iothub::change::NamedIdentity;
 use super::import::Item;
-use super::line::{About, Words};
 use super::plan::{Ask, Decision, decide, not_done};
 use super::results::{Done, Outcome};
 use super::undo::Fingerprint;
-use crate::operations::bulk::{Change, ChangeError};
+use crate::iothub::change::Change;
+use crate::operations::bulk::ChangeError;
 
 /// The registry as it would be.
 #[derive(Debug)]
 pub(super) struct DryRun<'a> {
     registry: &'a Registry,
-    words: &'static dyn Words,
     modules_max: usize,
     /// What earlier lines would have made of an identity, by a hash of its id: a random one, so that no file can make
     /// two ids meet.
@@ -54,9 +54,9 @@ enum Known {
 }
 
 impl<'a> DryRun<'a> {
-    pub(super) fn new(registry: &'a Registry, words: &'static dyn Words, modules_max: usize) -> Self {
+    pub(super) fn new(registry: &'a Registry, modules_max: usize) -> Self {
         let (assumed, hasher) = (HashMap::new(), RandomState::new());
-        Self { registry, words, modules_max, assumed, hasher, is_full: false }
+        Self { registry, modules_max, assumed, hasher, is_full: false }
     }
 
     /// What would become of each line.
@@ -74,11 +74,11 @@ impl<'a> DryRun<'a> {
             Err((about, refusal)) => (about, Outcome::Refused(refusal)),
             Ok(Ask::Line(change)) => {
                 let outcome = self.outcome(&change, now);
-                let outcome = outcome.unwrap_or_else(|error| Outcome::Refused(self.words.refusal(error)));
-                (About::of(change.id()), outcome)
+                let outcome = outcome.unwrap_or_else(|error| Outcome::Refused(error.into()));
+                (NamedIdentity::from(change.id()), outcome)
             }
             // Only a rollback takes back, and it is never dry.
-            Ok(Ask::TakeBack(change)) => (About::of(&change.id), Outcome::Unchanged),
+            Ok(Ask::TakeBack(change)) => (NamedIdentity::from(&change.id), Outcome::Unchanged),
         };
         let lost_twin = has_twin && outcome.keeps_identity();
         Done { line, about, outcome, lost_twin }
@@ -205,7 +205,7 @@ impl<'a> DryRun<'a> {
     }
 
     fn fingerprint(&self, identity: &Identity) -> u64 {
-        self.hasher.hash_one(Fingerprint::of(self.words, identity))
+        self.hasher.hash_one(Fingerprint::of(identity))
     }
 }
 

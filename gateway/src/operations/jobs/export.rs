@@ -11,7 +11,7 @@ use portcullis_registry::id::DeviceId;
 use portcullis_registry::store::Registry;
 use tokio::sync::mpsc;
 
-use super::line::{Form, Words};
+use crate::iothub::identity_json::{Form, write_line};
 
 /// A piece of the file, of whole lines.
 #[derive(Debug)]
@@ -28,7 +28,6 @@ pub(super) struct Piece {
 /// Writes the whole registry, or until nobody takes the pieces any more.
 pub(super) fn pieces(
     registry: Arc<Registry>,
-    words: &'static dyn Words,
     with_keys: bool,
     with_modules: bool,
 ) -> mpsc::Receiver<Piece> {
@@ -42,12 +41,12 @@ pub(super) fn pieces(
             let page = registry.page(after.as_ref(), PAGE_DEVICES);
             for entry in &page.devices {
                 let device = entry.identity();
-                words.write(&device, form, &mut text);
+                write_line(&device, form, &mut text);
                 lines += 1;
                 devices += 1;
                 if with_modules {
                     for module in registry.modules(&device.id.device).unwrap_or_default() {
-                        words.write(&module.identity(), form, &mut text);
+                        write_line(&module.identity(), form, &mut text);
                         lines += 1;
                     }
                 }

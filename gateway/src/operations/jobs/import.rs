@@ -17,7 +17,8 @@ use portcullis_registry::identity::{Identity, IdentitySpec};
 use portcullis_registry::store::Registry;
 use tokio::sync::Mutex;
 
-use super::line::{About, Refusal, Words};
+use crate::iothub::change::NamedIdentity;
+use super::line::Refusal;
 use super::plan::{Ask, Plan, not_done, plan};
 use super::results::{Done, Outcome};
 use super::undo::UndoWriter;
@@ -27,7 +28,6 @@ use crate::operations::bulk::ChangeError;
 #[derive(Debug)]
 pub(super) struct Importer<'a> {
     pub(super) registry: &'a Registry,
-    pub(super) words: &'static dyn Words,
     /// None when what is done is itself an undoing.
     pub(super) undo: Option<Mutex<UndoWriter>>,
 }
@@ -45,7 +45,7 @@ pub(super) enum ImportError {
 #[derive(Debug)]
 pub(super) struct Item {
     pub(super) line: u64,
-    pub(super) ask: Result<Ask, (About, Refusal)>,
+    pub(super) ask: Result<Ask, (NamedIdentity, Refusal)>,
     /// It has tags or desired properties, which are not kept.
     pub(super) has_twin: bool,
 }
@@ -72,7 +72,7 @@ impl Importer<'_> {
         for (place, Item { line, ask, has_twin }) in batch.into_iter().enumerate() {
             match ask {
                 Ok(ask) => {
-                    told.push((line, About::of(ask.id()), has_twin));
+                    told.push((line, NamedIdentity::from(ask.id()), has_twin));
                     outcomes.push(None);
                     waves.add(Step { place, line, ask });
                 }
@@ -141,7 +141,7 @@ impl Importer<'_> {
         let stored = self.registry.entry(id).map(|entry| entry.identity());
         let plan = match ask {
             Ask::Line(change) => plan(change, stored, now)?,
-            Ask::TakeBack(change) => change.plan(stored, self.words, now)?,
+            Ask::TakeBack(change) => change.plan(stored, now)?,
         };
         match (&plan, ask) {
             (Plan::Create(_), _) if id.module.is_some() && self.registry.entry(&device).is_none() => {
@@ -183,7 +183,7 @@ impl Importer<'_> {
     }
 
     fn refused(&self, error: ChangeError) -> Outcome {
-        Outcome::Refused(self.words.refusal(error))
+        Outcome::Refused(error.into())
     }
 }
 

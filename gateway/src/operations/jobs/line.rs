@@ -1,37 +1,11 @@
-//! A line of a file of identities, between the jobs, which know what it asks for, and `http`, which knows its words.
+//! A line of a file of identities, in IoT Hub's words: those of `POST /devices`, one item a line.
 
-use std::fmt;
-
-use portcullis_registry::id::IdentityId;
-use portcullis_registry::identity::Identity;
 use portcullis_registry::lines::LineError;
 
-use crate::operations::bulk::{Change, ChangeError};
-
-/// How identities and errors are written. IoT Hub's words are known to `http` alone, which hands them in.
-pub trait Words: fmt::Debug + Send + Sync {
-    /// What a line asks for.
-    fn parse(&self, text: &str) -> Result<Asked, (About, Refusal)>;
-
-    /// What it is called that a line cannot even be read.
-    fn unreadable(&self, error: LineError) -> Refusal;
-
-    /// What an error is called.
-    fn refusal(&self, error: ChangeError) -> Refusal;
-
-    /// Appends an identity as a line, with its end.
-    fn write(&self, identity: &Identity, form: Form, to: &mut Vec<u8>);
-}
-
-/// How an identity is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
-    /// As IoT Hub exports it.
-    Export { with_keys: bool },
-    /// Everything anybody can ask for and nothing else: two identities are alike when these are equal, and reading it
-    /// back asks for exactly this.
-    Exact,
-}
+use crate::iothub::change::{Change, NamedIdentity, loses_twin, parse_change};
+use crate::iothub::problem::Problem;
+use crate::iothub::strict_json::StrictObject;
+use crate::operations::bulk::ChangeError;
 
 /// What a line asks for.
 #[derive(Clone, Debug)]
@@ -39,13 +13,6 @@ pub struct Asked {
     pub change: Change,
     /// It has tags or desired properties, which are not kept.
     pub has_twin: bool,
-}
-
-/// Which identity a line is about, in the line's own words.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct About {
-    pub device: String,
-    pub module: Option<String>,
 }
 
 /// Why a line was not done.
@@ -58,8 +25,36 @@ pub struct Refusal {
     pub text: String,
 }
 
-impl About {
-    pub(super) fn of(id: &IdentityId) -> Self {
-        Self { device: id.device.to_string(), module: id.module.as_ref().map(ToString::to_string) }
+/// What a line asks for, or whom it names and why it asks for nothing.
+pub fn parse(text: &str) -> Result<Asked, (NamedIdentity, Refusal)> {
+    let StrictObject(item) = serde_json::from_str(text).map_err(|error| {
+        let problem = Problem::deserialization(format!("the line is not an identity: {error}"));
+        (NamedIdentity::default(), Refusal::from(&problem))
+    })?;
+    match parse_change(&item) {
+        Ok(change) => Ok(Asked { has_twin: loses_twin(&item, &change), change }),
+        Err(problem) => Err((NamedIdentity::of(&item), Refusal::from(&problem))),
     }
 }
+
+impl From<&Problem> for Refusal {
+    fn from(problem: &Problem) -> Self {
+        Self { code: problem.number(), name: problem.name(), text: problem.text().to_owned() }
+    }
+}
+
+impl From<ChangeError> for Refusal {
+    fn from(error: ChangeError) -> Self {
+        Self::from(&Problem::from(error))
+    }
+}
+
+/// The line cannot even be read.
+impl From<LineError> for Refusal {
+    fn from(error: LineError) -> Self {
+        Self::from(&Problem::deserialization(error.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests;

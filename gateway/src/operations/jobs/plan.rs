@@ -8,9 +8,9 @@ use portcullis_registry::error::RegistryError;
 use portcullis_registry::id::{IdentityId, Precondition, Revision};
 use portcullis_registry::identity::{Identity, IdentitySpec};
 
-use super::line::Words;
 use super::undo::Fingerprint;
-use crate::operations::bulk::{Change, ChangeError};
+use crate::iothub::change::Change;
+use crate::operations::bulk::ChangeError;
 
 /// What a job is asked to do to one identity.
 #[derive(Clone, Debug)]
@@ -107,13 +107,11 @@ impl TakeBack {
     pub(super) fn plan(
         &self,
         stored: Option<Arc<Identity>>,
-        words: &dyn Words,
         now: Timestamp,
     ) -> Result<Plan, ChangeError> {
-        let fingerprint = |identity: &Identity| Fingerprint::of(words, identity);
-        let is = stored.as_deref().map(fingerprint);
+                let is = stored.as_deref().map(Fingerprint::of);
         if is != self.after {
-            let was = self.before.clone().map(|before| fingerprint(&before.preview(None, now)));
+            let was = self.before.clone().map(|before| Fingerprint::of(&before.preview(None, now)));
             return if is == was {
                 Ok(Plan::Nothing)
             } else {

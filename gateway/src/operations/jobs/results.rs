@@ -7,14 +7,15 @@ use serde::Serialize;
 use tokio::fs::{File, OpenOptions};
 use tokio::io::{self, AsyncWriteExt};
 
-use super::line::{About, Refusal};
+use crate::iothub::change::NamedIdentity;
+use super::line::Refusal;
 use crate::hub::job_store::record::Counts;
 
 /// What became of one line.
 #[derive(Debug)]
 pub(super) struct Done {
     pub(super) line: u64,
-    pub(super) about: About,
+    pub(super) about: NamedIdentity,
     pub(super) outcome: Outcome,
     /// Its tags and desired properties went nowhere.
     pub(super) lost_twin: bool,

@@ -6,30 +6,32 @@ use std::path::Path;
 use portcullis_registry::id::{DeviceId, IdentityId, ModuleId};
 use tokio::sync::mpsc;
 
+use crate::iothub::change::NamedIdentity;
 use super::import::Item;
-use super::line::{About, Asked, Words};
+use super::line::{self, Asked, Refusal};
 use super::plan::{Ask, TakeBack};
 use super::source::{Batch, SourceError};
 use super::undo::{Undo, UndoReader};
-use crate::operations::bulk::{Change, ChangeError};
+use crate::iothub::change::Change;
+use crate::operations::bulk::ChangeError;
 
 /// The changes to take back, the last one first, in batches.
-pub(super) fn batches(undo: &Path, words: &'static dyn Words) -> mpsc::Receiver<Result<Batch, SourceError>> {
+pub(super) fn batches(undo: &Path) -> mpsc::Receiver<Result<Batch, SourceError>> {
     let (sender, receiver) = mpsc::channel(1);
     let undo = undo.to_owned();
     tokio::task::spawn_blocking(move || {
-        if let Err(error) = read(&undo, words, &sender) {
+        if let Err(error) = read(&undo, &sender) {
             let _ = sender.blocking_send(Err(SourceError::Undo(error)));
         }
     });
     receiver
 }
 
-fn read(undo: &Path, words: &dyn Words, to: &mpsc::Sender<Result<Batch, SourceError>>) -> io::Result<()> {
+fn read(undo: &Path, to: &mpsc::Sender<Result<Batch, SourceError>>) -> io::Result<()> {
     let mut changes = UndoReader::open(undo)?;
     let mut batch = Batch::default();
     while let Some(line) = changes.next()? {
-        batch.items.push(item(line.ok(), words));
+        batch.items.push(item(line.ok()));
         batch.read += 1;
         if batch.items.len() == BATCH_CHANGES {
             let next = Batch { read: batch.read, ..Batch::default() };
@@ -42,20 +44,20 @@ fn read(undo: &Path, words: &dyn Words, to: &mpsc::Sender<Result<Batch, SourceEr
     Ok(())
 }
 
-fn item(line: Option<Vec<u8>>, words: &dyn Words) -> Item {
+fn item(line: Option<Vec<u8>>) -> Item {
     let undo = line.as_deref().and_then(|line| serde_json::from_slice::<Undo<'_>>(line).ok());
     let (line, change) = match &undo {
-        Some(undo) => (undo.line, take_back(undo, words)),
+        Some(undo) => (undo.line, take_back(undo)),
         None => (0, None),
     };
-    let damaged = || (About::default(), words.refusal(ChangeError::UndoDamaged));
+    let damaged = || (NamedIdentity::default(), Refusal::from(ChangeError::UndoDamaged));
     Item { line, ask: change.map(Ask::TakeBack).ok_or_else(damaged), has_twin: false }
 }
 
-fn take_back(undo: &Undo<'_>, words: &dyn Words) -> Option<TakeBack> {
+fn take_back(undo: &Undo<'_>) -> Option<TakeBack> {
     let before = match undo.before {
         None => None,
-        Some(before) => match words.parse(before.get()) {
+        Some(before) => match line::parse(before.get()) {
             Ok(Asked { change: Change::CreateOrUpdate(spec, _), .. }) => Some(spec),
             _ => return None,
         },

@@ -15,7 +15,6 @@ use crate::blob::container::{Container, ContainerError, Pieces};
 use super::dry_run::DryRun;
 use super::import::{ImportError, Importer};
 use crate::hub::job_store::job::Job;
-use super::line::Words;
 use crate::hub::job_store::record::{Kind, Record, State};
 use super::results::{Done, REFUSED, Results};
 use super::source::{Batch, SourceError};
@@ -50,7 +49,6 @@ pub(super) struct Running {
     pub(super) hub: Arc<Hub>,
     pub(super) caller: VerifiedService,
     pub(super) job: Arc<Job>,
-    pub(super) words: &'static dyn Words,
 }
 
 type Batches = mpsc::Receiver<Result<Batch, SourceError>>;
@@ -116,21 +114,21 @@ impl Running {
     }
 
     async fn import_lines(&self, pieces: Pieces, results: &mut Results) -> Result<(), RunError> {
-        let batches = source::batches(pieces, self.words);
+        let batches = source::batches(pieces);
         if self.job.record().dry_run {
             return self.judge(batches, results).await;
         }
-        let (undo, words) = (self.job.directory.join(UNDO), self.words);
-        let undo = blocking(move || UndoWriter::create(&undo, words)).await?;
+        let undo = self.job.directory.join(UNDO);
+        let undo = blocking(move || UndoWriter::create(&undo)).await?;
         let registry = &self.hub.registry;
-        let importer = Importer { registry, words: self.words, undo: Some(Mutex::new(undo)) };
+        let importer = Importer { registry, undo: Some(Mutex::new(undo)) };
         self.apply(&importer, batches, results).await
     }
 
     async fn rollback(&self, of: &Arc<Job>) -> Result<(), RunError> {
         let mut results = Results::create(&self.job.directory).await?;
-        let importer = Importer { registry: &self.hub.registry, words: self.words, undo: None };
-        let batches = rollback::batches(&of.directory.join(UNDO), self.words);
+        let importer = Importer { registry: &self.hub.registry, undo: None };
+        let batches = rollback::batches(&of.directory.join(UNDO));
         let outcome = self.apply(&importer, batches, &mut results).await;
         results.sync().await?;
         outcome?;
@@ -142,7 +140,7 @@ impl Running {
     /// Tells of every line what would become of it.
     async fn judge(&self, mut batches: Batches, results: &mut Results) -> Result<(), RunError> {
         let hub = &self.hub;
-        let mut judge = DryRun::new(&hub.registry, self.words, hub.config.limits.modules_per_device_max);
+        let mut judge = DryRun::new(&hub.registry, hub.config.limits.modules_per_device_max);
         let mut saved = Instant::now();
         loop {
             let batch = self.next(&mut batches).await?.ok_or(SourceError::BrokeOff)??;
@@ -223,7 +221,7 @@ impl Running {
         let registry = Arc::clone(&self.hub.registry);
         self.job.update(|record| record.progress.total = Some(registry.counts().devices as u64));
         let mut writer = to.write(file).await.map_err(RunError::Output)?;
-        let mut pieces = export::pieces(registry, self.words, with_keys, with_modules);
+        let mut pieces = export::pieces(registry, with_keys, with_modules);
         let mut saved = Instant::now();
         loop {
             let piece = self.next(&mut pieces).await?.ok_or(SourceError::BrokeOff)?;

@@ -13,9 +13,10 @@ use portcullis_registry::id::DeviceId;
 use portcullis_registry::lines::{Line, LineSplitter};
 use tokio::sync::mpsc;
 
+use crate::iothub::change::NamedIdentity;
 use crate::blob::container::{ContainerError, Pieces};
 use super::import::Item;
-use super::line::{About, Asked, Words};
+use super::line::{self, Asked, Refusal};
 use super::plan::Ask;
 
 /// Some lines of the file, in order.
@@ -51,16 +52,20 @@ pub(super) enum SourceError {
     Expands,
 }
 
+/// What reads a line.
+type Parse = fn(&str) -> Result<Asked, (NamedIdentity, Refusal)>;
+
 /// Reads a file to its end, or until nobody takes its batches any more.
-pub(super) fn batches(
-    pieces: Pieces,
-    words: &'static dyn Words,
-) -> mpsc::Receiver<Result<Batch, SourceError>> {
+pub(super) fn batches(pieces: Pieces) -> mpsc::Receiver<Result<Batch, SourceError>> {
+    batches_of(pieces, line::parse)
+}
+
+fn batches_of(pieces: Pieces, parse: Parse) -> mpsc::Receiver<Result<Batch, SourceError>> {
     let (piece_sender, piece_receiver) = mpsc::channel(1);
     let (sender, receiver) = mpsc::channel(1);
     tokio::spawn(pump(pieces, piece_sender));
     tokio::task::spawn_blocking(move || {
-        let mut reader = Reader::new(words, sender);
+        let mut reader = Reader::new(parse, sender);
         if let Err(Ended::Failed(error)) = reader.run(piece_receiver) {
             let _ = reader.batches.blocking_send(Err(error));
         }
@@ -83,7 +88,7 @@ async fn pump(mut pieces: Pieces, to: mpsc::Sender<Result<Option<Bytes>, Contain
 }
 
 struct Reader {
-    words: &'static dyn Words,
+    parse: Parse,
     coding: Coding,
     splitter: LineSplitter,
     batch: Batch,
@@ -114,9 +119,9 @@ impl From<SourceError> for Ended {
 }
 
 impl Reader {
-    fn new(words: &'static dyn Words, batches: mpsc::Sender<Result<Batch, SourceError>>) -> Self {
+    fn new(parse: Parse, batches: mpsc::Sender<Result<Batch, SourceError>>) -> Self {
         Self {
-            words,
+            parse,
             coding: Coding::Unknown(Vec::new()),
             splitter: LineSplitter::default(),
             batch: Batch::default(),
@@ -180,10 +185,10 @@ impl Reader {
 
     fn text(&mut self, text: &[u8]) -> Result<(), Ended> {
         for part in text.chunks(TEXT_BYTES) {
-            let Self { splitter, batch, held, words, .. } = self;
+            let Self { splitter, batch, held, parse, .. } = self;
             splitter.feed(part, |line| {
                 *held += line.text.as_ref().map_or(0, String::len);
-                batch.items.push(read(*words, line));
+                batch.items.push(read(*parse, line));
             });
             if self.batch.items.len() >= BATCH_LINES || self.held >= BATCH_BYTES {
                 self.hand_on()?;
@@ -212,16 +217,16 @@ impl Reader {
             }
         }
         let last = std::mem::take(&mut self.splitter).finish();
-        self.batch.items.extend(last.map(|line| read(self.words, line)));
+        self.batch.items.extend(last.map(|line| read(self.parse, line)));
         self.batch.is_last = true;
         self.hand_on()
     }
 }
 
-fn read(words: &dyn Words, line: Line) -> Item {
+fn read(parse: Parse, line: Line) -> Item {
     let asked = match line.text {
-        Ok(text) => words.parse(&text),
-        Err(error) => Err((About::default(), words.unreadable(error))),
+        Ok(text) => parse(&text),
+        Err(error) => Err((NamedIdentity::default(), error.into())),
     };
     match asked {
         Ok(Asked { change, has_twin }) => Item { line: line.number, ask: Ok(Ask::Line(change)), has_twin },
@@ -248,35 +253,16 @@ mod tests {
     use flate2::Compression;
     use flate2::write::GzEncoder;
     use futures_util::stream;
-    use portcullis_registry::identity::Identity;
-    use portcullis_registry::lines::LineError;
 
     use super::*;
-    use crate::operations::bulk::ChangeError;
-    use crate::operations::jobs::line::{Form, Refusal};
 
     /// Refuses every line with its own text.
-    #[derive(Debug)]
-    struct Echo;
-
-    impl Words for Echo {
-        fn parse(&self, text: &str) -> Result<Asked, (About, Refusal)> {
-            Err((About::default(), Refusal { code: 0, name: "", text: text.to_owned() }))
-        }
-
-        fn unreadable(&self, error: LineError) -> Refusal {
-            Refusal { code: 0, name: "", text: error.to_string() }
-        }
-
-        fn refusal(&self, error: ChangeError) -> Refusal {
-            Refusal { code: 0, name: "", text: error.to_string() }
-        }
-
-        fn write(&self, _: &Identity, _: Form, _: &mut Vec<u8>) {}
+    fn echo(text: &str) -> Result<Asked, (NamedIdentity, Refusal)> {
+        Err((NamedIdentity::default(), Refusal { code: 0, name: "", text: text.to_owned() }))
     }
 
     async fn lines(pieces: Vec<Result<Bytes, ContainerError>>) -> Result<Vec<(u64, String)>, SourceError> {
-        let mut batches = batches(stream::iter(pieces).boxed(), &Echo);
+        let mut batches = batches_of(stream::iter(pieces).boxed(), echo);
         let mut lines = Vec::new();
         loop {
             let batch = batches.recv().await.unwrap_or(Err(SourceError::BrokeOff))?;

@@ -16,14 +16,13 @@ use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
 use crate::hub::job_store::blocking;
-use super::line::{Form, Words};
+use crate::iothub::identity_json::{Form, write_line};
 use crate::hub::reverse_lines::Backwards;
 
 /// Writes an undo file.
 #[derive(Debug)]
 pub(super) struct UndoWriter {
     file: Arc<File>,
-    words: &'static dyn Words,
     unwritten: Vec<u8>,
     scratch: Vec<u8>,
 }
@@ -61,12 +60,12 @@ pub(super) struct Fingerprint(u128);
 
 impl UndoWriter {
     /// Begins a file that is there after a crash, too. Blocks.
-    pub(super) fn create(path: &Path, words: &'static dyn Words) -> io::Result<Self> {
+    pub(super) fn create(path: &Path) -> io::Result<Self> {
         let file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(path)?;
         if let Some(directory) = path.parent() {
             File::open(directory)?.sync_all()?;
         }
-        Ok(Self { file: Arc::new(file), words, unwritten: Vec::new(), scratch: Vec::new() })
+        Ok(Self { file: Arc::new(file), unwritten: Vec::new(), scratch: Vec::new() })
     }
 
     /// Notes a change; it may be made after `sync`.
@@ -79,7 +78,7 @@ impl UndoWriter {
         let Some(id) = before.or(after).map(|identity| &identity.id) else { return Ok(()) };
         self.scratch.clear();
         if let Some(before) = before {
-            self.words.write(before, Form::Exact, &mut self.scratch);
+            write_line(before, Form::Exact, &mut self.scratch);
         }
         let before = match before {
             None => None,
@@ -90,7 +89,7 @@ impl UndoWriter {
             id: id.device.to_string(),
             module: id.module.as_ref().map(ToString::to_string),
             before,
-            after: after.map(|after| Fingerprint::of(self.words, after)),
+            after: after.map(|after| Fingerprint::of(after)),
         };
         let start = self.unwritten.len();
         self.unwritten.resize(start + CHECKSUM_BYTES, b' ');
@@ -141,9 +140,9 @@ impl UndoReader {
 }
 
 impl Fingerprint {
-    pub(super) fn of(words: &dyn Words, identity: &Identity) -> Self {
+    pub(super) fn of(identity: &Identity) -> Self {
         let mut line = Vec::with_capacity(512);
-        words.write(identity, Form::Exact, &mut line);
+        write_line(identity, Form::Exact, &mut line);
         let digest: [u8; 32] = Sha256::digest(&line).into();
         let (half, _) = digest.split_at(16);
         Self(half.iter().fold(0, |number, byte| number << 8 | u128::from(*byte)))

@@ -5,7 +5,7 @@ use portcullis_registry::credential::{KeyPair, SymmetricKey};
 use portcullis_registry::identity::{Authentication, AuthenticationSpec, Identity, IdentitySpec};
 
 use super::{Named, changed, version, version_field};
-use crate::http::Problem;
+use crate::iothub::problem::Problem;
 use crate::operations::identities;
 use crate::portal::answer::Answer;
 use crate::portal::fields::Fields;

@@ -14,7 +14,7 @@ use super::Named;
 use super::frame::{self, Tab, crumbs_below};
 use super::send::MessageForm;
 use crate::operations::c2d;
-use crate::http::Problem;
+use crate::iothub::problem::Problem;
 use crate::portal::answer::{Answer, Html, see_other};
 use crate::portal::form::Errors;
 use crate::portal::layout::{self, Section};

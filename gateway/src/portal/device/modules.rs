@@ -11,7 +11,7 @@ use portcullis_registry::policy::Rights;
 
 use super::Named;
 use super::frame::{self, Tab, crumbs_below};
-use crate::http::Problem;
+use crate::iothub::problem::Problem;
 use crate::operations::identities::{self, IdentityError};
 use crate::portal::answer::{Answer, Html, see_other};
 use crate::portal::credential_form::CredentialForm;

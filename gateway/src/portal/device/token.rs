@@ -9,7 +9,7 @@ use portcullis_registry::sas;
 use super::Named;
 use super::frame::crumbs_below;
 use super::snippets::resource;
-use crate::http::Problem;
+use crate::iothub::problem::Problem;
 use crate::operations::identities;
 use crate::portal::answer::{Answer, Html};
 use crate::portal::fields::Fields;

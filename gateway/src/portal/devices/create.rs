@@ -7,7 +7,7 @@ use portcullis_registry::error::RegistryError;
 use portcullis_registry::id::{DeviceId, IdentityId, Precondition};
 use portcullis_registry::identity::{AuthenticationKind, IdentitySpec, Status};
 
-use crate::http::Problem;
+use crate::iothub::problem::Problem;
 use crate::operations::identities::{self, IdentityError};
 use crate::portal::answer::{Answer, Html, see_other};
 use crate::portal::credential_form::CredentialForm;

@@ -8,7 +8,16 @@ use portcullis_registry::queue_max::QueueMax;
 use serde::Serialize;
 
 use super::{AccessJson, AuthenticationOut, CapabilitiesOut, KeysOut, status_text};
-use crate::operations::jobs::line::Form;
+
+/// How an identity is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// As IoT Hub exports it.
+    Export { with_keys: bool },
+    /// Everything anybody can ask for and nothing else: two identities are alike when these are equal, and reading it
+    /// back asks for exactly this.
+    Exact,
+}
 
 /// An identity on a line.
 #[derive(Serialize)]
@@ -35,7 +44,7 @@ struct LineOut<'a> {
 }
 
 /// Appends the line of an identity, with its end.
-pub(in crate::http) fn write(identity: &Identity, form: Form, to: &mut Vec<u8>) {
+pub(crate) fn write(identity: &Identity, form: Form, to: &mut Vec<u8>) {
     let is_exact = form == Form::Exact;
     let mut authentication = AuthenticationOut::new(&identity.authentication);
     if form == (Form::Export { with_keys: false }) {

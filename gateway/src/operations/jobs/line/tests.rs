@@ -2,13 +2,13 @@ use jiff::Timestamp;
 use portcullis_registry::access::Access;
 use portcullis_registry::credential::{KeyPair, SymmetricKey, Thumbprint, ThumbprintPair};
 use portcullis_registry::id::{DeviceId, GenerationId, IdentityId, ModuleId, Revision};
-use portcullis_registry::identity::{Authentication, Status};
+use portcullis_registry::identity::{Authentication, Identity, Status};
 use portcullis_registry::queue_max::QueueMax;
 use proptest::prelude::*;
 use proptest::{collection, option};
 
 use super::*;
-use crate::operations::bulk::Change;
+use crate::iothub::identity_json::{Form, write_line};
 
 fn key() -> impl Strategy<Value = SymmetricKey> {
     collection::vec(any::<u8>(), 16..=64).prop_map(|bytes| SymmetricKey::from_bytes(bytes).unwrap())
@@ -68,13 +68,13 @@ prop_compose! {
 
 fn line(identity: &Identity, form: Form) -> String {
     let mut line = Vec::new();
-    Lines.write(identity, form, &mut line);
+    write_line(identity, form, &mut line);
     String::from_utf8(line).unwrap()
 }
 
 /// What a line makes of `stored`.
 fn read(line: &str, stored: Option<&Identity>) -> Identity {
-    let asked = Lines.parse(line).unwrap();
+    let asked = parse(line).unwrap();
     assert!(!asked.has_twin);
     match asked.change {
         Change::CreateOrUpdate(spec, _) => spec.preview(stored, Timestamp::UNIX_EPOCH),
@@ -162,14 +162,14 @@ fn t808_what_is_no_identity_is_refused_in_iot_hubs_numbers() {
         (r#"{"id":"a","importMode":"updateIfMatchETag"}"#, 400_005, "a"),
         (r#"{"id":"a","status":"asleep"}"#, 400_004, "a"),
     ] {
-        let (about, refusal) = Lines.parse(text).unwrap_err();
+        let (about, refusal) = parse(text).unwrap_err();
         assert_eq!((refusal.code, about.device.as_str()), (code, device), "{text}");
     }
 }
 
 #[test]
 fn only_a_twin_somebody_has_written_to_is_told_as_lost() {
-    let twin = |json: &str| Lines.parse(&format!(r#"{{"id":"a",{json}}}"#)).unwrap().has_twin;
+    let twin = |json: &str| parse(&format!(r#"{{"id":"a",{json}}}"#)).unwrap().has_twin;
     assert!(!twin(
         r#""tags":{},"properties":{"desired":{"$metadata":{"x":1},"$version":3},"reported":{"a":1}}"#
     ));

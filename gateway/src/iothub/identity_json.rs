@@ -16,18 +16,18 @@ use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
 use crate::iothub::time::time_text;
-use crate::http::problem::Problem;
+use crate::iothub::problem::Problem;
 
 mod access;
 mod line;
 
-pub(super) use access::AccessJson;
-pub(super) use line::write as write_line;
+pub(crate) use access::AccessJson;
+pub(crate) use line::{Form, write as write_line};
 
 /// A device or module in a request.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct IdentityIn {
+pub(crate) struct IdentityIn {
     device_id: Option<String>,
     module_id: Option<String>,
     status: Option<String>,
@@ -79,13 +79,13 @@ struct CapabilitiesIn {
 
 impl IdentityIn {
     /// Reads a request body.
-    pub(super) fn parse(body: &[u8]) -> Result<Self, Problem> {
+    pub(crate) fn parse(body: &[u8]) -> Result<Self, Problem> {
         serde_json::from_slice(body)
             .map_err(|error| Problem::deserialization(format!("the body is not an identity: {error}")))
     }
 
     /// Reads an item of a bulk request; the members that only such an item has are others' business.
-    pub(super) fn parse_item(item: &serde_json::Map<String, serde_json::Value>) -> Result<Self, Problem> {
+    pub(crate) fn parse_item(item: &serde_json::Map<String, serde_json::Value>) -> Result<Self, Problem> {
         // The id of the identity is `id` and `moduleId` here, and has been read.
         Self::deserialize(item)
             .map(|read| Self { device_id: None, module_id: None, ..read })
@@ -93,7 +93,7 @@ impl IdentityIn {
     }
 
     /// What is asked for, for the identity the path names.
-    pub(super) fn into_spec(self, id: IdentityId) -> Result<IdentitySpec, Problem> {
+    pub(crate) fn into_spec(self, id: IdentityId) -> Result<IdentitySpec, Problem> {
         check_same("deviceId", self.device_id.as_deref(), Some(id.device.as_str()))?;
         check_same("moduleId", self.module_id.as_deref(), id.module.as_ref().map(|module| module.as_str()))?;
         if self.status_reason.as_ref().is_some_and(|reason| reason.chars().count() > STATUS_REASON_CHARS_MAX)
@@ -227,17 +227,17 @@ fn present(text: Option<String>) -> Option<String> {
 
 /// What the hub knows of an identity besides its record.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Live {
-    pub(super) connected: bool,
-    pub(super) queued: usize,
-    pub(super) connection_changed: Option<Timestamp>,
-    pub(super) last_seen: Option<Timestamp>,
+pub(crate) struct Live {
+    pub(crate) connected: bool,
+    pub(crate) queued: usize,
+    pub(crate) connection_changed: Option<Timestamp>,
+    pub(crate) last_seen: Option<Timestamp>,
 }
 
 /// A device in an answer.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct DeviceOut {
+pub(crate) struct DeviceOut {
     device_id: String,
     generation_id: String,
     etag: String,
@@ -259,7 +259,7 @@ pub(super) struct DeviceOut {
 /// A module in an answer: no status, no capabilities.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct ModuleOut {
+pub(crate) struct ModuleOut {
     module_id: String,
     managed_by: Option<String>,
     device_id: String,
@@ -307,7 +307,7 @@ struct CapabilitiesOut {
 }
 
 impl DeviceOut {
-    pub(super) fn new(identity: &Identity, live: Live) -> Self {
+    pub(crate) fn new(identity: &Identity, live: Live) -> Self {
         Self {
             device_id: identity.id.device.to_string(),
             generation_id: identity.generation.to_string(),
@@ -328,7 +328,7 @@ impl DeviceOut {
 }
 
 impl ModuleOut {
-    pub(super) fn new(identity: &Identity, live: Live) -> Self {
+    pub(crate) fn new(identity: &Identity, live: Live) -> Self {
         Self {
             module_id: identity.id.module.as_ref().map(ToString::to_string).unwrap_or_default(),
             managed_by: identity.managed_by.as_deref().map(str::to_owned),

@@ -7,19 +7,19 @@ use portcullis_registry::access::Access;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::http::problem::Problem;
+use crate::iothub::problem::Problem;
 
 /// What an identity may do, and nothing else. A member of another name is a mistake, for it may be meant to narrow.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(in crate::http) struct AccessJson {
+pub(crate) struct AccessJson {
     /// Any of `telemetry`, `c2d`, `twin`, `methods:NAME` and `methods:BEGINNING*`
     allow: Vec<String>,
 }
 
 impl AccessJson {
     /// Nothing for an identity without an access list.
-    pub(in crate::http) fn of(access: &Access) -> Option<Self> {
+    pub(crate) fn of(access: &Access) -> Option<Self> {
         access.to_words().map(|allow| Self { allow })
     }
 }
@@ -35,7 +35,7 @@ mod tests {
     use portcullis_registry::id::{DeviceId, IdentityId};
 
     use super::*;
-    use crate::http::wire::IdentityIn;
+    use crate::iothub::identity_json::IdentityIn;
 
     fn access(json: &str) -> Result<Option<Access>, Problem> {
         let id = IdentityId::device(DeviceId::parse("d1").unwrap());

@@ -1,0 +1,287 @@
+//! Errors in IoT Hub's words: status, name, number and text. What only the operator may know is kept apart.
+//!
+//! Here are the errors of values and of the registry; `operations::problem` has those of operations.
+
+use axum::http::StatusCode;
+use portcullis_registry::access::AccessDenied;
+use portcullis_registry::authority::AuthorityError;
+use portcullis_registry::backend::StoreError;
+use portcullis_registry::error::{RegistryError, SendError, SettleError};
+use portcullis_registry::id::{IdentityId, InvalidId};
+
+use crate::auth::AuthError;
+
+/// An error as a caller sees it, and the reason only the operator sees.
+#[derive(Debug)]
+pub(crate) struct Problem {
+    status: StatusCode,
+    name: &'static str,
+    text: String,
+    for_operator: Option<String>,
+}
+
+impl Problem {
+    pub(crate) fn new(status: StatusCode, name: &'static str, text: impl Into<String>) -> Self {
+        Self { status, name, text: text.into(), for_operator: None }
+    }
+
+    /// 401; which check failed is for the operator alone.
+    pub(crate) fn unauthorized(reason: impl Into<String>) -> Self {
+        let problem = Self::new(StatusCode::UNAUTHORIZED, "IotHubUnauthorizedAccess", "Unauthorized");
+        Self { for_operator: Some(reason.into()), ..problem }
+    }
+
+    /// 403; the caller is known, so it may hear what it lacks.
+    pub(crate) fn forbidden(text: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "GenericForbidden", text)
+    }
+
+    /// The same for a caller who has proven itself before it asked: what an operation refuses it is a right it lacks,
+    /// and it may hear which.
+    pub(crate) fn for_known_caller(self) -> Self {
+        match self.status {
+            StatusCode::UNAUTHORIZED => Self::forbidden(self.for_operator()),
+            _ => self,
+        }
+    }
+
+    /// 429; why there were too many is for the operator alone.
+    pub(crate) fn throttled(reason: impl Into<String>) -> Self {
+        let problem = Self::new(StatusCode::TOO_MANY_REQUESTS, "ThrottlingException", "too many requests");
+        Self { for_operator: Some(reason.into()), ..problem }
+    }
+
+    pub(crate) fn argument_invalid(text: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "ArgumentInvalid", text)
+    }
+
+    pub(crate) fn argument_null(text: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "ArgumentNull", text)
+    }
+
+    pub(crate) fn invalid_api_version() -> Self {
+        Self::new(
+            StatusCode::BAD_REQUEST,
+            "InvalidProtocolVersion",
+            "api-version must be given once, as YYYY-MM-DD",
+        )
+    }
+
+    pub(crate) fn deserialization(text: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "DeserializationError", text)
+    }
+
+    pub(crate) fn body_too_large() -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "MessageTooLarge", "the request body is too large")
+    }
+
+    pub(crate) fn request_timeout() -> Self {
+        Self::new(StatusCode::REQUEST_TIMEOUT, "RequestTimedOut", "the request body did not arrive in time")
+    }
+
+    /// 500; what went wrong is for the operator alone.
+    pub(crate) fn internal(reason: impl Into<String>) -> Self {
+        let problem = Self::new(StatusCode::INTERNAL_SERVER_ERROR, "ServerError", "the hub failed");
+        Self { for_operator: Some(reason.into()), ..problem }
+    }
+
+    /// 503; the caller may try again, and why it has to is for the operator alone.
+    pub(crate) fn unavailable(text: impl Into<String>, reason: impl Into<String>) -> Self {
+        let problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", text);
+        Self { for_operator: Some(reason.into()), ..problem }
+    }
+
+    pub(crate) fn not_found(text: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "GenericNotFound", text)
+    }
+
+    /// The path exists, the method does not.
+    pub(crate) fn method_not_allowed() -> Self {
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "GenericBadRequest", "this path does not take this method")
+    }
+
+    pub(crate) fn managed_identity_not_enabled() -> Self {
+        Self::new(
+            StatusCode::BAD_REQUEST,
+            "ManagedIdentityNotEnabled",
+            "this hub has no identity of its own for storage; give URIs with a SAS, as keyBased",
+        )
+    }
+
+    pub(crate) fn encoding_not_taken() -> Self {
+        Self::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "GenericBadRequest",
+            "a JSON body has no Content-Encoding and the charset UTF-8",
+        )
+    }
+
+    fn no_such_identity(id: &IdentityId) -> Self {
+        let name = if id.module.is_some() { "ModuleNotFound" } else { "DeviceNotFound" };
+        Self::new(StatusCode::NOT_FOUND, name, id.to_string())
+    }
+
+    pub(crate) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// IoT Hub's name of the error.
+    pub(crate) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// IoT Hub's number of the error: the status, and three digits that tell it from others of the same status.
+    pub(crate) fn number(&self) -> u32 {
+        let own = NUMBERS.iter().find(|(name, _)| *name == self.name);
+        own.map_or(u32::from(self.status.as_u16()) * 1000, |(_, number)| *number)
+    }
+
+    /// What the caller is told.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The reason in the operator's words.
+    pub(crate) fn for_operator(&self) -> &str {
+        self.for_operator.as_deref().unwrap_or(&self.text)
+    }
+}
+
+impl From<InvalidId> for Problem {
+    fn from(error: InvalidId) -> Self {
+        Self::argument_invalid(error.to_string())
+    }
+}
+
+impl From<AuthError> for Problem {
+    fn from(error: AuthError) -> Self {
+        Self::unauthorized(error.to_string())
+    }
+}
+
+impl From<AuthorityError> for Problem {
+    fn from(error: AuthorityError) -> Self {
+        let text = error.to_string();
+        match error {
+            AuthorityError::NotFound(_) => Self::not_found(text),
+            AuthorityError::AlreadyExists(_) | AuthorityError::SameCertificate(_) => {
+                Self::new(StatusCode::CONFLICT, "GenericConflict", text)
+            }
+            AuthorityError::PreconditionFailed(_) => {
+                Self::new(StatusCode::PRECONDITION_FAILED, "PreconditionFailed", text)
+            }
+            AuthorityError::TooMany => Self::new(StatusCode::FORBIDDEN, "GenericForbidden", text),
+            AuthorityError::AlreadyVerified(_)
+            | AuthorityError::NoCode(_)
+            | AuthorityError::CodeExpired { .. }
+            | AuthorityError::Reason => Self::argument_invalid(text),
+        }
+    }
+}
+
+/// The device has proven who it is, so it may hear what it may do.
+impl From<AccessDenied> for Problem {
+    fn from(error: AccessDenied) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "GenericForbidden", error.to_string())
+    }
+}
+
+impl From<SettleError> for Problem {
+    fn from(error: SettleError) -> Self {
+        match error {
+            SettleError::LockLost => {
+                Self::new(StatusCode::PRECONDITION_FAILED, "DeviceMessageLockLost", error.to_string())
+            }
+            SettleError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<RegistryError> for Problem {
+    fn from(error: RegistryError) -> Self {
+        let text = error.to_string();
+        match error {
+            RegistryError::AlreadyExists(id) if id.module.is_some() => {
+                Self::new(StatusCode::CONFLICT, "ModuleAlreadyExistsOnDevice", text)
+            }
+            RegistryError::AlreadyExists(id) => Self::new(
+                StatusCode::CONFLICT,
+                "DeviceAlreadyExists",
+                format!("A device with ID '{id}' is already registered."),
+            ),
+            RegistryError::NotFound(id) => Self::no_such_identity(&id),
+            RegistryError::StaleGeneration(id) => Self::no_such_identity(&id),
+            RegistryError::PreconditionFailed(_) => Self::new(
+                StatusCode::PRECONDITION_FAILED,
+                "PreconditionFailed",
+                "Precondition failed: Invalid ETag",
+            ),
+            RegistryError::TooManyModules { .. } => {
+                Self::new(StatusCode::PAYLOAD_TOO_LARGE, "TooManyModulesOnDevice", text)
+            }
+            RegistryError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<SendError> for Problem {
+    fn from(error: SendError) -> Self {
+        let text = error.to_string();
+        match error {
+            // IoT Hub: a disabled device is answered as a missing one.
+            SendError::NotFound(id) | SendError::Disabled(id) => {
+                Self { for_operator: Some(text), ..Self::no_such_identity(&id) }
+            }
+            // Ours: IoT Hub knows no access lists.
+            SendError::AccessDenied(_) => Self::new(StatusCode::FORBIDDEN, "GenericForbidden", text),
+            SendError::QueueFull { .. } => {
+                Self::new(StatusCode::FORBIDDEN, "DeviceMaximumQueueDepthExceeded", text)
+            }
+            SendError::TooLarge { .. } => Self::new(StatusCode::PAYLOAD_TOO_LARGE, "MessageTooLarge", text),
+            SendError::BadExpiry { .. } => {
+                Self::new(StatusCode::BAD_REQUEST, "InvalidMessageExpiryTime", text)
+            }
+            SendError::LongMessageId { .. } | SendError::BadProperty => Self::argument_invalid(text),
+            SendError::HubFull => Self::new(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", text),
+            SendError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        // Whatever the store's reason, the caller is told that nothing was acknowledged and may try again.
+        Self::unavailable("the store takes no writes now", error.to_string())
+    }
+}
+
+/// IoT Hub's numbers of what may become of a line of an import.
+const NUMBERS: [(&str, u32); 13] = [
+    ("ArgumentInvalid", 400_004),
+    ("ArgumentNull", 400_005),
+    ("DeviceDefinedMultipleTimes", 400_011),
+    ("DeserializationError", 400_012),
+    ("IotHubUnauthorizedAccess", 401_002),
+    ("DeviceNotFound", 404_001),
+    ("ModuleNotFound", 404_010),
+    ("FeatureNotSupported", 404_013),
+    ("DeviceAlreadyExists", 409_001),
+    ("ModuleAlreadyExistsOnDevice", 409_301),
+    ("PreconditionFailed", 412_001),
+    ("TooManyModulesOnDevice", 413_003),
+    ("ServiceUnavailable", 503_001),
+];
+
+/// When a caller may try again, in seconds.
+pub(crate) const RETRY_AFTER_SECONDS: &str = "1";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn t712_what_only_the_operator_may_know_is_not_sent() {
+        let problem = Problem::from(StoreError::Fatal("/var/lib/portcullis/store: disk full".into()));
+        assert!(problem.for_operator().contains("/var/lib") && !problem.text().contains("/var/lib"));
+    }
+}
