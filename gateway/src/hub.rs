@@ -32,6 +32,7 @@ use crate::hub::throttle::{Rate, Throttle};
 use crate::tls::ServerTls;
 
 pub mod admission;
+pub mod advice;
 pub mod audit;
 pub mod bus;
 pub mod certificate_reload;

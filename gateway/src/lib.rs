@@ -11,7 +11,6 @@ pub mod auth;
 pub mod blob;
 pub mod cli;
 pub mod config;
-pub(crate) mod hint;
 pub mod http;
 pub mod hub;
 pub mod iothub;

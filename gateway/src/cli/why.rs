@@ -9,7 +9,7 @@ use crate::cli::identity::connections_path;
 use crate::cli::login::Access;
 use crate::cli::output::{Column, TextArgs, printable, scalar};
 use crate::cli::rest::Rest;
-use crate::hint;
+use crate::hub::advice;
 
 /// `why`.
 #[derive(Args)]
@@ -54,7 +54,7 @@ fn words(id: &IdentityId, told: &Value) -> String {
     for happening in happenings(told) {
         let outcome = said(&happening, "/outcome");
         text += &line(&happening);
-        if let Some(hint) = hint::of(&outcome, id)
+        if let Some(hint) = advice::of(&outcome, id)
             && !hinted.contains(&outcome)
         {
             text += &format!("    hint: {hint}\n");
@@ -132,7 +132,7 @@ fn line(happening: &Value) -> String {
         "disconnected" => {
             let duration = of("duration");
             let more = if reason.is_empty() { reason } else { format!(": {reason}") };
-            let why = hint::ending(&outcome);
+            let why = advice::ending(&outcome);
             format!("{time}  disconnected from {peer} after {duration} s: {why}{more} [{outcome}]\n")
         }
         _ => {

@@ -11,7 +11,6 @@ use portcullis_registry::message::{Ack, C2dMessage, NewC2d};
 use portcullis_registry::policy::Rights;
 
 use super::property_bag::{ENCODED, write_pair};
-use crate::mqtt::packet::TEXT_BYTES_MAX;
 
 mod admin;
 
@@ -267,7 +266,7 @@ pub fn c2d_fits(message: &NewC2d) -> bool {
     // `&` and `=` go with every property.
     let application =
         message.properties.iter().map(|(name, value)| encoded_bytes(name) + encoded_bytes(value) + 2);
-    system.chain(application).sum::<usize>() + TOPIC_BYTES_ADDED_MAX <= TEXT_BYTES_MAX
+    system.chain(application).sum::<usize>() + TOPIC_BYTES_ADDED_MAX <= TOPIC_BYTES_MAX
 }
 
 fn encoded_bytes(text: &str) -> usize {
@@ -334,6 +333,9 @@ fn excerpt(topic: &str) -> String {
 pub const FEEDBACK_TOPIC: &str = "$admin/feedback";
 
 const ACK_NAME: &str = "iothub-ack";
+
+/// The longest topic that MQTT can carry ([MQTT-1.5.3]).
+const TOPIC_BYTES_MAX: usize = u16::MAX as usize;
 
 /// SDKs use numbers or GUIDs.
 const RID_BYTES_MAX: usize = 256;

@@ -435,7 +435,7 @@ fn t508_properties_that_fit_make_a_topic_whatever_the_ids() {
             fitted += 1;
             let message =
                 C2dMessage { message_id: "x".repeat(36), properties, ack: Ack::Negative, ..message() };
-            assert!(c2d_topic(&longest, &message).len() <= TEXT_BYTES_MAX, "{characters}");
+            assert!(c2d_topic(&longest, &message).len() <= TOPIC_BYTES_MAX, "{characters}");
         }
     }
     assert!((4..10).contains(&fitted), "{fitted}");

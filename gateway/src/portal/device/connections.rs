@@ -7,7 +7,7 @@ use portcullis_registry::id::IdentityId;
 use super::Named;
 use super::frame::{self, Tab};
 use crate::hub::connection_log::{Connection, Flapping};
-use crate::hint;
+use crate::hub::advice;
 use crate::operations::identities::{self, Attendance};
 use crate::portal::answer::Answer;
 use crate::portal::visit::Visit;
@@ -83,7 +83,7 @@ fn connection_row(connection: &Connection, now: Timestamp) -> Markup {
             td data-label="Credential ends" { (words::time_or_never(connection.credential_end)) }
             td data-label="Why it ended" {
                 @if let Some(ended) = ended {
-                    (hint::ending(ended.reason)) @if let Some(text) = &ended.text { ": " (text) }
+                    (advice::ending(ended.reason)) @if let Some(text) = &ended.text { ": " (text) }
                     " " code { (ended.reason) }
                 }
             }
@@ -123,7 +123,7 @@ fn hints<'a>(
     let ended = connections.iter().rev().filter_map(|connection| Some(connection.ended.as_ref()?.reason));
     let mut hints: Vec<(&str, String)> = Vec::new();
     for what in refused.chain(ended) {
-        if let Some(hint) = hint::of(what, id)
+        if let Some(hint) = advice::of(what, id)
             && !hints.iter().any(|(own, _)| *own == what)
         {
             hints.push((what, hint));
