@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use portcullis::testing::tools::brokers::{self, Broker};
+use portcullis_testing::tools::brokers::{self, Broker};
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256};
 use rustls::RootCertStore;
 use tokio::net::TcpStream;

@@ -35,7 +35,7 @@ pub fn serve_if_asked() -> Option<ExitCode> {
     let listen = ["--mqtt-listen", "--https-listen", "--ops-listen"].map(|flag| [flag, "127.0.0.1:0"]);
     let mut arguments = vec!["portcullis".into(), "serve".into(), "--data-dir".into(), data_dir];
     arguments.extend(listen.concat().into_iter().map(Into::into));
-    Some(portcullis::cli::run(arguments))
+    Some(portcullis_cli::run(arguments))
 }
 
 impl Served {

@@ -94,28 +94,21 @@ pub struct PolicyKeys {
 }
 
 /// The command line's part of the configuration, as given.
-#[derive(Clone, Debug, Default, clap::Args)]
+#[derive(Clone, Debug, Default)]
 pub struct ServeFlags {
-    /// Where the hub keeps its data [default: portcullis-data]
-    #[arg(long, value_name = "DIRECTORY")]
+    /// Where the hub keeps its data.
     pub data_dir: Option<PathBuf>,
-    /// The hub's name in connection strings and in its certificate [default: localhost]
-    #[arg(long, value_name = "NAME")]
+    /// The hub's name in connection strings and in its certificate.
     pub hostname: Option<String>,
-    /// Where devices connect, MQTT over TLS [default: 0.0.0.0:8883,[::]:8883]
-    #[arg(long, value_name = "ADDRESS:PORT", value_delimiter = ',')]
+    /// Where devices connect, MQTT over TLS; addresses with ports.
     pub mqtt_listen: Vec<String>,
-    /// Where services and operators connect, HTTPS [default: port 443, or 8443 where 443 may not be bound]
-    #[arg(long, value_name = "ADDRESS:PORT", value_delimiter = ',')]
+    /// Where services and operators connect, HTTPS; addresses with ports.
     pub https_listen: Vec<String>,
-    /// Where metrics and health are served, plain HTTP [default: 127.0.0.1:9464]
-    #[arg(long, value_name = "ADDRESS:PORT", value_delimiter = ',')]
+    /// Where metrics and health are served, plain HTTP; addresses with ports.
     pub ops_listen: Vec<String>,
-    /// A configuration file (TOML); may be repeated, later ones win
-    #[arg(long, value_name = "FILE")]
+    /// Configuration files (TOML); later ones win.
     pub config: Vec<PathBuf>,
-    /// How log lines look: auto, text or json [default: auto]
-    #[arg(long, value_name = "FORMAT")]
+    /// How log lines look: auto, text or json.
     pub log_format: Option<String>,
 }
 

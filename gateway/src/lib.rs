@@ -9,7 +9,6 @@
 
 pub mod auth;
 pub mod blob;
-pub mod cli;
 pub mod config;
 pub mod http;
 pub mod hub;
@@ -18,6 +17,4 @@ pub mod mqtt;
 pub mod operations;
 pub mod portal;
 pub mod serve;
-#[cfg(feature = "testing")]
-pub mod testing;
 pub mod tls;

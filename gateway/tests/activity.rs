@@ -1,6 +1,6 @@
 //! Whether a device is there and when it was last heard of: told per event, never sampled.
 
-use portcullis::testing::{TestHub, TestIdentity};
+use portcullis_testing::{TestHub, TestIdentity};
 use serde_json::Value;
 
 const NEVER: &str = "0001-01-01T00:00:00";
@@ -42,7 +42,7 @@ async fn times_follow_connections_packets_and_messages() {
 
     hub.hub.clock.shift(180);
     client.disconnect().await;
-    portcullis::testing::until(|| hub.hub.sessions.is_empty()).await;
+    portcullis_testing::until(|| hub.hub.sessions.is_empty()).await;
     let gone = shown(&hub, &device).await;
     assert_eq!(gone["connectionState"], "Disconnected");
     assert!(time(&gone, "connectionStateUpdatedTime") > time(&received, "lastActivityTime"));

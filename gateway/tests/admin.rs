@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use portcullis::hub::audit::trail::Wanted;
 use portcullis::mqtt::packet::{ConnectReturnCode, Publish};
-use portcullis::testing::{TestClient, TestHub, until, will};
+use portcullis_testing::{TestClient, TestHub, until, will};
 use portcullis_registry::message::NewC2d;
 use serde_json::{Value, json};
 

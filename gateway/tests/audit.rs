@@ -1,7 +1,7 @@
 //! The audit record: every change has its line, whoever asked, however it went; no secret is in it.
 
 use portcullis::hub::audit::trail::{self, Broken, Verified};
-use portcullis::testing::TestHub;
+use portcullis_testing::TestHub;
 use serde_json::{Value, json};
 
 const V: &str = "api-version=2021-04-12";

@@ -1,8 +1,8 @@
 //! Enrolled CAs over REST: enrolment, proof of possession, refusals, removal (threats T408, T412).
 
-use portcullis::testing::openssl::OpenSsl;
-use portcullis::testing::x509::Shown;
-use portcullis::testing::{RestClient, TestHub};
+use portcullis_testing::openssl::OpenSsl;
+use portcullis_testing::x509::Shown;
+use portcullis_testing::{RestClient, TestHub};
 use portcullis_certs::testing::TestCa;
 use portcullis_registry::identity::AuthenticationSpec;
 use serde_json::{Value, json};

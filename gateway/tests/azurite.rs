@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use portcullis::blob::container::ContainerError;
-use portcullis::testing::azurite::Azurite;
-use portcullis::testing::within;
+use portcullis_testing::azurite::Azurite;
+use portcullis_testing::within;
 
 #[tokio::test]
 async fn a_blob_is_written_read_replaced_and_deleted() {

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use portcullis::mqtt::packet::{ConnectReturnCode, Packet};
-use portcullis::testing::{HubSettings, RestClient, TestClient, TestHub, TestIdentity, within};
+use portcullis_testing::{HubSettings, RestClient, TestClient, TestHub, TestIdentity, within};
 use portcullis_registry::identity::Status;
 use portcullis_registry::message::{Ack, NewC2d};
 use serde_json::{Value, json};
@@ -145,7 +145,7 @@ async fn deleting_a_device_discards_what_was_to_be_told_of_it() {
         hub.send_message(device, message("m", Ack::Full)).await;
         connected(&hub, device).await.take_message().await;
     }
-    portcullis::testing::until(|| hub.hub.registry.queue_counts().completed == 2).await;
+    portcullis_testing::until(|| hub.hub.registry.queue_counts().completed == 2).await;
     hub.delete(&pump).await;
     let (_, records) = fetch(&hub.rest()).await.unwrap();
     assert_eq!(records.as_array().unwrap().len(), 1);
@@ -391,6 +391,6 @@ async fn a_message_that_expires_on_the_way_to_a_slow_device_is_not_handed_out_ag
     hub.hub.clock.shift(61);
     let mut client = connected_again(&hub, &pump).await;
     client.settle().await;
-    portcullis::testing::until(|| hub.hub.registry.queue_counts().expired == 1).await;
+    portcullis_testing::until(|| hub.hub.registry.queue_counts().expired == 1).await;
     hub.stop().await;
 }

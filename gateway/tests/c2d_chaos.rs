@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use portcullis::mqtt::packet::{Packet, Publish};
-use portcullis::testing::{TestClient, TestHub, TestIdentity, within};
+use portcullis_testing::{TestClient, TestHub, TestIdentity, within};
 use portcullis_registry::error::SendError;
 use portcullis_registry::identity::Status;
 use portcullis_registry::message::NewC2d;

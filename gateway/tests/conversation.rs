@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use portcullis::mqtt::packet::{Packet, Publish, QoS};
-use portcullis::testing::{TestHub, TestIdentity, will};
+use portcullis_testing::{TestHub, TestIdentity, will};
 use portcullis_registry::message::{Ack, NewC2d};
 
 fn devicebound(identity: &TestIdentity) -> String {

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use portcullis::mqtt::packet::{Connect, ConnectReturnCode, Packet, Password, QoS, Subscribe, Utf8Bytes};
-use portcullis::testing::{TestClient, TestHub, until};
+use portcullis_testing::{TestClient, TestHub, until};
 use portcullis_registry::sas;
 
 /// The CONNECT of a service whose token ends `seconds` from now.

@@ -14,7 +14,7 @@ use portcullis::blob::{BlobContainer, BlobHosts, Lookup};
 use portcullis::config::blob_host::BlobHost;
 use portcullis::config::Config;
 use portcullis::blob::container::ContainerError;
-use portcullis::testing::within;
+use portcullis_testing::within;
 use portcullis::tls;
 use portcullis_certs::testing::TestCa;
 use rustls::pki_types::PrivateKeyDer;

@@ -1,6 +1,6 @@
 //! HTTPS requests no SDK makes: odd ids, odd paths, JSON that is none, bodies without end, heads that smuggle.
 
-use portcullis::testing::{HubSettings, RawClient, TestHub};
+use portcullis_testing::{HubSettings, RawClient, TestHub};
 use serde_json::{Value, json};
 
 const V: &str = "api-version=2021-04-12";

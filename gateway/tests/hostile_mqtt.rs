@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use portcullis::mqtt::codec;
 use portcullis::mqtt::packet::{Connect, ConnectReturnCode, Packet, Publish, QoS, Utf8Bytes};
-use portcullis::testing::{HubSettings, RawClient, TestHub, until, will};
+use portcullis_testing::{HubSettings, RawClient, TestHub, until, will};
 
 fn bytes_of(packet: &Packet) -> Vec<u8> {
     let mut bytes = BytesMut::new();

@@ -1,6 +1,6 @@
 //! Peers that never become devices: silent, slow, plain-text, old or broken TLS (threats T1xx).
 
-use portcullis::testing::{HubSettings, TestHub, until, within};
+use portcullis_testing::{HubSettings, TestHub, until, within};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use portcullis::testing::{HubSettings, RestClient, TestHub};
+use portcullis_testing::{HubSettings, RestClient, TestHub};
 use serde_json::{Value, json};
 
 /// Outcome and error of each line of an import.

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use portcullis::testing::{RestClient, TestHub};
+use portcullis_testing::{RestClient, TestHub};
 use serde_json::{Value, json};
 
 const CREATE: &str = "/jobs/create?api-version=2021-04-12";

@@ -1,7 +1,7 @@
 //! Jobs beside each other and beside everything else: one at a time, seen by those who may, closing whom they revoke.
 
 use futures_util::future::join_all;
-use portcullis::testing::{RestClient, TestHub, within};
+use portcullis_testing::{RestClient, TestHub, within};
 use serde_json::{Value, json};
 
 /// A caller of a policy.

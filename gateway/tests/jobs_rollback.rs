@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use portcullis::testing::{HubSettings, TestHub};
+use portcullis_testing::{HubSettings, TestHub};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};

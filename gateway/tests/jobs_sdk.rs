@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::Output;
 
-use portcullis::testing::azurite::Azurite;
-use portcullis::testing::{HubSettings, TestHub, tools, within};
+use portcullis_testing::azurite::Azurite;
+use portcullis_testing::{HubSettings, TestHub, tools, within};
 use serde_json::{Value, json};
 use tokio::process::Command;
 

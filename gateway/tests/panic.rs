@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use portcullis::mqtt::admin::Commands;
 use portcullis::hub::admission::Doors;
-use portcullis::testing::{TestHub, until};
+use portcullis_testing::{TestHub, until};
 use portcullis::mqtt::connection;
 use portcullis::http;
 use portcullis::hub::listener;

@@ -4,7 +4,7 @@ use std::future::Future;
 
 use portcullis::config::local_access::LocalAccess;
 use portcullis::mqtt::packet::{Connect, Password};
-use portcullis::testing::{HubSettings, RestClient, TestClient, TestHub, TestIdentity};
+use portcullis_testing::{HubSettings, RestClient, TestClient, TestHub, TestIdentity};
 use portcullis_registry::credential::SymmetricKey;
 use portcullis_registry::sas;
 use serde_json::{Value, json};

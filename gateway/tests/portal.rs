@@ -2,8 +2,8 @@
 
 use axum::http::Method;
 use portcullis::portal::{Needs, routes};
-use portcullis::testing::TestHub;
-use portcullis::testing::browser::{Browser, form};
+use portcullis_testing::TestHub;
+use portcullis_testing::browser::{Browser, form};
 
 /// A path one can ask for.
 fn concrete(path: &str) -> String {

@@ -5,9 +5,9 @@ use std::time::Instant;
 use portcullis::hub::history::{self, Sample};
 use portcullis::operations::overview;
 use portcullis::mqtt::packet::ConnectReturnCode;
-use portcullis::testing::TestHub;
-use portcullis::testing::chromium::Chromium;
-use portcullis::testing::openssl::OpenSsl;
+use portcullis_testing::TestHub;
+use portcullis_testing::chromium::Chromium;
+use portcullis_testing::openssl::OpenSsl;
 use serde_json::json;
 
 #[tokio::test]

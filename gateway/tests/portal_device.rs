@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use portcullis::testing::browser::{Browser, Page};
-use portcullis::testing::{TestHub, TestIdentity};
+use portcullis_testing::browser::{Browser, Page};
+use portcullis_testing::{TestHub, TestIdentity};
 use portcullis_registry::credential::{KeyPair, ThumbprintPair};
 use portcullis_registry::id::{DeviceId, IdentityId, ModuleId};
 use portcullis_registry::identity::{Authentication, Identity, Status};

@@ -3,8 +3,8 @@
 
 use std::collections::BTreeSet;
 
-use portcullis::testing::TestHub;
-use portcullis::testing::browser::{Browser, Page};
+use portcullis_testing::TestHub;
+use portcullis_testing::browser::{Browser, Page};
 use portcullis_certs::testing::TestCa;
 use portcullis_registry::id::{DeviceId, IdentityId};
 use portcullis_registry::identity::{Authentication, AuthenticationSpec, Identity, IdentitySpec, Status};

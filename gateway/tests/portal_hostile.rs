@@ -1,7 +1,7 @@
 //! What anybody has written into the hub, or asks the portal for, is text on every page (threats T713).
 
-use portcullis::testing::TestHub;
-use portcullis::testing::hostile::hostile_texts;
+use portcullis_testing::TestHub;
+use portcullis_testing::hostile::hostile_texts;
 use portcullis_registry::access::Access;
 use portcullis_registry::id::{DeviceId, IdentityId};
 use portcullis_registry::identity::Status;

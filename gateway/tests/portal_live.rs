@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use portcullis::auth::{Face, Origin, VerifiedService};
-use portcullis::testing::browser::Browser;
-use portcullis::testing::{TestHub, until, within};
+use portcullis_testing::browser::Browser;
+use portcullis_testing::{TestHub, until, within};
 use portcullis::operations::watch::{self, News, WatchError};
 use portcullis_registry::id::DeviceId;
 use portcullis_registry::policy::Renewal;

@@ -2,7 +2,7 @@
 
 use axum::http::Method;
 use portcullis::portal::{Needs, routes};
-use portcullis::testing::TestHub;
+use portcullis_testing::TestHub;
 use serde_json::Value;
 
 /// A path one can ask for.

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use jiff::Unit;
 use portcullis::iothub::property_bag::PropertyBag;
-use portcullis::testing::openssl::OpenSsl;
-use portcullis::testing::x509::thumbprints;
-use portcullis::testing::{HubSettings, TestHub, TestIdentity, tools, within};
+use portcullis_testing::openssl::OpenSsl;
+use portcullis_testing::x509::thumbprints;
+use portcullis_testing::{HubSettings, TestHub, TestIdentity, tools, within};
 use portcullis_registry::credential::SymmetricKey;
 use portcullis_registry::identity::AuthenticationSpec;
 use portcullis_registry::message::{Ack, NewC2d};
@@ -71,7 +71,7 @@ async fn the_python_sdk_proves_itself_with_a_certificate_by_thumbprint_and_by_ca
             assert_eq!(device.next_line().await, json!({ "event": event }));
         }
         assert_eq!(events.take_message().await.payload, "21.5 degrees");
-        let id = portcullis::testing::x509::identity("pump-7");
+        let id = portcullis_testing::x509::identity("pump-7");
         let message = NewC2d { body: "open".into(), ..NewC2d::default() };
         hub.hub.registry.send(&id, message, hub.hub.clock.wall()).await.unwrap();
         assert_eq!(device.next_line().await["data"], "open");

@@ -1,6 +1,6 @@
 //! Queries over REST: what tools ask, pages that miss nothing, and what is refused.
 
-use portcullis::testing::{HubSettings, RestClient, TestHub};
+use portcullis_testing::{HubSettings, RestClient, TestHub};
 use serde_json::{Value, json};
 
 const V: &str = "api-version=2021-04-12";

@@ -1,7 +1,7 @@
 //! Who is refused, what they hear, and what the operator hears (threats T3xx over the wire).
 
 use portcullis::mqtt::packet::{Connect, ConnectReturnCode, Password};
-use portcullis::testing::{TestHub, TestIdentity};
+use portcullis_testing::{TestHub, TestIdentity};
 use portcullis_registry::credential::SymmetricKey;
 use portcullis_registry::id::{DeviceId, IdentityId};
 use portcullis_registry::sas::sign;

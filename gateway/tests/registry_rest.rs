@@ -1,6 +1,6 @@
 //! The registry at large, as a service meets it over REST: bulk changes, pages, statistics, purges.
 
-use portcullis::testing::{HubSettings, RestClient, TestHub};
+use portcullis_testing::{HubSettings, RestClient, TestHub};
 use serde_json::{Value, json};
 
 const V: &str = "api-version=2021-04-12";

@@ -1,6 +1,6 @@
 //! The REST face, as a service meets it: identities, messages, refusals, health.
 
-use portcullis::testing::{HubSettings, TestHub};
+use portcullis_testing::{HubSettings, TestHub};
 use serde_json::{Value, json};
 
 const V: &str = "api-version=2021-04-12";

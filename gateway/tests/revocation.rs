@@ -1,7 +1,7 @@
 //! What an operator takes away is gone at once: live connections, wills, and what would come later.
 
 use bytes::Bytes;
-use portcullis::testing::{RawClient, TestClient, TestHub, TestIdentity, until, will};
+use portcullis_testing::{RawClient, TestClient, TestHub, TestIdentity, until, will};
 use portcullis_registry::credential::SymmetricKey;
 use portcullis_registry::id::Precondition;
 use portcullis_registry::identity::AuthenticationSpec;

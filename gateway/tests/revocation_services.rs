@@ -4,8 +4,8 @@
 use bytes::BytesMut;
 use portcullis::mqtt::codec;
 use portcullis::mqtt::packet::{Connect, ConnectReturnCode, Packet, Password};
-use portcullis::testing::way::Way;
-use portcullis::testing::{TestClient, TestHub, until};
+use portcullis_testing::way::Way;
+use portcullis_testing::{TestClient, TestHub, until};
 use portcullis_registry::credential::SymmetricKey;
 use portcullis_registry::sas;
 use serde_json::json;
@@ -106,7 +106,7 @@ async fn in_every_state(method: &str, path: &str) {
             At::BeforeConnect => client.say(&bytes).await,
             At::HalfConnect => client.say(&bytes[bytes.len() / 2..]).await,
             At::Idle | At::Commanding | At::Receiving | At::NotReading => {
-                let late = portcullis::testing::will(&creation("late"), "{}");
+                let late = portcullis_testing::will(&creation("late"), "{}");
                 client.say(&publish_bytes(&late)).await;
             }
         }

@@ -19,7 +19,7 @@ use portcullis::auth::{
     AuthError, Authority, Evidence, HostNames, SasSwitches, Trust, TrustStore, VerifiedIdentity,
 };
 use portcullis::hub::session_table::{Seat, SessionTable, Taken};
-use portcullis::testing::x509::identity;
+use portcullis_testing::x509::identity;
 use portcullis_registry::authority::Authorities;
 use portcullis_registry::backend::{Backend, Change, Feed, Mutation, StoreError, Submitted, Written};
 use portcullis_registry::credential::{KeyPair, SymmetricKey};

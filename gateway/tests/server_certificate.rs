@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use portcullis::testing::{HubSettings, TestHub};
+use portcullis_testing::{HubSettings, TestHub};
 use portcullis::hub::certificate_reload;
 use portcullis_certs::testing::{TestCa, TestCert, set_time};
 use rustls_pki_types::CertificateDer;

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::Output;
 
-use portcullis::testing::{HubSettings, TestHub, tools, within};
+use portcullis_testing::{HubSettings, TestHub, tools, within};
 use portcullis_registry::message::{Ack, NewC2d};
 use tokio::process::Command;
 

@@ -3,7 +3,7 @@
 
 use portcullis::hub::metrics::Scope;
 use portcullis::mqtt::packet::Packet;
-use portcullis::testing::{TestClient, TestHub, TestIdentity, until};
+use portcullis_testing::{TestClient, TestHub, TestIdentity, until};
 
 /// A client that has sent its CONNECT and waits for the answer, once the hub makes it wait.
 async fn waiting(hub: &TestHub, identity: &TestIdentity, waits: u64) -> TestClient {

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use portcullis::hub::metrics::Scope;
 use portcullis::mqtt::packet::{Connect, ConnectReturnCode, Packet, Password};
-use portcullis::testing::{RawClient, TestHub, TestIdentity, until};
+use portcullis_testing::{RawClient, TestHub, TestIdentity, until};
 use portcullis_registry::credential::SymmetricKey;
 use serde_json::json;
 

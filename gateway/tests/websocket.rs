@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use portcullis::mqtt::codec;
 use portcullis::mqtt::packet::{ConnectReturnCode, Packet, Password, Publish, QoS, Utf8Bytes};
-use portcullis::testing::{HubSettings, RawClient, TestHub, TestIdentity, until, websocket_request};
+use portcullis_testing::{HubSettings, RawClient, TestHub, TestIdentity, until, websocket_request};
 
 const PATH: &str = "/$iothub/websocket";
 const CONNACK: [u8; 4] = [0x20, 2, 0, 0];

@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use portcullis::testing::TestHub;
+use portcullis_testing::TestHub;
 use portcullis_registry::id::{DeviceId, IdentityId};
 use portcullis_simulator::access::{HubAccess, Ports};
 use portcullis_simulator::connection_strings::GivenFleet;

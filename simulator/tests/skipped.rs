@@ -5,7 +5,7 @@
 
 use std::io::{Write, stderr};
 
-use portcullis::testing::tools;
+use portcullis_testing::tools;
 
 #[test]
 fn tests_left_out_are_told() {

@@ -102,7 +102,7 @@ fn measure(
     let data_dir = data_dir.display().to_string();
     let line = [&["portcullis"], line, &["--no-progress", "--data-dir", &data_dir]].concat();
     let began = Instant::now();
-    let exit = portcullis::cli::run(line.iter().map(Into::into));
+    let exit = portcullis_cli::run(line.iter().map(Into::into));
     let all = began.elapsed();
     ensure!(exit == ExitCode::SUCCESS, "{line:?}");
     let (peak, cpu) = (hub.peak_bytes()?, hub.cpu_time()? - before);

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Result, ensure};
-use portcullis::testing::tools::brokers::Broker;
+use portcullis_testing::tools::brokers::Broker;
 
 use super::started::Started;
 use super::{Certificate, SERVICE, free_port, password};

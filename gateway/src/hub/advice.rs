@@ -3,7 +3,7 @@
 use portcullis_registry::id::IdentityId;
 
 /// What to do about an outcome or reason, where there is something to do.
-pub(crate) fn of(outcome: &str, id: &IdentityId) -> Option<String> {
+pub fn of(outcome: &str, id: &IdentityId) -> Option<String> {
     let (verb, flags) = match &id.module {
         None => ("device-identity", format!("-d {}", id.device)),
         Some(module) => ("module-identity", format!("-d {} -m {module}", id.device)),
@@ -81,7 +81,7 @@ pub(crate) fn of(outcome: &str, id: &IdentityId) -> Option<String> {
 }
 
 /// How a connection ended, in words.
-pub(crate) fn ending(reason: &str) -> &str {
+pub fn ending(reason: &str) -> &str {
     match reason {
         "client_disconnected" => "it said goodbye",
         "connection_lost" => "the connection broke",

@@ -10,17 +10,17 @@ use portcullis_registry::id::{DeviceId, InvalidId, ModuleId};
 /// Source: IoT Hub, "Understand different connection strings in Azure IoT Hub". Key names are case-sensitive, the
 /// first `=` of a pair separates, unknown keys are refused as the Python SDK refuses them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct ConnectionString {
+pub struct ConnectionString {
     /// As written: a name, or `name:port`.
-    pub(crate) host: String,
-    pub(crate) device: Option<DeviceId>,
-    pub(crate) module: Option<ModuleId>,
-    pub(crate) secret: Secret,
+    pub host: String,
+    pub device: Option<DeviceId>,
+    pub module: Option<ModuleId>,
+    pub secret: Secret,
 }
 
 /// What proves the bearer of a connection string.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Secret {
+pub enum Secret {
     /// A key: of the shared access policy named, else of the identity itself.
     Key { policy: Option<String>, key: SymmetricKey },
     /// A client certificate, kept elsewhere.
@@ -29,7 +29,7 @@ pub(crate) enum Secret {
 
 /// Why a text is no connection string. It never holds a value of the text.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum InvalidConnectionString {
+pub enum InvalidConnectionString {
     #[error("part {0} is not Key=Value (no `;` may stand at the end)")]
     NotAPair(usize),
     #[error("key {0:?} is unknown")]
@@ -55,7 +55,7 @@ pub(crate) enum InvalidConnectionString {
 }
 
 impl ConnectionString {
-    pub(crate) fn parse(text: &str) -> Result<Self, InvalidConnectionString> {
+    pub fn parse(text: &str) -> Result<Self, InvalidConnectionString> {
         let mut values: [Option<&str>; KEYS.len()] = [None; KEYS.len()];
         for (place, pair) in text.trim().split(';').enumerate() {
             let (key, value) = pair.split_once('=').ok_or(InvalidConnectionString::NotAPair(place + 1))?;
@@ -120,7 +120,7 @@ impl fmt::Display for ConnectionString {
 }
 
 /// `name`, or `name:port`.
-pub(crate) fn split_port(host: &str) -> Option<(&str, Option<u16>)> {
+pub fn split_port(host: &str) -> Option<(&str, Option<u16>)> {
     let (name, port) = match host.split_once(':') {
         None => (host, None),
         Some((name, port)) => (name, Some(port.parse().ok().filter(|port| *port != 0)?)),

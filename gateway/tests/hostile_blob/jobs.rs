@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use portcullis::testing::{HubSettings, TestHub};
+use portcullis_testing::{HubSettings, TestHub};
 use serde_json::{Value, json};
 
 use super::store::{Answer, REQUEST_ID, Store};

@@ -1,0 +1,265 @@
+//! `cert ca create` and `cert device issue`: keys and certificates into new files, keys for their owner's eyes only.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use portcullis_certs::ca::{CaError, CertificateAuthority};
+use portcullis_certs::fleet;
+use portcullis_certs::key::{KeyError, PrivateKey};
+use portcullis_certs::thumbprint::Thumbprints;
+use rustls_pki_types::UnixTime;
+use serde_json::json;
+
+use super::{IdentityArgs, read};
+use crate::exit::{Exit, Failure};
+use crate::output;
+
+#[derive(Args)]
+pub(crate) struct CreateCaArgs {
+    /// Its common name, and the files': NAME.pem and NAME-key.pem
+    #[arg(long, value_name = "NAME", default_value = "device-ca", value_parser = parse_file_name)]
+    name: String,
+    /// How long it holds
+    #[arg(long, visible_alias = "vd", value_name = "DAYS", default_value = "3650", value_parser = clap::value_parser!(u32).range(1..=36_500))]
+    valid_days: u32,
+    #[command(flatten)]
+    output: OutputDirArg,
+    /// Below this CA instead of a root: its certificate; its key is in FILE-key.pem beside it
+    #[arg(long, value_name = "FILE")]
+    signed_by: Option<PathBuf>,
+    /// Where the key of that CA is, if not there
+    #[arg(long, value_name = "FILE", requires = "signed_by")]
+    signed_by_key: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(crate) struct IssueArgs {
+    #[command(flatten)]
+    identity: IdentityArgs,
+    /// Signed by this CA: its certificate, PEM
+    #[arg(long, value_name = "FILE", required_unless_present = "self_signed")]
+    ca_cert: Option<PathBuf>,
+    /// The CA's key, if not in FILE-key.pem beside the certificate
+    #[arg(long, value_name = "FILE", requires = "ca_cert")]
+    ca_key: Option<PathBuf>,
+    /// Signed by no CA: the hub must be told its thumbprint
+    #[arg(long, conflicts_with_all = ["ca_cert", "ca_key"])]
+    self_signed: bool,
+    /// How long it holds
+    #[arg(long, visible_alias = "vd", value_name = "DAYS", default_value = "365", value_parser = clap::value_parser!(u32).range(1..=36_500))]
+    valid_days: u32,
+    /// What the files are called: NAME.pem and NAME-key.pem; without it, after the device
+    #[arg(long, value_name = "NAME", value_parser = parse_file_name)]
+    name: Option<String>,
+    #[command(flatten)]
+    output: OutputDirArg,
+}
+
+#[derive(Args)]
+struct OutputDirArg {
+    /// Where the files go
+    #[arg(long, visible_alias = "od", value_name = "DIRECTORY", default_value = ".")]
+    output_dir: PathBuf,
+}
+
+impl CreateCaArgs {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let now = UnixTime::now();
+        let lifetime = days(self.valid_days);
+        let key = new_key()?;
+        let made = match &self.signed_by {
+            None => CertificateAuthority::root_for_devices(key, &self.name, lifetime, now),
+            Some(certificate) => read_ca(certificate, self.signed_by_key.as_deref())?
+                .intermediate_for_devices(key, &self.name, lifetime, now),
+        };
+        let ca = made.map_err(cannot_mint)?;
+        let files = NewFiles::write(&self.output.output_dir, &self.name, ca.pem(), ca.key())?;
+        eprintln!("Keep {} safe: whoever has it can make devices.", files.key.display());
+        match self.signed_by {
+            None => eprintln!(
+                "Next: portcullis cert ca enrol --name {} --verified {}",
+                self.name,
+                files.certificate.display()
+            ),
+            Some(_) => eprintln!("Devices must send {} along with their own.", files.certificate.display()),
+        }
+        files.answer(ca.certificate())
+    }
+}
+
+impl IssueArgs {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let now = UnixTime::now();
+        let id = self.identity.id();
+        // IoT Hub: a module's certificate names `device/module`.
+        let common_name = id.to_string();
+        let key = new_key()?;
+        let lifetime = days(self.valid_days);
+        let (minted, chain) = match &self.ca_cert {
+            Some(certificate) => {
+                let ca = read_ca(certificate, self.ca_key.as_deref())?;
+                let minted = ca.sign_device(&key, &common_name, lifetime, now).map_err(cannot_mint)?;
+                let chain = format!("{}{}", minted.pem, ca.pem());
+                (minted, chain)
+            }
+            None => {
+                let minted = fleet::self_signed_device(&key, &common_name, lifetime, now);
+                let minted = minted.map_err(cannot_mint)?;
+                let chain = minted.pem.clone();
+                (minted, chain)
+            }
+        };
+        if common_name.len() > COMMON_NAME_MAX {
+            eprintln!(
+                "note: the name has more than {COMMON_NAME_MAX} characters; the hub takes it, some TLS libraries do not"
+            );
+        }
+        let name = self.name.unwrap_or_else(|| common_name.replace('/', "-"));
+        let files = NewFiles::write(&self.output.output_dir, &name, &chain, &key)?;
+        if self.self_signed {
+            let noun = if id.module.is_some() { "module-identity" } else { "device-identity" };
+            let module = id.module.map(|module| format!(" -m {module}")).unwrap_or_default();
+            let thumbprint = Thumbprints::of(&minted.certificate).sha256;
+            eprintln!(
+                "Next: portcullis {noun} create -d {}{module} --am x509_thumbprint --ptp {thumbprint}",
+                id.device
+            );
+        }
+        files.answer(&minted.certificate)
+    }
+}
+
+/// A certificate and its key in files that were not there before.
+#[derive(Debug)]
+struct NewFiles {
+    certificate: PathBuf,
+    key: PathBuf,
+}
+
+impl NewFiles {
+    /// Writes the key first: a certificate without its key is of no use, and neither is half a pair.
+    fn write(directory: &Path, name: &str, chain: &str, key: &PrivateKey) -> Result<Self, Failure> {
+        let files = Self {
+            certificate: directory.join(format!("{name}.pem")),
+            key: directory.join(format!("{name}-key.pem")),
+        };
+        if fs::exists(&files.certificate).unwrap_or(false) {
+            return Err(already_there(&files.certificate));
+        }
+        create(&files.key, &key.to_pem(), 0o600)?;
+        create(&files.certificate, chain, 0o644).inspect_err(|_| {
+            let _ = fs::remove_file(&files.key);
+        })?;
+        Ok(files)
+    }
+
+    fn answer(&self, certificate: &rustls_pki_types::CertificateDer<'_>) -> Result<(), Failure> {
+        let answer = json!({
+            "certificate": self.certificate.display().to_string(),
+            "key": self.key.display().to_string(),
+            "thumbprint": Thumbprints::of(certificate).sha256.to_string(),
+        });
+        output::answer(&format!("{answer:#}\n"))
+    }
+}
+
+/// Makes a file that is not there yet, readable by whom `mode` says from its first byte on.
+fn create(path: &Path, text: &str, mode: u32) -> Result<(), Failure> {
+    let written =
+        OpenOptions::new().write(true).create_new(true).mode(mode).open(path).and_then(|mut file| {
+            file.write_all(text.as_bytes())?;
+            file.sync_all()
+        });
+    written.map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => already_there(path),
+        _ => Failure::error(format!("{}: {error}", path.display())),
+    })
+}
+
+fn already_there(path: &Path) -> Failure {
+    Failure::new(Exit::Conflict, format!("{} is there already and is not overwritten", path.display()))
+        .with_hint("--name or --output-dir puts the new files elsewhere")
+}
+
+/// A CA from its certificate, and its key beside it or where it is said to be.
+pub(super) fn read_ca(certificate: &Path, key: Option<&Path>) -> Result<CertificateAuthority, Failure> {
+    let beside = certificate
+        .with_file_name(format!("{}-key.pem", certificate.file_stem().unwrap_or_default().to_string_lossy()));
+    let key = key.unwrap_or(&beside);
+    let (certificate_pem, key_pem) = (read(certificate)?, read(key)?);
+    CertificateAuthority::parse(&certificate_pem, key_pem.as_bytes()).map_err(|error| {
+        let text = crate::login::chain(&error);
+        Failure::error(format!("{} and {}: {text}", certificate.display(), key.display()))
+    })
+}
+
+fn new_key() -> Result<PrivateKey, Failure> {
+    PrivateKey::generate().map_err(|error: KeyError| Failure::error(crate::login::chain(&error)))
+}
+
+fn cannot_mint(error: CaError) -> Failure {
+    Failure::error(crate::login::chain(&error))
+}
+
+fn days(days: u32) -> Duration {
+    Duration::from_secs(u64::from(days) * 24 * 60 * 60)
+}
+
+/// A name that stays in the directory it is put in.
+fn parse_file_name(text: &str) -> Result<String, String> {
+    let bad = text.is_empty() || text.starts_with('.') || text.contains('/') || text.contains('\0');
+    if bad || text.len() > FILE_NAME_MAX {
+        Err("expected a file name".to_owned())
+    } else {
+        Ok(text.to_owned())
+    }
+}
+
+/// RFC 5280, A.1, which not everybody keeps to.
+const COMMON_NAME_MAX: usize = 64;
+const FILE_NAME_MAX: usize = 200;
+pub(super) const CA_EXAMPLES: &str = "\
+Examples:
+  portcullis cert ca create --name fleet                     # fleet.pem and fleet-key.pem
+  portcullis cert ca create --name line-1 --signed-by fleet.pem --valid-days 730";
+pub(super) const ISSUE_EXAMPLES: &str = "\
+Examples:
+  portcullis cert device issue -d pump-7 --ca-cert fleet.pem # pump-7.pem and pump-7-key.pem
+  portcullis cert device issue -d pump-7 -m camera --ca-cert fleet.pem
+  portcullis cert device issue -d pump-7 --self-signed --valid-days 90 --output-dir new";
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_key_is_its_owners_and_nothing_is_overwritten() {
+        let directory = tempfile::tempdir().unwrap();
+        let key = new_key().unwrap();
+        let files = NewFiles::write(directory.path(), "d1", "chain", &key).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&files.key), 0o600);
+        let refused = NewFiles::write(directory.path(), "d1", "other", &new_key().unwrap()).unwrap_err();
+        assert_eq!(refused.exit(), Exit::Conflict);
+        fs::remove_file(&files.certificate).unwrap();
+        assert!(NewFiles::write(directory.path(), "d1", "other", &new_key().unwrap()).is_err());
+        assert_eq!(fs::read_to_string(&files.key).unwrap(), key.to_pem());
+        assert!(!fs::exists(&files.certificate).unwrap());
+    }
+
+    #[test]
+    fn a_name_stays_in_its_directory() {
+        for good in ["pump-7", "a*b", "d%31"] {
+            assert!(parse_file_name(good).is_ok(), "{good}");
+        }
+        for bad in ["", "..", ".hidden", "a/b", "../x"] {
+            assert!(parse_file_name(bad).is_err(), "{bad}");
+        }
+    }
+}

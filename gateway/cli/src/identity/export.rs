@@ -1,0 +1,187 @@
+//! `device-identity export`: the registry as a file that `import` takes, of this hub or of an IoT Hub.
+//!
+//! The hub writes the file in a job of its own; it is fetched when it is whole.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::pin::{Pin, pin};
+
+use clap::Args;
+use serde_json::json;
+
+use crate::exit::{Exit, Failure};
+use crate::job::{self, Followed, follow};
+use crate::login::read_secret;
+use crate::output::scalar;
+use crate::progress::{Progress, ProgressArgs, Unit};
+use crate::rest::Rest;
+
+/// What to export, and where to.
+#[derive(Args)]
+pub(crate) struct ExportArgs {
+    /// The new file, which only you may read; - for standard output
+    #[arg(long, visible_alias = "of", value_name = "FILE", default_value = "-")]
+    output_file: PathBuf,
+    /// The container where the hub writes the blob devices.txt instead, with modules: its URI with a SAS, or file:NAME;
+    /// `@FILE` reads the URI from a file
+    #[arg(long, visible_alias = "bcu", value_name = "URI", conflicts_with_all = ["output_file", "include_modules"])]
+    blob_container_uri: Option<String>,
+    /// With the keys; without them, whoever imports the file as new devices makes new ones
+    #[arg(long, visible_alias = "ik", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    include_keys: Option<bool>,
+    /// With the modules, each after its device
+    #[arg(long, visible_alias = "im", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    include_modules: Option<bool>,
+    #[command(flatten)]
+    progress: ProgressArgs,
+}
+
+impl ExportArgs {
+    pub(super) async fn run(self, rest: &Rest) -> Result<(), Failure> {
+        let with_keys = self.include_keys.unwrap_or(false);
+        let mut stop = pin!(tokio::signal::ctrl_c());
+        let (job, target) = match &self.blob_container_uri {
+            Some(uri) => {
+                let wanted = json!({
+                    "type": "export",
+                    "outputBlobContainerUri": read_secret(uri)?,
+                    "excludeKeysInExport": !with_keys,
+                });
+                (rest.act(&["jobs", "create"], &wanted).await?, None)
+            }
+            None => {
+                let target = Target::create(&self.output_file)?;
+                let word = |flag: bool| if flag { "true" } else { "false" };
+                let with_modules = word(self.include_modules.unwrap_or(false));
+                let query = [("includeKeys", word(with_keys)), ("includeModules", with_modules)];
+                (rest.start(&["api", "v1", "exports"], &query).await?, Some(target))
+            }
+        };
+        let progress = Progress::begin(self.progress, "exporting", Unit::Lines);
+        let Followed { job, interrupted } = follow(rest, job, &progress, stop.as_mut()).await?;
+        drop(progress);
+        job::ended(&job, interrupted)?;
+        if interrupted {
+            return Err(Failure::new(Exit::Interrupted, "interrupted"));
+        }
+        if let Some(mut target) = target {
+            let progress = Progress::begin(self.progress, "fetching", Unit::Bytes);
+            match fetch(rest, &job::id(&job), &mut target, &progress, stop).await? {
+                Fetched::NobodyReads => return Ok(()),
+                Fetched::Whole => target.finish()?,
+            }
+        }
+        eprintln!("{} lines{}", scalar(&job, "/linesDone"), if with_keys { "" } else { ", without keys" });
+        Ok(())
+    }
+}
+
+enum Fetched {
+    Whole,
+    /// Whoever read standard output has enough.
+    NobodyReads,
+}
+
+async fn fetch(
+    rest: &Rest,
+    job: &str,
+    target: &mut Target,
+    progress: &Progress,
+    stop: Pin<&mut impl Future>,
+) -> Result<Fetched, Failure> {
+    let fetching = async {
+        let mut file = rest.download(&["api", "v1", "jobs", job, "files", "devices.txt"]).await?;
+        let mut bytes = 0;
+        while let Some(piece) = file.next().await? {
+            match target.out.write_all(&piece) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(Fetched::NobodyReads),
+                Err(error) => return Err(target.failure(&error)),
+            }
+            bytes += piece.len() as u64;
+            progress.at(bytes, "");
+        }
+        Ok(Fetched::Whole)
+    };
+    tokio::select! {
+        fetched = fetching => fetched,
+        _ = stop => Err(Failure::new(Exit::Interrupted, "interrupted")),
+    }
+}
+
+/// Where the file goes: under another name until it is whole.
+struct Target {
+    out: Box<dyn Write>,
+    /// None for standard output.
+    file: Option<Unfinished>,
+}
+
+struct Unfinished {
+    path: PathBuf,
+    file: File,
+    whole: bool,
+}
+
+impl Target {
+    fn create(path: &Path) -> Result<Self, Failure> {
+        if path.as_os_str() == "-" {
+            return Ok(Self { out: Box::new(io::stdout()), file: None });
+        }
+        let told = |error: io::Error| Failure::error(format!("{}: {error}", path.display()));
+        if path.exists() {
+            return Err(Failure::new(Exit::Conflict, format!("{} exists already", path.display()))
+                .with_hint("name another --output-file, or move it away"));
+        }
+        let mut options = OpenOptions::new();
+        let file =
+            options.write(true).create(true).truncate(true).mode(0o600).open(part(path)).map_err(told)?;
+        let out = Box::new(file.try_clone().map_err(told)?);
+        Ok(Self { out, file: Some(Unfinished { path: path.to_owned(), file, whole: false }) })
+    }
+
+    fn finish(&mut self) -> Result<(), Failure> {
+        let ended = match &mut self.file {
+            None => self.out.flush(),
+            Some(unfinished) => unfinished.finish(),
+        };
+        ended.map_err(|error| self.failure(&error))
+    }
+
+    fn failure(&self, error: &io::Error) -> Failure {
+        let name = self.file.as_ref().map(|file| file.path.display().to_string());
+        Failure::error(format!("{}: {error}", name.as_deref().unwrap_or("standard output")))
+    }
+}
+
+impl Unfinished {
+    fn finish(&mut self) -> io::Result<()> {
+        self.file.sync_all()?;
+        fs::rename(part(&self.path), &self.path)?;
+        self.whole = true;
+        Ok(())
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if !self.whole {
+            let _ = fs::remove_file(part(&self.path));
+        }
+    }
+}
+
+fn part(path: &Path) -> PathBuf {
+    path.with_added_extension("part")
+}
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  portcullis device-identity export > devices.txt
+  portcullis device-identity export --ik --im --output-file devices.txt      # all there is
+  portcullis device-identity export --ik --im | gzip > devices.txt.gz
+  portcullis device-identity export --bcu file:fleet --ik
+
+One JSON object a line, as IoT Hub exports it. With keys and modules, a hub that imports the file
+lets in every device as this one does.";

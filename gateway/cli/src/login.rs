@@ -1,0 +1,260 @@
+//! Who the command line is to the hub: the flags that say so, and the login that comes of them.
+//!
+//! Without flags the login is the owner's, from the data directory of a hub on this machine.
+
+use std::ffi::OsString;
+use std::io::Read;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use jiff::Timestamp;
+use portcullis_registry::credential::SymmetricKey;
+use portcullis_registry::sas;
+
+use crate::exit::Failure;
+use portcullis::config::local_access::LocalAccess;
+use portcullis::config::DATA_DIR_DEFAULT;
+use portcullis::iothub::connection_string::{ConnectionString, Secret, split_port};
+
+/// The flags by which a client verb finds its hub and proves itself.
+#[derive(Args)]
+#[command(next_help_heading = "Connection")]
+pub(super) struct Access {
+    /// Connection string of a shared access policy; `@FILE` reads it from a file, `-` from standard input.
+    /// Without it, the hub on this machine whose data directory this is
+    #[arg(short, long, env = "PORTCULLIS_CONNECTION_STRING", hide_env_values = true, value_name = "CONNSTR")]
+    login: Option<String>,
+    /// The CA certificates to trust, PEM. Without it, the data directory's ca.pem, or with --login the system's
+    #[arg(long, env = "PORTCULLIS_CA", value_name = "FILE")]
+    ca: Option<OsString>,
+    /// The data directory of the hub on this machine
+    #[arg(long, env = "PORTCULLIS__DATA_DIR", value_name = "DIRECTORY", default_value = DATA_DIR_DEFAULT)]
+    data_dir: PathBuf,
+    /// Where the hub serves REST, if not at 443 and not told by HostName=name:port
+    #[arg(long, value_name = "PORT")]
+    https_port: Option<u16>,
+    /// Where the hub serves MQTT, if not at 8883
+    #[arg(long, value_name = "PORT")]
+    mqtt_port: Option<u16>,
+}
+
+impl Access {
+    /// Whether these flags mean the hub whose data directory is on this machine.
+    pub(super) fn is_local(&self) -> bool {
+        self.login.as_deref().is_none_or(str::is_empty)
+    }
+
+    pub(super) fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
+    /// The login these flags come to.
+    pub(super) fn login(&self) -> Result<Login, Failure> {
+        let ca = self.ca.as_ref().filter(|path| !path.is_empty()).map(PathBuf::from);
+        match self.login.as_deref().filter(|text| !text.is_empty()) {
+            Some(given) => {
+                let login = Login::parse(&read_secret(given)?, ca)?;
+                Ok(Login {
+                    https_port: self.https_port.unwrap_or(login.https_port),
+                    mqtt_port: self.mqtt_port.unwrap_or(login.mqtt_port),
+                    ..login
+                })
+            }
+            None => self.local(ca),
+        }
+    }
+
+    fn local(&self, ca: Option<PathBuf>) -> Result<Login, Failure> {
+        let access = LocalAccess::read(&self.data_dir).map_err(|error| {
+            Failure::error(format!("no hub is known here: {error}")).with_hint(
+                "start it with `portcullis`, name its --data-dir, or give --login CONNSTR and --ca FILE",
+            )
+        })?;
+        let parsed = ConnectionString::parse(&access.owner);
+        let parsed = parsed.map_err(|error| {
+            Failure::error(format!("the access file in {}: {error}", self.data_dir.display()))
+        })?;
+        let (policy, key) = policy_of(&parsed)?;
+        Ok(Login {
+            host: access.hostname,
+            https_port: self.https_port.unwrap_or(access.https_port),
+            mqtt_port: self.mqtt_port.unwrap_or(access.mqtt_port),
+            connect_address: access.connect_address.parse().ok(),
+            hub_version: access.version,
+            policy,
+            key,
+            ca: Some(ca.unwrap_or_else(|| self.data_dir.join("ca.pem"))),
+        })
+    }
+}
+
+/// A hub, where it is, and the shared access policy to speak to it with.
+#[derive(Clone, Debug)]
+pub(super) struct Login {
+    /// The hub's name, without a port: what its certificate must hold.
+    pub(super) host: String,
+    pub(super) https_port: u16,
+    pub(super) mqtt_port: u16,
+    /// Where to connect, whatever the name resolves to.
+    pub(super) connect_address: Option<IpAddr>,
+    /// The version of the program that serves; known on its own machine only.
+    pub(super) hub_version: Option<String>,
+    pub(super) policy: String,
+    pub(super) key: SymmetricKey,
+    /// The CA certificates to trust; the system's when absent.
+    pub(super) ca: Option<PathBuf>,
+}
+
+impl Login {
+    /// The login a policy's connection string comes to, wherever that hub is.
+    pub(super) fn parse(text: &str, ca: Option<PathBuf>) -> Result<Self, Failure> {
+        let parsed =
+            ConnectionString::parse(text).map_err(|error| Failure::usage(format!("--login: {error}")))?;
+        let (policy, key) = policy_of(&parsed)?;
+        let (host, port) = split_port(&parsed.host).ok_or_else(|| Failure::usage("--login: HostName"))?;
+        Ok(Self {
+            host: host.to_owned(),
+            https_port: port.unwrap_or(HTTPS_PORT_DEFAULT),
+            mqtt_port: MQTT_PORT_DEFAULT,
+            connect_address: None,
+            hub_version: None,
+            policy,
+            key,
+            ca,
+        })
+    }
+
+    /// A fresh token of the policy for the whole hub.
+    pub(super) fn token(&self) -> String {
+        sas::sign(&self.host, &self.key, Timestamp::now().as_second() + TOKEN_SECONDS, Some(&self.policy))
+    }
+
+    /// The TLS settings that trust this hub and nobody else.
+    pub(super) fn tls(&self) -> Result<rustls::ClientConfig, Failure> {
+        portcullis::tls::client_config(self.ca.as_deref()).map_err(|error| {
+            let what = self
+                .ca
+                .as_deref()
+                .map_or_else(|| "the system's CA certificates".into(), |path| path.display().to_string());
+            Failure::error(format!("{what}: {}", chain(&error))).with_hint("--ca FILE names the hub's ca.pem")
+        })
+    }
+}
+
+/// A value that may be a secret and so need not stand on the command line: itself, `@FILE`, or `-` for standard input.
+pub(super) fn read_secret(given: &str) -> Result<String, Failure> {
+    let read = match (given, given.strip_prefix('@')) {
+        ("-", _) => read_bounded(std::io::stdin()).map_err(|error| format!("standard input: {error}")),
+        (_, Some(path)) => {
+            let file = std::fs::File::open(Path::new(path));
+            file.and_then(read_bounded).map_err(|error| format!("{path}: {error}"))
+        }
+        (text, None) => Ok(text.to_owned()),
+    };
+    let text = read.map_err(Failure::error)?.trim().to_owned();
+    match text.is_empty() {
+        // An empty value counts as absent, but what was pointed at was meant to be there.
+        true if !given.is_empty() => Err(Failure::usage(format!("{given}: there is nothing in it"))),
+        _ => Ok(text),
+    }
+}
+
+/// An error with its causes, each once.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+fn read_bounded(from: impl Read) -> std::io::Result<String> {
+    let mut text = String::new();
+    from.take(SECRET_BYTES_MAX).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+fn policy_of(parsed: &ConnectionString) -> Result<(String, SymmetricKey), Failure> {
+    match (&parsed.device, &parsed.secret) {
+        (None, Secret::Key { policy: Some(policy), key }) => Ok((policy.clone(), key.clone())),
+        (Some(_), _) => Err(Failure::usage(
+            "--login: this is a device's connection string, a shared access policy's is needed",
+        )
+        .with_hint("`portcullis connection-string show` on the hub's machine prints the owner's")),
+        (None, _) => Err(Failure::usage("--login: SharedAccessKeyName and SharedAccessKey are needed")),
+    }
+}
+
+const HTTPS_PORT_DEFAULT: u16 = 443;
+const MQTT_PORT_DEFAULT: u16 = 8883;
+/// How long a token made for one request or connection counts.
+const TOKEN_SECONDS: i64 = 3600;
+const SECRET_BYTES_MAX: u64 = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+
+    fn access(login: Option<String>, data_dir: &Path) -> Access {
+        Access { login, ca: None, data_dir: data_dir.into(), https_port: None, mqtt_port: None }
+    }
+
+    #[test]
+    fn a_login_takes_the_port_from_the_host_name() {
+        let text =
+            format!("HostName=hub.example.test:9443;SharedAccessKeyName=service;SharedAccessKey={KEY}");
+        let login = access(Some(text), Path::new("/nowhere")).login().unwrap();
+        assert_eq!(
+            (login.host.as_str(), login.https_port, login.mqtt_port),
+            ("hub.example.test", 9443, 8883)
+        );
+        assert_eq!((login.policy.as_str(), login.ca), ("service", None));
+    }
+
+    #[test]
+    fn a_device_cannot_log_in_as_an_operator() {
+        let text = format!("HostName=h;DeviceId=d;SharedAccessKey={KEY}");
+        let failure = access(Some(text), Path::new("/nowhere")).login().unwrap_err();
+        assert!(failure.to_string().contains("shared access policy"), "{failure}");
+    }
+
+    #[test]
+    fn without_flags_the_login_is_the_local_hubs() {
+        let dir = tempfile::tempdir().unwrap();
+        let local = LocalAccess {
+            hostname: "hub.example.test".into(),
+            mqtt_port: 1883,
+            https_port: 1443,
+            connect_address: "127.0.0.5".into(),
+            version: None,
+            owner: format!("HostName=hub.example.test;SharedAccessKeyName=iothubowner;SharedAccessKey={KEY}"),
+        };
+        local.write(dir.path()).unwrap();
+        for login in [None, Some(String::new())] {
+            let login = access(login, dir.path()).login().unwrap();
+            assert_eq!((login.https_port, login.mqtt_port), (1443, 1883));
+            assert_eq!(login.connect_address, Some("127.0.0.5".parse().unwrap()));
+            assert_eq!(login.ca, Some(dir.path().join("ca.pem")));
+        }
+    }
+
+    #[test]
+    fn a_secret_may_be_in_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        std::fs::write(&path, "secret\n").unwrap();
+        assert_eq!(read_secret(&format!("@{}", path.display())).unwrap(), "secret");
+        assert_eq!(read_secret("plain").unwrap(), "plain");
+        assert!(read_secret("@/nowhere/key").is_err());
+        std::fs::write(&path, "\n").unwrap();
+        assert!(read_secret(&format!("@{}", path.display())).is_err());
+    }
+}

@@ -1,0 +1,317 @@
+//! A file that takes hours to write, and how writing it goes on after a kill at any moment.
+//!
+//! The lines go to `FILE.part`; `FILE.resume` holds where in the hub they come from. The lines themselves tell what has
+//! been written, so neither has to be right to the last line: a line that is cut off is dropped and read again, a line
+//! that is there is not written again. Only the whole file gets its name.
+
+use std::collections::HashSet;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::line::Tally;
+use crate::exit::{Exit, Failure};
+use crate::output::scalar;
+
+/// A file under way.
+pub(super) struct Unfinished {
+    path: PathBuf,
+    part: File,
+    /// Hashes of the ids of all lines: of a million, 16 MB.
+    written: HashSet<u128>,
+    tally: Tally,
+    bytes: u64,
+    pub(super) place: Place,
+}
+
+/// Where in the hub the next lines come from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Place {
+    /// The hub; lines of another one do not go into the same file.
+    pub(super) host: String,
+    /// Whether the lines have keys.
+    pub(super) with_keys: bool,
+    /// All devices are written.
+    pub(super) at_modules: bool,
+    /// What to ask the hub with; none at the beginning of devices or modules.
+    pub(super) continuation: Option<String>,
+    /// So many bytes of lines were on stable storage.
+    pub(super) bytes: u64,
+}
+
+impl Unfinished {
+    /// Begins a file, or goes on with one that was begun.
+    pub(super) fn open(path: &Path, host: &str, with_keys: bool) -> Result<Self, Failure> {
+        if path.exists() {
+            return Err(Failure::new(Exit::Conflict, format!("{} exists already", path.display()))
+                .with_hint("name another --output-file, or move it away"));
+        }
+        let begun =
+            Place { host: host.to_owned(), with_keys, at_modules: false, continuation: None, bytes: 0 };
+        let part_path = part(path);
+        let told = |error: io::Error| io_failure(&part_path, &error);
+        let file = owned_by_one(&part_path)?;
+        let mut unfinished = Self {
+            path: path.to_owned(),
+            part: file,
+            written: HashSet::new(),
+            tally: Tally::default(),
+            bytes: 0,
+            place: begun.clone(),
+        };
+        if unfinished.part.metadata().map_err(told)?.len() > 0 {
+            unfinished.place = read_place(path)?;
+            unfinished.check_same(&begun)?;
+            unfinished.read_lines()?;
+        }
+        unfinished.keep_place()?;
+        Ok(unfinished)
+    }
+
+    pub(super) fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    pub(super) fn has(&self, device: &str, module: Option<&str>) -> bool {
+        self.written.contains(&hash(device, module))
+    }
+
+    /// Writes a line, unless it is there.
+    pub(super) fn write(&mut self, line: &str) -> Result<(), Failure> {
+        let Some((id, parsed)) = read(line) else {
+            return Err(Failure::error("the hub tells of an identity without an id"));
+        };
+        if !self.written.insert(id) {
+            return Ok(());
+        }
+        let written = self.part.write_all(format!("{line}\n").as_bytes());
+        written.map_err(|error| io_failure(&part(&self.path), &error))?;
+        self.bytes += line.len() as u64 + 1;
+        self.tally.add(&parsed);
+        Ok(())
+    }
+
+    /// Makes all lines stable, then the place after them.
+    pub(super) fn keep_place(&mut self) -> Result<(), Failure> {
+        self.part.sync_data().map_err(|error| io_failure(&part(&self.path), &error))?;
+        self.place.bytes = self.bytes;
+        let path = resume(&self.path);
+        let new = path.with_added_extension("new");
+        let write = || -> io::Result<()> {
+            let mut file = File::create(&new)?;
+            file.write_all(serde_json::to_string(&self.place)?.as_bytes())?;
+            file.sync_all()?;
+            fs::rename(&new, &path)
+        };
+        write().map_err(|error| io_failure(&path, &error))
+    }
+
+    /// Gives the whole file its name.
+    pub(super) fn finish(mut self) -> Result<Tally, Failure> {
+        self.keep_place()?;
+        let end = || -> io::Result<()> {
+            fs::rename(part(&self.path), &self.path)?;
+            File::open(parent(&self.path))?.sync_all()?;
+            fs::remove_file(resume(&self.path))
+        };
+        end().map_err(|error| io_failure(&self.path, &error))?;
+        Ok(self.tally)
+    }
+
+    /// Leaves nothing behind when there is nothing to go on with.
+    pub(super) fn abandon_if_empty(self) {
+        if self.bytes == 0 {
+            let _ = fs::remove_file(part(&self.path));
+            let _ = fs::remove_file(resume(&self.path));
+        }
+    }
+
+    fn check_same(&self, begun: &Place) -> Result<(), Failure> {
+        let keys = |with_keys: bool| if with_keys { "with" } else { "without" };
+        let of = |place: &Place| format!("{} {} keys", place.host, keys(place.with_keys));
+        if (&self.place.host, self.place.with_keys) == (&begun.host, begun.with_keys) {
+            return Ok(());
+        }
+        let part = part(&self.path);
+        let message = format!("{} is of {}, not of {}", part.display(), of(&self.place), of(begun));
+        Err(Failure::new(Exit::Conflict, message)
+            .with_hint("delete it to begin anew, or name another --output-file"))
+    }
+
+    /// Learns what has been written, and drops what is no whole line after it.
+    fn read_lines(&mut self) -> Result<(), Failure> {
+        let path = part(&self.path);
+        let told = |error: io::Error| io_failure(&path, &error);
+        let mut reader = BufReader::new(&self.part);
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            reader.read_until(b'\n', &mut line).map_err(told)?;
+            let whole = line.strip_suffix(b"\n").and_then(|line| std::str::from_utf8(line).ok());
+            let Some((id, parsed)) = whole.and_then(read) else { break };
+            self.written.insert(id);
+            self.tally.add(&parsed);
+            self.bytes += line.len() as u64;
+        }
+        if self.bytes < self.place.bytes {
+            let message = format!("{} is damaged after {} bytes", path.display(), self.bytes);
+            return Err(Failure::error(message).with_hint("delete it to begin anew"));
+        }
+        self.part.set_len(self.bytes).map_err(told)?;
+        self.part.seek(SeekFrom::End(0)).map_err(told)?;
+        Ok(())
+    }
+}
+
+/// Opens the part, made if need be and readable by its owner only: it holds keys. Who has it open has it alone.
+fn owned_by_one(path: &Path) -> Result<File, Failure> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    let file = options.open(path).map_err(|error| io_failure(path, &error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Failure::new(
+            Exit::Conflict,
+            format!("{} is being written by another process", path.display()),
+        )),
+        Err(TryLockError::Error(error)) => Err(io_failure(path, &error)),
+    }
+}
+
+fn read_place(path: &Path) -> Result<Place, Failure> {
+    let path = resume(path);
+    let text = fs::read_to_string(&path).map_err(|error| {
+        io_failure(&path, &error)
+            .with_hint("without it the part cannot be gone on with; delete the part to begin anew")
+    })?;
+    serde_json::from_str(&text).map_err(|error| Failure::error(format!("{}: {error}", path.display())))
+}
+
+/// What a line is, and the hash of what it is of.
+fn read(line: &str) -> Option<(u128, Value)> {
+    let parsed: Value = serde_json::from_str(line).ok()?;
+    let device = scalar(&parsed, "/id");
+    let module = parsed.get("moduleId").and_then(Value::as_str);
+    let id = hash(&device, module);
+    (!device.is_empty()).then_some((id, parsed))
+}
+
+/// So wide that no two ids of a fleet meet. A `/` is in no id.
+fn hash(device: &str, module: Option<&str>) -> u128 {
+    let digest = Sha256::digest(format!("{device}/{}", module.unwrap_or_default()));
+    digest.iter().take(16).fold(0, |hash, byte| hash << 8 | u128::from(*byte))
+}
+
+pub(super) fn part(path: &Path) -> PathBuf {
+    path.with_added_extension("part")
+}
+
+fn resume(path: &Path) -> PathBuf {
+    path.with_added_extension("resume")
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn io_failure(path: &Path, error: &io::Error) -> Failure {
+    Failure::error(format!("{}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn open(path: &Path) -> Unfinished {
+        Unfinished::open(path, "hub", true).unwrap_or_else(|failure| panic!("{failure}"))
+    }
+
+    fn refused(path: &Path, host: &str, with_keys: bool) -> Failure {
+        Unfinished::open(path, host, with_keys).err().expect("a refusal")
+    }
+
+    #[test]
+    fn however_much_of_the_part_is_left_by_a_kill_each_line_is_there_once_in_the_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let lines = [r#"{"id":"a"}"#, r#"{"id":"a","moduleId":"m"}"#, r#"{"id":"ü"}"#, r#"{"id":"d"}"#];
+        let whole: String = lines.iter().map(|line| format!("{line}\n")).collect();
+        let stable = lines[0].len() + 1;
+        for cut in stable..=whole.len() {
+            let path = directory.path().join(format!("{cut}.txt"));
+            let mut file = open(&path);
+            file.write(lines[0]).unwrap();
+            file.place.continuation = Some("after a".into());
+            file.keep_place().unwrap();
+            for line in &lines[1..] {
+                file.write(line).unwrap();
+            }
+            drop(file);
+            OpenOptions::new().write(true).open(part(&path)).unwrap().set_len(cut as u64).unwrap();
+
+            let mut file = open(&path);
+            assert_eq!(file.place.continuation.as_deref(), Some("after a"));
+            for line in lines {
+                file.write(line).unwrap();
+            }
+            assert!(file.has("a", Some("m")) && !file.has("m", None));
+            let tally = file.finish().unwrap();
+            assert_eq!((tally.devices, tally.modules), (3, 1));
+            assert_eq!(fs::read_to_string(&path).unwrap(), whole);
+            assert!(!part(&path).exists() && !resume(&path).exists());
+        }
+    }
+
+    #[test]
+    fn zeros_after_a_power_cut_are_dropped_and_a_loss_of_what_was_stable_is_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("devices.txt");
+        let mut file = open(&path);
+        file.write(r#"{"id":"a"}"#).unwrap();
+        file.keep_place().unwrap();
+        drop(file);
+        OpenOptions::new().append(true).open(part(&path)).unwrap().write_all(&[0; 4096]).unwrap();
+        assert_eq!(open(&path).tally().lines(), 1);
+        OpenOptions::new().write(true).open(part(&path)).unwrap().set_len(5).unwrap();
+        assert!(refused(&path, "hub", true).to_string().contains("is damaged after 0 bytes"));
+    }
+
+    #[test]
+    fn lines_of_different_hubs_are_not_mixed_and_nothing_is_overwritten() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("devices.txt");
+        let mut file = open(&path);
+        file.write(r#"{"id":"a"}"#).unwrap();
+        assert!(refused(&path, "hub", true).to_string().contains("by another process"));
+        drop(file);
+        assert!(
+            refused(&path, "other", true).to_string().contains("is of hub with keys, not of other with keys")
+        );
+        assert_eq!(refused(&path, "hub", false).exit(), Exit::Conflict);
+        open(&path).finish().unwrap();
+        assert!(refused(&path, "hub", true).to_string().contains("exists already"));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "{\"id\":\"a\"}\n");
+    }
+
+    #[test]
+    fn others_cannot_read_the_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("devices.txt");
+        open(&path).finish().unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn what_was_never_begun_leaves_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        open(&directory.path().join("devices.txt")).abandon_if_empty();
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+    }
+}

@@ -1,0 +1,468 @@
+//! The hub's REST face as its client sees it: one request, one answer, errors turned into what an operator can act on.
+//!
+//! No proxy, no redirect, no second try: a verb does what it says once and tells how it went. Whether a second try might
+//! do better is told with the failure.
+
+use std::error::Error;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use jiff::fmt::rfc2822;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use reqwest::header::{
+    AUTHORIZATION, CONTENT_TYPE, DATE, ETAG, HeaderMap, HeaderValue, IF_MATCH, RETRY_AFTER,
+};
+use reqwest::{Body, Client, Method, RequestBuilder, Response, StatusCode};
+use serde_json::{Value, json};
+
+use crate::exit::{Exit, Failure};
+use crate::login::{Login, chain};
+
+/// A client of one hub.
+pub(super) struct Rest {
+    client: Client,
+    login: Login,
+}
+
+/// Whether a hub serves, and what time it takes it to be, as HTTP writes times.
+pub(super) struct Readiness {
+    pub(super) ready: bool,
+    pub(super) date: Option<String>,
+}
+
+/// A file on its way here.
+pub(super) struct Download<'a> {
+    rest: &'a Rest,
+    response: Response,
+}
+
+/// An answer that says yes.
+struct Answer {
+    headers: HeaderMap,
+    body: Vec<u8>,
+}
+
+impl Rest {
+    pub(super) fn new(login: Login) -> Result<Self, Failure> {
+        let mut builder = Client::builder()
+            .tls_backend_preconfigured(login.tls()?)
+            .https_only(true)
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .timeout(REQUEST_TIME_MAX)
+            .user_agent(concat!("portcullis/", env!("CARGO_PKG_VERSION")));
+        if let Some(address) = login.connect_address {
+            builder = builder.resolve(&login.host, SocketAddr::new(address, login.https_port));
+        }
+        let client = builder.build().map_err(|error| Failure::error(chain(&error)))?;
+        Ok(Self { client, login })
+    }
+
+    pub(super) fn login(&self) -> &Login {
+        &self.login
+    }
+
+    /// The object at a path given in segments.
+    pub(super) async fn get(&self, path: &[&str], query: &[(&str, &str)]) -> Result<Value, Failure> {
+        let answer = self.send(self.request(Method::GET, path).query(query)).await?;
+        parse(&answer)
+    }
+
+    /// What the hub says of itself without credentials.
+    pub(super) async fn readiness(&self) -> Result<Readiness, Failure> {
+        let url = url(&self.login.host, self.login.https_port, &["healthz", "ready"]);
+        let response = self.client.get(url).send().await.map_err(|error| self.unreachable(&error))?;
+        let ready = match response.status() {
+            StatusCode::SERVICE_UNAVAILABLE => false,
+            status if status.is_success() => true,
+            status => return Err(refused(status, None, b"")),
+        };
+        let date = response.headers().get(DATE).and_then(|date| date.to_str().ok()).map(str::to_owned);
+        Ok(Readiness { ready, date })
+    }
+
+    /// At most `count` objects of the list at a path, and what the hub wants to hear for those after them.
+    pub(super) async fn page(
+        &self,
+        path: &[&str],
+        count: usize,
+        continuation: Option<&HeaderValue>,
+    ) -> Result<(Vec<Value>, Option<HeaderValue>), Failure> {
+        let mut request = self.request(Method::GET, path).header(MAX_ITEM_COUNT, count);
+        // A hub that knows no pages, as IoT Hub, still keeps to the count.
+        request = request.query(&[("top", count)]);
+        if let Some(continuation) = continuation {
+            request = request.header(CONTINUATION, continuation);
+        }
+        let mut answer = self.send(request).await?;
+        let objects = serde_json::from_slice(&answer.body).map_err(not_json)?;
+        Ok((objects, answer.headers.remove(CONTINUATION)))
+    }
+
+    /// At most `count` rows of a query's answer, and what the hub wants to hear for those after them.
+    pub(super) async fn query(
+        &self,
+        query: &str,
+        count: usize,
+        continuation: Option<&str>,
+    ) -> Result<(Vec<Value>, Option<String>), Failure> {
+        let mut request = self.request(Method::POST, &["devices", "query"]).json(&json!({ "query": query }));
+        request = request.header(MAX_ITEM_COUNT, count);
+        if let Some(continuation) = continuation {
+            request = request.header(CONTINUATION, continuation);
+        }
+        let answer = self.send(request).await?;
+        let rows = serde_json::from_slice(&answer.body).map_err(not_json)?;
+        let next = answer.headers.get(CONTINUATION).and_then(|next| next.to_str().ok()).map(str::to_owned);
+        Ok((rows, next.filter(|next| !next.is_empty())))
+    }
+
+    /// Creates: without `If-Match` what exists already is a conflict.
+    pub(super) async fn create(&self, path: &[&str], body: &Value) -> Result<Value, Failure> {
+        let answer = self.send(self.request(Method::PUT, path).json(body)).await?;
+        parse(&answer)
+    }
+
+    /// Replaces what is there, if it still is the version named.
+    pub(super) async fn replace(
+        &self,
+        path: &[&str],
+        body: &Value,
+        if_match: HeaderValue,
+    ) -> Result<Value, Failure> {
+        let request = self.request(Method::PUT, path).header(IF_MATCH, if_match).json(body);
+        parse(&self.send(request).await?)
+    }
+
+    /// Deletes, if a version is named only that one.
+    pub(super) async fn delete(&self, path: &[&str], if_match: Option<HeaderValue>) -> Result<(), Failure> {
+        let mut request = self.request(Method::DELETE, path);
+        if let Some(if_match) = if_match {
+            request = request.header(IF_MATCH, if_match);
+        }
+        self.send(request).await.map(drop)
+    }
+
+    /// Deletes what has no version of its own; what the hub says of it.
+    pub(super) async fn delete_for_answer(&self, path: &[&str]) -> Result<Value, Failure> {
+        parse(&self.send(self.request(Method::DELETE, path)).await?)
+    }
+
+    /// The next batch of what waits at a path, with the token to complete it by; none while there is none.
+    pub(super) async fn receive(&self, path: &[&str]) -> Result<Option<(String, Value)>, Failure> {
+        let answer = self.send(self.request(Method::GET, path)).await?;
+        let Some(token) = answer.headers.get(ETAG).and_then(|token| token.to_str().ok()) else {
+            return Ok(None);
+        };
+        Ok(Some((token.trim_matches('"').to_owned(), parse(&answer)?)))
+    }
+
+    /// Asks for something to be done; the object it came to.
+    pub(super) async fn act(&self, path: &[&str], body: &Value) -> Result<Value, Failure> {
+        let answer = self.send(self.request(Method::POST, path).json(body)).await?;
+        parse(&answer)
+    }
+
+    /// Has a job begin; the job.
+    pub(super) async fn start(&self, path: &[&str], query: &[(&str, &str)]) -> Result<Value, Failure> {
+        parse(&self.send(self.request(Method::POST, path).query(query)).await?)
+    }
+
+    /// Sends a file of any length, as long as it takes; what the hub makes of it.
+    pub(super) async fn upload(
+        &self,
+        path: &[&str],
+        query: &[(&str, &str)],
+        file: Body,
+    ) -> Result<Value, Failure> {
+        let request = self.request(Method::POST, path).query(query).timeout(TRANSFER_TIME_MAX);
+        parse(&self.send(request.header(CONTENT_TYPE, "application/octet-stream").body(file)).await?)
+    }
+
+    /// Begins to fetch a file of any length.
+    pub(super) async fn download(&self, path: &[&str]) -> Result<Download<'_>, Failure> {
+        let request = self.request(Method::GET, path).timeout(TRANSFER_TIME_MAX);
+        Ok(Download { rest: self, response: self.begin(request).await? })
+    }
+
+    /// Sends bytes with headers of their own.
+    pub(super) async fn post(&self, path: &[&str], headers: HeaderMap, body: Vec<u8>) -> Result<(), Failure> {
+        let request = self.request(Method::POST, path).headers(headers);
+        self.send(request.header(CONTENT_TYPE, "application/octet-stream").body(body)).await.map(drop)
+    }
+
+    fn request(&self, method: Method, path: &[&str]) -> RequestBuilder {
+        let url = url(&self.login.host, self.login.https_port, path);
+        let request = self.client.request(method, url).query(&[("api-version", API_VERSION)]);
+        match HeaderValue::from_str(&self.login.token()) {
+            Ok(mut token) => {
+                token.set_sensitive(true);
+                request.header(AUTHORIZATION, token)
+            }
+            // A token is printable ASCII; without one the hub says 401.
+            Err(_) => request,
+        }
+    }
+
+    async fn send(&self, request: RequestBuilder) -> Result<Answer, Failure> {
+        let mut response = self.begin(request).await?;
+        let headers = std::mem::take(response.headers_mut());
+        Ok(Answer { headers, body: self.body(response).await? })
+    }
+
+    /// An answer that says yes, of which only the head is read.
+    async fn begin(&self, request: RequestBuilder) -> Result<Response, Failure> {
+        let mut response = request.send().await.map_err(|error| self.unreachable(&error))?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let headers = std::mem::take(response.headers_mut());
+        let body = self.body(response).await?;
+        let name = headers.get(ERROR_HEADER).and_then(|name| name.to_str().ok());
+        let failure = refused(status, name, &body);
+        let passes = failure.exit() == Exit::Throttled || status.is_server_error();
+        Err(if passes { failure.that_passes(retry_after(&headers, Timestamp::now())) } else { failure })
+    }
+
+    async fn body(&self, mut response: Response) -> Result<Vec<u8>, Failure> {
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(|error| self.unreachable(&error))? {
+            if body.len() + chunk.len() > ANSWER_BYTES_MAX {
+                return Err(Failure::error(format!("the answer has more than {ANSWER_BYTES_MAX} bytes")));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body)
+    }
+
+    fn unreachable(&self, error: &reqwest::Error) -> Failure {
+        let where_to = format!("{}:{}", self.login.host, self.login.https_port);
+        if error.is_timeout() {
+            return Failure::new(
+                Exit::Throttled,
+                format!("no answer from {where_to} within {REQUEST_TIME_MAX:?}"),
+            )
+            .of_the_link()
+            .that_passes(None);
+        }
+        // The outermost text only repeats the URL.
+        let text = error.source().map_or_else(|| error.to_string(), chain);
+        let failure = Failure::error(format!("{where_to}: {text}")).of_the_link();
+        if text.contains("certificate") {
+            return failure
+                .with_hint("--ca FILE names the hub's ca.pem; the host must be a name in its certificate");
+        }
+        failure.with_hint("is the hub running, and is this its HTTPS port?").that_passes(None)
+    }
+}
+
+impl Download<'_> {
+    /// The next piece; nothing after the last one.
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
+        self.response.chunk().await.map_err(|error| self.rest.unreachable(&error))
+    }
+}
+
+/// Every character with a meaning in a URL is encoded: ids may hold `?`, `%`, `;` and more.
+fn url(host: &str, port: u16, path: &[&str]) -> String {
+    let mut url = format!("https://{host}:{port}");
+    for segment in path {
+        url.push('/');
+        url.extend(utf8_percent_encode(segment, &UNRESERVED));
+    }
+    url
+}
+
+fn parse(answer: &Answer) -> Result<Value, Failure> {
+    serde_json::from_slice(&answer.body).map_err(not_json)
+}
+
+fn not_json(error: serde_json::Error) -> Failure {
+    Failure::error(format!("the answer is not JSON: {error}"))
+}
+
+/// What an error answer means. IoT Hub: `{"Message":"ErrorCode:Name;text"}`, the name also in a header.
+fn refused(status: StatusCode, header: Option<&str>, body: &[u8]) -> Failure {
+    let message = serde_json::from_slice::<Value>(body).ok();
+    let message =
+        message.as_ref().and_then(|value| value.get("Message")).and_then(Value::as_str).unwrap_or_default();
+    let (in_body, text) = match message.strip_prefix("ErrorCode:").and_then(|rest| rest.split_once(';')) {
+        Some((name, text)) => (Some(name), text),
+        None => (None, message),
+    };
+    let name = in_body.or(header);
+    let code = name.and_then(number).unwrap_or(u32::from(status.as_u16()) * 1000);
+    let message = match (name, text) {
+        (Some(name), "") => name.to_owned(),
+        (Some(name), text) => format!("{name}: {text}"),
+        (None, "") => status.to_string(),
+        (None, text) => text.to_owned(),
+    };
+    let failure = Failure::new(exit(status), message).with_code(code);
+    match hint(code) {
+        Some(hint) => failure.with_hint(hint),
+        None => failure,
+    }
+}
+
+/// How long the hub asks to be left alone: in seconds, or until a time. RFC 9110, 10.2.3.
+fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let until = rfc2822::parse(text).ok()?.timestamp();
+    Some(Duration::try_from(until.duration_since(now)).unwrap_or_default())
+}
+
+fn exit(status: StatusCode) -> Exit {
+    match status {
+        StatusCode::NOT_FOUND => Exit::NotFound,
+        StatusCode::CONFLICT | StatusCode::PRECONDITION_FAILED => Exit::Conflict,
+        StatusCode::UNAUTHORIZED => Exit::Unauthorized,
+        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS | StatusCode::GATEWAY_TIMEOUT => {
+            Exit::Throttled
+        }
+        _ => Exit::Error,
+    }
+}
+
+fn hint(code: u32) -> Option<&'static str> {
+    match code {
+        401_000..402_000 => {
+            Some("check the policy's key and rights, the hub's name, and this machine's clock")
+        }
+        403_004 => Some("the queue is full: wait until the device takes its messages, or until they expire"),
+        403_003 => Some("`portcullis job list` shows what runs; `portcullis job cancel` ends it"),
+        404_002 => Some("`portcullis job list` shows what there is"),
+        404_001 => Some("`portcullis device-identity list` shows what there is"),
+        404_010 => Some("`portcullis module-identity list -d ID` shows what there is"),
+        409_001 | 409_301 => Some("`show` prints the one there is; `delete` removes it"),
+        412_001 => Some("somebody changed it; `show` prints its present etag"),
+        _ => None,
+    }
+}
+
+/// IoT Hub's number for the name of an error.
+///
+/// Source: IoT Hub, "Understand and resolve Azure IoT Hub errors".
+fn number(name: &str) -> Option<u32> {
+    NUMBERS.iter().find(|(_, known)| *known == name).map(|(number, _)| *number)
+}
+
+const NUMBERS: &[(u32, &str)] = &[
+    (400_000, "GenericBadRequest"),
+    (400_001, "InvalidProtocolVersion"),
+    (400_003, "InvalidOperation"),
+    (400_004, "ArgumentInvalid"),
+    (400_005, "ArgumentNull"),
+    (400_006, "IotHubFormatError"),
+    (400_008, "BlobContainerValidationError"),
+    (400_012, "DeserializationError"),
+    (400_013, "BulkRegistryOperationFailure"),
+    (400_024, "RequestTimedOut"),
+    (400_027, "ConnectionForcefullyClosedOnNewConnection"),
+    (400_028, "InvalidDeviceScope"),
+    (400_301, "CannotRegisterModuleToModule"),
+    (401_000, "GenericUnauthorized"),
+    (401_001, "IotHubNotFound"),
+    (401_002, "IotHubUnauthorizedAccess"),
+    (401_003, "IotHubUnauthorized"),
+    (403_000, "GenericForbidden"),
+    (403_002, "IotHubQuotaExceeded"),
+    (403_003, "JobQuotaExceeded"),
+    (403_004, "DeviceMaximumQueueDepthExceeded"),
+    (403_007, "DeviceMaximumQueueSizeExceeded"),
+    (403_009, "InvalidMessageExpiryTime"),
+    (403_012, "DeviceDisabled"),
+    (404_000, "GenericNotFound"),
+    (404_001, "DeviceNotFound"),
+    (404_002, "JobNotFound"),
+    (404_010, "ModuleNotFound"),
+    (404_013, "FeatureNotSupported"),
+    (404_103, "DeviceNotOnline"),
+    (409_001, "DeviceAlreadyExists"),
+    (409_002, "LinkCreationConflict"),
+    (409_301, "ModuleAlreadyExistsOnDevice"),
+    (412_001, "PreconditionFailed"),
+    (412_002, "DeviceMessageLockLost"),
+    (413_001, "MessageTooLarge"),
+    (413_002, "TooManyDevices"),
+    (413_003, "TooManyModulesOnDevice"),
+    (429_001, "ThrottlingException"),
+    (500_001, "ServerError"),
+    (500_008, "GenericTimeout"),
+    (503_001, "ServiceUnavailable"),
+    (504_101, "GatewayTimeout"),
+];
+const API_VERSION: &str = "2021-04-12";
+const ERROR_HEADER: &str = "iothub-errorcode";
+const MAX_ITEM_COUNT: &str = "x-ms-max-item-count";
+const CONTINUATION: &str = "x-ms-continuation";
+const REQUEST_TIME_MAX: Duration = Duration::from_secs(30);
+/// A file may be large and the line slow; whoever waits sees how far it has come.
+const TRANSFER_TIME_MAX: Duration = Duration::from_secs(24 * 3600);
+/// A list of 1,000 identities is about 1 MiB.
+const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// RFC 3986's unreserved characters stay as they are.
+const UNRESERVED: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn t503_ids_are_encoded_once_in_paths() {
+        let path = url("localhost", 8443, &["devices", "a%31;$?(='x", "modules", "$edgeAgent"]);
+        assert_eq!(path, "https://localhost:8443/devices/a%2531%3B%24%3F%28%3D%27x/modules/%24edgeAgent");
+    }
+
+    #[test]
+    fn an_error_answer_is_told_with_number_text_and_hint() {
+        let body = br#"{"Message":"ErrorCode:DeviceNotFound;pump-7","ExceptionMessage":"Tracking ID:x"}"#;
+        let failure = refused(StatusCode::NOT_FOUND, Some("DeviceNotFound"), body);
+        assert_eq!(failure.exit(), Exit::NotFound);
+        assert!(
+            failure.to_string().starts_with("error[404001]: DeviceNotFound: pump-7  hint: "),
+            "{failure}"
+        );
+    }
+
+    #[test]
+    fn an_error_answer_of_another_shape_still_says_something() {
+        let text = |status, header, body: &[u8]| refused(status, header, body).to_string();
+        assert_eq!(text(StatusCode::BAD_GATEWAY, None, b"<html>"), "error[502000]: 502 Bad Gateway");
+        assert_eq!(text(StatusCode::BAD_REQUEST, Some("ArgumentNull"), b""), "error[400005]: ArgumentNull");
+        assert_eq!(
+            text(StatusCode::BAD_REQUEST, None, br#"{"Message":"no; not so"}"#),
+            "error[400000]: no; not so"
+        );
+        assert_eq!(text(StatusCode::BAD_REQUEST, Some("Later"), b"{}"), "error[400000]: Later");
+    }
+
+    #[test]
+    fn a_hub_says_how_long_to_wait_in_seconds_or_until_a_time() {
+        let now: Timestamp = "2026-11-25T04:00:00Z".parse().unwrap();
+        let after = |text: &'static str| {
+            retry_after(&HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_static(text))]), now)
+        };
+        assert_eq!(after("7"), Some(Duration::from_secs(7)));
+        assert_eq!(after("Wed, 25 Nov 2026 04:01:00 GMT"), Some(Duration::from_secs(60)));
+        assert_eq!(after("Wed, 25 Nov 2026 03:00:00 GMT"), Some(Duration::ZERO));
+        assert_eq!(after("soon"), None);
+        assert_eq!(retry_after(&HeaderMap::new(), now), None);
+    }
+
+    #[test]
+    fn the_exit_code_follows_the_status() {
+        for (status, code) in
+            [(404, 3), (409, 4), (412, 4), (401, 5), (429, 6), (504, 6), (400, 1), (403, 1), (500, 1)]
+        {
+            let failure = refused(StatusCode::from_u16(status).unwrap(), None, b"");
+            assert_eq!(failure.exit().code(), code, "{status}");
+        }
+    }
+}
