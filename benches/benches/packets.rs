@@ -7,10 +7,10 @@ use bytes::{Bytes, BytesMut};
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use portcullis::iothub::property_bag::PropertyBag;
+use portcullis::iothub::topic::{self, Role};
 use portcullis::mqtt::codec::{self, PacketLimits, Side};
 use portcullis::mqtt::connect::parse_claim;
 use portcullis::mqtt::packet::{Connect, Packet, Password, Publish, QoS, Utf8Bytes};
-use portcullis::iothub::topic::{self, Role};
 use portcullis_registry::credential::SymmetricKey;
 use portcullis_registry::id::{DeviceId, IdentityId};
 use portcullis_registry::sas;

@@ -9,9 +9,9 @@ use bytes::Bytes;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use jiff::Timestamp;
-use portcullis::mqtt::packet::{Packet, Publish, QoS, Subscribe, Utf8Bytes};
-use portcullis::iothub::topic::{self, Role};
 use portcullis::hub::clock::Moment;
+use portcullis::iothub::topic::{self, Role};
+use portcullis::mqtt::packet::{Packet, Publish, QoS, Subscribe, Utf8Bytes};
 use portcullis::mqtt::session::core::{Action, Opening, SessionCore, SessionLimits};
 use portcullis_registry::access::Access;
 use portcullis_registry::id::{DeviceId, GenerationId, IdentityId};

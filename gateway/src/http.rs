@@ -31,10 +31,10 @@ use tokio_rustls::server::TlsStream;
 
 use crate::auth::{Face, Peer};
 use crate::hub::Hub;
-use crate::iothub::problem::Problem;
 use crate::hub::admission::Place;
-use crate::operations::logins;
 use crate::hub::listener::Accepted;
+use crate::iothub::problem::Problem;
+use crate::operations::logins;
 
 mod audit;
 mod authorities;

@@ -14,22 +14,22 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::hub::audit::Audit;
 use crate::auth::{AuthError, Authority, HostNames, Revoked, Trust, TrustStore, VerifiedIdentity};
+use crate::config::Config;
+use crate::hub::admission::Doors;
+use crate::hub::audit::Audit;
 use crate::hub::bus::Bus;
 use crate::hub::clock::Clock;
-use crate::config::Config;
 use crate::hub::connection_log::ConnectionLog;
-use crate::hub::admission::Doors;
 use crate::hub::events::{Details, Events};
 use crate::hub::history::History;
-use job_store::Jobs;
 use crate::hub::metrics::{Metrics, QueueCollector};
-use crate::iothub::topic::EventName;
 use crate::hub::refusals::RefusalLog;
 use crate::hub::session_table::SessionTable;
 use crate::hub::throttle::{Rate, Throttle};
+use crate::iothub::topic::EventName;
 use crate::tls::ServerTls;
+use job_store::Jobs;
 
 pub mod admission;
 pub mod advice;

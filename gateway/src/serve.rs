@@ -14,20 +14,20 @@ use portcullis_registry::store::{Registry, RegistryLimits};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::mqtt::admin::Commands;
 use crate::auth::{HostNames, Trust};
-use crate::operations::authorities;
 use crate::config::local_access::LocalAccess;
 use crate::config::{Config, Listen};
-use crate::hub::admission::Doors;
-use crate::hub::{Hub, certificate_reload};
-use crate::tls::ServerTls;
-use crate::mqtt::connection;
 use crate::http;
+use crate::hub::admission::Doors;
 use crate::hub::listener::{self, Accepted};
+use crate::hub::{Hub, certificate_reload};
+use crate::mqtt::admin::Commands;
+use crate::mqtt::connection;
+use crate::operations::authorities;
 use crate::operations::policies;
-use crate::portal;
 use crate::operations::sweeper;
+use crate::portal;
+use crate::tls::ServerTls;
 
 /// A hub with its listeners bound and not yet accepting.
 #[derive(Debug)]

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use portcullis::hub::audit::trail::Wanted;
 use portcullis::mqtt::packet::{ConnectReturnCode, Publish};
-use portcullis_testing::{TestClient, TestHub, until, will};
 use portcullis_registry::message::NewC2d;
+use portcullis_testing::{TestClient, TestHub, until, will};
 use serde_json::{Value, json};
 
 /// An operator's connection that hears its answers.

@@ -1,10 +1,10 @@
 //! Enrolled CAs over REST: enrolment, proof of possession, refusals, removal (threats T408, T412).
 
+use portcullis_certs::testing::TestCa;
+use portcullis_registry::identity::AuthenticationSpec;
 use portcullis_testing::openssl::OpenSsl;
 use portcullis_testing::x509::Shown;
 use portcullis_testing::{RestClient, TestHub};
-use portcullis_certs::testing::TestCa;
-use portcullis_registry::identity::AuthenticationSpec;
 use serde_json::{Value, json};
 
 const ALL: &str = "/api/v1/certificate-authorities";

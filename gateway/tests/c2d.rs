@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use portcullis::mqtt::packet::{ConnectReturnCode, Packet};
-use portcullis_testing::{HubSettings, RestClient, TestClient, TestHub, TestIdentity, within};
 use portcullis_registry::identity::Status;
 use portcullis_registry::message::{Ack, NewC2d};
+use portcullis_testing::{HubSettings, RestClient, TestClient, TestHub, TestIdentity, within};
 use serde_json::{Value, json};
 
 const V: &str = "api-version=2021-04-12";

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use portcullis::mqtt::packet::{Packet, Publish};
-use portcullis_testing::{TestClient, TestHub, TestIdentity, within};
 use portcullis_registry::error::SendError;
 use portcullis_registry::identity::Status;
 use portcullis_registry::message::NewC2d;
+use portcullis_testing::{TestClient, TestHub, TestIdentity, within};
 
 /// Messages to each device.
 const MESSAGES: u64 = 60;

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use portcullis::mqtt::packet::{Packet, Publish, QoS};
-use portcullis_testing::{TestHub, TestIdentity, will};
 use portcullis_registry::message::{Ack, NewC2d};
+use portcullis_testing::{TestHub, TestIdentity, will};
 
 fn devicebound(identity: &TestIdentity) -> String {
     format!("{}/messages/devicebound/#", identity.topic())

@@ -1,8 +1,8 @@
 //! What devices and modules do over HTTPS: poll their queue, settle what they were handed, post telemetry.
 
 use portcullis::iothub::property_bag::PropertyBag;
-use portcullis_testing::{RestClient, TestHub, TestIdentity};
 use portcullis_registry::message::{Ack, NewC2d};
+use portcullis_testing::{RestClient, TestHub, TestIdentity};
 use reqwest::Response;
 use serde_json::json;
 

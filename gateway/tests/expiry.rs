@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use portcullis::mqtt::packet::{Connect, ConnectReturnCode, Packet, Password, QoS, Subscribe, Utf8Bytes};
-use portcullis_testing::{TestClient, TestHub, until};
 use portcullis_registry::sas;
+use portcullis_testing::{TestClient, TestHub, until};
 
 /// The CONNECT of a service whose token ends `seconds` from now.
 fn service(hub: &TestHub, seconds: i64) -> Connect {

@@ -10,13 +10,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::{StreamExt, TryStreamExt};
-use portcullis::blob::{BlobContainer, BlobHosts, Lookup};
-use portcullis::config::blob_host::BlobHost;
-use portcullis::config::Config;
 use portcullis::blob::container::ContainerError;
-use portcullis_testing::within;
+use portcullis::blob::{BlobContainer, BlobHosts, Lookup};
+use portcullis::config::Config;
+use portcullis::config::blob_host::BlobHost;
 use portcullis::tls;
 use portcullis_certs::testing::TestCa;
+use portcullis_testing::within;
 use rustls::pki_types::PrivateKeyDer;
 use tokio::process::Command;
 

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use portcullis::mqtt::admin::Commands;
-use portcullis::hub::admission::Doors;
-use portcullis_testing::{TestHub, until};
-use portcullis::mqtt::connection;
 use portcullis::http;
+use portcullis::hub::admission::Doors;
 use portcullis::hub::listener;
+use portcullis::mqtt::admin::Commands;
+use portcullis::mqtt::connection;
+use portcullis_testing::{TestHub, until};
 use tokio::sync::Notify;
 
 /// The panic strikes while the connection holds all it can hold: a place at a door, a seat, a queue, a message in flight.

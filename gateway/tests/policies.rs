@@ -4,9 +4,9 @@ use std::future::Future;
 
 use portcullis::config::local_access::LocalAccess;
 use portcullis::mqtt::packet::{Connect, Password};
-use portcullis_testing::{HubSettings, RestClient, TestClient, TestHub, TestIdentity};
 use portcullis_registry::credential::SymmetricKey;
 use portcullis_registry::sas;
+use portcullis_testing::{HubSettings, RestClient, TestClient, TestHub, TestIdentity};
 use serde_json::{Value, json};
 
 const PATH: &str = "/api/v1/policies";

@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use portcullis::hub::history::{self, Sample};
-use portcullis::operations::overview;
 use portcullis::mqtt::packet::ConnectReturnCode;
+use portcullis::operations::overview;
 use portcullis_testing::TestHub;
 use portcullis_testing::chromium::Chromium;
 use portcullis_testing::openssl::OpenSsl;
@@ -56,7 +56,11 @@ fn an_hour_passes(hub: &TestHub) {
         metrics.c2d_delivered.inc_by(u64::from(place % 5));
         // A machine that was started within the hour has no such moment.
         let Some(taken) = now.checked_sub(history::INTERVAL * place) else { continue };
-        hub.hub.history.note(Sample { connected: 40 + wave, queued: wave, ..overview::sample(&hub.hub, taken) });
+        hub.hub.history.note(Sample {
+            connected: 40 + wave,
+            queued: wave,
+            ..overview::sample(&hub.hub, taken)
+        });
     }
 }
 

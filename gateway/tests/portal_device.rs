@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use portcullis_testing::browser::{Browser, Page};
-use portcullis_testing::{TestHub, TestIdentity};
 use portcullis_registry::credential::{KeyPair, ThumbprintPair};
 use portcullis_registry::id::{DeviceId, IdentityId, ModuleId};
 use portcullis_registry::identity::{Authentication, Identity, Status};
 use portcullis_registry::message::{Ack, NewC2d};
 use portcullis_registry::sas::SasToken;
+use portcullis_testing::browser::{Browser, Page};
+use portcullis_testing::{TestHub, TestIdentity};
 
 fn id(text: &str) -> IdentityId {
     let (device, module) =

@@ -3,11 +3,11 @@
 
 use std::collections::BTreeSet;
 
-use portcullis_testing::TestHub;
-use portcullis_testing::browser::{Browser, Page};
 use portcullis_certs::testing::TestCa;
 use portcullis_registry::id::{DeviceId, IdentityId};
 use portcullis_registry::identity::{Authentication, AuthenticationSpec, Identity, IdentitySpec, Status};
+use portcullis_testing::TestHub;
+use portcullis_testing::browser::{Browser, Page};
 
 /// The ids in a list, in its order.
 fn listed(page: &Page) -> Vec<String> {

@@ -1,11 +1,11 @@
 //! What anybody has written into the hub, or asks the portal for, is text on every page (threats T713).
 
-use portcullis_testing::TestHub;
-use portcullis_testing::hostile::hostile_texts;
 use portcullis_registry::access::Access;
 use portcullis_registry::id::{DeviceId, IdentityId};
 use portcullis_registry::identity::Status;
 use portcullis_registry::message::NewC2d;
+use portcullis_testing::TestHub;
+use portcullis_testing::hostile::hostile_texts;
 
 /// Reads a page as strictly as the portal writes it, and sees that it holds nothing but what the portal has written:
 /// whatever somebody else wrote would show as a tag, an attribute or an address of its own.

@@ -4,11 +4,11 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use portcullis::auth::{Face, Origin, VerifiedService};
-use portcullis_testing::browser::Browser;
-use portcullis_testing::{TestHub, until, within};
 use portcullis::operations::watch::{self, News, WatchError};
 use portcullis_registry::id::DeviceId;
 use portcullis_registry::policy::Renewal;
+use portcullis_testing::browser::Browser;
+use portcullis_testing::{TestHub, until, within};
 use reqwest::Response;
 use serde_json::{Value, json};
 
@@ -121,7 +121,9 @@ async fn t714_a_page_elsewhere_hears_nothing_and_a_stream_ends_with_its_session(
     let mut stream = Stream::open(&browser, "device=pump").await;
     stream.expect("state").await;
     let owner = service(&hub, "iothubowner");
-    portcullis::operations::policies::regenerate(&hub.hub, &owner, "registryRead", Renewal::Both).await.unwrap();
+    portcullis::operations::policies::regenerate(&hub.hub, &owner, "registryRead", Renewal::Both)
+        .await
+        .unwrap();
     assert_eq!(stream.next().await, None);
     hub.stop().await;
 }

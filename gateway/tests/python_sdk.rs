@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use jiff::Unit;
 use portcullis::iothub::property_bag::PropertyBag;
-use portcullis_testing::openssl::OpenSsl;
-use portcullis_testing::x509::thumbprints;
-use portcullis_testing::{HubSettings, TestHub, TestIdentity, tools, within};
 use portcullis_registry::credential::SymmetricKey;
 use portcullis_registry::identity::AuthenticationSpec;
 use portcullis_registry::message::{Ack, NewC2d};
+use portcullis_testing::openssl::OpenSsl;
+use portcullis_testing::x509::thumbprints;
+use portcullis_testing::{HubSettings, TestHub, TestIdentity, tools, within};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};

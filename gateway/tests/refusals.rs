@@ -1,10 +1,10 @@
 //! Who is refused, what they hear, and what the operator hears (threats T3xx over the wire).
 
 use portcullis::mqtt::packet::{Connect, ConnectReturnCode, Password};
-use portcullis_testing::{TestHub, TestIdentity};
 use portcullis_registry::credential::SymmetricKey;
 use portcullis_registry::id::{DeviceId, IdentityId};
 use portcullis_registry::sas::sign;
+use portcullis_testing::{TestHub, TestIdentity};
 
 /// Connects with another password; the operator's reason for the refusal.
 async fn refused(hub: &TestHub, device: &TestIdentity, password: Option<&str>) -> String {

@@ -1,10 +1,10 @@
 //! What an operator takes away is gone at once: live connections, wills, and what would come later.
 
 use bytes::Bytes;
-use portcullis_testing::{RawClient, TestClient, TestHub, TestIdentity, until, will};
 use portcullis_registry::credential::SymmetricKey;
 use portcullis_registry::id::Precondition;
 use portcullis_registry::identity::AuthenticationSpec;
+use portcullis_testing::{RawClient, TestClient, TestHub, TestIdentity, until, will};
 use serde_json::json;
 
 fn events(identity: &TestIdentity) -> String {

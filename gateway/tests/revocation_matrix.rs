@@ -8,14 +8,14 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use portcullis::mqtt::codec;
 use portcullis::mqtt::packet::{Connect, ConnectReturnCode, Packet, Password, Publish};
-use portcullis_testing::way::Way;
-use portcullis_testing::x509::{Shown, identity, thumbprints};
-use portcullis_testing::{TestClient, TestHub, TestIdentity, until, will};
 use portcullis_certs::testing::TestCa;
 use portcullis_registry::credential::{KeyPair, SymmetricKey};
 use portcullis_registry::identity::AuthenticationSpec;
 use portcullis_registry::message::NewC2d;
 use portcullis_registry::sas;
+use portcullis_testing::way::Way;
+use portcullis_testing::x509::{Shown, identity, thumbprints};
+use portcullis_testing::{TestClient, TestHub, TestIdentity, until, will};
 use serde_json::{Value, json};
 
 /// What the operator does.

@@ -4,10 +4,10 @@
 use bytes::BytesMut;
 use portcullis::mqtt::codec;
 use portcullis::mqtt::packet::{Connect, ConnectReturnCode, Packet, Password};
-use portcullis_testing::way::Way;
-use portcullis_testing::{TestClient, TestHub, until};
 use portcullis_registry::credential::SymmetricKey;
 use portcullis_registry::sas;
+use portcullis_testing::way::Way;
+use portcullis_testing::{TestClient, TestHub, until};
 use serde_json::json;
 
 const FLEET: &str = "/api/v1/policies/fleet";

@@ -19,7 +19,6 @@ use portcullis::auth::{
     AuthError, Authority, Evidence, HostNames, SasSwitches, Trust, TrustStore, VerifiedIdentity,
 };
 use portcullis::hub::session_table::{Seat, SessionTable, Taken};
-use portcullis_testing::x509::identity;
 use portcullis_registry::authority::Authorities;
 use portcullis_registry::backend::{Backend, Change, Feed, Mutation, StoreError, Submitted, Written};
 use portcullis_registry::credential::{KeyPair, SymmetricKey};
@@ -30,6 +29,7 @@ use portcullis_registry::policy::Policies;
 use portcullis_registry::queue::Consumer;
 use portcullis_registry::sas;
 use portcullis_registry::store::{ChangeKind, Registry, RegistryLimits};
+use portcullis_testing::x509::identity;
 use shuttle::future::{block_on, spawn, yield_now};
 
 const MESSAGES: usize = 3;

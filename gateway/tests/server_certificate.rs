@@ -2,9 +2,9 @@
 
 use std::fs;
 
-use portcullis_testing::{HubSettings, TestHub};
 use portcullis::hub::certificate_reload;
 use portcullis_certs::testing::{TestCa, TestCert, set_time};
+use portcullis_testing::{HubSettings, TestHub};
 use rustls_pki_types::CertificateDer;
 use tempfile::TempDir;
 

@@ -6,8 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::Output;
 
-use portcullis_testing::{HubSettings, TestHub, tools, within};
 use portcullis_registry::message::{Ack, NewC2d};
+use portcullis_testing::{HubSettings, TestHub, tools, within};
 use tokio::process::Command;
 
 #[tokio::test]

@@ -3,10 +3,10 @@
 //! The table below says who may call what; it must name the routes the hub serves, all of them and no others.
 
 use portcullis::http::{Needs, routes};
-use portcullis_testing::{RestClient, TestHub};
 use portcullis_registry::credential::SymmetricKey;
 use portcullis_registry::policy::Rights;
 use portcullis_registry::sas;
+use portcullis_testing::{RestClient, TestHub};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 

@@ -5,8 +5,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use portcullis::hub::metrics::Scope;
 use portcullis::mqtt::packet::{Connect, ConnectReturnCode, Packet, Password};
-use portcullis_testing::{RawClient, TestHub, TestIdentity, until};
 use portcullis_registry::credential::SymmetricKey;
+use portcullis_testing::{RawClient, TestHub, TestIdentity, until};
 use serde_json::json;
 
 const PER_ADDRESS: &str = "failed_logins_per_address_per_second_max";

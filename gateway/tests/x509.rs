@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use portcullis::mqtt::packet::{ConnectReturnCode, Password};
-use portcullis_testing::openssl::OpenSsl;
-use portcullis_testing::x509::{Shown, password, thumbprints};
-use portcullis_testing::{HubSettings, TestHub, until};
 use portcullis_certs::testing::{TestCa, TestCert, set_time};
 use portcullis_registry::credential::{Thumbprint, ThumbprintPair};
 use portcullis_registry::identity::AuthenticationSpec;
+use portcullis_testing::openssl::OpenSsl;
+use portcullis_testing::x509::{Shown, password, thumbprints};
+use portcullis_testing::{HubSettings, TestHub, until};
 use rustls::HandshakeKind;
 use rustls::version::{TLS12, TLS13};
 

@@ -3,13 +3,13 @@
 use std::fs;
 use std::time::Duration;
 
-use portcullis_testing::TestHub;
 use portcullis_registry::id::{DeviceId, IdentityId};
 use portcullis_simulator::access::{HubAccess, Ports};
 use portcullis_simulator::connection_strings::GivenFleet;
 use portcullis_simulator::fleet::{Fleet, RunError};
 use portcullis_simulator::report::Report;
 use portcullis_simulator::scenario::{FleetSpec, Phase, Scenario};
+use portcullis_testing::TestHub;
 use tokio_util::sync::CancellationToken;
 
 /// Twenty devices that connect and then do what `steady` says.

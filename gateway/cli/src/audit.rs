@@ -7,12 +7,12 @@ use clap::Subcommand;
 use portcullis_registry::id::DeviceId;
 use serde_json::json;
 
-use portcullis::hub::audit::trail;
 use crate::exit::{Exit, Failure};
 use crate::login::Access;
 use crate::output::{self, Column, Format, scalar};
 use crate::rest::Rest;
 use portcullis::config::DATA_DIR_DEFAULT;
+use portcullis::hub::audit::trail;
 
 /// Verbs on the audit record.
 #[derive(Subcommand)]

@@ -13,8 +13,8 @@ use portcullis_registry::credential::SymmetricKey;
 use portcullis_registry::sas;
 
 use crate::exit::Failure;
-use portcullis::config::local_access::LocalAccess;
 use portcullis::config::DATA_DIR_DEFAULT;
+use portcullis::config::local_access::LocalAccess;
 use portcullis::iothub::connection_string::{ConnectionString, Secret, split_port};
 
 /// The flags by which a client verb finds its hub and proves itself.

@@ -33,7 +33,8 @@ pub(crate) struct ServeArgs {
 
 impl From<ServeArgs> for ServeFlags {
     fn from(given: ServeArgs) -> Self {
-        let ServeArgs { data_dir, hostname, mqtt_listen, https_listen, ops_listen, config, log_format } = given;
+        let ServeArgs { data_dir, hostname, mqtt_listen, https_listen, ops_listen, config, log_format } =
+            given;
         Self { data_dir, hostname, mqtt_listen, https_listen, ops_listen, config, log_format }
     }
 }

@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use portcullis::mqtt::packet::{ConnectReturnCode, Packet, QoS, Subscribe, Utf8Bytes};
+use portcullis_registry::access::Access;
 use portcullis_testing::shell::Shell;
 use portcullis_testing::{RestClient, TestClient, TestHub, TestIdentity, tools, will, within};
-use portcullis_registry::access::Access;
 use serde_json::{Value, json};
 use tokio::process::Command;
 

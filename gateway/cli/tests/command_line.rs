@@ -6,11 +6,11 @@ use std::io::Write;
 use std::path::Path;
 use std::process::Stdio;
 
-use portcullis_testing::shell::{Ended, Shell};
-use portcullis_testing::{HubSettings, TestHub, TestIdentity, within};
 use portcullis_registry::credential::SymmetricKey;
 use portcullis_registry::id::{DeviceId, IdentityId};
 use portcullis_registry::identity::{Authentication, AuthenticationSpec};
+use portcullis_testing::shell::{Ended, Shell};
+use portcullis_testing::{HubSettings, TestHub, TestIdentity, within};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 

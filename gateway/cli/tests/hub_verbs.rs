@@ -2,9 +2,9 @@
 
 use std::process::Command;
 
+use portcullis_registry::credential::SymmetricKey;
 use portcullis_testing::TestHub;
 use portcullis_testing::shell::{Ended, Shell};
-use portcullis_registry::credential::SymmetricKey;
 use serde_json::{Value, json};
 
 fn shell(hub: &TestHub, policy: &str) -> Shell {

@@ -3,9 +3,9 @@
 
 use std::process::Stdio;
 
+use portcullis_registry::identity::Status;
 use portcullis_testing::shell::{Ended, Shell};
 use portcullis_testing::{TestHub, within};
-use portcullis_registry::identity::Status;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;

@@ -3,11 +3,11 @@
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use portcullis_registry::identity::{Authentication, AuthenticationSpec};
 use portcullis_testing::openssl::OpenSsl;
 use portcullis_testing::shell::Shell;
 use portcullis_testing::x509::{identity, thumbprints};
 use portcullis_testing::{TestHub, TestIdentity, tools, until, within};
-use portcullis_registry::identity::{Authentication, AuthenticationSpec};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 
 #[tokio::test]

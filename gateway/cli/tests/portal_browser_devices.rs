@@ -4,12 +4,12 @@ use std::path::Path;
 
 use portcullis::mqtt::packet::Publish;
 use portcullis::portal::{Needs, routes};
-use portcullis_testing::chromium::{Chromium, Page};
-use portcullis_testing::hostile::hostile_texts;
-use portcullis_testing::{TestClient, TestHub, tools, within};
 use portcullis_certs::testing::{TestCa, TestCert};
 use portcullis_registry::identity::Status;
 use portcullis_registry::message::NewC2d;
+use portcullis_testing::chromium::{Chromium, Page};
+use portcullis_testing::hostile::hostile_texts;
+use portcullis_testing::{TestClient, TestHub, tools, within};
 use serde_json::json;
 
 /// Fills in an id on the page for a new device and waits until it is found to be free.

@@ -1,11 +1,11 @@
 //! Why a device does not get in, and how its connections went: over REST and on the command line.
 
 use portcullis::mqtt::packet::{Connect, Password};
-use portcullis_testing::shell::Shell;
-use portcullis_testing::{TestHub, TestIdentity, until};
 use portcullis_registry::credential::SymmetricKey;
 use portcullis_registry::id::{DeviceId, IdentityId};
 use portcullis_registry::sas::sign;
+use portcullis_testing::shell::Shell;
+use portcullis_testing::{TestHub, TestIdentity, until};
 use serde_json::{Value, json};
 
 async fn why(hub: &TestHub, id: &str) -> Value {

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use rustls::ClientConfig;
 
-use crate::config::blob_host::BlobHost;
 use super::lookup::{Lookup, System};
 use crate::config::Config;
+use crate::config::blob_host::BlobHost;
 use crate::tls::{self, TlsError};
 
 /// Which blob hosts may be used, and how.

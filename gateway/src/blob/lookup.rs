@@ -8,8 +8,8 @@ use futures_util::future::BoxFuture;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 use super::guard::{Place, place};
-use crate::config::blob_host::Host;
 use crate::blob::container::ContainerError;
+use crate::config::blob_host::Host;
 
 /// Finds a host's addresses.
 pub trait Lookup: Send + Sync {

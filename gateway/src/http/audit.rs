@@ -12,11 +12,11 @@ use portcullis_registry::policy::Rights;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::hub::audit::trail::Wanted;
-use crate::operations::audit;
 use crate::http::caller::Caller;
-use crate::iothub::problem::Problem;
 use crate::hub::Hub;
+use crate::hub::audit::trail::Wanted;
+use crate::iothub::problem::Problem;
+use crate::operations::audit;
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Asked {

@@ -15,11 +15,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::auth::VerifiedService;
-use crate::operations::authorities::{self, Enrolment};
 use crate::http::caller::{Body, Caller};
 use crate::http::devices::precondition;
-use crate::iothub::problem::Problem;
 use crate::hub::Hub;
+use crate::iothub::problem::Problem;
+use crate::operations::authorities::{self, Enrolment};
 
 /// What a request says of a certificate: PEM text as it is, or in JSON.
 #[derive(Debug, Deserialize)]

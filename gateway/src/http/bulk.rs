@@ -13,12 +13,12 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use crate::iothub::change::{NamedIdentity, loses_twin, parse_change};
-use crate::operations::bulk::{Bulk, CHANGES_MAX};
 use crate::http::caller::{Caller, JsonBody};
-use crate::iothub::problem::Problem;
 use crate::hub::Hub;
+use crate::iothub::change::{NamedIdentity, loses_twin, parse_change};
+use crate::iothub::problem::Problem;
 use crate::iothub::strict_json::StrictObject;
+use crate::operations::bulk::{Bulk, CHANGES_MAX};
 
 /// `POST /devices`.
 pub(super) async fn apply(

@@ -14,12 +14,12 @@ use portcullis_registry::queue::Queued;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::operations::c2d;
 use crate::http::caller::{Caller, JsonBody};
 use crate::http::messages::{parse_ack, parse_expiry};
-use crate::iothub::problem::Problem;
 use crate::hub::Hub;
+use crate::iothub::problem::Problem;
 use crate::iothub::topic::{address, round_trip_time};
+use crate::operations::c2d;
 
 /// One message of a batch.
 #[derive(Deserialize)]

@@ -13,8 +13,8 @@ use axum::response::{IntoResponse, Response};
 use portcullis_registry::id::{DeviceId, IdentityId, ModuleId};
 
 use crate::auth::{Evidence, Face, Origin, Peer, VerifiedIdentity, VerifiedService};
-use crate::iothub::problem::Problem;
 use crate::hub::Hub;
+use crate::iothub::problem::Problem;
 use crate::operations::logins::{self, Attempt, Fault, Hearing};
 
 /// The verified caller of a request; a request without one is answered 401 before its body is read.

@@ -11,12 +11,12 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::auth::VerifiedService;
-use crate::hub::connection_log::{Connection, Flapping};
 use crate::http::caller::Caller;
-use crate::iothub::problem::Problem;
 use crate::hub::Hub;
-use crate::operations::identities::{self, Attendance};
+use crate::hub::connection_log::{Connection, Flapping};
 use crate::hub::refusals::Refusal;
+use crate::iothub::problem::Problem;
+use crate::operations::identities::{self, Attendance};
 
 /// For a device.
 pub(super) async fn of_device(

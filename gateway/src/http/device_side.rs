@@ -18,15 +18,15 @@ use portcullis_registry::lock::LockToken;
 use portcullis_registry::queue::Received;
 use serde::Deserialize;
 
-use crate::operations::c2d;
-use crate::operations::d2c::{self, Incoming};
 use crate::http::caller::{Body, DeviceCaller};
 use crate::http::messages::{check_bound, text};
-use crate::iothub::problem::Problem;
 use crate::hub::Hub;
 use crate::hub::metrics::Scope;
+use crate::iothub::problem::Problem;
 use crate::iothub::property_bag::{PropertyBag, write_pair};
 use crate::iothub::topic::{address, round_trip_time};
+use crate::operations::c2d;
+use crate::operations::d2c::{self, Incoming};
 
 /// Where a path names the queue and a delivery from it; device and module are the caller's business.
 #[derive(Deserialize)]

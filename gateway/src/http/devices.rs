@@ -14,9 +14,9 @@ use portcullis_registry::id::{DeviceId, IdentityId, Precondition};
 use crate::auth::VerifiedService;
 use crate::http::caller::{Caller, JsonBody};
 use crate::http::paging::{self, CONTINUATION, ITEMS_MAX};
-use crate::iothub::problem::Problem;
-use crate::iothub::identity_json::{DeviceOut, IdentityIn, Live};
 use crate::hub::Hub;
+use crate::iothub::identity_json::{DeviceOut, IdentityIn, Live};
+use crate::iothub::problem::Problem;
 use crate::operations::identities;
 
 /// `PUT /devices/{id}`: without `If-Match` creates, with it replaces.

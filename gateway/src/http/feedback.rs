@@ -6,11 +6,11 @@ use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
-use crate::operations::feedback;
 use crate::http::caller::Caller;
 use crate::http::device_side::parse_token;
-use crate::iothub::problem::Problem;
 use crate::hub::Hub;
+use crate::iothub::problem::Problem;
+use crate::operations::feedback;
 
 /// The next batch, or 204 while none is ready.
 pub(super) async fn receive(

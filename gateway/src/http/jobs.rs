@@ -14,11 +14,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::iothub::time::time_text;
 use crate::http::caller::{Caller, JsonBody};
-use crate::iothub::problem::Problem;
 use crate::hub::Hub;
 use crate::hub::job_store::record::{Kind, Place, Record};
+use crate::iothub::problem::Problem;
+use crate::iothub::time::time_text;
 use crate::operations::jobs::{self, Address, DEVICES, Wanted};
 
 /// IoT Hub's `JobProperties`, as a request has them. What only an answer says is passed over.

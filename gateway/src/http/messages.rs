@@ -16,11 +16,11 @@ use portcullis_registry::message::{Ack, NewC2d};
 use serde_json::{Value, json};
 
 use crate::auth::VerifiedService;
-use crate::operations::c2d;
 use crate::http::caller::{Body, Caller};
-use crate::iothub::problem::Problem;
 use crate::hub::Hub;
+use crate::iothub::problem::Problem;
 use crate::iothub::property_bag::PropertyBag;
+use crate::operations::c2d;
 
 /// To a device.
 pub(super) async fn send_to_device(

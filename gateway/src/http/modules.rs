@@ -11,9 +11,9 @@ use portcullis_registry::id::{DeviceId, IdentityId, ModuleId};
 
 use crate::http::caller::{Caller, JsonBody};
 use crate::http::devices::{live, precondition};
-use crate::iothub::problem::Problem;
-use crate::iothub::identity_json::{IdentityIn, ModuleOut};
 use crate::hub::Hub;
+use crate::iothub::identity_json::{IdentityIn, ModuleOut};
+use crate::iothub::problem::Problem;
 use crate::operations::identities;
 
 /// `PUT /devices/{id}/modules/{mid}`: without `If-Match` creates, with it replaces.

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::http::caller::{Caller, JsonBody};
-use crate::iothub::problem::Problem;
 use crate::hub::Hub;
+use crate::iothub::problem::Problem;
 use crate::operations::policies;
 
 /// A policy in an answer.

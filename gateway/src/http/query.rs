@@ -11,8 +11,8 @@ use utoipa::ToSchema;
 
 use crate::http::caller::{Caller, JsonBody};
 use crate::http::paging::{self, CONTINUATION};
-use crate::iothub::problem::Problem;
 use crate::hub::Hub;
+use crate::iothub::problem::Problem;
 use crate::operations::query::{self, ItemKind};
 
 /// A query.

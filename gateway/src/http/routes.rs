@@ -19,13 +19,13 @@ use portcullis_registry::policy::Rights;
 use utoipa::openapi::path::ParameterIn;
 
 use super::openapi::{Answer, Shape, array, json, lines, many, object, text};
-use crate::iothub::problem::Problem;
-use crate::iothub::identity_json::{DeviceOut, IdentityIn, ModuleOut};
 use super::{
     audit, authorities, bulk, c2d_messages, caller, connections, device_side, devices, feedback, health,
     jobs, messages, modules, openapi, policies, query, statistics, websocket,
 };
 use crate::hub::Hub;
+use crate::iothub::identity_json::{DeviceOut, IdentityIn, ModuleOut};
+use crate::iothub::problem::Problem;
 
 /// One route.
 pub struct Route {

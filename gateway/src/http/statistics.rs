@@ -7,8 +7,8 @@ use axum::extract::State;
 use serde_json::{Value, json};
 
 use crate::http::caller::Caller;
-use crate::iothub::problem::Problem;
 use crate::hub::Hub;
+use crate::iothub::problem::Problem;
 use crate::operations::identities;
 
 /// `GET /statistics/devices`.

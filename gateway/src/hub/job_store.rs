@@ -173,7 +173,9 @@ impl Drop for Beginning<'_> {
 }
 
 /// Waits for work that blocks.
-pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(|error| io::Error::other(error.to_string()))?
 }
 

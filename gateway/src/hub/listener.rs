@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::hub::admission::{Crowded, Doors, Place};
 use crate::hub::Hub;
+use crate::hub::admission::{Crowded, Doors, Place};
 use crate::hub::metrics::Scope;
 
 /// A connection at the door: nothing is known of the peer but its address.

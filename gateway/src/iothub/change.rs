@@ -43,10 +43,7 @@ impl NamedIdentity {
     /// What the members `id` and `moduleId` say; empty for what they do not.
     pub fn of(item: &Map<String, Value>) -> Self {
         let own = |name: &str| item.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
-        Self {
-            device: own("id").unwrap_or_default().to_owned(),
-            module: own("moduleId").map(str::to_owned),
-        }
+        Self { device: own("id").unwrap_or_default().to_owned(), module: own("moduleId").map(str::to_owned) }
     }
 }
 
@@ -121,4 +118,3 @@ fn text<'a>(item: &'a Map<String, Value>, name: &str) -> Result<Option<&'a str>,
         Some(_) => Err(Problem::deserialization(format!("{name} is not a text"))),
     }
 }
-

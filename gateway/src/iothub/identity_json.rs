@@ -15,8 +15,8 @@ use portcullis_registry::queue_max::QueueMax;
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
-use crate::iothub::time::time_text;
 use crate::iothub::problem::Problem;
+use crate::iothub::time::time_text;
 
 mod access;
 mod line;

@@ -19,20 +19,20 @@ use tokio::time::{sleep_until, timeout_at};
 use tokio_rustls::server::TlsStream;
 use tracing::Instrument;
 
-use crate::mqtt::admin::Commands;
 use crate::auth::{AuthError, Evidence, Face, Origin, Who};
-use crate::hub::admission::Place;
 use crate::hub::Hub;
+use crate::hub::admission::Place;
+use crate::hub::close_reason::CloseReason;
 use crate::hub::listener::Accepted;
-use crate::operations::logins::{self, Attempt, Fault, Hearing};
 use crate::hub::metrics::Scope;
+use crate::mqtt::admin::Commands;
 use crate::mqtt::codec::{DecodeError, PacketLimits, Side};
 use crate::mqtt::connect::{self, Claim, ClaimError};
 use crate::mqtt::packet::{Connect, ConnectReturnCode, Packet};
-use crate::hub::close_reason::CloseReason;
 use crate::mqtt::session;
 use crate::mqtt::websocket::WebSocket;
 use crate::mqtt::wire::{Wire, WireError};
+use crate::operations::logins::{self, Attempt, Fault, Hearing};
 
 /// A stream a device session runs on.
 pub trait DeviceStream: AsyncRead + AsyncWrite + Unpin + Send {

@@ -13,9 +13,9 @@ use portcullis_registry::backend::StoreError;
 use portcullis_registry::id::{IdentityId, Precondition};
 use portcullis_registry::policy::Rights;
 
-use crate::hub::audit::{Entry, Operation};
 use crate::auth::{AuthError, Evidence, Trust, VerifiedService, unix_time};
 use crate::hub::Hub;
+use crate::hub::audit::{Entry, Operation};
 
 /// Why an operation on a CA was not done.
 #[derive(Debug, thiserror::Error)]

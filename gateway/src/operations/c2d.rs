@@ -14,9 +14,9 @@ use portcullis_registry::message::{C2dMessage, NewC2d, Outcome};
 use portcullis_registry::policy::Rights;
 use portcullis_registry::queue::{Queued, Received};
 
-use crate::hub::audit::{Entry, Operation};
 use crate::auth::{AuthError, VerifiedIdentity, VerifiedService};
 use crate::hub::Hub;
+use crate::hub::audit::{Entry, Operation};
 use crate::iothub::topic;
 
 /// Why a message was not accepted, or a queue not shown or emptied.

@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use portcullis_registry::access::{AccessDenied, Right};
 
 use crate::auth::VerifiedIdentity;
-use crate::hub::bus::{BusStopped, Telemetry};
 use crate::hub::Hub;
+use crate::hub::bus::{BusStopped, Telemetry};
 use crate::iothub::property_bag::{BagError, PropertyBag};
 
 /// What a device published, as far as the session has read it.

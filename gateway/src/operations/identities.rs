@@ -11,10 +11,10 @@ use portcullis_registry::identity::{Identity, IdentitySpec};
 use portcullis_registry::policy::Rights;
 use portcullis_registry::store::{Counts, Page};
 
-use crate::hub::audit::{Entry, Operation};
 use crate::auth::{AuthError, VerifiedService};
-use crate::hub::connection_log::Connections;
 use crate::hub::Hub;
+use crate::hub::audit::{Entry, Operation};
+use crate::hub::connection_log::Connections;
 use crate::hub::refusals::Refused;
 
 /// Why an operation on an identity was not done.

@@ -13,13 +13,13 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use portcullis_registry::policy::Rights;
 
-use crate::hub::audit::{Entry, Operation};
 use crate::auth::{AuthError, VerifiedService};
-use crate::hub::Hub;
 use crate::blob::container::{Container, ContainerError, Pieces};
-use crate::hub::job_store::{INPUT, UNDO};
+use crate::hub::Hub;
+use crate::hub::audit::{Entry, Operation};
 use crate::hub::job_store::job::Job;
 use crate::hub::job_store::record::{Kind, Place, Record};
+use crate::hub::job_store::{INPUT, UNDO};
 use run::{Running, Work};
 
 mod dry_run;
@@ -52,11 +52,7 @@ pub enum Wanted {
 }
 
 /// Starts a job that reads and writes containers.
-pub async fn create(
-    hub: &Arc<Hub>,
-    caller: &VerifiedService,
-    wanted: Wanted,
-) -> Result<Record, JobError> {
+pub async fn create(hub: &Arc<Hub>, caller: &VerifiedService, wanted: Wanted) -> Result<Record, JobError> {
     let kind = match &wanted {
         Wanted::Import { .. } => Kind::Import,
         Wanted::Export { .. } => Kind::Export,
@@ -127,22 +123,13 @@ pub async fn export(
             Record { exclude_keys: !with_keys, ..Record::new(Kind::Export, caller, hub.clock.wall()) };
         let job = hub.jobs.begin(record, &hub.stopping).await?;
         let to = Container::own(job.directory.clone());
-        Ok(launch(
-            hub,
-            caller,
-            job,
-            Work::Export { to, file: DEVICES.to_owned(), with_keys, with_modules },
-        ))
+        Ok(launch(hub, caller, job, Work::Export { to, file: DEVICES.to_owned(), with_keys, with_modules }))
     })
     .await
 }
 
 /// Starts to take back what the last import changed.
-pub async fn roll_back(
-    hub: &Arc<Hub>,
-    caller: &VerifiedService,
-    id: &str,
-) -> Result<Record, JobError> {
+pub async fn roll_back(hub: &Arc<Hub>, caller: &VerifiedService, id: &str) -> Result<Record, JobError> {
     audited(hub, caller, Kind::Rollback, async {
         caller.check(RIGHTS)?;
         let of = hub.jobs.find(caller, id)?;
@@ -231,12 +218,7 @@ async fn start(
     Ok(launch(hub, caller, job, work))
 }
 
-fn launch(
-    hub: &Arc<Hub>,
-    caller: &VerifiedService,
-    job: Arc<Job>,
-    work: Work,
-) -> Record {
+fn launch(hub: &Arc<Hub>, caller: &VerifiedService, job: Arc<Job>, work: Work) -> Record {
     let record = job.record();
     hub.metrics.job_moved(record.kind, None, record.state);
     let running = Running { hub: Arc::clone(hub), caller: caller.clone(), job };

@@ -12,11 +12,11 @@ use portcullis_registry::sas::SasToken;
 use rustls::{CertificateError, OtherError};
 
 use crate::auth::{AuthError, Contrast, Face};
-use crate::hub::events::Details;
 use crate::hub::Hub;
+use crate::hub::events::Details;
 use crate::hub::metrics::Scope;
-use crate::iothub::topic::EventName;
 use crate::hub::refusals::Refusal;
+use crate::iothub::topic::EventName;
 
 /// Who tried to get in, and by what.
 #[derive(Clone, Copy, Debug)]

@@ -10,10 +10,10 @@ use portcullis_registry::policy::Rights;
 use portcullis_registry::store::Counts;
 
 use crate::auth::{AuthError, VerifiedService};
-use crate::operations::authorities;
-use crate::hub::history::Sample;
 use crate::hub::Hub;
+use crate::hub::history::Sample;
 use crate::hub::refusals::Refusal;
+use crate::operations::authorities;
 
 /// The hub at one moment.
 #[derive(Clone, Debug)]

@@ -11,11 +11,11 @@ use portcullis_registry::credential::SymmetricKey;
 use portcullis_registry::policy::{InvalidPolicy, Policies, PoliciesError, Policy, Renewal, Rights};
 use portcullis_registry::store::Registry;
 
-use crate::hub::audit::{Entry, Operation};
 use crate::auth::{AuthError, VerifiedService};
-use crate::config::local_access::LocalAccess;
 use crate::config::Config;
+use crate::config::local_access::LocalAccess;
 use crate::hub::Hub;
+use crate::hub::audit::{Entry, Operation};
 
 /// Why an operation on a policy was not done.
 #[derive(Debug, thiserror::Error)]

@@ -89,7 +89,9 @@ impl From<PolicyError> for Problem {
             }
             PolicyError::TooMany => Self::new(StatusCode::FORBIDDEN, "GenericForbidden", text),
             PolicyError::Invalid(_) => Self::argument_invalid(text),
-            PolicyError::Stored(_) | PolicyError::Stopping => Self::unavailable("the store takes no writes now", text),
+            PolicyError::Stored(_) | PolicyError::Stopping => {
+                Self::unavailable("the store takes no writes now", text)
+            }
             PolicyError::Store(error) => error.into(),
         }
     }

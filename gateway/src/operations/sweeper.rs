@@ -9,8 +9,8 @@ use jiff::SignedDuration;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::hub::Hub;
-use crate::operations::overview;
 use crate::hub::clock::Moment;
+use crate::operations::overview;
 
 /// Sweeps until the hub stops. One task, whatever the number of devices and messages.
 pub async fn run(hub: Arc<Hub>) {

@@ -12,9 +12,9 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{OwnedSemaphorePermit, broadcast};
 
 use crate::auth::{AuthError, VerifiedService};
+use crate::hub::Hub;
 use crate::hub::bus::{self, Subscription};
 use crate::hub::events;
-use crate::hub::Hub;
 use crate::iothub::topic::Filter;
 
 /// Somebody who looks on.

@@ -20,8 +20,8 @@ use super::layout::{self, Section};
 use super::paths;
 use super::visit::Visit;
 use super::words::time;
-use crate::operations::authorities::{self, CaError, Enrolment};
 use crate::iothub::problem::Problem;
+use crate::operations::authorities::{self, CaError, Enrolment};
 
 /// `GET /portal/authorities`.
 pub(super) async fn list(visit: Visit) -> Answer {

@@ -19,9 +19,9 @@ use super::routes::Needs;
 use super::session::SessionId;
 use super::visit::Visit;
 use super::{Portal, layout, paths};
-use crate::hub::audit::{Entry, Operation};
-use crate::auth::{Face, Origin};
 use crate::auth::Peer;
+use crate::auth::{Face, Origin};
+use crate::hub::audit::{Entry, Operation};
 use crate::iothub::problem::Problem;
 
 /// What the guard of one route knows.

@@ -17,8 +17,8 @@ use super::layout::{self, Section};
 use super::paths;
 use super::visit::Visit;
 use super::words::{grouped, time};
-use crate::iothub::problem::Problem;
 use crate::hub::job_store::record::{Kind, Record, State};
+use crate::iothub::problem::Problem;
 use crate::operations::jobs::{self, DEVICES, REFUSED, RESULTS};
 
 /// `GET /portal/jobs`.

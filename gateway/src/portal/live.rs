@@ -23,11 +23,11 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 use super::answer::Answer;
 use super::fields::Query;
 use super::visit::Visit;
+use crate::hub::bus;
+use crate::hub::events;
 use crate::iothub::problem::Problem;
 use crate::iothub::topic::EventName;
 use crate::operations::watch::{News, Watch};
-use crate::hub::bus;
-use crate::hub::events;
 
 /// `GET /portal/live`.
 pub(super) async fn stream(visit: Visit, Query(query): Query) -> Answer {

@@ -17,11 +17,11 @@ use super::guard::{COOKIE, peer, session_id};
 use super::visit::Visit;
 use super::{Portal, layout, paths};
 use crate::auth::{Face, Origin, VerifiedService};
+use crate::hub::Hub;
+use crate::hub::metrics::Scope;
 use crate::iothub::connection_string::{ConnectionString, Secret};
 use crate::iothub::problem::Problem;
-use crate::hub::Hub;
 use crate::operations::logins::{self, Attempt, Fault, Hearing};
-use crate::hub::metrics::Scope;
 
 /// `GET /portal/sign-in`.
 pub(super) async fn show(State(portal): State<Arc<Portal>>, Query(query): Query) -> Response {

@@ -12,8 +12,8 @@ use super::answer::Refused;
 use super::csrf::CsrfToken;
 use super::session::{Notice, NoticeKind, SessionKey};
 use crate::auth::VerifiedService;
-use crate::iothub::problem::Problem;
 use crate::hub::Hub;
+use crate::iothub::problem::Problem;
 
 /// One request. Only `guard` makes one, of a session that is good.
 #[derive(Clone, Debug)]

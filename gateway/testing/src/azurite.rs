@@ -18,10 +18,10 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, ChildStdout, Command};
 
 use super::{tools, within};
-use portcullis::blob::{BlobContainer, BlobHosts};
-use portcullis::config::blob_host::BlobHost;
-use portcullis::config::Config;
 use portcullis::blob::container::ContainerError;
+use portcullis::blob::{BlobContainer, BlobHosts};
+use portcullis::config::Config;
+use portcullis::config::blob_host::BlobHost;
 
 /// A blob store with nothing in it; it ends when this is dropped.
 pub struct Azurite {

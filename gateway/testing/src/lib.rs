@@ -28,10 +28,10 @@ use portcullis::mqtt::codec::{self, PacketLimits, Side};
 use portcullis::mqtt::packet::{
     Connect, ConnectReturnCode, Packet, Password, Publish, QoS, Subscribe, Unsubscribe, Utf8Bytes, Will,
 };
-use portcullis::serve;
-use portcullis::tls;
 use portcullis::mqtt::websocket::WebSocket;
 use portcullis::mqtt::wire::{Wire, WireError};
+use portcullis::serve;
+use portcullis::tls;
 
 pub mod azurite;
 pub mod browser;

@@ -21,12 +21,12 @@ use self::in_flight::InFlight;
 use self::keep_alive::keep_alive_time;
 use self::pacing::Pacing;
 use self::subscriptions::Subscriptions;
-use crate::mqtt::packet::{Packet, Publish, QoS, SUBSCRIPTION_REFUSED, Subscribe, Unsubscribe, Utf8Bytes};
-use crate::iothub::topic::{self, EventName, Filter, PublishTopic, Role};
 use crate::config::Limits;
 use crate::hub::clock::Moment;
 use crate::hub::close_reason::CloseReason;
 use crate::hub::throttle::Rate;
+use crate::iothub::topic::{self, EventName, Filter, PublishTopic, Role};
+use crate::mqtt::packet::{Packet, Publish, QoS, SUBSCRIPTION_REFUSED, Subscribe, Unsubscribe, Utf8Bytes};
 
 pub use self::error::SessionError;
 pub use self::in_flight::Sent;

@@ -6,10 +6,10 @@ use portcullis_registry::activity::Activity;
 use portcullis_registry::policy::Policies;
 use tokio::sync::watch;
 
-use crate::hub::session_table::Seat;
 use crate::auth::{Revoked, VerifiedService};
 use crate::hub::Hub;
 use crate::hub::close_reason::CloseReason;
+use crate::hub::session_table::Seat;
 use crate::mqtt::packet::ConnectReturnCode;
 
 /// What the session may go on for, and by which it hears when it may not.

@@ -2,12 +2,12 @@
 
 use std::net::SocketAddr;
 
-use crate::hub::close_reason::CloseReason;
-use crate::hub::session_table::Takeover;
 use crate::auth::VerifiedIdentity;
+use crate::hub::Hub;
+use crate::hub::close_reason::CloseReason;
 use crate::hub::connection_log::{Ended, Noted};
 use crate::hub::events::Details;
-use crate::hub::Hub;
+use crate::hub::session_table::Takeover;
 use crate::iothub::topic::EventName;
 
 /// A device has connected.

@@ -15,12 +15,12 @@ use portcullis_registry::id::{IdentityId, Revision};
 use portcullis_registry::identity::Identity;
 use portcullis_registry::store::Registry;
 
-use crate::iothub::change::NamedIdentity;
 use super::import::Item;
 use super::plan::{Ask, Decision, decide, not_done};
 use super::results::{Done, Outcome};
 use super::undo::Fingerprint;
 use crate::iothub::change::Change;
+use crate::iothub::change::NamedIdentity;
 use crate::operations::bulk::ChangeError;
 
 /// The registry as it would be.

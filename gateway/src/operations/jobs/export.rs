@@ -26,11 +26,7 @@ pub(super) struct Piece {
 }
 
 /// Writes the whole registry, or until nobody takes the pieces any more.
-pub(super) fn pieces(
-    registry: Arc<Registry>,
-    with_keys: bool,
-    with_modules: bool,
-) -> mpsc::Receiver<Piece> {
+pub(super) fn pieces(registry: Arc<Registry>, with_keys: bool, with_modules: bool) -> mpsc::Receiver<Piece> {
     let (sender, receiver) = mpsc::channel(2);
     tokio::task::spawn_blocking(move || {
         let form = Form::Export { with_keys };

@@ -17,11 +17,11 @@ use portcullis_registry::identity::{Identity, IdentitySpec};
 use portcullis_registry::store::Registry;
 use tokio::sync::Mutex;
 
-use crate::iothub::change::NamedIdentity;
 use super::line::Refusal;
 use super::plan::{Ask, Plan, not_done, plan};
 use super::results::{Done, Outcome};
 use super::undo::UndoWriter;
+use crate::iothub::change::NamedIdentity;
 use crate::operations::bulk::ChangeError;
 
 /// Applies lines.

@@ -104,12 +104,8 @@ impl Ask {
 impl TakeBack {
     /// What takes the change back: nothing if it was never made or is taken back already, and an error if somebody has
     /// changed the identity since.
-    pub(super) fn plan(
-        &self,
-        stored: Option<Arc<Identity>>,
-        now: Timestamp,
-    ) -> Result<Plan, ChangeError> {
-                let is = stored.as_deref().map(Fingerprint::of);
+    pub(super) fn plan(&self, stored: Option<Arc<Identity>>, now: Timestamp) -> Result<Plan, ChangeError> {
+        let is = stored.as_deref().map(Fingerprint::of);
         if is != self.after {
             let was = self.before.clone().map(|before| Fingerprint::of(&before.preview(None, now)));
             return if is == was {

@@ -7,9 +7,9 @@ use serde::Serialize;
 use tokio::fs::{File, OpenOptions};
 use tokio::io::{self, AsyncWriteExt};
 
-use crate::iothub::change::NamedIdentity;
 use super::line::Refusal;
 use crate::hub::job_store::record::Counts;
+use crate::iothub::change::NamedIdentity;
 
 /// What became of one line.
 #[derive(Debug)]

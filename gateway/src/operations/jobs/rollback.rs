@@ -6,13 +6,13 @@ use std::path::Path;
 use portcullis_registry::id::{DeviceId, IdentityId, ModuleId};
 use tokio::sync::mpsc;
 
-use crate::iothub::change::NamedIdentity;
 use super::import::Item;
 use super::line::{self, Asked, Refusal};
 use super::plan::{Ask, TakeBack};
 use super::source::{Batch, SourceError};
 use super::undo::{Undo, UndoReader};
 use crate::iothub::change::Change;
+use crate::iothub::change::NamedIdentity;
 use crate::operations::bulk::ChangeError;
 
 /// The changes to take back, the last one first, in batches.

@@ -11,19 +11,19 @@ use jiff::Timestamp;
 use portcullis_registry::id::DeviceId;
 use tokio::sync::{Mutex, mpsc};
 
-use crate::blob::container::{Container, ContainerError, Pieces};
 use super::dry_run::DryRun;
 use super::import::{ImportError, Importer};
-use crate::hub::job_store::job::Job;
-use crate::hub::job_store::record::{Kind, Record, State};
 use super::results::{Done, REFUSED, Results};
 use super::source::{Batch, SourceError};
 use super::undo::UndoWriter;
-use crate::hub::job_store::{INPUT, UNDO, blocking};
 use super::{export, rollback, source};
-use crate::hub::audit::{Entry, Operation};
 use crate::auth::VerifiedService;
+use crate::blob::container::{Container, ContainerError, Pieces};
 use crate::hub::Hub;
+use crate::hub::audit::{Entry, Operation};
+use crate::hub::job_store::job::Job;
+use crate::hub::job_store::record::{Kind, Record, State};
+use crate::hub::job_store::{INPUT, UNDO, blocking};
 
 /// What there is to do.
 pub(super) enum Work {

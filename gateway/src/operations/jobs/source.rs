@@ -13,11 +13,11 @@ use portcullis_registry::id::DeviceId;
 use portcullis_registry::lines::{Line, LineSplitter};
 use tokio::sync::mpsc;
 
-use crate::iothub::change::NamedIdentity;
-use crate::blob::container::{ContainerError, Pieces};
 use super::import::Item;
 use super::line::{self, Asked, Refusal};
 use super::plan::Ask;
+use crate::blob::container::{ContainerError, Pieces};
+use crate::iothub::change::NamedIdentity;
 
 /// Some lines of the file, in order.
 #[derive(Debug, Default)]

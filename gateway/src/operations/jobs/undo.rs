@@ -16,8 +16,8 @@ use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
 use crate::hub::job_store::blocking;
-use crate::iothub::identity_json::{Form, write_line};
 use crate::hub::reverse_lines::Backwards;
+use crate::iothub::identity_json::{Form, write_line};
 
 /// Writes an undo file.
 #[derive(Debug)]

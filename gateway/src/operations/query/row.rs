@@ -13,8 +13,8 @@ use serde_json::{Map, Value as Json, json};
 
 use super::statement::Path;
 use super::value::Value;
-use crate::iothub::time::time_text;
 use crate::hub::Hub;
+use crate::iothub::time::time_text;
 
 /// One row.
 #[derive(Clone, Debug)]

@@ -6,10 +6,10 @@ use serde_json::Value;
 use super::Named;
 use super::frame::{self, Tab};
 use crate::hub::audit::trail::Wanted;
-use crate::portal::answer::Answer;
-use crate::portal::visit::Visit;
 use crate::operations::audit;
 use crate::operations::identities;
+use crate::portal::answer::Answer;
+use crate::portal::visit::Visit;
 
 /// `GET …/audit`.
 pub(in crate::portal) async fn show(visit: Visit, Named(id): Named) -> Answer {

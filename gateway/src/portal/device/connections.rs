@@ -6,13 +6,13 @@ use portcullis_registry::id::IdentityId;
 
 use super::Named;
 use super::frame::{self, Tab};
-use crate::hub::connection_log::{Connection, Flapping};
 use crate::hub::advice;
+use crate::hub::connection_log::{Connection, Flapping};
+use crate::hub::refusals::Refusal;
 use crate::operations::identities::{self, Attendance};
 use crate::portal::answer::Answer;
 use crate::portal::visit::Visit;
 use crate::portal::words;
-use crate::hub::refusals::Refusal;
 
 /// `GET …/connections`.
 pub(in crate::portal) async fn show(visit: Visit, Named(id): Named) -> Answer {

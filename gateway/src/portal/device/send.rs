@@ -10,8 +10,8 @@ use portcullis_registry::message::{Ack, NewC2d};
 
 use super::Named;
 use super::messages::{self, page};
-use crate::operations::c2d::{self, C2dError};
 use crate::iothub::problem::Problem;
+use crate::operations::c2d::{self, C2dError};
 use crate::portal::answer::{Answer, see_other};
 use crate::portal::fields::Fields;
 use crate::portal::form::{self, Errors, TextField};

@@ -9,8 +9,8 @@ use portcullis_registry::identity::{Authentication, Identity};
 use portcullis_registry::sas;
 
 use super::credentials::{Shown, is_expressible, of_secret};
-use crate::iothub::connection_string::Secret;
 use crate::hub::Hub;
+use crate::iothub::connection_string::Secret;
 use crate::portal::paths;
 
 /// One program, or a few commands.

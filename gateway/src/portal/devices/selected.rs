@@ -9,8 +9,8 @@ use portcullis_registry::id::{DeviceId, IdentityId, Precondition};
 use portcullis_registry::identity::{Identity, IdentitySpec, Status};
 
 use crate::iothub::change::Change;
-use crate::operations::bulk::{Bulk, CHANGES_MAX};
 use crate::iothub::problem::Problem;
+use crate::operations::bulk::{Bulk, CHANGES_MAX};
 use crate::operations::identities::IdentityError;
 use crate::portal::answer::{Answer, Html, see_other};
 use crate::portal::fields::Fields;

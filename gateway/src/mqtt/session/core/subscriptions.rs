@@ -4,8 +4,8 @@
 
 use portcullis_registry::id::IdentityId;
 
-use crate::mqtt::packet::QoS;
 use crate::iothub::topic::{EventName, Filter};
+use crate::mqtt::packet::QoS;
 
 /// Filters with the quality of service granted for each; none is there twice.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
