@@ -10,7 +10,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use futures_util::FutureExt;
 use hmac::{Hmac, KeyInit, Mac};
 use jiff::Timestamp;
-use portcullis::auth::{Authority, Evidence, Face, HostNames, SasSwitches, Trust, TrustStore};
+use portcullis::auth::{Authenticator, Evidence, Face, HostNames, SasSwitches, Trust, TrustStore};
 use portcullis::hub::refusals::{Refusal, RefusalLog};
 use portcullis::mqtt::codec::{self, PacketLimits, Side};
 use portcullis::mqtt::connect::{Claim, parse_claim};
@@ -61,7 +61,7 @@ fn admission(c: &mut Criterion<counted::CpuTime>) {
     let (policies, decoy) = (Policies::generate(), SymmetricKey::generate());
     let trust = TrustStore::new(Trust::new(Authorities::default()).expect("nobody"));
     let hosts = HostNames::new(vec![HOST.into()], vec![8883]);
-    let authority = Authority {
+    let authenticator = Authenticator {
         registry: &registry,
         policies: &policies,
         trust: &trust,
@@ -80,7 +80,7 @@ fn admission(c: &mut Criterion<counted::CpuTime>) {
         let claim = parse_claim(&connect.client_id, connect.username.as_deref().unwrap_or_default());
         let Ok(Claim::Device { id, .. }) = claim else { panic!("no device") };
         let password = connect.password.as_ref().map(Password::as_str);
-        authority.verify(&id, Evidence { password, certificates: None }, now)
+        authenticator.verify(&id, Evidence { password, certificates: None }, now)
     };
     let mut group = c.benchmark_group("admission");
     counted::bench(&mut group, "hmac alone", || {

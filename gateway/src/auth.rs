@@ -189,7 +189,7 @@ pub enum Who {
 }
 
 /// Everything a verdict rests on besides the claim.
-pub struct Authority<'a> {
+pub struct Authenticator<'a> {
     pub registry: &'a Registry,
     pub policies: &'a Policies,
     pub trust: &'a TrustStore,
@@ -201,7 +201,7 @@ pub struct Authority<'a> {
     pub leeway: Duration,
 }
 
-impl Authority<'_> {
+impl Authenticator<'_> {
     /// Decides whether the peer that claims to be `id` is. A token decides when there is one; whatever certificate a
     /// peer shows beside it makes no difference.
     ///

@@ -14,7 +14,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::auth::{AuthError, Authority, HostNames, Revoked, Trust, TrustStore, VerifiedIdentity};
+use crate::auth::{AuthError, Authenticator, HostNames, Revoked, Trust, TrustStore, VerifiedIdentity};
 use crate::config::Config;
 use crate::hub::admission::Doors;
 use crate::hub::audit::Audit;
@@ -160,8 +160,8 @@ impl Hub {
     }
 
     /// What verdicts rest on.
-    pub fn authority<'a>(&'a self, policies: &'a Policies) -> Authority<'a> {
-        Authority {
+    pub fn authenticator<'a>(&'a self, policies: &'a Policies) -> Authenticator<'a> {
+        Authenticator {
             registry: &self.registry,
             policies,
             trust: &self.trust,

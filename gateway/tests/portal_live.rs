@@ -64,7 +64,7 @@ fn service(hub: &TestHub, policy: &str) -> VerifiedService {
     let policies = hub.hub.policies();
     let key = policies.find(policy).expect("a policy").keys.primary.clone();
     let origin = Origin { face: Face::Portal, peer: "127.0.0.1".parse().unwrap() };
-    hub.hub.authority(&policies).verify_policy_key(policy, &key, origin).expect("the key is the policy's")
+    hub.hub.authenticator(&policies).verify_policy_key(policy, &key, origin).expect("the key is the policy's")
 }
 
 fn id(text: &str) -> DeviceId {

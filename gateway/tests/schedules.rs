@@ -16,7 +16,7 @@ use bytes::Bytes;
 use futures_util::future::{Either, select};
 use jiff::Timestamp;
 use portcullis::auth::{
-    AuthError, Authority, Evidence, HostNames, SasSwitches, Trust, TrustStore, VerifiedIdentity,
+    AuthError, Authenticator, Evidence, HostNames, SasSwitches, Trust, TrustStore, VerifiedIdentity,
 };
 use portcullis::hub::session_table::{Seat, SessionTable, Taken};
 use portcullis_registry::authority::Authorities;
@@ -166,7 +166,7 @@ impl World {
     }
 
     fn verify(&self) -> Result<VerifiedIdentity, AuthError> {
-        let authority = Authority {
+        let authenticator = Authenticator {
             registry: &self.registry,
             policies: &self.policies,
             trust: &self.trust,
@@ -175,7 +175,7 @@ impl World {
             decoy: &self.decoy,
             leeway: Duration::ZERO,
         };
-        authority.verify(&identity("d1"), Evidence { password: Some(&self.token), certificates: None }, now())
+        authenticator.verify(&identity("d1"), Evidence { password: Some(&self.token), certificates: None }, now())
     }
 
     async fn set_status(&self, status: Status) {

@@ -55,8 +55,8 @@ impl World {
         }
     }
 
-    fn authority(&self) -> Authority<'_> {
-        Authority {
+    fn authenticator(&self) -> Authenticator<'_> {
+        Authenticator {
             registry: &self.registry,
             policies: &self.policies,
             trust: &self.trust,
@@ -74,7 +74,7 @@ impl World {
     }
 
     fn verify(&self, id: &str, token: &str) -> Result<VerifiedIdentity, AuthError> {
-        self.authority().verify(&identity(id), Evidence { password: Some(token), certificates: None }, now())
+        self.authenticator().verify(&identity(id), Evidence { password: Some(token), certificates: None }, now())
     }
 
     /// A token for `resource` signed with the primary key of `id`.
@@ -234,7 +234,7 @@ async fn t320_the_operator_hears_which_check_failed() {
     assert_eq!(unknown.to_string(), "no identity nobody in the registry");
     let off = world.verify("off", &world.token("hub.example.test/devices/off", "off")).unwrap_err();
     assert_eq!(off.to_string(), "identity off is disabled");
-    let nothing = world.authority().verify(&identity("d1"), Evidence::default(), now()).unwrap_err();
+    let nothing = world.authenticator().verify(&identity("d1"), Evidence::default(), now()).unwrap_err();
     assert_eq!(nothing.outcome(), "no_credential");
     assert_eq!(world.verify("d1", "password").unwrap_err(), AuthError::Token(SasError::NotAToken));
 }
@@ -328,7 +328,7 @@ async fn t604_a_verdict_ends_when_the_access_is_narrowed_and_not_when_it_is_wide
 #[tokio::test]
 async fn a_service_token_is_of_a_policy_and_for_the_whole_hub() {
     let world = World::new().await;
-    let verify = |token: &str, claimed| world.authority().verify_service(token, claimed, ORIGIN, now());
+    let verify = |token: &str, claimed| world.authenticator().verify_service(token, claimed, ORIGIN, now());
     let token = world.policy_token("hub.example.test", "service");
     assert_eq!(verify(&token, None).unwrap().policy(), "service");
     assert!(verify(&token, Some("service")).is_ok());

@@ -152,7 +152,7 @@ fn verify(parts: &Parts, hub: &Hub) -> Result<VerifiedService, Fault> {
     let peer =
         parts.extensions.get::<Peer>().ok_or_else(|| Fault::new(NO_CREDENTIAL, "a request from nowhere"))?;
     let origin = Origin { face: Face::Rest, peer: peer.address };
-    let verdict = hub.authority(&policies).verify_service(token, None, origin, hub.clock.wall());
+    let verdict = hub.authenticator(&policies).verify_service(token, None, origin, hub.clock.wall());
     verdict.map_err(|error| Fault::from(&error))
 }
 
@@ -165,7 +165,7 @@ fn verify_device(parts: &Parts, hub: &Hub, id: &IdentityId) -> Result<VerifiedId
     };
     let policies = hub.policies();
     let evidence = Evidence { password, certificates };
-    let verdict = hub.authority(&policies).verify(id, evidence, hub.clock.wall());
+    let verdict = hub.authenticator(&policies).verify(id, evidence, hub.clock.wall());
     verdict.map_err(|error| Fault::from(&error))
 }
 

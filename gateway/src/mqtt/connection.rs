@@ -249,7 +249,7 @@ impl<S: DeviceStream> TlsEstablished<S> {
         tracing::Span::current().record("identity", tracing::field::display(id));
         hub.check_host(host)?;
         let policies = hub.policies();
-        hub.authority(&policies).verify(id, evidence, hub.clock.wall()).map(Who::Device)
+        hub.authenticator(&policies).verify(id, evidence, hub.clock.wall()).map(Who::Device)
     }
 
     fn service_verdict(
@@ -261,7 +261,7 @@ impl<S: DeviceStream> TlsEstablished<S> {
     ) -> Result<Who, AuthError> {
         hub.check_host(host)?;
         let policies = hub.policies();
-        let service = hub.authority(&policies).verify_service(
+        let service = hub.authenticator(&policies).verify_service(
             password.unwrap_or_default(),
             Some(policy),
             Origin { face: Face::Mqtt, peer: self.peer.ip() },

@@ -160,7 +160,7 @@ pub fn judge(
     let certificates = pem::read_certificates(chain).map_err(CaError::Unreadable)?;
     let evidence = Evidence { password: None, certificates: Some(&certificates) };
     let policies = hub.policies();
-    Ok(hub.authority(&policies).verify(id, evidence, hub.clock.wall()).map(drop))
+    Ok(hub.authenticator(&policies).verify(id, evidence, hub.clock.wall()).map(drop))
 }
 
 /// Changes the enrolled CAs and tells the operator how it went.

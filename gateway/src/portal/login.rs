@@ -118,7 +118,7 @@ impl Credential {
 /// Whether the credential is good; the person hears one answer whatever is wrong with it.
 fn verify(hub: &Hub, credential: &Credential, origin: Origin) -> Result<VerifiedService, Problem> {
     let policies = hub.policies();
-    let verdict = hub.authority(&policies).verify_policy_key(&credential.policy, &credential.key, origin);
+    let verdict = hub.authenticator(&policies).verify_policy_key(&credential.policy, &credential.key, origin);
     verdict.map_err(|error| {
         hub.metrics.requests_refused.inc();
         let attempt = Attempt { peer: origin.peer, face: Face::Portal, id: None, password: None };
