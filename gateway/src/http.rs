@@ -31,7 +31,7 @@ use tokio_rustls::server::TlsStream;
 
 use crate::auth::{Face, Peer};
 use crate::hub::Hub;
-use crate::hub::admission::Place;
+use crate::hub::admission::Permit;
 use crate::hub::listener::Accepted;
 use crate::iothub::problem::Problem;
 use crate::operations::logins;
@@ -90,19 +90,19 @@ pub struct Switched {
     /// What the peer has said on it already.
     pub early: Bytes,
     pub peer: SocketAddr,
-    pub place: Place,
+    pub permit: Permit,
 }
 
 /// Serves one HTTPS connection from accept to goodbye, or until it has switched to a WebSocket. `router` is
 /// `router(hub)`, made once. A request proves itself; its connection keeps its place among the anonymous until it
 /// closes.
 pub async fn serve(hub: &Hub, router: Router, accepted: Accepted) -> Option<Switched> {
-    let Accepted { stream, peer, place } = accepted;
+    let Accepted { stream, peer, permit } = accepted;
     let stream = handshake(hub, stream, peer).await?;
     let certificates = stream.get_ref().1.peer_certificates().map(Arc::from);
     let proven = Peer { address: peer.ip(), certificates };
     let (stream, early) = serve_requests(hub, stream, proven, router).await?;
-    Some(Switched { stream, early, peer, place })
+    Some(Switched { stream, early, peer, permit })
 }
 
 async fn handshake(hub: &Hub, stream: TcpStream, peer: SocketAddr) -> Option<TlsStream<TcpStream>> {
@@ -129,7 +129,7 @@ async fn handshake(hub: &Hub, stream: TcpStream, peer: SocketAddr) -> Option<Tls
 pub async fn serve_ops(hub: Arc<Hub>, router: Router, accepted: Accepted) {
     let peer = Peer { address: accepted.peer.ip(), certificates: None };
     serve_requests(&hub, accepted.stream, peer, router).await;
-    drop(accepted.place);
+    drop(accepted.permit);
 }
 
 /// Serves requests to the connection's end, or until it has switched to the WebSocket protocol: the stream is then left

@@ -202,8 +202,8 @@ fn say(text: &str) {
 async fn serve_https(hub: Arc<Hub>, router: Router, commands: Arc<Commands>, accepted: Accepted) {
     // Boxed, so that a device that stays for months does not carry along the room its request took.
     let switched = Box::pin(http::serve(&hub, router, accepted)).await;
-    if let Some(http::Switched { stream, early, peer, place }) = switched {
-        connection::serve_websocket(hub, commands, Box::new(stream), early, peer, place).await;
+    if let Some(http::Switched { stream, early, peer, permit }) = switched {
+        connection::serve_websocket(hub, commands, Box::new(stream), early, peer, permit).await;
     }
 }
 

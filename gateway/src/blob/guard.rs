@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// What kind of place an address leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum Reach {
     /// The internet.
     Public,
     /// This machine or its own network: for hosts the operator lists, and for no others.
@@ -17,47 +17,47 @@ pub(super) enum Place {
 }
 
 /// What kind of place an address leads to.
-pub(super) fn place(address: IpAddr) -> Place {
+pub(super) fn reach(address: IpAddr) -> Reach {
     match address {
-        IpAddr::V4(address) => place_v4(address),
-        IpAddr::V6(address) => place_v6(address),
+        IpAddr::V4(address) => reach_v4(address),
+        IpAddr::V6(address) => reach_v6(address),
     }
 }
 
 /// Source: IANA IPv4 Special-Purpose Address Registry.
-fn place_v4(address: Ipv4Addr) -> Place {
+fn reach_v4(address: Ipv4Addr) -> Reach {
     if METADATA_V4.contains(&address) {
-        return Place::Never;
+        return Reach::Never;
     }
     let within = |(network, bits): &(Ipv4Addr, u32)| {
         let mask = u32::MAX << (32 - bits);
         address.to_bits() & mask == network.to_bits()
     };
     if PRIVATE_V4.iter().any(within) {
-        Place::Private
+        Reach::Private
     } else if SPECIAL_V4.iter().any(within) {
-        Place::Never
+        Reach::Never
     } else {
-        Place::Public
+        Reach::Public
     }
 }
 
 /// Source: IANA IPv6 Special-Purpose Address Registry and IPv6 Global Unicast Address Assignments.
-fn place_v6(address: Ipv6Addr) -> Place {
+fn reach_v6(address: Ipv6Addr) -> Reach {
     let within = |(network, bits): &(Ipv6Addr, u32)| {
         let mask = u128::MAX << (128 - bits);
         address.to_bits() & mask == network.to_bits()
     };
     if address == Ipv6Addr::LOCALHOST {
-        return Place::Private;
+        return Reach::Private;
     }
     if METADATA_V6.contains(&address) || carries_v4(address) {
-        return Place::Never;
+        return Reach::Never;
     }
     if within(&UNIQUE_LOCAL) {
-        return Place::Private;
+        return Reach::Private;
     }
-    if within(&GLOBAL) && !SPECIAL_V6.iter().any(within) { Place::Public } else { Place::Never }
+    if within(&GLOBAL) && !SPECIAL_V6.iter().any(within) { Reach::Public } else { Reach::Never }
 }
 
 /// Whether the lower half is an interface identifier that holds an IPv4 address (ISATAP, RFC 5214).
@@ -124,16 +124,16 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(expected: Place, addresses: &[&str]) {
+    fn check(expected: Reach, addresses: &[&str]) {
         for text in addresses {
-            assert_eq!(place(text.parse().unwrap()), expected, "{text}");
+            assert_eq!(reach(text.parse().unwrap()), expected, "{text}");
         }
     }
 
     #[test]
     fn t801_addresses_of_the_internet_are_public() {
         check(
-            Place::Public,
+            Reach::Public,
             &[
                 "1.1.1.1",
                 "9.255.255.255",
@@ -167,7 +167,7 @@ mod tests {
     #[test]
     fn t801_addresses_of_this_machine_and_its_network_are_private() {
         check(
-            Place::Private,
+            Reach::Private,
             &[
                 "127.0.0.1",
                 "127.255.255.254",
@@ -190,7 +190,7 @@ mod tests {
     #[test]
     fn t801_addresses_no_blob_store_can_have() {
         check(
-            Place::Never,
+            Reach::Never,
             &[
                 // Unspecified and "this" network.
                 "0.0.0.0",

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
-use super::guard::{Place, place};
+use super::guard::{Reach, reach};
 use crate::blob::container::ContainerError;
 use crate::config::blob_host::Host;
 
@@ -53,10 +53,10 @@ impl Checked {
                 (name.clone(), found)
             }
         };
-        let good = |address: &IpAddr| match place(*address) {
-            Place::Public => true,
-            Place::Private => private_too,
-            Place::Never => false,
+        let good = |address: &IpAddr| match reach(*address) {
+            Reach::Public => true,
+            Reach::Private => private_too,
+            Reach::Never => false,
         };
         if let Some(bad) = addresses.iter().find(|address| !good(address)) {
             tracing::info!(%host, address = %bad, "a blob host has an address that may not be dialled");

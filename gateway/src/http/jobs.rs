@@ -16,7 +16,7 @@ use utoipa::ToSchema;
 
 use crate::http::caller::{Caller, JsonBody};
 use crate::hub::Hub;
-use crate::hub::job_store::record::{Kind, Place, Record};
+use crate::hub::job_store::record::{Kind, JobFile, Record};
 use crate::iothub::problem::Problem;
 use crate::iothub::time::time_text;
 use crate::operations::jobs::{self, Address, DEVICES, Wanted};
@@ -227,8 +227,8 @@ fn address(name: &str, uri: &Option<String>, file: &Option<String>) -> Result<Ad
 
 impl JobOut {
     fn new(record: Record, now: Timestamp) -> Self {
-        let split = |place: &Option<Place>| match place {
-            Some(Place { container, file }) => (Some(container.clone()), Some(file.clone())),
+        let split = |place: &Option<JobFile>| match place {
+            Some(JobFile { container, file }) => (Some(container.clone()), Some(file.clone())),
             None => (None, None),
         };
         let (input, output) = (split(&record.input), split(&record.output));

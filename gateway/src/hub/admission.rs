@@ -24,7 +24,7 @@ pub struct Doors {
 
 /// One anonymous connection's place; dropped once the peer is known or gone.
 #[derive(Debug)]
-pub struct Place {
+pub struct Permit {
     doors: Arc<Doors>,
     address: IpAddr,
 }
@@ -63,7 +63,7 @@ impl Doors {
     }
 
     /// A place for one more anonymous connection, or which bound is reached.
-    pub fn admit(self: &Arc<Self>, address: IpAddr, now: Instant) -> Result<Place, Crowded> {
+    pub fn admit(self: &Arc<Self>, address: IpAddr, now: Instant) -> Result<Permit, Crowded> {
         let address = counted_address(address);
         if self.is_turned_away(address, now) {
             return Err(Crowded::FailedLogins);
@@ -80,7 +80,7 @@ impl Doors {
         }
         *here += 1;
         drop(here);
-        Ok(Place { doors: Arc::clone(self), address })
+        Ok(Permit { doors: Arc::clone(self), address })
     }
 
     /// Anonymous connections now.
@@ -89,7 +89,7 @@ impl Doors {
     }
 }
 
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
         self.doors.anonymous.fetch_sub(1, Ordering::AcqRel);
         if let Some(mut here) = self.doors.per_address.get_mut(&self.address) {
@@ -112,7 +112,7 @@ const ADDRESSES_MAX: usize = 65_536;
 mod tests {
     use super::*;
 
-    fn admit(doors: &Arc<Doors>, address: IpAddr) -> Result<Place, Crowded> {
+    fn admit(doors: &Arc<Doors>, address: IpAddr) -> Result<Permit, Crowded> {
         doors.admit(address, Instant::now())
     }
 
@@ -134,9 +134,9 @@ mod tests {
     #[test]
     fn t102_the_bound_in_all_holds_and_nothing_leaks() {
         let doors = Doors::new(3, 3, None);
-        let places: Vec<_> = (1..=3).map(|n| admit(&doors, at(&format!("10.0.0.{n}"))).unwrap()).collect();
+        let permits: Vec<_> = (1..=3).map(|n| admit(&doors, at(&format!("10.0.0.{n}"))).unwrap()).collect();
         assert_eq!(admit(&doors, at("10.0.0.9")).unwrap_err(), Crowded::InAll);
-        drop(places);
+        drop(permits);
         assert_eq!(doors.anonymous(), 0);
         assert!(doors.per_address.is_empty());
     }
@@ -144,7 +144,7 @@ mod tests {
     #[test]
     fn an_ipv6_network_counts_as_one_address() {
         let doors = Doors::new(10, 1, None);
-        let _place = admit(&doors, at("2001:db8::1")).unwrap();
+        let _permit = admit(&doors, at("2001:db8::1")).unwrap();
         assert_eq!(admit(&doors, at("2001:db8::2")).unwrap_err(), Crowded::FromAddress);
         assert!(admit(&doors, at("2001:db8:0:1::1")).is_ok());
     }
@@ -152,7 +152,7 @@ mod tests {
     #[test]
     fn a_mapped_address_is_its_ipv4_address() {
         let doors = Doors::new(10, 1, None);
-        let _place = admit(&doors, at("::ffff:10.0.0.1")).unwrap();
+        let _permit = admit(&doors, at("::ffff:10.0.0.1")).unwrap();
         assert_eq!(admit(&doors, at("10.0.0.1")).unwrap_err(), Crowded::FromAddress);
     }
 

@@ -11,7 +11,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::hub::Hub;
-use crate::hub::admission::{Crowded, Doors, Place};
+use crate::hub::admission::{Crowded, Doors, Permit};
 use crate::hub::metrics::Scope;
 
 /// A connection at the door: nothing is known of the peer but its address.
@@ -19,7 +19,7 @@ use crate::hub::metrics::Scope;
 pub struct Accepted {
     pub stream: TcpStream,
     pub peer: SocketAddr,
-    pub place: Place,
+    pub permit: Permit,
 }
 
 /// Binds `address`; an IPv6 one takes IPv6 only, so that both families can be bound side by side.
@@ -62,9 +62,9 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     match doors.admit(peer.ip(), Instant::now()) {
-        Ok(place) => {
+        Ok(permit) => {
             let _ = stream.set_nodelay(true);
-            hub.tasks.spawn(serve(Arc::clone(hub), Accepted { stream, peer, place }));
+            hub.tasks.spawn(serve(Arc::clone(hub), Accepted { stream, peer, permit }));
         }
         Err(crowded) => {
             match crowded {

@@ -21,7 +21,7 @@ use tracing::Instrument;
 
 use crate::auth::{AuthError, Evidence, Face, Origin, Who};
 use crate::hub::Hub;
-use crate::hub::admission::Place;
+use crate::hub::admission::Permit;
 use crate::hub::close_reason::CloseReason;
 use crate::hub::listener::Accepted;
 use crate::hub::metrics::Scope;
@@ -51,7 +51,7 @@ struct TlsEstablished<S> {
     wire: Wire<S>,
     peer: SocketAddr,
     connect_deadline: Instant,
-    place: Place,
+    permit: Permit,
 }
 
 /// The peer has proven what its CONNECT claims.
@@ -96,11 +96,11 @@ pub async fn serve_websocket(
     stream: DeviceTls,
     early: Bytes,
     peer: SocketAddr,
-    place: Place,
+    permit: Permit,
 ) {
     let stream = WebSocket::server(stream, early, hub.config.limits.connect_packet_bytes_max);
     let connect_deadline = Instant::now() + hub.config.limits.connect_time_max;
-    let established = TlsEstablished::new(&hub, stream, peer, connect_deadline, place);
+    let established = TlsEstablished::new(&hub, stream, peer, connect_deadline, permit);
     let known = Box::pin(established.authenticate(&hub));
     converse(&hub, &commands, peer, known).await;
 }
@@ -161,14 +161,14 @@ impl Accepted {
         };
         hub.metrics.tls_handshake_duration.observe(accepted_at.elapsed().as_secs_f64());
         let connect_deadline = accepted_at + hub.config.limits.connect_time_max;
-        Ok(TlsEstablished::new(hub, Box::new(stream), self.peer, connect_deadline, self.place))
+        Ok(TlsEstablished::new(hub, Box::new(stream), self.peer, connect_deadline, self.permit))
     }
 }
 
 impl<S: DeviceStream> TlsEstablished<S> {
-    fn new(hub: &Hub, stream: S, peer: SocketAddr, connect_deadline: Instant, place: Place) -> Self {
+    fn new(hub: &Hub, stream: S, peer: SocketAddr, connect_deadline: Instant, permit: Permit) -> Self {
         let limits = PacketLimits::before_connect(hub.config.limits.connect_packet_bytes_max);
-        Self { wire: Wire::new(stream, limits, Side::Client), peer, connect_deadline, place }
+        Self { wire: Wire::new(stream, limits, Side::Client), peer, connect_deadline, permit }
     }
 
     async fn authenticate(mut self, hub: &Hub) -> Result<Authenticated<S>, ConnectionError> {
@@ -189,7 +189,7 @@ impl<S: DeviceStream> TlsEstablished<S> {
         match self.verdict(hub, &connect) {
             Ok(who) => {
                 // Known now: the place at the door is free for the next.
-                drop(self.place);
+                drop(self.permit);
                 let limits = &hub.config.limits;
                 let packets =
                     PacketLimits::after_connect(limits.packet_bytes_max, limits.telemetry_payload_bytes_max);

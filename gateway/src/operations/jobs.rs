@@ -18,7 +18,7 @@ use crate::blob::container::{Container, ContainerError, Pieces};
 use crate::hub::Hub;
 use crate::hub::audit::{Entry, Operation};
 use crate::hub::job_store::job::Job;
-use crate::hub::job_store::record::{Kind, Place, Record};
+use crate::hub::job_store::record::{Kind, JobFile, Record};
 use crate::hub::job_store::{INPUT, UNDO};
 use run::{Running, Work};
 
@@ -68,7 +68,7 @@ pub async fn create(hub: &Arc<Hub>, caller: &VerifiedService, wanted: Wanted) ->
                 let pieces =
                     from.read(&input.file).await.map_err(|error| JobError::Container(INPUT_NAME, error))?;
                 check_writable(&to).await.map_err(|error| JobError::Container(OUTPUT_NAME, error))?;
-                let places = (Some(input.place()), Some(output.place()));
+                let places = (Some(input.file()), Some(output.file()));
                 let record =
                     Record { input: places.0, output: places.1, ..Record::new(Kind::Import, caller, now) };
                 (record, Work::Import { pieces, errors_to: Some(to) })
@@ -79,7 +79,7 @@ pub async fn create(hub: &Arc<Hub>, caller: &VerifiedService, wanted: Wanted) ->
                 to.write(&output.file).await.map_err(|error| JobError::Container(OUTPUT_NAME, error))?;
                 check_writable(&to).await.map_err(|error| JobError::Container(OUTPUT_NAME, error))?;
                 let record = Record::new(Kind::Export, caller, now);
-                let record = Record { output: Some(output.place()), exclude_keys, ..record };
+                let record = Record { output: Some(output.file()), exclude_keys, ..record };
                 let (file, with_keys) = (output.file, !exclude_keys);
                 (record, Work::Export { to, file, with_keys, with_modules: true })
             }
@@ -291,16 +291,16 @@ impl Address {
         Container::open(&self.container, &hub.config)
     }
 
-    fn place(&self) -> Place {
+    fn file(&self) -> JobFile {
         let container = self.container.split(['?', '#']).next().unwrap_or_default().to_owned();
-        Place { container, file: self.file.clone() }
+        JobFile { container, file: self.file.clone() }
     }
 }
 
 /// The query of a container's URI is a secret.
 impl std::fmt::Debug for Address {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.place().fmt(f)
+        self.file().fmt(f)
     }
 }
 

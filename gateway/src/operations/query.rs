@@ -80,14 +80,14 @@ pub async fn run(
         return Ok(Answer { rows, kind, next: None });
     }
     let from = match continuation {
-        None => Place { after: None, left: statement.top },
-        Some(token) => Place::parse(token, &statement)?,
+        None => Continuation { after: None, left: statement.top },
+        Some(token) => Continuation::parse(token, &statement)?,
     };
     let (rows, next) = page(hub, &statement, rows_max, from).await;
     Ok(Answer { rows, kind, next: next.map(|place| place.to_token()) })
 }
 
-async fn page(hub: &Hub, statement: &Statement, rows_max: usize, from: Place) -> (Vec<Json>, Option<Place>) {
+async fn page(hub: &Hub, statement: &Statement, rows_max: usize, from: Continuation) -> (Vec<Json>, Option<Continuation>) {
     let wanted = from.left.map_or(rows_max, |left| left.min(rows_max));
     let is_enough = from.left.is_some_and(|left| left <= rows_max);
     let left = |rows: &[Json]| from.left.map(|left| left.saturating_sub(rows.len()));
@@ -111,7 +111,7 @@ async fn page(hub: &Hub, statement: &Statement, rows_max: usize, from: Place) ->
             }
             if rows.len() == wanted {
                 // There is more, and where it begins is known.
-                let place = Place { left: left(&rows), after: last };
+                let place = Continuation { left: left(&rows), after: last };
                 return (rows, Some(place));
             }
             rows.push(select(&statement.select, &row));
@@ -121,7 +121,7 @@ async fn page(hub: &Hub, statement: &Statement, rows_max: usize, from: Place) ->
             }
         }
         if weight > WEIGHT_MAX {
-            let place = Place { left: left(&rows), after: scan.place().cloned() };
+            let place = Continuation { left: left(&rows), after: scan.place().cloned() };
             return (rows, Some(place));
         }
         last = scan.place().cloned();
@@ -171,13 +171,13 @@ fn step_devices(statement: &Statement) -> usize {
 
 /// Where an answer is to go on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Place {
+struct Continuation {
     after: Option<IdentityId>,
     /// How many rows the query's TOP leaves.
     left: Option<usize>,
 }
 
-impl Place {
+impl Continuation {
     /// As whoever asks carries it: `left|device/module`, in base64. No id holds these signs.
     fn to_token(&self) -> String {
         let left = self.left.map(|left| left.to_string()).unwrap_or_default();
@@ -227,11 +227,11 @@ mod tests {
         for (after, left, statement) in
             [(None, None, &all), (Some("d1"), None, &all), (Some("d1/m"), Some(3), &top)]
         {
-            let place = Place { after: after.map(|id| parse_id(id).unwrap()), left };
-            assert_eq!(Place::parse(&place.to_token(), statement).unwrap(), place);
+            let place = Continuation { after: after.map(|id| parse_id(id).unwrap()), left };
+            assert_eq!(Continuation::parse(&place.to_token(), statement).unwrap(), place);
         }
         let token = |text: &str| STANDARD.encode(text);
-        assert_eq!(Place::parse(&token("99|d1"), &top).unwrap().left, Some(5));
+        assert_eq!(Continuation::parse(&token("99|d1"), &top).unwrap().left, Some(5));
         for (text, statement) in [
             ("", &all),
             ("d1", &all),
@@ -242,8 +242,8 @@ mod tests {
             ("|d1/m/n", &all),
             ("|../etc", &all),
         ] {
-            assert!(Place::parse(&token(text), statement).is_err(), "{text}");
+            assert!(Continuation::parse(&token(text), statement).is_err(), "{text}");
         }
-        assert!(Place::parse("?", &all).is_err());
+        assert!(Continuation::parse("?", &all).is_err());
     }
 }

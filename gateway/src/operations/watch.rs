@@ -24,7 +24,7 @@ pub struct Watch {
     telemetry: Option<Subscription>,
     events: broadcast::Receiver<Arc<events::Event>>,
     devices: HashSet<DeviceId>,
-    _place: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
 /// What there is to see.
@@ -55,8 +55,8 @@ pub fn presence(
 ) -> Result<Watch, WatchError> {
     caller.check(Rights::REGISTRY_READ)?;
     let too_many = |_| WatchError::TooMany(hub.config.limits.watchers_max);
-    let place = Arc::clone(&hub.watchers).try_acquire_owned().map_err(too_many)?;
-    Ok(Watch { telemetry: None, events: hub.events.listen(), devices, _place: place })
+    let permit = Arc::clone(&hub.watchers).try_acquire_owned().map_err(too_many)?;
+    Ok(Watch { telemetry: None, events: hub.events.listen(), devices, _permit: permit })
 }
 
 /// Looks on how a device comes, goes and is refused, and at what it and its modules send.

@@ -32,7 +32,7 @@ pub enum State {
 
 /// A file that a job reads or writes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Place {
+pub struct JobFile {
     /// The container, without the query that opens it.
     pub container: String,
     pub file: String,
@@ -51,8 +51,8 @@ pub struct Record {
     /// Nothing is changed; the results tell what would be.
     pub dry_run: bool,
     pub exclude_keys: bool,
-    pub input: Option<Place>,
-    pub output: Option<Place>,
+    pub input: Option<JobFile>,
+    pub output: Option<JobFile>,
     /// The import it takes back.
     pub rollback_of: Option<String>,
     pub created: Timestamp,
