@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::auth::{AuthError, Authenticator, HostNames, Revoked, Trust, TrustStore, VerifiedIdentity};
 use crate::config::Config;
-use crate::hub::admission::Doors;
+use crate::hub::admission::AdmissionControl;
 use crate::hub::audit::Audit;
 use crate::hub::bus::Bus;
 use crate::hub::clock::Clock;
@@ -63,7 +63,7 @@ pub struct Hub {
     pub bus: Bus,
     pub events: Events,
     pub audit: Audit,
-    pub doors: Arc<Doors>,
+    pub admission: Arc<AdmissionControl>,
     pub refusals: RefusalLog,
     pub connections: ConnectionLog,
     pub history: History,
@@ -99,7 +99,7 @@ impl Hub {
         let mut metrics = Metrics::new();
         metrics.add_collector(Box::new(QueueCollector(Arc::clone(&registry))));
         let hub = Arc::new(Self {
-            doors: Doors::new(
+            admission: AdmissionControl::new(
                 limits.anonymous_connections_max,
                 limits.anonymous_per_address_max,
                 Rate::per_second(limits.failed_logins_per_address_per_second_max),

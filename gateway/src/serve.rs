@@ -18,7 +18,7 @@ use crate::auth::{HostNames, Trust};
 use crate::config::local_access::LocalAccess;
 use crate::config::{Config, Listen};
 use crate::http;
-use crate::hub::admission::Doors;
+use crate::hub::admission::AdmissionControl;
 use crate::hub::listener::{self, Accepted};
 use crate::hub::{Hub, certificate_reload};
 use crate::mqtt::admin::Commands;
@@ -95,25 +95,25 @@ impl Bound {
         let router = http::router(Arc::clone(&hub));
         let commands = Arc::new(Commands::new(router.clone()));
         for listener in mqtt {
-            let doors = Arc::clone(&hub.doors);
+            let admission = Arc::clone(&hub.admission);
             let commands = Arc::clone(&commands);
             let serve = move |hub, accepted| connection::serve(hub, Arc::clone(&commands), accepted);
-            hub.tasks.spawn(listener::run(Arc::clone(&hub), listener, doors, serve));
+            hub.tasks.spawn(listener::run(Arc::clone(&hub), listener, admission, serve));
         }
         let router = portal::in_front_of(&hub, router);
         for listener in https {
             let (router, commands) = (router.clone(), Arc::clone(&commands));
             let serve =
                 move |hub, accepted| serve_https(hub, router.clone(), Arc::clone(&commands), accepted);
-            hub.tasks.spawn(listener::run(Arc::clone(&hub), listener, Arc::clone(&hub.doors), serve));
+            hub.tasks.spawn(listener::run(Arc::clone(&hub), listener, Arc::clone(&hub.admission), serve));
         }
         let router = http::ops_router(Arc::clone(&hub));
         for listener in ops {
             let router = router.clone();
             let serve = move |hub, accepted| http::serve_ops(hub, router.clone(), accepted);
             // Doors of its own: a crowd of devices must not keep the operator from looking (threats T1003).
-            let doors = Doors::new(OPS_CONNECTIONS_MAX, OPS_CONNECTIONS_MAX, None);
-            hub.tasks.spawn(listener::run(Arc::clone(&hub), listener, doors, serve));
+            let admission = AdmissionControl::new(OPS_CONNECTIONS_MAX, OPS_CONNECTIONS_MAX, None);
+            hub.tasks.spawn(listener::run(Arc::clone(&hub), listener, admission, serve));
         }
     }
 

@@ -18,7 +18,7 @@ async fn until_closed(stream: &mut TcpStream) -> Vec<u8> {
 
 /// Waits until nobody stands at the door any more.
 async fn until_empty(hub: &TestHub) {
-    until(|| hub.hub.doors.anonymous() == 0).await;
+    until(|| hub.hub.admission.anonymous() == 0).await;
 }
 
 #[tokio::test]
@@ -53,7 +53,7 @@ async fn t102_above_the_cap_connections_are_closed_on_accept_and_known_devices_s
     for _ in 0..8 {
         crowd.push(hub.tcp().await);
     }
-    until(|| hub.hub.doors.anonymous() == 8).await;
+    until(|| hub.hub.admission.anonymous() == 8).await;
     let mut surplus = hub.tcp().await;
     assert!(until_closed(&mut surplus).await.is_empty());
     client.settle().await;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use portcullis::http;
-use portcullis::hub::admission::Doors;
+use portcullis::hub::admission::AdmissionControl;
 use portcullis::hub::listener;
 use portcullis::mqtt::admin::Commands;
 use portcullis::mqtt::connection;
@@ -19,8 +19,8 @@ async fn t915_a_panic_in_one_connection_ends_only_that_one() {
     let bug = Arc::new(Notify::new());
     let struck = Arc::clone(&bug);
     // A door of its own, behind which a connection lives as everywhere, until the bug strikes.
-    let door = listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    let (usual, buggy) = (hub.mqtt, door.local_addr().unwrap());
+    let listener = listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let (usual, buggy) = (hub.mqtt, listener.local_addr().unwrap());
     let commands = Arc::new(Commands::new(http::router(Arc::clone(&hub.hub))));
     let serve = move |hub, accepted| {
         let (bug, commands) = (Arc::clone(&struck), Arc::clone(&commands));
@@ -31,7 +31,7 @@ async fn t915_a_panic_in_one_connection_ends_only_that_one() {
             }
         }
     };
-    hub.hub.tasks.spawn(listener::run(Arc::clone(&hub.hub), door, Doors::new(8, 8, None), serve));
+    hub.hub.tasks.spawn(listener::run(Arc::clone(&hub.hub), listener, AdmissionControl::new(8, 8, None), serve));
 
     hub.mqtt = buggy;
     let mut client = hub.connect(&unlucky).await;

@@ -20,7 +20,7 @@ async fn a_device_converses_over_a_websocket() {
     let mut events = hub.events().await;
     let pump = hub.device("pump-7").await;
     let mut client = hub.connect_websocket(hub.connect_packet(&pump)).await.unwrap();
-    assert_eq!(hub.hub.doors.anonymous(), 0, "a known peer no longer stands at the door");
+    assert_eq!(hub.hub.admission.anonymous(), 0, "a known peer no longer stands at the door");
     // Longer than one frame of either side carries.
     let long = "x".repeat(200 * 1024);
     client.publish_acknowledged("devices/pump-7/messages/events/", long.as_bytes()).await;
@@ -229,10 +229,10 @@ async fn t101_t230_silence_on_a_websocket_is_closed_at_the_connect_mark() {
     .await;
     let mut silent = hub.raw_websocket().await;
     let started = Instant::now();
-    assert_eq!(hub.hub.doors.anonymous(), 1, "it stands at the door");
+    assert_eq!(hub.hub.admission.anonymous(), 1, "it stands at the door");
     assert_eq!(silent.until_closed().await, b"");
     assert!(started.elapsed() < Duration::from_secs(10));
-    until(|| hub.hub.doors.anonymous() == 0).await;
+    until(|| hub.hub.admission.anonymous() == 0).await;
     hub.stop().await;
 }
 

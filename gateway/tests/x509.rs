@@ -467,7 +467,7 @@ async fn t111_a_chain_of_100_certificates_is_refused_in_the_handshake() {
         client.send_packet(&connect(&hub, "d1")).await;
         assert!(client.until_closed().await.is_empty());
     }
-    until(|| hub.hub.doors.anonymous() == 0).await;
+    until(|| hub.hub.admission.anonymous() == 0).await;
     assert_eq!(hub.hub.metrics.attempts("succeeded"), 0);
     hub.stop().await;
 }

@@ -14,7 +14,7 @@ use crate::hub::throttle::{Rate, Throttle};
 
 /// Counts anonymous connections against two bounds, and failed logins against a rate.
 #[derive(Debug)]
-pub struct Doors {
+pub struct AdmissionControl {
     anonymous_max: usize,
     per_address_max: usize,
     anonymous: AtomicUsize,
@@ -25,7 +25,7 @@ pub struct Doors {
 /// One anonymous connection's place; dropped once the peer is known or gone.
 #[derive(Debug)]
 pub struct Permit {
-    doors: Arc<Doors>,
+    admission: Arc<AdmissionControl>,
     address: IpAddr,
 }
 
@@ -40,7 +40,7 @@ pub enum Crowded {
     FailedLogins,
 }
 
-impl Doors {
+impl AdmissionControl {
     /// `failed_logins` is how many an address may have; none is no limit.
     pub fn new(anonymous_max: usize, per_address_max: usize, failed_logins: Option<Rate>) -> Arc<Self> {
         Arc::new(Self {
@@ -80,7 +80,7 @@ impl Doors {
         }
         *here += 1;
         drop(here);
-        Ok(Permit { doors: Arc::clone(self), address })
+        Ok(Permit { admission: Arc::clone(self), address })
     }
 
     /// Anonymous connections now.
@@ -91,11 +91,11 @@ impl Doors {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.doors.anonymous.fetch_sub(1, Ordering::AcqRel);
-        if let Some(mut here) = self.doors.per_address.get_mut(&self.address) {
+        self.admission.anonymous.fetch_sub(1, Ordering::AcqRel);
+        if let Some(mut here) = self.admission.per_address.get_mut(&self.address) {
             *here -= 1;
         }
-        self.doors.per_address.remove_if(&self.address, |_, count| *count == 0);
+        self.admission.per_address.remove_if(&self.address, |_, count| *count == 0);
     }
 }
 
@@ -112,8 +112,8 @@ const ADDRESSES_MAX: usize = 65_536;
 mod tests {
     use super::*;
 
-    fn admit(doors: &Arc<Doors>, address: IpAddr) -> Result<Permit, Crowded> {
-        doors.admit(address, Instant::now())
+    fn admit(admission: &Arc<AdmissionControl>, address: IpAddr) -> Result<Permit, Crowded> {
+        admission.admit(address, Instant::now())
     }
 
     fn at(text: &str) -> IpAddr {
@@ -122,49 +122,49 @@ mod tests {
 
     #[test]
     fn t102_the_bound_per_address_holds_and_a_place_comes_back() {
-        let doors = Doors::new(10, 2, None);
-        let first = admit(&doors, at("10.0.0.1")).unwrap();
-        let _second = admit(&doors, at("10.0.0.1")).unwrap();
-        assert_eq!(admit(&doors, at("10.0.0.1")).unwrap_err(), Crowded::FromAddress);
-        assert!(admit(&doors, at("10.0.0.2")).is_ok());
+        let admission = AdmissionControl::new(10, 2, None);
+        let first = admit(&admission, at("10.0.0.1")).unwrap();
+        let _second = admit(&admission, at("10.0.0.1")).unwrap();
+        assert_eq!(admit(&admission, at("10.0.0.1")).unwrap_err(), Crowded::FromAddress);
+        assert!(admit(&admission, at("10.0.0.2")).is_ok());
         drop(first);
-        assert!(admit(&doors, at("10.0.0.1")).is_ok());
+        assert!(admit(&admission, at("10.0.0.1")).is_ok());
     }
 
     #[test]
     fn t102_the_bound_in_all_holds_and_nothing_leaks() {
-        let doors = Doors::new(3, 3, None);
-        let permits: Vec<_> = (1..=3).map(|n| admit(&doors, at(&format!("10.0.0.{n}"))).unwrap()).collect();
-        assert_eq!(admit(&doors, at("10.0.0.9")).unwrap_err(), Crowded::InAll);
+        let admission = AdmissionControl::new(3, 3, None);
+        let permits: Vec<_> = (1..=3).map(|n| admit(&admission, at(&format!("10.0.0.{n}"))).unwrap()).collect();
+        assert_eq!(admit(&admission, at("10.0.0.9")).unwrap_err(), Crowded::InAll);
         drop(permits);
-        assert_eq!(doors.anonymous(), 0);
-        assert!(doors.per_address.is_empty());
+        assert_eq!(admission.anonymous(), 0);
+        assert!(admission.per_address.is_empty());
     }
 
     #[test]
     fn an_ipv6_network_counts_as_one_address() {
-        let doors = Doors::new(10, 1, None);
-        let _permit = admit(&doors, at("2001:db8::1")).unwrap();
-        assert_eq!(admit(&doors, at("2001:db8::2")).unwrap_err(), Crowded::FromAddress);
-        assert!(admit(&doors, at("2001:db8:0:1::1")).is_ok());
+        let admission = AdmissionControl::new(10, 1, None);
+        let _permit = admit(&admission, at("2001:db8::1")).unwrap();
+        assert_eq!(admit(&admission, at("2001:db8::2")).unwrap_err(), Crowded::FromAddress);
+        assert!(admit(&admission, at("2001:db8:0:1::1")).is_ok());
     }
 
     #[test]
     fn a_mapped_address_is_its_ipv4_address() {
-        let doors = Doors::new(10, 1, None);
-        let _permit = admit(&doors, at("::ffff:10.0.0.1")).unwrap();
-        assert_eq!(admit(&doors, at("10.0.0.1")).unwrap_err(), Crowded::FromAddress);
+        let admission = AdmissionControl::new(10, 1, None);
+        let _permit = admit(&admission, at("::ffff:10.0.0.1")).unwrap();
+        assert_eq!(admit(&admission, at("10.0.0.1")).unwrap_err(), Crowded::FromAddress);
     }
 
     #[test]
     fn t1007_an_address_whose_logins_fail_is_turned_away_for_a_while() {
-        let (doors, now) = (Doors::new(10, 10, Rate::per_second(20)), Instant::now());
+        let (admission, now) = (AdmissionControl::new(10, 10, Rate::per_second(20)), Instant::now());
         let (bad, good) = (at("10.0.0.1"), at("10.0.0.2"));
-        assert!((0..20).all(|_| doors.admit(bad, now).is_ok() && doors.login_failed(bad, now)));
-        assert!(!doors.login_failed(at("::ffff:10.0.0.1"), now));
-        assert_eq!(doors.admit(bad, now).unwrap_err(), Crowded::FailedLogins);
-        assert!(doors.admit(good, now).is_ok());
-        assert!(doors.admit(bad, now + std::time::Duration::from_millis(50)).is_ok());
-        assert_eq!(doors.anonymous(), 0);
+        assert!((0..20).all(|_| admission.admit(bad, now).is_ok() && admission.login_failed(bad, now)));
+        assert!(!admission.login_failed(at("::ffff:10.0.0.1"), now));
+        assert_eq!(admission.admit(bad, now).unwrap_err(), Crowded::FailedLogins);
+        assert!(admission.admit(good, now).is_ok());
+        assert!(admission.admit(bad, now + std::time::Duration::from_millis(50)).is_ok());
+        assert_eq!(admission.anonymous(), 0);
     }
 }

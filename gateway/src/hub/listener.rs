@@ -11,7 +11,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::hub::Hub;
-use crate::hub::admission::{Crowded, Doors, Permit};
+use crate::hub::admission::{Crowded, AdmissionControl, Permit};
 use crate::hub::metrics::Scope;
 
 /// A connection at the door: nothing is known of the peer but its address.
@@ -35,8 +35,8 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Accepts until the hub stops, and starts `serve` for each connection that finds a place at `doors`.
-pub async fn run<F, S>(hub: Arc<Hub>, listener: TcpListener, doors: Arc<Doors>, serve: S)
+/// Accepts until the hub stops, and starts `serve` for each connection that finds a place at `admission`.
+pub async fn run<F, S>(hub: Arc<Hub>, listener: TcpListener, admission: Arc<AdmissionControl>, serve: S)
 where
     S: Fn(Arc<Hub>, Accepted) -> F,
     F: Future<Output = ()> + Send + 'static,
@@ -47,7 +47,7 @@ where
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, peer)) => admit(&hub, &doors, stream, peer, &serve),
+            Ok((stream, peer)) => admit(&hub, &admission, stream, peer, &serve),
             Err(error) => {
                 tracing::debug!(%error, "a connection could not be accepted");
                 pause_if_exhausted(&error).await;
@@ -56,12 +56,12 @@ where
     }
 }
 
-fn admit<F, S>(hub: &Arc<Hub>, doors: &Arc<Doors>, stream: TcpStream, peer: SocketAddr, serve: &S)
+fn admit<F, S>(hub: &Arc<Hub>, admission: &Arc<AdmissionControl>, stream: TcpStream, peer: SocketAddr, serve: &S)
 where
     S: Fn(Arc<Hub>, Accepted) -> F,
     F: Future<Output = ()> + Send + 'static,
 {
-    match doors.admit(peer.ip(), Instant::now()) {
+    match admission.admit(peer.ip(), Instant::now()) {
         Ok(permit) => {
             let _ = stream.set_nodelay(true);
             hub.tasks.spawn(serve(Arc::clone(hub), Accepted { stream, peer, permit }));

@@ -50,7 +50,7 @@ pub enum Hearing {
 /// Tells the operator of a failed login and holds it against whoever tried; whether the peer is to be answered.
 pub fn failed(hub: &Hub, attempt: Attempt<'_>, fault: &Fault) -> Hearing {
     let now = hub.clock.now();
-    let address_is_good = hub.doors.login_failed(attempt.peer, now.monotonic);
+    let address_is_good = hub.admission.login_failed(attempt.peer, now.monotonic);
     let identity_is_good = attempt.id.is_none_or(|id| hub.failed_identities.spend(id.clone(), now.monotonic));
     if !address_is_good {
         hub.metrics.throttled(Scope::Address);

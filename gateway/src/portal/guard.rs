@@ -26,7 +26,7 @@ use crate::iothub::problem::Problem;
 
 /// What the guard of one route knows.
 #[derive(Clone)]
-pub(super) struct Door {
+pub(super) struct RouteGuard {
     pub(super) portal: Arc<Portal>,
     pub(super) needs: Needs,
     /// What a form of this route asks for; a refusal of it is recorded as that.
@@ -44,12 +44,12 @@ enum Stop {
     SignIn,
 }
 
-pub(super) async fn guard(State(door): State<Door>, request: Request, next: Next) -> Response {
+pub(super) async fn guard(State(route): State<RouteGuard>, request: Request, next: Next) -> Response {
     let (mut parts, mut body) = request.into_parts();
     let is_htmx = is_by_script(&parts.headers);
     let target = parts.uri.path_and_query().map_or(paths::HOME, |path| path.as_str()).to_owned();
     let is_read = parts.method == Method::GET || parts.method == Method::HEAD;
-    let response = match door.admit(&mut parts, &mut body).await {
+    let response = match route.admit(&mut parts, &mut body).await {
         Ok(()) => next.run(Request::from_parts(parts.clone(), body)).await,
         Err(Stop::Refused(refused)) => refused.into_response(),
         Err(Stop::SignIn) => return sign_in(is_htmx, if is_read { &target } else { paths::HOME }),
@@ -64,7 +64,7 @@ pub(super) async fn guard(State(door): State<Door>, request: Request, next: Next
     (status, Html(page)).into_response()
 }
 
-impl Door {
+impl RouteGuard {
     /// Lets a request in, which then carries who asks, and what a form says.
     async fn admit(&self, parts: &mut Parts, body: &mut Body) -> Result<(), Stop> {
         let hub = &self.portal.hub;

@@ -44,7 +44,7 @@ pub(super) async fn sign_in(
         let page = page(hub, Some(next), &fields, Some(problem.text()));
         (problem.status(), Html(page)).into_response()
     };
-    if hub.doors.is_turned_away(origin.peer, now) {
+    if hub.admission.is_turned_away(origin.peer, now) {
         hub.metrics.throttled(Scope::Address);
         return Ok(again(Problem::throttled("too many failed logins from this address")));
     }

@@ -21,7 +21,7 @@ use super::device::{
     access, audit, change, connections, created, credentials, delete, details, keys, messages, modules, send,
     status, telemetry, token,
 };
-use super::guard::{Door, guard};
+use super::guard::{RouteGuard, guard};
 use super::{
     Portal, assets, audit_log, authorities, credential_form, devices, home, jobs, live, login, paths,
     policies,
@@ -178,8 +178,8 @@ pub(super) fn router(portal: &Arc<Portal>) -> Router {
     let mut paths: BTreeMap<&str, MethodRouter<Arc<Portal>>> = BTreeMap::new();
     for route in routes() {
         let Route { needs, operation, in_background, takes_a_file, .. } = route;
-        let door = Door { portal: Arc::clone(portal), needs, operation, in_background, takes_a_file };
-        let guarded = route.handler.route_layer(from_fn_with_state(door, guard));
+        let route_guard = RouteGuard { portal: Arc::clone(portal), needs, operation, in_background, takes_a_file };
+        let guarded = route.handler.route_layer(from_fn_with_state(route_guard, guard));
         let of_path = paths.remove(route.path).unwrap_or_default().merge(guarded);
         paths.insert(route.path, of_path);
     }
