@@ -35,7 +35,7 @@ use standing::Standing;
 pub mod core;
 mod feed;
 mod standing;
-mod told;
+mod lifecycle;
 
 /// Opens the session of an authenticated peer and converses until either side ends it. `commands` is for services.
 ///
@@ -79,9 +79,9 @@ where
     let Some(Opened { mut session, who, peer, noted }) = opening.await else { return };
     let reason = session.converse(Some(&who)).await;
     // While the seat is held: what a newcomer notes is later.
-    told::ended(hub, &who, noted, &reason);
+    lifecycle::ended(hub, &who, noted, &reason);
     drop(session);
-    told::disconnected(hub, &who, peer, &reason);
+    lifecycle::disconnected(hub, &who, peer, &reason);
 }
 
 /// A device's session, and what is needed to tell of its end.
@@ -111,7 +111,7 @@ where
         return None;
     };
     if let Some(takeover) = takeover {
-        told::taken_over(hub, &who, peer, takeover);
+        lifecycle::taken_over(hub, &who, peer, takeover);
     }
     let restored = match admit(hub, &who, connect.clean_session).await {
         Ok(restored) => restored,
@@ -135,7 +135,7 @@ where
     let feed = Feed::Queue(consumer);
     let mut session = Box::new(Session::open(hub, wire, opening, feed, Standing::Seat(seat)));
     session.will = connect.will;
-    let noted = told::connected(hub, &who, peer, session.core.session_present());
+    let noted = lifecycle::connected(hub, &who, peer, session.core.session_present());
     Some(Opened { session, who, peer, noted })
 }
 
