@@ -30,11 +30,11 @@ use crate::operations::d2c::{self, Incoming};
 use crate::operations::feedback;
 use core::{Action, Command, Opening, Sent, SessionCore, SessionLimits};
 use feed::{Fed, Feed};
-use standing::Standing;
+use authorization::Authorization;
 
 pub mod core;
 mod feed;
-mod standing;
+mod authorization;
 mod lifecycle;
 
 /// Opens the session of an authenticated peer and converses until either side ends it. `commands` is for services.
@@ -133,7 +133,7 @@ where
     };
     let consumer = hub.registry.attach(who.entry());
     let feed = Feed::Queue(consumer);
-    let mut session = Box::new(Session::open(hub, wire, opening, feed, Standing::Seat(seat)));
+    let mut session = Box::new(Session::open(hub, wire, opening, feed, Authorization::Seat(seat)));
     session.will = connect.will;
     let noted = lifecycle::connected(hub, &who, peer, session.core.session_present());
     Some(Opened { session, who, peer, noted })
@@ -160,8 +160,8 @@ async fn run_service<S>(
     };
     let feedback = hub.registry.feedback_receiver();
     let feed = Feed::Service { telemetry: hub.bus.subscribe(), feedback, events: None };
-    let standing = Standing::Policy { who: who.clone(), policies: hub.watch_policies() };
-    let mut session = Session::open(hub, wire, opening, feed, standing);
+    let authorization = Authorization::Policy { who: who.clone(), policies: hub.watch_policies() };
+    let mut session = Session::open(hub, wire, opening, feed, authorization);
     session.commands = Some(commands);
     tracing::info!(policy = who.policy(), "service connected");
     let reason = session.converse(None).await;
@@ -204,7 +204,7 @@ struct Session<'h, S> {
     wire: Wire<S>,
     core: SessionCore,
     feed: Feed,
-    standing: Standing,
+    authorization: Authorization,
     /// What a service's commands go through.
     commands: Option<&'h Commands>,
     will: Option<Will>,
@@ -212,18 +212,18 @@ struct Session<'h, S> {
 
 impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
     /// The session with its CONNACK on the way.
-    fn open(hub: &'h Arc<Hub>, mut wire: Wire<S>, opening: Opening, feed: Feed, standing: Standing) -> Self {
+    fn open(hub: &'h Arc<Hub>, mut wire: Wire<S>, opening: Opening, feed: Feed, authorization: Authorization) -> Self {
         let core = SessionCore::new(opening, SessionLimits::of(&hub.config.limits), hub.clock.now());
         hub.metrics.connection_attempt("succeeded");
         hub.metrics.connections.inc();
-        if let Some(activity) = standing.activity() {
+        if let Some(activity) = authorization.activity() {
             activity.connection_changed(hub.clock.wall());
         }
         wire.send(&Packet::ConnAck {
             session_present: core.session_present(),
             code: ConnectReturnCode::Accepted,
         });
-        Self { hub, wire, core, feed, standing, commands: None, will: None }
+        Self { hub, wire, core, feed, authorization, commands: None, will: None }
     }
 
     /// Converses to the end; the reason is why it ended. `who` is the sender of telemetry, for a device.
@@ -260,7 +260,7 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
         let feeds =
             core.wants_message() || core.wants_event() || core.wants_feedback() || core.wants_admin_event();
         tokio::select! {
-            reason = self.standing.ordered(hub) => self.core.close(reason),
+            reason = self.authorization.ordered(hub) => self.core.close(reason),
             packet = self.wire.read(), if core.wants_packet() => self.on_read(packet),
             fed = self.feed.next(&self.core), if feeds => self.on_fed(fed),
             () = sleep_until(self.core.deadline().into()) => self.core.on_timeout(hub.clock.now()),
@@ -268,7 +268,7 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
     }
 
     fn on_read(&mut self, read: Result<Packet, WireError>) {
-        if let Some(reason) = self.standing.revoked() {
+        if let Some(reason) = self.authorization.revoked() {
             return self.core.close(reason);
         }
         let outcome = match read {
@@ -320,7 +320,7 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
 
     /// The device sent something or is being sent something.
     fn note_activity(&self, now: Moment) {
-        if let Some(activity) = self.standing.activity() {
+        if let Some(activity) = self.authorization.activity() {
             activity.seen(now.wall);
         }
     }
@@ -388,7 +388,7 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
         let Some(who) = who else { return };
         let outcome = tokio::select! {
             biased;
-            reason = self.standing.ordered(self.hub) => Err(reason),
+            reason = self.authorization.ordered(self.hub) => Err(reason),
             taken = d2c::accept(self.hub, who, incoming) => taken.map_err(|error| match error {
                 d2c::IngestError::Denied(denied) => CloseReason::AccessDenied(denied),
                 d2c::IngestError::Bag(error) => CloseReason::ProtocolViolation(error.to_string()),
@@ -405,11 +405,11 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
 
     /// Does a command and hands its answer to the core. A service that loses its right meanwhile gets no answer.
     async fn command(&mut self, packet_id: Option<u16>, rid: &str, command: Command) {
-        let (Standing::Policy { who, .. }, Some(commands)) = (&self.standing, self.commands) else { return };
+        let (Authorization::Policy { who, .. }, Some(commands)) = (&self.authorization, self.commands) else { return };
         let who = who.clone();
         tokio::select! {
             biased;
-            reason = self.standing.ordered(self.hub) => self.core.close(reason),
+            reason = self.authorization.ordered(self.hub) => self.core.close(reason),
             answer = commands.execute(who, command) => {
                 let topic = topic::answer_topic(answer.status, rid, &answer.head);
                 self.core.commanded(packet_id, topic, answer.body);
@@ -449,7 +449,7 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
         }
         tokio::select! {
             biased;
-            reason = self.standing.ordered(self.hub) => Err(reason),
+            reason = self.authorization.ordered(self.hub) => Err(reason),
             sent = timeout(self.hub.config.limits.write_time_max, self.wire.flush()) => match sent {
                 Ok(Ok(())) => Ok(()),
                 Ok(Err(_)) => Err(CloseReason::ConnectionLost),
@@ -497,7 +497,7 @@ impl<S> Drop for Session<'_, S> {
     fn drop(&mut self) {
         self.hub.metrics.connections.dec();
         // Before the seat is free: what a newcomer notes is later.
-        if let Some(activity) = self.standing.activity() {
+        if let Some(activity) = self.authorization.activity() {
             activity.connection_changed(self.hub.clock.wall());
         }
     }

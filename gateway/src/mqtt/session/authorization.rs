@@ -13,19 +13,19 @@ use crate::hub::session_table::Seat;
 use crate::mqtt::packet::ConnectReturnCode;
 
 /// What the session may go on for, and by which it hears when it may not.
-pub(super) enum Standing {
+pub(super) enum Authorization {
     /// A device's place in the table; it is told through that.
     Seat(Seat),
     /// A service's policy, which it watches itself: services have no place in the table.
     Policy { who: VerifiedService, policies: watch::Receiver<Arc<Policies>> },
 }
 
-impl Standing {
+impl Authorization {
     /// Where a device's activity is noted; services have none.
     pub(super) fn activity(&self) -> Option<&Activity> {
         match self {
-            Standing::Seat(seat) => Some(seat.who().entry().activity()),
-            Standing::Policy { .. } => None,
+            Authorization::Seat(seat) => Some(seat.who().entry().activity()),
+            Authorization::Policy { .. } => None,
         }
     }
 
@@ -33,8 +33,8 @@ impl Standing {
     /// One that is only overtaken may still say goodbye.
     pub(super) fn revoked(&self) -> Option<CloseReason> {
         match self {
-            Standing::Seat(seat) => seat.leave().given().filter(CloseReason::is_revocation),
-            Standing::Policy { who, policies } => {
+            Authorization::Seat(seat) => seat.leave().given().filter(CloseReason::is_revocation),
+            Authorization::Policy { who, policies } => {
                 (!who.still_holds(&policies.borrow())).then_some(CloseReason::CredentialChanged)
             }
         }
@@ -42,8 +42,8 @@ impl Standing {
 
     async fn lost(&mut self, hub: &Hub) -> CloseReason {
         match self {
-            Standing::Seat(seat) => seat.leave().ordered().await,
-            Standing::Policy { who, policies } => {
+            Authorization::Seat(seat) => seat.leave().ordered().await,
+            Authorization::Policy { who, policies } => {
                 // Policies are told anew when the clock was set, too.
                 let is_over = || who.expires().is_some_and(|end| hub.clock.wall() >= end);
                 match policies.wait_for(|policies| is_over() || !who.still_holds(policies)).await {
