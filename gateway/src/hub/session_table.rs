@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::auth::{Trust, VerifiedIdentity};
 use crate::hub::close_reason::CloseReason;
-use takeovers::Hands;
+use takeovers::TakeoverHistory;
 
 pub use takeovers::Takeover;
 
@@ -40,7 +40,7 @@ pub struct Seated {
     who: VerifiedIdentity,
     leave: Leave,
     gone: CancellationToken,
-    hands: Hands,
+    takeovers: TakeoverHistory,
     /// The newest of those who wait for the seat.
     next: Mutex<Option<Waiting>>,
 }
@@ -153,20 +153,20 @@ impl SessionTable {
 
     fn try_take(self: &Arc<Self>, who: &VerifiedIdentity, waiting: &Waiting, wait_max: Duration) -> Try {
         let now = Instant::now();
-        let seated = |hands| {
+        let seated = |takeovers| {
             Arc::new(Seated {
                 connection: waiting.connection,
                 who: who.clone(),
                 leave: Leave::default(),
                 gone: CancellationToken::new(),
-                hands,
+                takeovers,
                 next: Mutex::default(),
             })
         };
         let seat = |seated: &Arc<Seated>| Seat { table: Arc::clone(self), seated: Arc::clone(seated) };
         match self.seats.entry(who.id().clone()) {
             Slot::Vacant(slot) => {
-                let seated = seated(Hands::default());
+                let seated = seated(TakeoverHistory::default());
                 self.devices.fetch_add(usize::from(seated.is_device()), Ordering::Relaxed);
                 slot.insert(Arc::clone(&seated));
                 Try::Vacant(seat(&seated))
@@ -176,11 +176,11 @@ impl SessionTable {
                 if holder.connection > waiting.connection || !holder.let_wait(waiting) {
                     return Try::Overtaken;
                 }
-                if let Some(until) = holder.hands.busy_until(wait_max, now) {
+                if let Some(until) = holder.takeovers.busy_until(wait_max, now) {
                     return Try::Busy { holder, until };
                 }
-                let (hands, takeover) = holder.hands.taken_over(now);
-                let seated = seated(hands);
+                let (takeovers, takeover) = holder.takeovers.taken_over(now);
+                let seated = seated(takeovers);
                 slot.insert(Arc::clone(&seated));
                 Try::TakenOver { seat: seat(&seated), before: holder, takeover }
             }

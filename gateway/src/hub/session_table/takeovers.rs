@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 /// What is known of the takeovers of one seat.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Hands {
+pub(super) struct TakeoverHistory {
     last: Option<Instant>,
     /// Takeovers one soon behind the other, up to the last.
     in_a_row: u32,
@@ -22,7 +22,7 @@ pub enum Takeover {
     Flapping { tell: bool },
 }
 
-impl Hands {
+impl TakeoverHistory {
     /// When the seat may be taken over again, if that is not now. No takeover comes sooner than `wait_max` after the
     /// one before, so nobody waits longer.
     pub(super) fn busy_until(&self, wait_max: Duration, now: Instant) -> Option<Instant> {
@@ -59,7 +59,7 @@ mod tests {
     #[test]
     fn t610_takeovers_are_a_second_apart_and_the_first_waits_for_nothing() {
         let now = Instant::now();
-        let first = Hands::default();
+        let first = TakeoverHistory::default();
         assert_eq!(first.busy_until(SECOND, now), None);
         let (second, _) = first.taken_over(now);
         assert_eq!(second.busy_until(SECOND, now), Some(now + SECOND));
@@ -69,10 +69,10 @@ mod tests {
 
     #[test]
     fn t610_a_device_that_comes_back_is_not_flapping_and_two_copies_are_told_of_once_a_minute() {
-        let (mut hands, start) = (Hands::default(), Instant::now());
+        let (mut takeovers, start) = (TakeoverHistory::default(), Instant::now());
         let mut take = |second: u32| {
-            let (next, takeover) = hands.taken_over(start + second * SECOND);
-            hands = next;
+            let (next, takeover) = takeovers.taken_over(start + second * SECOND);
+            takeovers = next;
             takeover
         };
         assert!((0..5).all(|n| take(n * 11) == Takeover::Single), "now and then");
