@@ -23,7 +23,7 @@ mod error;
 pub mod hosts;
 mod origin;
 mod peer;
-mod proof;
+mod credential;
 mod remembered;
 mod trust;
 mod x509;
@@ -32,7 +32,7 @@ pub use error::{AuthError, Contrast};
 pub use hosts::HostNames;
 pub use origin::{Face, Origin};
 pub use peer::Peer;
-pub use proof::Proof;
+pub use credential::Credential;
 pub use remembered::RememberedService;
 pub use trust::{Trust, TrustStore};
 pub use x509::X509Error;
@@ -46,7 +46,7 @@ pub struct VerifiedIdentity {
     parent: Option<Arc<Entry>>,
     id: IdentityId,
     generation: GenerationId,
-    proof: Proof,
+    credential: Credential,
     expires: Option<Timestamp>,
     weak: bool,
     access: Access,
@@ -82,8 +82,8 @@ impl VerifiedIdentity {
     }
 
     /// What the connection rests on; it ends when this no longer holds.
-    pub fn proof(&self) -> &Proof {
-        &self.proof
+    pub fn credential(&self) -> &Credential {
+        &self.credential
     }
 
     /// When the credential ends and the connection with it.
@@ -117,7 +117,7 @@ impl VerifiedIdentity {
             }
         }
         let identity = self.entry.identity();
-        if !self.proof.holds(&identity, policies, trust) {
+        if !self.credential.holds(&identity, policies, trust) {
             return Err(Revoked::CredentialChanged);
         }
         if identity.access.covers(&self.access) { Ok(()) } else { Err(Revoked::AccessNarrowed) }
@@ -176,7 +176,7 @@ impl VerifiedService {
     /// Whether the policy still has the key this was proven with, and the rights.
     pub fn still_holds(&self, policies: &Policies) -> bool {
         policies.find(&self.policy).is_some_and(|policy| {
-            proof::is_of(&self.key, &policy.keys) && policy.rights.contains(self.rights)
+            credential::is_of(&self.key, &policy.keys) && policy.rights.contains(self.rights)
         })
     }
 }
@@ -245,7 +245,7 @@ impl Authenticator<'_> {
         let keys = self.sas_keys(&identity).inspect_err(|_| {
             let _ = token.is_signed_by(self.decoy);
         })?;
-        let proof = match token.policy() {
+        let credential = match token.policy() {
             Some(policy) => self.policy_proof(&token, policy, id)?,
             None => self.own_proof(&token, id, keys)?,
         };
@@ -256,7 +256,7 @@ impl Authenticator<'_> {
             id: identity.id.clone(),
             generation: identity.generation,
             entry,
-            proof,
+            credential,
             expires: self.end_of(&token),
             weak: false,
             access: identity.access.clone(),
@@ -300,7 +300,7 @@ impl Authenticator<'_> {
             id: identity.id.clone(),
             generation: identity.generation,
             entry,
-            proof: verdict.proof,
+            credential: verdict.credential,
             expires: verdict.expires,
             weak: verdict.weak,
             access: identity.access.clone(),
@@ -383,17 +383,17 @@ impl Authenticator<'_> {
     }
 
     /// A token without `skn` is checked with the keys of the identity itself, and must name exactly it.
-    fn own_proof(&self, token: &SasToken<'_>, id: &IdentityId, keys: &KeyPair) -> Result<Proof, AuthError> {
+    fn own_proof(&self, token: &SasToken<'_>, id: &IdentityId, keys: &KeyPair) -> Result<Credential, AuthError> {
         let segments = self.segments_after_host(token)?;
         if !names_exactly(without_api_version(&segments), id) {
             return Err(wrong_resource(token, id));
         }
         let key = signing_key(token, &keys.primary, &keys.secondary)?;
-        Ok(Proof::OwnKey(key.clone()))
+        Ok(Credential::OwnKey(key.clone()))
     }
 
     /// A token with `skn` is checked with the policy's keys and may cover more than one identity.
-    fn policy_proof(&self, token: &SasToken<'_>, name: &str, id: &IdentityId) -> Result<Proof, AuthError> {
+    fn policy_proof(&self, token: &SasToken<'_>, name: &str, id: &IdentityId) -> Result<Credential, AuthError> {
         let (policy, key) = self.signing_policy(token, name)?;
         if !policy.rights.contains(Rights::DEVICE_CONNECT) {
             return Err(AuthError::RightMissing { policy: name.to_owned(), wanted: Rights::DEVICE_CONNECT });
@@ -402,7 +402,7 @@ impl Authenticator<'_> {
         if !covers(without_api_version(&segments), id) {
             return Err(wrong_resource(token, id));
         }
-        Ok(Proof::PolicyKey { policy: name.to_owned(), key: key.clone() })
+        Ok(Credential::PolicyKey { policy: name.to_owned(), key: key.clone() })
     }
 
     fn signing_policy<'s>(

@@ -17,7 +17,7 @@ use portcullis_registry::credential::ThumbprintPair;
 use portcullis_registry::id::IdentityId;
 use rustls_pki_types::{CertificateDer, UnixTime};
 
-use super::Proof;
+use super::Credential;
 use super::error::Contrast;
 use super::trust::Trust;
 
@@ -48,7 +48,7 @@ pub enum X509Error {
 
 /// What a certificate proves, and how long.
 pub(super) struct Verdict {
-    pub(super) proof: Proof,
+    pub(super) credential: Credential,
     /// The first moment at which it no longer holds.
     pub(super) expires: Option<Timestamp>,
     /// Rests on a SHA-1 thumbprint alone.
@@ -116,7 +116,7 @@ pub(super) fn by_thumbprint(
     }
     let weak = matching.all(|own| own.is_weak());
     chain.check_time(unix_time(now)).map_err(X509Error::OutOfTime)?;
-    Ok(Verdict { proof: Proof::Thumbprint(presented), expires: end_of(chain.valid_until()), weak })
+    Ok(Verdict { credential: Credential::Thumbprint(presented), expires: end_of(chain.valid_until()), weak })
 }
 
 /// By CA: the chain must lead to an enrolled and verified one, and the certificate must name exactly this identity.
@@ -143,8 +143,8 @@ pub(super) fn by_authority(
         }
         Err(reason) => return Err(X509Error::NoCommonName { reason, wanted }),
     }
-    let proof = Proof::Authority(found.anchor.thumbprints().sha256);
-    Ok(Verdict { proof, expires: end_of(found.valid_until), weak: false })
+    let credential = Credential::Authority(found.anchor.thumbprints().sha256);
+    Ok(Verdict { credential, expires: end_of(found.valid_until), weak: false })
 }
 
 /// The work of a verdict by CA, for nothing: so that the time of a refusal does not tell which ids are registered and

@@ -2,7 +2,7 @@
 
 use portcullis_registry::access::AccessDenied;
 
-use crate::auth::{Proof, Revoked};
+use crate::auth::{Credential, Revoked};
 
 /// Why a session ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,10 +31,10 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// Why a session ends when what it rests on does.
-    pub fn expired(proof: &Proof) -> Self {
-        match proof {
-            Proof::OwnKey(_) | Proof::PolicyKey { .. } => CloseReason::TokenExpired,
-            Proof::Thumbprint(_) | Proof::Authority(_) => CloseReason::CertificateExpired,
+    pub fn expired(credential: &Credential) -> Self {
+        match credential {
+            Credential::OwnKey(_) | Credential::PolicyKey { .. } => CloseReason::TokenExpired,
+            Credential::Thumbprint(_) | Credential::Authority(_) => CloseReason::CertificateExpired,
         }
     }
 

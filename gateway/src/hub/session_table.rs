@@ -230,7 +230,7 @@ impl Seated {
     /// Orders the session to leave if what it rests on has ended.
     pub fn expire(&self, now: Timestamp) {
         if self.who.expires().is_some_and(|end| now >= end) {
-            self.leave.order(CloseReason::expired(self.who.proof()));
+            self.leave.order(CloseReason::expired(self.who.credential()));
         }
     }
 

@@ -128,7 +128,7 @@ where
         clean_session: connect.clean_session,
         keep_alive: connect.keep_alive,
         restored,
-        expires: who.expires().map(|end| (end, CloseReason::expired(who.proof()))),
+        expires: who.expires().map(|end| (end, CloseReason::expired(who.credential()))),
         will: connect.will.is_some(),
     };
     let consumer = hub.registry.attach(who.entry());

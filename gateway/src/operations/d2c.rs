@@ -66,7 +66,7 @@ fn stamped(
     if let Some(module) = &sender.id().module {
         stamp.push(("iothub-connection-module-id", module.as_str()));
     }
-    stamp.push(("iothub-connection-auth-method", sender.proof().auth_method()));
+    stamp.push(("iothub-connection-auth-method", sender.credential().auth_method()));
     stamp.push(("iothub-connection-auth-generation-id", &generation));
     stamp.push(("iothub-enqueuedtime", &now));
     if incoming.will {

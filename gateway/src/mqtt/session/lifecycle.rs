@@ -20,7 +20,7 @@ pub(super) fn connected(hub: &Hub, who: &VerifiedIdentity, peer: SocketAddr, ses
         );
     }
     let now = hub.clock.wall();
-    let noted = hub.connections.opened(who.id(), now, peer, who.proof().method(), who.expires());
+    let noted = hub.connections.opened(who.id(), now, peer, who.credential().method(), who.expires());
     if who.entry().is_deleted() {
         // Deleted in between: whoever forgets what it leaves may have been here already.
         hub.connections.forget(who.id());

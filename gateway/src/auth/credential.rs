@@ -9,7 +9,7 @@ use super::trust::Trust;
 
 /// The credential a connection was opened with.
 #[derive(Clone, Debug)]
-pub enum Proof {
+pub enum Credential {
     /// A token signed with a key of the identity itself.
     OwnKey(SymmetricKey),
     /// A token signed with a key of a shared access policy.
@@ -20,20 +20,20 @@ pub enum Proof {
     Authority(Sha256Thumbprint),
 }
 
-impl Proof {
+impl Credential {
     /// Whether the credential still admits this identity. Swapping primary and secondary changes nothing.
     pub(super) fn holds(&self, identity: &Identity, policies: &Policies, trust: &Trust) -> bool {
         match (self, &identity.authentication) {
-            (Proof::OwnKey(key), Authentication::Sas(keys)) => is_of(key, keys),
-            (Proof::PolicyKey { policy, key }, Authentication::Sas(_)) => {
+            (Credential::OwnKey(key), Authentication::Sas(keys)) => is_of(key, keys),
+            (Credential::PolicyKey { policy, key }, Authentication::Sas(_)) => {
                 policies.find(policy).is_some_and(|policy| {
                     is_of(key, &policy.keys) && policy.rights.contains(Rights::DEVICE_CONNECT)
                 })
             }
-            (Proof::Thumbprint(shown), Authentication::SelfSigned(registered)) => {
+            (Credential::Thumbprint(shown), Authentication::SelfSigned(registered)) => {
                 registered.iter().any(|own| shown.are_named_by(own.as_str()))
             }
-            (Proof::Authority(certificate), Authentication::CertificateAuthority) => {
+            (Credential::Authority(certificate), Authentication::CertificateAuthority) => {
                 trust.is_verified(*certificate)
             }
             (
@@ -49,19 +49,19 @@ impl Proof {
     /// What it is, in the operator's words.
     pub fn method(&self) -> &'static str {
         match self {
-            Proof::OwnKey(_) => "SAS token",
-            Proof::PolicyKey { .. } => "SAS token of a policy",
-            Proof::Thumbprint(_) => "X.509 thumbprint",
-            Proof::Authority(_) => "X.509 CA",
+            Credential::OwnKey(_) => "SAS token",
+            Credential::PolicyKey { .. } => "SAS token of a policy",
+            Credential::Thumbprint(_) => "X.509 thumbprint",
+            Credential::Authority(_) => "X.509 CA",
         }
     }
 
     /// The value of `iothub-connection-auth-method` on telemetry.
     pub fn auth_method(&self) -> &'static str {
         match self {
-            Proof::OwnKey(_) => r#"{"scope":"device","type":"sas","issuer":"iothub"}"#,
-            Proof::PolicyKey { .. } => r#"{"scope":"hub","type":"sas","issuer":"iothub"}"#,
-            Proof::Thumbprint(_) | Proof::Authority(_) => {
+            Credential::OwnKey(_) => r#"{"scope":"device","type":"sas","issuer":"iothub"}"#,
+            Credential::PolicyKey { .. } => r#"{"scope":"hub","type":"sas","issuer":"iothub"}"#,
+            Credential::Thumbprint(_) | Credential::Authority(_) => {
                 r#"{"scope":"device","type":"x509","issuer":"external"}"#
             }
         }
