@@ -29,11 +29,11 @@ use crate::mqtt::wire::{Wire, WireError};
 use crate::operations::d2c::{self, Incoming};
 use crate::operations::feedback;
 use core::{Action, Command, Opening, Sent, SessionCore, SessionLimits};
-use feed::{Fed, Feed};
+use outbound::{Waiting, Outbound};
 use authorization::Authorization;
 
 pub mod core;
-mod feed;
+mod outbound;
 mod authorization;
 mod lifecycle;
 
@@ -132,8 +132,8 @@ where
         will: connect.will.is_some(),
     };
     let consumer = hub.registry.attach(who.entry());
-    let feed = Feed::Queue(consumer);
-    let mut session = Box::new(Session::open(hub, wire, opening, feed, Authorization::Seat(seat)));
+    let outbound = Outbound::Queue(consumer);
+    let mut session = Box::new(Session::open(hub, wire, opening, outbound, Authorization::Seat(seat)));
     session.will = connect.will;
     let noted = lifecycle::connected(hub, &who, peer, session.core.session_present());
     Some(Opened { session, who, peer, noted })
@@ -159,9 +159,9 @@ async fn run_service<S>(
         will: false,
     };
     let feedback = hub.registry.feedback_receiver();
-    let feed = Feed::Service { telemetry: hub.bus.subscribe(), feedback, events: None };
+    let outbound = Outbound::Service { telemetry: hub.bus.subscribe(), feedback, events: None };
     let authorization = Authorization::Policy { who: who.clone(), policies: hub.watch_policies() };
-    let mut session = Session::open(hub, wire, opening, feed, authorization);
+    let mut session = Session::open(hub, wire, opening, outbound, authorization);
     session.commands = Some(commands);
     tracing::info!(policy = who.policy(), "service connected");
     let reason = session.converse(None).await;
@@ -203,7 +203,7 @@ struct Session<'h, S> {
     hub: &'h Arc<Hub>,
     wire: Wire<S>,
     core: SessionCore,
-    feed: Feed,
+    outbound: Outbound,
     authorization: Authorization,
     /// What a service's commands go through.
     commands: Option<&'h Commands>,
@@ -212,7 +212,7 @@ struct Session<'h, S> {
 
 impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
     /// The session with its CONNACK on the way.
-    fn open(hub: &'h Arc<Hub>, mut wire: Wire<S>, opening: Opening, feed: Feed, authorization: Authorization) -> Self {
+    fn open(hub: &'h Arc<Hub>, mut wire: Wire<S>, opening: Opening, outbound: Outbound, authorization: Authorization) -> Self {
         let core = SessionCore::new(opening, SessionLimits::of(&hub.config.limits), hub.clock.now());
         hub.metrics.connection_attempt("succeeded");
         hub.metrics.connections.inc();
@@ -223,7 +223,7 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
             session_present: core.session_present(),
             code: ConnectReturnCode::Accepted,
         });
-        Self { hub, wire, core, feed, authorization, commands: None, will: None }
+        Self { hub, wire, core, outbound, authorization, commands: None, will: None }
     }
 
     /// Converses to the end; the reason is why it ended. `who` is the sender of telemetry, for a device.
@@ -257,12 +257,12 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
     async fn wait(&mut self) {
         let hub = self.hub;
         let core = &self.core;
-        let feeds =
+        let wants_outbound =
             core.wants_message() || core.wants_event() || core.wants_feedback() || core.wants_admin_event();
         tokio::select! {
             reason = self.authorization.ordered(hub) => self.core.close(reason),
             packet = self.wire.read(), if core.wants_packet() => self.on_read(packet),
-            fed = self.feed.next(&self.core), if feeds => self.on_fed(fed),
+            waiting = self.outbound.next(&self.core), if wants_outbound => self.on_waiting(waiting),
             () = sleep_until(self.core.deadline().into()) => self.core.on_timeout(hub.clock.now()),
         }
     }
@@ -280,7 +280,7 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
                 if !self.core.wants_packet() {
                     self.hub.metrics.throttled(Scope::Messages);
                 }
-                if let (true, Feed::Service { telemetry, events, .. }) = (is_wish, &mut self.feed) {
+                if let (true, Outbound::Service { telemetry, events, .. }) = (is_wish, &mut self.outbound) {
                     telemetry.set_filters(self.core.event_filters());
                     match self.core.hears_admin_events() {
                         true => _ = events.get_or_insert_with(|| self.hub.events.listen()),
@@ -297,24 +297,24 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
         }
     }
 
-    fn on_fed(&mut self, fed: Fed) {
+    fn on_waiting(&mut self, waiting: Waiting) {
         let now = self.hub.clock.now();
-        match fed {
-            Fed::MessagesWait => {
+        match waiting {
+            Waiting::MessagesWait => {
                 self.lease_messages(now);
                 self.note_activity(now);
             }
-            Fed::FeedbackWaits => {
-                let Feed::Service { feedback, .. } = &mut self.feed else { return };
+            Waiting::FeedbackWaits => {
+                let Outbound::Service { feedback, .. } = &mut self.outbound else { return };
                 if let Some(batch) = feedback.lease(now.wall) {
                     self.core.on_feedback(batch.token, feedback::to_json(&batch).into());
                 }
             }
-            Fed::Event(event) => self.hand_events(event, now),
-            Fed::AdminEvent(event) => {
+            Waiting::Event(event) => self.hand_events(event, now),
+            Waiting::AdminEvent(event) => {
                 self.core.on_admin_event(event.name, &event.id, event.body().into());
             }
-            Fed::BusStopped => self.core.close(CloseReason::Shutdown),
+            Waiting::BusStopped => self.core.close(CloseReason::Shutdown),
         }
     }
 
@@ -328,7 +328,7 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
     /// Hands the core as many messages as are sent in one go: what waits for a slow reader stays in the queue, where
     /// it can still expire. `ready` tells at once if there are more.
     fn lease_messages(&mut self, now: Moment) {
-        let Feed::Queue(consumer) = &mut self.feed else { return };
+        let Outbound::Queue(consumer) = &mut self.outbound else { return };
         let mut bytes = 0;
         while self.core.wants_message()
             && bytes < MESSAGE_BYTES_AT_ONCE
@@ -342,7 +342,7 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
 
     /// Hands the core an event and those right behind it, as many as are sent in one go.
     fn hand_events(&mut self, first: Arc<Event>, now: Moment) {
-        let Feed::Service { telemetry, .. } = &mut self.feed else { return };
+        let Outbound::Service { telemetry, .. } = &mut self.outbound else { return };
         let (mut next, mut bytes) = (Some(first), 0);
         while let Some(event) = next {
             let topic = event_topic(&event);
@@ -428,7 +428,7 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
     }
 
     async fn complete(&mut self, number: u64) {
-        let Feed::Queue(consumer) = &mut self.feed else { return };
+        let Outbound::Queue(consumer) = &mut self.outbound else { return };
         // Whether it was still there is no matter: it may have been purged meanwhile.
         if consumer.complete(number, self.hub.clock.wall()).await.is_err() {
             self.core.close(CloseReason::StoreUnavailable);
@@ -436,7 +436,7 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
     }
 
     async fn complete_feedback(&mut self, token: LockToken) {
-        let Feed::Service { feedback, .. } = &mut self.feed else { return };
+        let Outbound::Service { feedback, .. } = &mut self.outbound else { return };
         if feedback.complete(token, self.hub.clock.now().monotonic).await.is_err() {
             self.core.close(CloseReason::StoreUnavailable);
         }
@@ -466,7 +466,7 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
             // On its own, so that a full bus does not keep the seat from a newcomer.
             self.hub.tasks.spawn(publish_will(Arc::clone(self.hub), who.clone(), will));
         }
-        if let Feed::Queue(consumer) = &mut self.feed
+        if let Outbound::Queue(consumer) = &mut self.outbound
             && !reason.is_revocation()
         {
             // So that the next connection knows a repeat as one, on whatever side of a restart it comes.

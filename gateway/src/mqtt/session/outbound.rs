@@ -11,7 +11,7 @@ use crate::hub::bus::{Event, Subscription};
 use crate::hub::events;
 
 /// Where messages for the peer come from.
-pub(super) enum Feed {
+pub(super) enum Outbound {
     /// A device's own queue.
     Queue(Consumer),
     /// The telemetry bus and what became of messages, for a service.
@@ -24,7 +24,7 @@ pub(super) enum Feed {
 }
 
 /// What a feed has.
-pub(super) enum Fed {
+pub(super) enum Waiting {
     MessagesWait,
     Event(Arc<Event>),
     AdminEvent(Arc<events::Event>),
@@ -32,25 +32,25 @@ pub(super) enum Fed {
     BusStopped,
 }
 
-impl Feed {
+impl Outbound {
     /// Waits for something to hand on that the core wants. Cancel-safe.
-    pub(super) async fn next(&mut self, core: &SessionCore) -> Fed {
+    pub(super) async fn next(&mut self, core: &SessionCore) -> Waiting {
         match self {
-            Feed::Queue(consumer) => {
+            Outbound::Queue(consumer) => {
                 consumer.ready().await;
-                Fed::MessagesWait
+                Waiting::MessagesWait
             }
-            Feed::Service { telemetry, feedback, events } => tokio::select! {
-                event = telemetry.events.recv(), if core.wants_event() => event.map_or(Fed::BusStopped, Fed::Event),
-                () = feedback.ready(), if core.wants_feedback() => Fed::FeedbackWaits,
-                event = heard(events), if core.wants_admin_event() => Fed::AdminEvent(event),
+            Outbound::Service { telemetry, feedback, events } => tokio::select! {
+                event = telemetry.events.recv(), if core.wants_event() => event.map_or(Waiting::BusStopped, Waiting::Event),
+                () = feedback.ready(), if core.wants_feedback() => Waiting::FeedbackWaits,
+                event = next_event(events), if core.wants_admin_event() => Waiting::AdminEvent(event),
             },
         }
     }
 }
 
 /// The next event that is heard. One that lagged goes on with the oldest there is: the numbers show the gap.
-async fn heard(events: &mut Option<broadcast::Receiver<Arc<events::Event>>>) -> Arc<events::Event> {
+async fn next_event(events: &mut Option<broadcast::Receiver<Arc<events::Event>>>) -> Arc<events::Event> {
     let Some(events) = events else { return std::future::pending().await };
     loop {
         match events.recv().await {
