@@ -113,7 +113,7 @@ async fn handshake(hub: &Hub, stream: TcpStream, peer: SocketAddr) -> Option<Tls
         outcome = timeout_at(deadline.into(), handshake) => match outcome {
             Ok(Ok(stream)) => Some(stream),
             Ok(Err(error)) => {
-                logins::tell_of_certificate(hub, peer, Face::Rest, &error);
+                logins::report_certificate(hub, peer, Face::Rest, &error);
                 tracing::debug!(%peer, %error, "TLS handshake failed");
                 None
             }

@@ -233,7 +233,7 @@ impl Hub {
     /// Holds a change of the registry against the sessions that rest on the identity: called after the registry
     /// shows the change and before the change is answered (threats P6).
     fn on_changed(&self, changed: &Changed) {
-        self.tell_change(changed);
+        self.emit_change(changed);
         match changed.kind {
             ChangeKind::Created | ChangeKind::MessageExpired(_) => {}
             ChangeKind::Updated => {
@@ -249,7 +249,7 @@ impl Hub {
         }
     }
 
-    fn tell_change(&self, changed: &Changed) {
+    fn emit_change(&self, changed: &Changed) {
         let name = match changed.kind {
             ChangeKind::Created => EventName::IdentityCreated,
             ChangeKind::Updated => EventName::IdentityUpdated,
@@ -259,7 +259,7 @@ impl Hub {
             }
             ChangeKind::MessageExpired(_) => EventName::C2dExpired,
         };
-        self.events.tell(name, &changed.id, self.clock.wall(), || self.details(changed));
+        self.events.emit(name, &changed.id, self.clock.wall(), || self.details(changed));
     }
 
     fn details(&self, changed: &Changed) -> Details {

@@ -83,7 +83,7 @@ pub async fn bind(config: Config) -> anyhow::Result<Bound> {
     let trust = open_trust(&registry)?;
     let hub = Hub::new(config, hosts, tls, registry, policies, trust)
         .context("the telemetry bus and the audit record")?;
-    certificate_reload::tell_end(&hub);
+    certificate_reload::report_expiry(&hub);
     Ok(Bound { hub, mqtt, https, ops, https_fell_back })
 }
 

@@ -15,7 +15,7 @@ mod follow;
 mod results;
 
 pub(super) use follow::{Followed, follow};
-pub(super) use results::{count, ended, summary, table, tell_refused};
+pub(super) use results::{count, ended, summary, table, print_refused};
 
 /// Verbs on jobs.
 #[derive(Subcommand)]

@@ -30,7 +30,7 @@ pub async fn follow(hub: Arc<Hub>, mut hangup: Signal) {
                     reload(&hub).await;
                 } else if Instant::now() >= next_reminder {
                     next_reminder = Instant::now() + REMIND_EVERY;
-                    tell_end(&hub);
+                    report_expiry(&hub);
                 }
             }
         }
@@ -49,7 +49,7 @@ pub async fn reload(hub: &Arc<Hub>) -> bool {
     match &outcome {
         Ok(()) => {
             tracing::info!(expires = %hub.tls.expires(), "the server certificate was read anew");
-            tell_end(hub);
+            report_expiry(hub);
         }
         Err(error) => {
             let reason = format!("{error:#}");
@@ -60,7 +60,7 @@ pub async fn reload(hub: &Arc<Hub>) -> bool {
 }
 
 /// Tells as a metric when the server certificate ends, and as a warning when that is soon.
-pub fn tell_end(hub: &Hub) {
+pub fn report_expiry(hub: &Hub) {
     let expires = hub.tls.expires();
     hub.metrics.set_certificate_expiry(expires.as_second());
     let left = expires.duration_since(hub.clock.wall());

@@ -73,7 +73,7 @@ impl Default for Events {
 
 impl Events {
     /// Tells everybody who listens, in the order of the numbers; `details` are made only if anybody does.
-    pub fn tell(&self, name: EventName, id: &IdentityId, time: Timestamp, details: impl FnOnce() -> Details) {
+    pub fn emit(&self, name: EventName, id: &IdentityId, time: Timestamp, details: impl FnOnce() -> Details) {
         let details = (self.listeners() > 0).then(details);
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         let number = *next;
@@ -126,10 +126,10 @@ mod tests {
     #[tokio::test]
     async fn events_are_numbered_whether_somebody_listens_or_not() {
         let events = Events::default();
-        let tell = || events.tell(EventName::Connected, &id(), Timestamp::UNIX_EPOCH, Details::default);
-        tell();
+        let emit = || events.emit(EventName::Connected, &id(), Timestamp::UNIX_EPOCH, Details::default);
+        emit();
         let mut heard = events.listen();
-        tell();
+        emit();
         assert_eq!(heard.recv().await.unwrap().number, 2);
     }
 
@@ -138,7 +138,7 @@ mod tests {
         let events = Events::default();
         let mut heard = events.listen();
         for _ in 0..EVENTS_MAX + 10 {
-            events.tell(EventName::Connected, &id(), Timestamp::UNIX_EPOCH, Details::default);
+            events.emit(EventName::Connected, &id(), Timestamp::UNIX_EPOCH, Details::default);
         }
         assert!(matches!(heard.recv().await, Err(broadcast::error::RecvError::Lagged(10))));
         assert_eq!(heard.recv().await.unwrap().number, 11);

@@ -156,7 +156,7 @@ impl Accepted {
             () = hub.stopping.cancelled() => return Err(ConnectionError::Stopping),
             outcome = timeout_at(deadline.into(), handshake) => outcome
                 .map_err(|_| ConnectionError::HandshakeTimeout)?
-                .inspect_err(|error| logins::tell_of_certificate(hub, self.peer, Face::Mqtt, error))
+                .inspect_err(|error| logins::report_certificate(hub, self.peer, Face::Mqtt, error))
                 .map_err(ConnectionError::Handshake)?,
         };
         hub.metrics.tls_handshake_duration.observe(accepted_at.elapsed().as_secs_f64());
@@ -293,7 +293,7 @@ impl<S: DeviceStream> TlsEstablished<S> {
         let fault = Fault::new("connection_limit", reason);
         hub.metrics.connection_attempt(fault.outcome);
         hub.metrics.throttled(Scope::Connections);
-        logins::tell(hub, attempt, &fault, Hearing::Answered);
+        logins::report(hub, attempt, &fault, Hearing::Answered);
         Err(Refused { code: Some(ConnectReturnCode::ServerUnavailable), reason: fault.reason })
     }
 

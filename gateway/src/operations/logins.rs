@@ -62,13 +62,13 @@ pub fn failed(hub: &Hub, attempt: Attempt<'_>, fault: &Fault) -> Hearing {
         true => Hearing::Answered,
         false => Hearing::Ignored,
     };
-    tell(hub, attempt, fault, hearing);
+    report(hub, attempt, fault, hearing);
     hearing
 }
 
 /// Tells the operator of a client certificate that ended a handshake: as a metric and in the log. Whose it is nobody
 /// has said yet.
-pub fn tell_of_certificate(hub: &Hub, peer: SocketAddr, face: Face, error: &std::io::Error) {
+pub fn report_certificate(hub: &Hub, peer: SocketAddr, face: Face, error: &std::io::Error) {
     let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
     let Some(rustls::Error::InvalidCertificate(cause)) = cause else { return };
     let reason = match cause {
@@ -81,7 +81,7 @@ pub fn tell_of_certificate(hub: &Hub, peer: SocketAddr, face: Face, error: &std:
 }
 
 /// Tells the operator why somebody did not get in.
-pub fn tell(hub: &Hub, attempt: Attempt<'_>, fault: &Fault, hearing: Hearing) {
+pub fn report(hub: &Hub, attempt: Attempt<'_>, fault: &Fault, hearing: Hearing) {
     if let Some(id) = attempt.id {
         record(hub, attempt, id, fault, hearing);
     }
@@ -111,7 +111,7 @@ fn record(hub: &Hub, attempt: Attempt<'_>, id: &IdentityId, fault: &Fault, heari
             hub.refusals.note(id, hub.registry.entry(id).is_some(), refusal);
         }
     }
-    hub.events.tell(EventName::CredentialRefused, id, now, || Details {
+    hub.events.emit(EventName::CredentialRefused, id, now, || Details {
         reason: Some(fault.outcome),
         text: Some(fault.reason.clone()),
         peer: Some(attempt.peer.to_string()),

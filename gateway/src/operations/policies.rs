@@ -90,7 +90,7 @@ pub async fn create(
         let policy = Policy::new(name, rights, primary, secondary)?;
         change(hub, caller, name, "created", move |policies| policies.insert(policy)).await
     };
-    tell(hub, caller, Operation::CreatePolicy, name, outcome.await).await?;
+    record(hub, caller, Operation::CreatePolicy, name, outcome.await).await?;
     show(hub, caller, name)
 }
 
@@ -108,7 +108,7 @@ pub async fn regenerate(
         let renew = move |policies: &mut Policies| policies.renew_keys(&own, renewal);
         change(hub, caller, name, "keys regenerated", renew).await
     };
-    tell(hub, caller, Operation::RegeneratePolicy, name, outcome.await).await?;
+    record(hub, caller, Operation::RegeneratePolicy, name, outcome.await).await?;
     show(hub, caller, name)
 }
 
@@ -119,11 +119,11 @@ pub async fn delete(hub: &Arc<Hub>, caller: &VerifiedService, name: &str) -> Res
         caller.check(Rights::ALL)?;
         change(hub, caller, name, "deleted", move |policies| policies.remove(&own)).await
     };
-    tell(hub, caller, Operation::DeletePolicy, name, outcome.await).await
+    record(hub, caller, Operation::DeletePolicy, name, outcome.await).await
 }
 
 /// Leaves a line in the audit record of how an operation on a policy went.
-async fn tell(
+async fn record(
     hub: &Hub,
     caller: &VerifiedService,
     operation: Operation,

@@ -41,7 +41,7 @@ pub(super) async fn enrol(visit: Visit, fields: Fields) -> Answer {
     let enrolled = authorities::enrol(visit.hub(), visit.service(), enrolment, Precondition::Absent).await;
     match enrolled {
         Ok(authority) => {
-            visit.tell(format!("The CA {} is enrolled.", authority.name));
+            visit.flash(format!("The CA {} is enrolled.", authority.name));
             Ok(see_other(&paths::authority(&authority.name)))
         }
         Err(error) => {
@@ -86,7 +86,7 @@ pub(super) async fn verify(visit: Visit, Path(name): Path<String>, fields: Field
     let proof = fields.text("proof").unwrap_or_default().as_bytes();
     match authorities::verify(visit.hub(), visit.service(), &name, proof).await {
         Ok(_) => {
-            visit.tell(format!("The CA {name} is verified: it vouches for devices from now on."));
+            visit.flash(format!("The CA {name} is verified: it vouches for devices from now on."));
             Ok(see_other(&paths::authority(&name)))
         }
         Err(error @ CaError::NoProof { .. }) => {
@@ -105,7 +105,7 @@ pub(super) async fn verify(visit: Visit, Path(name): Path<String>, fields: Field
 pub(super) async fn delete(visit: Visit, Path(name): Path<String>) -> Answer {
     let name = AuthorityName::parse(&name)?;
     authorities::remove(visit.hub(), visit.service(), &name, Precondition::AnyVersion).await?;
-    visit.tell(format!("The CA {name} is forgotten."));
+    visit.flash(format!("The CA {name} is forgotten."));
     Ok(see_other(paths::AUTHORITIES))
 }
 

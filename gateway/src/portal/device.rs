@@ -75,9 +75,9 @@ fn changed(
     done: &str,
 ) -> Answer {
     match outcome {
-        Ok(_) => visit.tell(done),
+        Ok(_) => visit.flash(done),
         Err(IdentityError::Registry(RegistryError::PreconditionFailed(_))) => {
-            visit.tell_failure(
+            visit.flash_failure(
                 "Nothing was changed: somebody else has changed it meanwhile. This is how it is now.",
             );
         }

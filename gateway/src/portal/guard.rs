@@ -57,7 +57,7 @@ pub(super) async fn guard(State(route): State<RouteGuard>, request: Request, nex
     let Some(Told(text)) = response.extensions().get::<Told>().cloned() else { return response };
     let status = response.status();
     let page = match parts.extensions.get::<Visit>() {
-        _ if is_htmx => layout::told(&text),
+        _ if is_htmx => layout::notice(&text),
         Some(visit) => layout::refusal(visit, status, &text),
         None => layout::refusal_to_stranger(status, &text),
     };

@@ -184,7 +184,7 @@ fn health(seen: &Overview) -> Markup {
     html! {
         ul.health {
             @if seen.troubles.is_empty() { li.good { "The hub is well." } }
-            @for trouble in &seen.troubles { li.bad { (told(*trouble)) } }
+            @for trouble in &seen.troubles { li.bad { (describe(*trouble)) } }
             (end("The server certificate", seen.server_certificate_end, seen.time))
             @for authority in &seen.authorities {
                 @let name = format!("The CA {}", authority.name);
@@ -217,7 +217,7 @@ fn end(name: &str, moment: Timestamp, now: Timestamp) -> Markup {
     }
 }
 
-fn told(trouble: Trouble) -> String {
+fn describe(trouble: Trouble) -> String {
     let times = |count: u64, one: &str, many: &str| match count {
         1 => format!("1 {one}"),
         count => format!("{} {many}", grouped(count as usize)),

@@ -59,7 +59,7 @@ pub(super) fn refusal_to_stranger(status: StatusCode, text: &str) -> Markup {
 }
 
 /// The same in a line, for a script to show where it was asked for.
-pub(super) fn told(text: &str) -> Markup {
+pub(super) fn notice(text: &str) -> Markup {
     html! { p.notice.failed role="alert" { (text) } }
 }
 

@@ -61,7 +61,7 @@ impl Live {
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let policies = visit.hub().watch_policies();
         let mut live = Self { policies, looks, watch, visit, next: VecDeque::new() };
-        live.tell_presence();
+        live.push_presence();
         live
     }
 
@@ -98,7 +98,7 @@ impl Live {
         match news {
             News::Telemetry(event) => self.say("telemetry", &TelemetryOut::new(&event)),
             News::Event(event) => match event.name {
-                EventName::Connected | EventName::Disconnected => self.tell_state(&event.id),
+                EventName::Connected | EventName::Disconnected => self.push_state(&event.id),
                 EventName::CredentialRefused => self.say("refused", &RefusedOut::new(&event)),
                 EventName::IdentityCreated
                 | EventName::IdentityUpdated
@@ -106,18 +106,18 @@ impl Live {
                 | EventName::ConnectionFlapping
                 | EventName::C2dExpired => {}
             },
-            News::Missed(_) => self.tell_presence(),
+            News::Missed(_) => self.push_presence(),
         }
     }
 
     /// Says of every device that is watched whether it is connected: what a page was drawn with may be old by now.
-    fn tell_presence(&mut self) {
+    fn push_presence(&mut self) {
         let devices: Vec<_> = self.watch.devices().cloned().collect();
-        devices.into_iter().for_each(|device| self.tell_state(&IdentityId::device(device)));
+        devices.into_iter().for_each(|device| self.push_state(&IdentityId::device(device)));
     }
 
     /// As it is now, which is later than the event that made it of interest.
-    fn tell_state(&mut self, id: &IdentityId) {
+    fn push_state(&mut self, id: &IdentityId) {
         let connected = self.visit.hub().sessions.session(id).is_some();
         let module = id.module.as_ref().map(|module| module.as_str());
         self.say("state", &StateOut { device: id.device.as_str(), module, connected });

@@ -34,7 +34,7 @@ pub(super) async fn create(visit: Visit, fields: Fields) -> Answer {
     };
     let (field, error) = match made {
         Ok(policy) => {
-            visit.tell(format!("The policy {} is created.", policy.name));
+            visit.flash(format!("The policy {} is created.", policy.name));
             return Ok(see_other(&paths::policy(&policy.name)));
         }
         Err(error) => (field_of(&error), Problem::from(error)),
@@ -83,14 +83,14 @@ pub(super) async fn regenerate(visit: Visit, Path(name): Path<String>, fields: F
         _ => return Err(Problem::argument_invalid("which is none of primary, secondary, swap").into()),
     };
     let policy = policies::regenerate(visit.hub(), visit.service(), &name, renewal).await?;
-    visit.tell(done);
+    visit.flash(done);
     Ok(see_other(&paths::policy(&policy.name)))
 }
 
 /// `POST /portal/policies/{name}/delete`.
 pub(super) async fn delete(visit: Visit, Path(name): Path<String>) -> Answer {
     policies::delete(visit.hub(), visit.service(), &name).await?;
-    visit.tell(format!("The policy {name} is deleted."));
+    visit.flash(format!("The policy {name} is deleted."));
     Ok(see_other(paths::POLICIES))
 }
 

@@ -97,7 +97,7 @@ impl Sessions {
             inner.remove(&idle);
         }
         inner.insert(id.key(), session);
-        self.tell_count(&inner);
+        self.report_count(&inner);
         id
     }
 
@@ -118,7 +118,7 @@ impl Sessions {
         let service = session.service.verify(policies, origin).filter(|_| in_time);
         let Some(service) = service else {
             inner.remove(&key);
-            self.tell_count(&inner);
+            self.report_count(&inner);
             return None;
         };
         if is_doing {
@@ -135,11 +135,11 @@ impl Sessions {
     pub(super) fn end(&self, key: SessionKey) {
         let mut inner = self.lock();
         inner.remove(&key);
-        self.tell_count(&inner);
+        self.report_count(&inner);
     }
 
     /// Keeps something to be told on the session's next page.
-    pub(super) fn tell(&self, key: SessionKey, notice: Notice) {
+    pub(super) fn flash(&self, key: SessionKey, notice: Notice) {
         if let Some(session) = self.lock().get_mut(&key) {
             session.notice = Some(notice);
         }
@@ -149,7 +149,7 @@ impl Sessions {
         self.lock().get_mut(&key)?.notice.take()
     }
 
-    fn tell_count(&self, sessions: &HashMap<SessionKey, Session>) {
+    fn report_count(&self, sessions: &HashMap<SessionKey, Session>) {
         self.count.set(i64::try_from(sessions.len()).unwrap_or(i64::MAX));
     }
 

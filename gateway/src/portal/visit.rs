@@ -65,12 +65,12 @@ impl Visit {
     }
 
     /// Says on the next page that something was done.
-    pub(super) fn tell(&self, text: impl Into<String>) {
+    pub(super) fn flash(&self, text: impl Into<String>) {
         self.notice(NoticeKind::Done, text.into());
     }
 
     /// Says on the next page that something was not done.
-    pub(super) fn tell_failure(&self, text: impl Into<String>) {
+    pub(super) fn flash_failure(&self, text: impl Into<String>) {
         self.notice(NoticeKind::Failed, text.into());
     }
 
@@ -84,7 +84,7 @@ impl Visit {
     }
 
     fn notice(&self, kind: NoticeKind, text: String) {
-        self.portal.sessions.tell(self.session, Notice { kind, text });
+        self.portal.sessions.flash(self.session, Notice { kind, text });
     }
 }
 

@@ -55,7 +55,7 @@ impl ClientCertVerifier for PossessionOnly {
     ) -> Result<ClientCertVerified, Error> {
         match PresentedChain::parse(end_entity, intermediates) {
             Ok(_) => Ok(ClientCertVerified::assertion()),
-            Err(refused) => Err(told(refused)),
+            Err(refused) => Err(certificate_error(refused)),
         }
     }
 
@@ -74,7 +74,7 @@ impl ClientCertVerifier for PossessionOnly {
                 Err(BadSignature::Invalid) => break,
             }
         }
-        Err(told(NotItsOwn::of(&chain)))
+        Err(certificate_error(NotItsOwn::of(&chain)))
     }
 
     fn verify_tls13_signature(
@@ -86,7 +86,7 @@ impl ClientCertVerifier for PossessionOnly {
         let chain = own_certificate(cert)?;
         verify_tls13_signature_with_raw_key(message, &chain.public_key(), dss, &self.algorithms).map_err(
             |error| match error {
-                Error::InvalidCertificate(_) => told(NotItsOwn::of(&chain)),
+                Error::InvalidCertificate(_) => certificate_error(NotItsOwn::of(&chain)),
                 misbehaved => misbehaved,
             },
         )
@@ -99,7 +99,7 @@ impl ClientCertVerifier for PossessionOnly {
 
 /// The peer's certificate, for its key.
 fn own_certificate<'a>(certificate: &'a CertificateDer<'a>) -> Result<PresentedChain<'a>, Error> {
-    PresentedChain::parse(certificate, &[]).map_err(told)
+    PresentedChain::parse(certificate, &[]).map_err(certificate_error)
 }
 
 /// A certificate that somebody shows who does not hold its key: stolen, most likely.
@@ -117,6 +117,6 @@ impl NotItsOwn {
 }
 
 /// A refusal whose reason the operator will hear; the peer hears an alert.
-fn told(reason: impl std::error::Error + Send + Sync + 'static) -> Error {
+fn certificate_error(reason: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(reason))))
 }

@@ -61,7 +61,7 @@ impl ImportArgs {
         };
         drop(progress);
         let Followed { job, interrupted } = followed;
-        job::tell_refused(rest, &job, results.as_mut().map(|to| to as &mut dyn Write)).await?;
+        job::print_refused(rest, &job, results.as_mut().map(|to| to as &mut dyn Write)).await?;
         match self.results_file.as_deref().is_some_and(is_standard) {
             true => eprint!("{}", job::summary(&job)),
             false => self.output.print_told(&job, || job::summary(&job), || job::table(&job))?,

@@ -43,7 +43,7 @@ impl RollbackArgs {
         progress.expect(changed(&import));
         let Followed { job, interrupted } = follow(rest, job, &progress, stop).await?;
         drop(progress);
-        job::tell_refused(rest, &job, None).await?;
+        job::print_refused(rest, &job, None).await?;
         self.output.print_told(&job, || job::summary(&job), || job::table(&job))?;
         job::ended(&job, interrupted)
     }

@@ -35,7 +35,7 @@ pub(crate) fn table(job: &Value) -> (Value, &'static [Column]) {
 }
 
 /// Tells the first refused lines, and writes the result of every line to `to`, if given.
-pub(crate) async fn tell_refused(
+pub(crate) async fn print_refused(
     rest: &Rest,
     job: &Value,
     mut to: Option<&mut dyn Write>,

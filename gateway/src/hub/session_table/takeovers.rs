@@ -9,7 +9,7 @@ pub(super) struct TakeoverHistory {
     last: Option<Instant>,
     /// Takeovers one soon behind the other, up to the last.
     in_a_row: u32,
-    told: Option<Instant>,
+    reported: Option<Instant>,
 }
 
 /// What a takeover was.
@@ -17,9 +17,9 @@ pub(super) struct TakeoverHistory {
 pub enum Takeover {
     /// A device that has come back, for all that is known.
     Single,
-    /// One of many: several clients use the identity, or one comes back again and again without closing. `tell` is
+    /// One of many: several clients use the identity, or one comes back again and again without closing. `report` is
     /// whether it is time to say so.
-    Flapping { tell: bool },
+    Flapping { report: bool },
 }
 
 impl TakeoverHistory {
@@ -35,11 +35,11 @@ impl TakeoverHistory {
         let soon = |last: Instant| now.saturating_duration_since(last) <= SOON;
         let in_a_row = if self.last.is_some_and(soon) { self.in_a_row.saturating_add(1) } else { 1 };
         if in_a_row < FLAPPING_FROM {
-            return (Self { last: Some(now), in_a_row, told: self.told }, Takeover::Single);
+            return (Self { last: Some(now), in_a_row, reported: self.reported }, Takeover::Single);
         }
-        let tell = self.told.is_none_or(|told| now.saturating_duration_since(told) >= TELL_PERIOD);
-        let told = if tell { Some(now) } else { self.told };
-        (Self { last: Some(now), in_a_row, told }, Takeover::Flapping { tell })
+        let report = self.reported.is_none_or(|reported| now.saturating_duration_since(reported) >= TELL_PERIOD);
+        let reported = if report { Some(now) } else { self.reported };
+        (Self { last: Some(now), in_a_row, reported }, Takeover::Flapping { report })
     }
 }
 
@@ -77,9 +77,9 @@ mod tests {
         };
         assert!((0..5).all(|n| take(n * 11) == Takeover::Single), "now and then");
         let row: Vec<_> = (0..100).map(|n| take(100 + n)).collect();
-        assert_eq!(row[..3], [Takeover::Single, Takeover::Single, Takeover::Flapping { tell: true }]);
-        let told = row.iter().filter(|takeover| **takeover == Takeover::Flapping { tell: true });
-        assert_eq!(told.count(), 2);
+        assert_eq!(row[..3], [Takeover::Single, Takeover::Single, Takeover::Flapping { report: true }]);
+        let reported = row.iter().filter(|takeover| **takeover == Takeover::Flapping { report: true });
+        assert_eq!(reported.count(), 2);
         assert_eq!(take(300), Takeover::Single);
     }
 }

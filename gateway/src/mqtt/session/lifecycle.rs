@@ -25,7 +25,7 @@ pub(super) fn connected(hub: &Hub, who: &VerifiedIdentity, peer: SocketAddr, ses
         // Deleted in between: whoever forgets what it leaves may have been here already.
         hub.connections.forget(who.id());
     }
-    hub.events.tell(EventName::Connected, who.id(), now, || from(peer));
+    hub.events.emit(EventName::Connected, who.id(), now, || from(peer));
     noted
 }
 
@@ -38,7 +38,7 @@ pub(super) fn ended(hub: &Hub, who: &VerifiedIdentity, noted: Noted, reason: &Cl
 /// A device is gone.
 pub(super) fn disconnected(hub: &Hub, who: &VerifiedIdentity, peer: SocketAddr, reason: &CloseReason) {
     tracing::info!(identity = %who.id(), reason = reason.label(), text = reason.text(), "disconnected");
-    hub.events.tell(EventName::Disconnected, who.id(), hub.clock.wall(), || Details {
+    hub.events.emit(EventName::Disconnected, who.id(), hub.clock.wall(), || Details {
         reason: Some(reason.label()),
         text: reason.text(),
         ..from(peer)
@@ -48,13 +48,13 @@ pub(super) fn disconnected(hub: &Hub, who: &VerifiedIdentity, peer: SocketAddr, 
 /// A device has taken the seat of a connection of its own; one takeover of many is told, now and then.
 pub(super) fn taken_over(hub: &Hub, who: &VerifiedIdentity, peer: SocketAddr, takeover: Takeover) {
     hub.metrics.takeovers.inc();
-    let Takeover::Flapping { tell } = takeover else { return };
+    let Takeover::Flapping { report } = takeover else { return };
     let now = hub.clock.wall();
     hub.metrics.flapping.inc();
     hub.connections.flapped(who.id(), now);
-    if tell {
+    if report {
         tracing::info!(identity = %who.id(), %peer, text = FLAPPING, "connection flapping");
-        hub.events.tell(EventName::ConnectionFlapping, who.id(), now, || Details {
+        hub.events.emit(EventName::ConnectionFlapping, who.id(), now, || Details {
             text: Some(FLAPPING.to_owned()),
             ..from(peer)
         });

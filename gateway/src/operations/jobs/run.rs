@@ -107,7 +107,7 @@ impl Running {
         // Whatever was done is told, also when not all was.
         results.sync().await?;
         let told = match errors_to {
-            Some(container) => self.tell_refused(&container, results.counts().refused).await,
+            Some(container) => self.report_refused(&container, results.counts().refused).await,
             None => Ok(()),
         };
         outcome.and(told)
@@ -145,7 +145,7 @@ impl Running {
         loop {
             let batch = self.next(&mut batches).await?.ok_or(SourceError::BrokeOff)??;
             let done = judge.judge(batch.items, hub.clock.wall());
-            self.tell(&done, batch.read, results).await?;
+            self.record_results(&done, batch.read, results).await?;
             self.save_at_times(&mut saved).await?;
             if batch.is_last {
                 break;
@@ -191,7 +191,7 @@ impl Running {
                 biased;
                 Some((read, (done, ended))) = running.next(), if !running.is_empty() => {
                     devices.pop_front();
-                    self.tell(&done, read, results).await?;
+                    self.record_results(&done, read, results).await?;
                     if let Err(error) = ended {
                         outcome = Some(Err(error.into()));
                     }
@@ -240,7 +240,7 @@ impl Running {
     }
 
     /// Puts the list of refused lines into the container, or takes away one of an earlier run when none was refused.
-    async fn tell_refused(&self, container: &Container, refused: u64) -> Result<(), RunError> {
+    async fn report_refused(&self, container: &Container, refused: u64) -> Result<(), RunError> {
         if refused == 0 {
             return container.delete(REFUSED).await.map_err(RunError::Output);
         }
@@ -268,7 +268,7 @@ impl Running {
         }
     }
 
-    async fn tell(&self, done: &[Done], read: u64, results: &mut Results) -> io::Result<()> {
+    async fn record_results(&self, done: &[Done], read: u64, results: &mut Results) -> io::Result<()> {
         let before = results.counts();
         done.iter().for_each(|done| results.add(done));
         results.flush().await?;

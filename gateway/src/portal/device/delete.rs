@@ -50,14 +50,14 @@ pub(in crate::portal) async fn delete(visit: Visit, Named(id): Named, fields: Fi
     let precondition = version(&fields)?;
     match identities::delete(visit.hub(), visit.service(), &id, precondition).await {
         Ok(()) => {
-            visit.tell(format!("{id} is deleted."));
+            visit.flash(format!("{id} is deleted."));
             Ok(see_other(&match &id.module {
                 None => paths::DEVICES.to_owned(),
                 Some(_) => paths::under(&IdentityId::device(id.device.clone()), "modules"),
             }))
         }
         Err(IdentityError::Registry(RegistryError::PreconditionFailed(_))) => {
-            visit.tell_failure(
+            visit.flash_failure(
                 "It was not deleted: somebody has changed it meanwhile. This is how it is now.",
             );
             Ok(see_other(&paths::identity(&id)))

@@ -49,7 +49,7 @@ pub(in crate::portal) async fn ask_purge(visit: Visit, Named(id): Named) -> Answ
 /// `POST …/purge`.
 pub(in crate::portal) async fn purge(visit: Visit, Named(id): Named) -> Answer {
     let count = c2d::purge(visit.hub(), visit.service(), &id).await?;
-    visit.tell(format!("{} purged.", words::count(usize::try_from(count).unwrap_or(usize::MAX), "message")));
+    visit.flash(format!("{} purged.", words::count(usize::try_from(count).unwrap_or(usize::MAX), "message")));
     Ok(see_other(&paths::under(&id, PATH)))
 }
 

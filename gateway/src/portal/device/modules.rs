@@ -103,7 +103,7 @@ pub(in crate::portal) async fn create(visit: Visit, Named(device): Named, fields
     let id = spec.id.clone();
     match identities::put(visit.hub(), visit.service(), spec, Precondition::Absent).await {
         Ok(_) => {
-            visit.tell(format!("Module {id} created."));
+            visit.flash(format!("Module {id} created."));
             Ok(see_other(&paths::identity(&id)))
         }
         Err(error) => {

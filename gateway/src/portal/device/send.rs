@@ -41,7 +41,7 @@ pub(in crate::portal) async fn send(visit: Visit, Named(id): Named, fields: Fiel
     };
     match c2d::send(hub, service, &id, message).await {
         Ok(message) => {
-            visit.tell(format!("Message {} accepted.", message.message_id));
+            visit.flash(format!("Message {} accepted.", message.message_id));
             Ok(see_other(&paths::under(&id, messages::PATH)))
         }
         Err(error) => {

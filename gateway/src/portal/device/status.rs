@@ -83,7 +83,7 @@ impl StatusForm {
     ) -> Markup {
         let of_module = identity.id.module.is_some();
         if !may_write {
-            return self.told(identity);
+            return self.describe(identity);
         }
         let reason = TextField {
             name: "reason",
@@ -119,7 +119,7 @@ impl StatusForm {
     }
 
     /// For who may not change it.
-    fn told(&self, identity: &Identity) -> Markup {
+    fn describe(&self, identity: &Identity) -> Markup {
         html! {
             dl.facts {
                 @if identity.id.module.is_some() {

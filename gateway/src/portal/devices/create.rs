@@ -47,7 +47,7 @@ pub(in crate::portal) async fn create(visit: Visit, fields: Fields) -> Answer {
     let device = spec.id.device.clone();
     match identities::put(visit.hub(), visit.service(), spec, Precondition::Absent).await {
         Ok(_) => {
-            visit.tell(format!("Device {device} created."));
+            visit.flash(format!("Device {device} created."));
             Ok(see_other(&paths::created(&device)))
         }
         Err(error) => {

@@ -49,7 +49,7 @@ impl Deed {
         ids.sort();
         ids.dedup();
         if ids.is_empty() {
-            visit.tell_failure("Tick the devices first, in the first column of the list.");
+            visit.flash_failure("Tick the devices first, in the first column of the list.");
             return Ok(see_other(back));
         }
         if ids.len() > CHANGES_MAX {
@@ -119,7 +119,7 @@ impl Deed {
             }
         }
         if failures.is_empty() {
-            visit.tell(format!("{} {}.", words::count(done, "device"), self.done()));
+            visit.flash(format!("{} {}.", words::count(done, "device"), self.done()));
             return Ok(see_other(back));
         }
         Ok(self.report(visit, done, &failures, back))
