@@ -54,7 +54,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     bound.accept();
     hub.tasks.spawn(certificate_reload::follow(Arc::clone(&hub), hangup));
     let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
-    say("ready");
+    print_status("ready");
     let failed = tokio::select! {
         outcome = tokio::signal::ctrl_c() => {
             outcome.context("no signal handler")?;
@@ -65,9 +65,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         () = hub.registry.store_lost() => Some(anyhow::anyhow!("the store failed; see the log")),
     };
     let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Stopping]);
-    say(&format!("stopping: telling {} connected devices", hub.sessions.len()));
+    print_status(&format!("stopping: telling {} connected devices", hub.sessions.len()));
     hub.stop().await;
-    say("stopped");
+    print_status("stopped");
     failed.map_or(Ok(()), Err)
 }
 
@@ -194,7 +194,7 @@ impl Bound {
 }
 
 /// Tells whoever watches on standard error, if anybody does.
-fn say(text: &str) {
+fn print_status(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 

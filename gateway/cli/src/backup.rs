@@ -57,17 +57,17 @@ impl BackupVerb {
                 let bar = Bar::new("copying the store");
                 let made = backup::create(&data_dir, KEPT, &output, Timestamp::now(), bar.progress());
                 bar.clear();
-                say(&format!("{} holds {}", output.display(), contents(&made?)))
+                print_line(&format!("{} holds {}", output.display(), contents(&made?)))
             }
             BackupVerb::Verify(VerifyArgs { file }) => {
                 let verified = backup::verify(&file)?;
-                say(&format!("{} is whole: {}", file.display(), contents(&verified)))
+                print_line(&format!("{} is whole: {}", file.display(), contents(&verified)))
             }
             BackupVerb::Restore(RestoreArgs { file, data_dir }) => {
                 let bar = Bar::new("restoring");
                 let restored = backup::restore(&file, &data_dir, &bar.progress());
                 bar.clear();
-                say(&format!("{} holds {}", data_dir.display(), contents(&restored?)))
+                print_line(&format!("{} holds {}", data_dir.display(), contents(&restored?)))
             }
         }
     }
@@ -90,7 +90,7 @@ fn contents(manifest: &Manifest) -> String {
     text
 }
 
-fn say(line: &str) -> Result<(), Failure> {
+fn print_line(line: &str) -> Result<(), Failure> {
     output::answer(&format!("{line}\n"))
 }
 

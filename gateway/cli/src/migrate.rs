@@ -212,7 +212,7 @@ impl Pull {
                     let id = serde_json::from_str(&line.text).map(|line: Value| scalar(&line, "/id"));
                     let id = id.unwrap_or_default();
                     self.progress
-                        .say(&format!("note: {id}: {left_out} would make its line too long, left out"));
+                        .print_status(&format!("note: {id}: {left_out} would make its line too long, left out"));
                 }
                 self.file.write(&line.text)?;
                 self.progress.at(self.file.tally().lines(), "");

@@ -108,7 +108,7 @@ impl Progress {
     }
 
     /// A message that does not get in the way of the living line.
-    pub(super) fn say(&self, message: &str) {
+    pub(super) fn print_status(&self, message: &str) {
         match &self.shown {
             Shown::Living(bar) => bar.suspend(|| eprintln!("{message}")),
             Shown::Lines(_) | Shown::Not => eprintln!("{message}"),

@@ -200,7 +200,7 @@ impl<S: DeviceStream> TlsEstablished<S> {
             Err(refusal) => {
                 if let Some(code) = refusal.code {
                     self.wire.send(&Packet::ConnAck { session_present: false, code });
-                    self.say_goodbye().await;
+                    self.close_in_order().await;
                 }
                 Err(ConnectionError::Refused(refusal.reason))
             }
@@ -301,12 +301,12 @@ impl<S: DeviceStream> TlsEstablished<S> {
     async fn answer_malformed(&mut self, error: &DecodeError) {
         if let Some(answer) = error.answer() {
             self.wire.send_raw(answer);
-            self.say_goodbye().await;
+            self.close_in_order().await;
         }
     }
 
     /// Sends what is gathered and closes, within the time the peer has left to become known.
-    async fn say_goodbye(&mut self) {
+    async fn close_in_order(&mut self) {
         let deadline = Instant::now() + GOODBYE_TIME_MAX;
         let _ = timeout_at(deadline.into(), async {
             self.wire.flush().await?;

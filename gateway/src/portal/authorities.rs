@@ -15,7 +15,7 @@ use portcullis_registry::policy::Rights;
 use super::answer::{Answer, Html, see_other};
 use super::buttons::Button;
 use super::fields::Fields;
-use super::form::{Errors, TextField, checkbox, says};
+use super::form::{Errors, TextField, checkbox, field_message};
 use super::layout::{self, Section};
 use super::paths;
 use super::visit::Visit;
@@ -195,7 +195,7 @@ fn pem_field(name: &str, label: &str, value: &str, hint: &str, errors: &Errors) 
             textarea id=(name) name=(name) rows="6" required spellcheck="false" aria-describedby={ (name) "-says" }
                 aria-invalid=[error.map(|_| "true")] placeholder="-----BEGIN CERTIFICATE-----" data-drop { "\n" (value) }
             input type="file" accept=".pem,.crt,.cer" data-file-into=(name) aria-label={ "Read " (label) " from a file" } hidden;
-            (says(name, error, Some(hint), false))
+            (field_message(name, error, Some(hint), false))
         }
     }
 }

@@ -163,7 +163,7 @@ fn certificate_area(place: usize, which: &str, value: &str, errors: &Errors) -> 
                 hx-post=(paths::THUMBPRINT) hx-vals={ "{\"place\":\"" (place) "\"}" } hx-params={ "place," (name) }
                 hx-trigger="input changed delay:400ms" hx-target={ "#" (name) "-says" } hx-swap="innerHTML" { "\n" (value) }
             input type="file" accept=".pem,.crt,.cer" data-file-into=(name) aria-label={ "Read the " (which) " certificate from a file" } hidden;
-            (form::says(name, error, Some("Paste the certificate, or drop its file here. Never a private key."), true))
+            (form::field_message(name, error, Some("Paste the certificate, or drop its file here. Never a private key."), true))
         }
     }
 }

@@ -52,7 +52,7 @@ impl TextField<'_> {
                     aria-describedby={ (name) "-says" } aria-invalid=[error.map(|_| "true")]
                     hx-get=[check] hx-target=[check.map(|_| format!("#{name}-says"))] hx-swap=[check.map(|_| "innerHTML")]
                     hx-trigger=[check.map(|_| "input changed delay:250ms")] hx-sync=[check.map(|_| "this:replace")];
-                (says(name, error, hint, check.is_some()))
+                (field_message(name, error, hint, check.is_some()))
             }
         }
     }
@@ -66,13 +66,13 @@ pub(super) fn text_area(name: &'static str, label: &str, value: &str, hint: &str
             label for=(name) { (label) }
             textarea id=(name) name=(name) rows="5" spellcheck="false" aria-describedby={ (name) "-says" }
                 aria-invalid=[error.map(|_| "true")] { "\n" (value) }
-            (says(name, error, Some(hint), false))
+            (field_message(name, error, Some(hint), false))
         }
     }
 }
 
 /// What is said below a field.
-pub(super) fn says(name: &str, error: Option<&str>, hint: Option<&str>, is_live: bool) -> Markup {
+pub(super) fn field_message(name: &str, error: Option<&str>, hint: Option<&str>, is_live: bool) -> Markup {
     html! {
         div id={ (name) "-says" } aria-live=[is_live.then_some("polite")] {
             @if let Some(error) = error { (wrong(error)) }

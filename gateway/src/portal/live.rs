@@ -96,10 +96,10 @@ impl Live {
 
     fn take(&mut self, news: News) {
         match news {
-            News::Telemetry(event) => self.say("telemetry", &TelemetryOut::new(&event)),
+            News::Telemetry(event) => self.push_event("telemetry", &TelemetryOut::new(&event)),
             News::Event(event) => match event.name {
                 EventName::Connected | EventName::Disconnected => self.push_state(&event.id),
-                EventName::CredentialRefused => self.say("refused", &RefusedOut::new(&event)),
+                EventName::CredentialRefused => self.push_event("refused", &RefusedOut::new(&event)),
                 EventName::IdentityCreated
                 | EventName::IdentityUpdated
                 | EventName::IdentityDeleted
@@ -120,10 +120,10 @@ impl Live {
     fn push_state(&mut self, id: &IdentityId) {
         let connected = self.visit.hub().sessions.session(id).is_some();
         let module = id.module.as_ref().map(|module| module.as_str());
-        self.say("state", &StateOut { device: id.device.as_str(), module, connected });
+        self.push_event("state", &StateOut { device: id.device.as_str(), module, connected });
     }
 
-    fn say(&mut self, name: &str, what: &impl Serialize) {
+    fn push_event(&mut self, name: &str, what: &impl Serialize) {
         match Event::default().event(name).json_data(what) {
             Ok(event) => self.next.push_back(event),
             Err(error) => tracing::error!(%error, "an event for the portal cannot be written"),

@@ -12,7 +12,7 @@ use super::answer::{Answer, Html, see_other};
 use super::buttons::Button;
 use super::device::credentials::{Shown, secret};
 use super::fields::Fields;
-use super::form::{Errors, TextField, says};
+use super::form::{Errors, TextField, field_message};
 use super::layout::{self, Section};
 use super::paths;
 use super::visit::Visit;
@@ -146,7 +146,7 @@ fn create_form(visit: &Visit, fields: &Fields, errors: &Errors) -> Markup {
                             label for=(name) { strong { (name) } " " span.quiet { (what) } }
                         }
                     }
-                    (says("rights", errors.at("rights"), None, false))
+                    (field_message("rights", errors.at("rights"), None, false))
                 }
                 button.primary type="submit" { "Create" }
             }

@@ -39,7 +39,7 @@ pub(crate) async fn follow(
         }
         _ = stop => {}
     }
-    progress.say("cancelling the job");
+    progress.print_status("cancelling the job");
     rest.delete(&["jobs", &id], None).await.map_err(told)?;
     let job = rest.get(&["jobs", &id], &[]).await.map_err(told)?;
     let job = until_over(rest, &id, job, progress).await.map_err(told)?;

@@ -153,7 +153,7 @@ impl MessageForm {
                         }
                     }
                     button type="button" data-add-row hidden { "Add property" }
-                    (form::says("properties", errors.at("properties"), None, false))
+                    (form::field_message("properties", errors.at("properties"), None, false))
                 }
                 details open[self.has_system_properties() || !errors.is_empty()] {
                     summary { "System properties" }
