@@ -15,7 +15,7 @@ use portcullis_registry::id::{DeviceId, IdentityId, ModuleId};
 use crate::auth::{Evidence, Face, Origin, Peer, VerifiedIdentity, VerifiedService};
 use crate::hub::Hub;
 use crate::iothub::problem::Problem;
-use crate::operations::logins::{self, Attempt, Fault, Hearing};
+use crate::operations::logins::{self, Attempt, Fault, Reply};
 
 /// The verified caller of a request; a request without one is answered 401 before its body is read.
 pub(super) struct Caller(pub(super) VerifiedService);
@@ -172,13 +172,13 @@ fn verify_device(parts: &Parts, hub: &Hub, id: &IdentityId) -> Result<VerifiedId
 /// The answer to a request without valid credentials, which is held against whoever sent it.
 fn refuse(parts: &Parts, hub: &Hub, id: Option<&IdentityId>, fault: Fault) -> Problem {
     hub.metrics.requests_refused.inc();
-    let hearing = parts.extensions.get::<Peer>().map_or(Hearing::Answered, |peer| {
+    let reply = parts.extensions.get::<Peer>().map_or(Reply::Send, |peer| {
         let attempt = Attempt { peer: peer.address, face: Face::Rest, id, password: token(parts).ok() };
         logins::failed(hub, attempt, &fault)
     });
-    let problem = match hearing {
-        Hearing::Answered => Problem::unauthorized(fault.reason),
-        Hearing::Ignored => Problem::throttled(fault.reason),
+    let problem = match reply {
+        Reply::Send => Problem::unauthorized(fault.reason),
+        Reply::Withhold => Problem::throttled(fault.reason),
     };
     tracing::debug!(reason = problem.for_operator(), path = parts.uri.path(), "request refused");
     problem

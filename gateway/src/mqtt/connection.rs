@@ -32,7 +32,7 @@ use crate::mqtt::packet::{Connect, ConnectReturnCode, Packet};
 use crate::mqtt::session;
 use crate::mqtt::websocket::WebSocket;
 use crate::mqtt::wire::{Wire, WireError};
-use crate::operations::logins::{self, Attempt, Fault, Hearing};
+use crate::operations::logins::{self, Attempt, Fault, Reply};
 
 /// A stream a device session runs on.
 pub trait DeviceStream: AsyncRead + AsyncWrite + Unpin + Send {
@@ -277,8 +277,8 @@ impl<S: DeviceStream> TlsEstablished<S> {
     /// A refusal for lack of proof. Whoever fails too often gets no answer.
     fn refuse(&self, hub: &Hub, attempt: Attempt<'_>, fault: Fault) -> Refused {
         hub.metrics.connection_attempt(fault.outcome);
-        let hearing = logins::failed(hub, attempt, &fault);
-        let code = (hearing == Hearing::Answered).then_some(ConnectReturnCode::NotAuthorized);
+        let reply = logins::failed(hub, attempt, &fault);
+        let code = (reply == Reply::Send).then_some(ConnectReturnCode::NotAuthorized);
         Refused { code, reason: fault.reason }
     }
 
@@ -293,7 +293,7 @@ impl<S: DeviceStream> TlsEstablished<S> {
         let fault = Fault::new("connection_limit", reason);
         hub.metrics.connection_attempt(fault.outcome);
         hub.metrics.throttled(Scope::Connections);
-        logins::report(hub, attempt, &fault, Hearing::Answered);
+        logins::report(hub, attempt, &fault, Reply::Send);
         Err(Refused { code: Some(ConnectReturnCode::ServerUnavailable), reason: fault.reason })
     }
 

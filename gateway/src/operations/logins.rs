@@ -41,14 +41,14 @@ pub struct Fault {
 
 /// Whether a peer hears of its refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hearing {
-    Answered,
+pub enum Reply {
+    Send,
     /// It has failed too often to be worth it.
-    Ignored,
+    Withhold,
 }
 
 /// Tells the operator of a failed login and holds it against whoever tried; whether the peer is to be answered.
-pub fn failed(hub: &Hub, attempt: Attempt<'_>, fault: &Fault) -> Hearing {
+pub fn failed(hub: &Hub, attempt: Attempt<'_>, fault: &Fault) -> Reply {
     let now = hub.clock.now();
     let address_is_good = hub.admission.login_failed(attempt.peer, now.monotonic);
     let identity_is_good = attempt.id.is_none_or(|id| hub.failed_identities.spend(id.clone(), now.monotonic));
@@ -58,12 +58,12 @@ pub fn failed(hub: &Hub, attempt: Attempt<'_>, fault: &Fault) -> Hearing {
     if !identity_is_good {
         hub.metrics.throttled(Scope::Identity);
     }
-    let hearing = match address_is_good && identity_is_good {
-        true => Hearing::Answered,
-        false => Hearing::Ignored,
+    let reply = match address_is_good && identity_is_good {
+        true => Reply::Send,
+        false => Reply::Withhold,
     };
-    report(hub, attempt, fault, hearing);
-    hearing
+    report(hub, attempt, fault, reply);
+    reply
 }
 
 /// Tells the operator of a client certificate that ended a handshake: as a metric and in the log. Whose it is nobody
@@ -81,11 +81,11 @@ pub fn report_certificate(hub: &Hub, peer: SocketAddr, face: Face, error: &std::
 }
 
 /// Tells the operator why somebody did not get in.
-pub fn report(hub: &Hub, attempt: Attempt<'_>, fault: &Fault, hearing: Hearing) {
+pub fn report(hub: &Hub, attempt: Attempt<'_>, fault: &Fault, reply: Reply) {
     if let Some(id) = attempt.id {
-        record(hub, attempt, id, fault, hearing);
+        record(hub, attempt, id, fault, reply);
     }
-    if hearing == Hearing::Answered && hub.refusals.may_tell(hub.clock.wall()) {
+    if reply == Reply::Send && hub.refusals.may_tell(hub.clock.wall()) {
         let Fault { outcome, reason, .. } = fault;
         let (peer, face) = (attempt.peer, attempt.face.as_str());
         tracing::info!(%peer, face, identity = attempt.id.map(tracing::field::display), outcome, reason, "refused");
@@ -93,11 +93,11 @@ pub fn report(hub: &Hub, attempt: Attempt<'_>, fault: &Fault, hearing: Hearing) 
 }
 
 /// Each refusal is an event; the record keeps those that were answered, and the number of the others.
-fn record(hub: &Hub, attempt: Attempt<'_>, id: &IdentityId, fault: &Fault, hearing: Hearing) {
+fn record(hub: &Hub, attempt: Attempt<'_>, id: &IdentityId, fault: &Fault, reply: Reply) {
     let now = hub.clock.wall();
-    match hearing {
-        Hearing::Ignored => hub.refusals.count(id),
-        Hearing::Answered => {
+    match reply {
+        Reply::Withhold => hub.refusals.count(id),
+        Reply::Send => {
             let token = attempt.password.and_then(|text| SasToken::parse(text).ok());
             let refusal = Refusal {
                 time: now,

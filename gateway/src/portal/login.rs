@@ -21,7 +21,7 @@ use crate::hub::Hub;
 use crate::hub::metrics::Scope;
 use crate::iothub::connection_string::{ConnectionString, Secret};
 use crate::iothub::problem::Problem;
-use crate::operations::logins::{self, Attempt, Fault, Hearing};
+use crate::operations::logins::{self, Attempt, Fault, Reply};
 
 /// `GET /portal/sign-in`.
 pub(super) async fn show(State(portal): State<Arc<Portal>>, Query(query): Query) -> Response {
@@ -123,8 +123,8 @@ fn verify(hub: &Hub, credential: &Credential, origin: Origin) -> Result<Verified
         hub.metrics.requests_refused.inc();
         let attempt = Attempt { peer: origin.peer, face: Face::Portal, id: None, password: None };
         match logins::failed(hub, attempt, &Fault::from(&error)) {
-            Hearing::Answered => Problem::unauthorized(error.to_string()),
-            Hearing::Ignored => Problem::throttled(error.to_string()),
+            Reply::Send => Problem::unauthorized(error.to_string()),
+            Reply::Withhold => Problem::throttled(error.to_string()),
         }
     })
 }
