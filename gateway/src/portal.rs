@@ -41,7 +41,7 @@ mod policies;
 mod routes;
 mod session;
 mod visit;
-mod words;
+mod text;
 
 pub use routes::{Needs, Route, routes};
 

@@ -1,7 +1,7 @@
 //! Operating a hub over MQTT: commands with private answers, and events (threats T615, T616).
 
 use bytes::Bytes;
-use portcullis::hub::audit::trail::Wanted;
+use portcullis::hub::audit::trail::AuditFilter;
 use portcullis::mqtt::packet::{ConnectReturnCode, Publish};
 use portcullis_registry::message::NewC2d;
 use portcullis_testing::{TestClient, TestHub, until, will};
@@ -106,7 +106,7 @@ async fn t616_an_answer_reaches_the_asking_connection_only_and_rights_are_rests(
     assert_eq!(hub.connect_service("device").await.err(), Some(ConnectReturnCode::NotAuthorized));
     let told = portcullis::hub::audit::trail::read(
         &hub.data_dir().join("audit"),
-        &Wanted { count: 10, target: Some("d2".into()), ..Wanted::default() },
+        &AuditFilter { count: 10, target: Some("d2".into()), ..AuditFilter::default() },
     );
     assert_eq!(told.unwrap()[0]["source"], "mqtt");
     hub.stop().await;

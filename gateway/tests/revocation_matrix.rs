@@ -13,7 +13,7 @@ use portcullis_registry::credential::{KeyPair, SymmetricKey};
 use portcullis_registry::identity::AuthenticationSpec;
 use portcullis_registry::message::NewC2d;
 use portcullis_registry::sas;
-use portcullis_testing::way::Way;
+use portcullis_testing::transport::Transport;
 use portcullis_testing::x509::{Shown, identity, thumbprints};
 use portcullis_testing::{TestClient, TestHub, TestIdentity, until, will};
 use serde_json::{Value, json};
@@ -60,7 +60,7 @@ const MESSAGES_UNREAD: usize = 20;
 struct Peer {
     id: String,
     at: At,
-    way: Way,
+    transport: Transport,
     password: Option<Password>,
     client: TestClient,
 }
@@ -144,9 +144,9 @@ impl Ground {
     /// A connection in the state, of an identity of its own.
     async fn connect(&self, revocation: Revocation, id: &str, at: At, websocket: bool) -> Peer {
         let (password, shown) = self.register(revocation, id).await;
-        let way = Way { websocket, shown, narrow: at == At::NotReading };
-        let client = self.hub.client(&way).await;
-        let mut peer = Peer { id: id.to_owned(), at, way, password, client };
+        let transport = Transport { websocket, shown, narrow: at == At::NotReading };
+        let client = self.hub.client(&transport).await;
+        let mut peer = Peer { id: id.to_owned(), at, transport, password, client };
         let connect = peer.connect_packet(&self.hub);
         match at {
             At::BeforeConnect => return peer,
@@ -297,9 +297,9 @@ async fn in_every_state(revocation: Revocation) {
     let mut service = ground.hub.events().await;
     let bystander = ground.hub.device("bystander").await;
     let mut peers = Vec::new();
-    for (way, websocket) in [("port", false), ("websocket", true)] {
+    for (transport, websocket) in [("port", false), ("websocket", true)] {
         for at in STATES {
-            for (id, is_module) in [(format!("{way}-{at:?}"), false), (format!("of-{way}-{at:?}/m"), true)] {
+            for (id, is_module) in [(format!("{transport}-{at:?}"), false), (format!("of-{transport}-{at:?}/m"), true)] {
                 if revocation.concerns(is_module) {
                     peers.push(ground.connect(revocation, &id, at, websocket).await);
                 }
@@ -321,7 +321,7 @@ async fn in_every_state(revocation: Revocation) {
         if peer.go_on(&ground.hub).await {
             acknowledged.insert(peer.id.clone());
         }
-        let again = ground.hub.client(&peer.way).await.connect(peer.connect_packet(&ground.hub)).await;
+        let again = ground.hub.client(&peer.transport).await.connect(peer.connect_packet(&ground.hub)).await;
         assert_eq!(again.err(), Some(ConnectReturnCode::NotAuthorized), "{}", peer.id);
     }
     for peer in &peers {

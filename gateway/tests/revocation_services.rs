@@ -6,7 +6,7 @@ use portcullis::mqtt::codec;
 use portcullis::mqtt::packet::{Connect, ConnectReturnCode, Packet, Password};
 use portcullis_registry::credential::SymmetricKey;
 use portcullis_registry::sas;
-use portcullis_testing::way::Way;
+use portcullis_testing::transport::Transport;
 use portcullis_testing::{TestClient, TestHub, until};
 use serde_json::json;
 
@@ -40,8 +40,8 @@ fn creation(name: &str) -> String {
     format!("$admin/PUT/devices/{name}/?$rid=1")
 }
 
-async fn opened(hub: &TestHub, at: At, way: &Way, connect: &Connect) -> TestClient {
-    let mut client = hub.client(way).await;
+async fn opened(hub: &TestHub, at: At, transport: &Transport, connect: &Connect) -> TestClient {
+    let mut client = hub.client(transport).await;
     let bytes = bytes_of(connect);
     match at {
         At::BeforeConnect => return client,
@@ -76,9 +76,9 @@ async fn in_every_state(method: &str, path: &str) {
     let mut services = Vec::new();
     for websocket in [false, true] {
         for at in STATES {
-            let way = Way { websocket, narrow: at == At::NotReading, ..Way::default() };
-            let client = opened(&hub, at, &way, &connect).await;
-            services.push((at, way, client));
+            let transport = Transport { websocket, narrow: at == At::NotReading, ..Transport::default() };
+            let client = opened(&hub, at, &transport, &connect).await;
+            services.push((at, transport, client));
         }
     }
     let device = hub.device("d1").await;
@@ -86,11 +86,11 @@ async fn in_every_state(method: &str, path: &str) {
     for _ in 0..20 {
         sender.publish_acknowledged("devices/d1/messages/events/", &[0; 60_000]).await;
     }
-    for (at, way, client) in &mut services {
+    for (at, transport, client) in &mut services {
         match at {
             At::Receiving => _ = client.message().await,
             At::Commanding => {
-                _ = client.publish(&creation(&format!("in-time-{}", way.websocket)), b"{}").await
+                _ = client.publish(&creation(&format!("in-time-{}", transport.websocket)), b"{}").await
             }
             At::BeforeConnect | At::HalfConnect | At::Idle | At::NotReading => {}
         }
@@ -114,7 +114,7 @@ async fn in_every_state(method: &str, path: &str) {
     // They are gone, whether they read or not.
     until(|| hub.hub.metrics.disconnects("credential_changed") == admitted as u64).await;
     let refused = Packet::ConnAck { session_present: false, code: ConnectReturnCode::NotAuthorized };
-    for (at, way, client) in &mut services {
+    for (at, transport, client) in &mut services {
         let heard = client.until_closed().await;
         match at {
             At::BeforeConnect | At::HalfConnect => {
@@ -125,7 +125,7 @@ async fn in_every_state(method: &str, path: &str) {
             At::Commanding => assert!(heard.is_empty() || heard == [Packet::PubAck(1)], "{heard:?}"),
             At::Receiving | At::NotReading => assert!(heard.len() <= 20, "{at:?}"),
         }
-        let again = hub.client(way).await.connect(connect.clone()).await;
+        let again = hub.client(transport).await.connect(connect.clone()).await;
         assert_eq!(again.err(), Some(ConnectReturnCode::NotAuthorized), "{at:?}");
     }
     let registered = hub.hub.registry.devices(10);

@@ -14,12 +14,12 @@ use serde_json::Value;
 
 use crate::http::caller::Caller;
 use crate::hub::Hub;
-use crate::hub::audit::trail::Wanted;
+use crate::hub::audit::trail::AuditFilter;
 use crate::iothub::problem::Problem;
 use crate::operations::audit;
 
 #[derive(Debug, Deserialize)]
-pub(super) struct Asked {
+pub(super) struct AuditQuery {
     count: Option<usize>,
     after: Option<u64>,
     target: Option<String>,
@@ -29,7 +29,7 @@ pub(super) struct Asked {
 pub(super) async fn read(
     State(hub): State<Arc<Hub>>,
     Caller(caller): Caller,
-    asked: Result<Query<Asked>, QueryRejection>,
+    asked: Result<Query<AuditQuery>, QueryRejection>,
 ) -> Result<Json<Vec<Value>>, Problem> {
     caller.check(Rights::ALL)?;
     let Query(asked) = asked.map_err(|error| Problem::argument_invalid(error.body_text()))?;
@@ -37,7 +37,7 @@ pub(super) async fn read(
     if !(1..=COUNT_MAX).contains(&count) {
         return Err(Problem::argument_invalid(format!("count is not a number from 1 to {COUNT_MAX}")));
     }
-    let wanted = Wanted { after: asked.after.unwrap_or(0), count, target: asked.target, ..Wanted::default() };
+    let wanted = AuditFilter { after: asked.after.unwrap_or(0), count, target: asked.target, ..AuditFilter::default() };
     Ok(Json(audit::read(&hub, &caller, wanted).await?))
 }
 

@@ -16,7 +16,7 @@ use crate::hub::Hub;
 use crate::hub::connection_log::{Connection, Flapping};
 use crate::hub::refusals::Refusal;
 use crate::iothub::problem::Problem;
-use crate::operations::identities::{self, Attendance};
+use crate::operations::identities::{self, ConnectionReport};
 
 /// For a device.
 pub(super) async fn of_device(
@@ -37,8 +37,8 @@ pub(super) async fn of_module(
 }
 
 fn describe(hub: &Hub, caller: &VerifiedService, id: &IdentityId) -> Result<Json<ConnectionsOut>, Problem> {
-    let Attendance { is_registered, is_connected, connections, refused } =
-        identities::attendance(hub, caller, id)?;
+    let ConnectionReport { is_registered, is_connected, connections, refused } =
+        identities::connection_report(hub, caller, id)?;
     let now = hub.clock.wall();
     Ok(Json(ConnectionsOut {
         time: now.to_string(),

@@ -19,7 +19,7 @@ use crate::hub::Hub;
 use crate::hub::job_store::record::{Kind, JobFile, Record};
 use crate::iothub::problem::Problem;
 use crate::iothub::time::time_text;
-use crate::operations::jobs::{self, Address, DEVICES, Wanted};
+use crate::operations::jobs::{self, Address, DEVICES, ContainerJob};
 
 /// IoT Hub's `JobProperties`, as a request has them. What only an answer says is passed over.
 #[derive(Deserialize, ToSchema)]
@@ -190,7 +190,7 @@ fn flag(query: Option<&str>, name: &str, default: bool) -> Result<bool, Problem>
 }
 
 impl JobIn {
-    fn parse(self) -> Result<Wanted, Problem> {
+    fn parse(self) -> Result<ContainerJob, Problem> {
         let is = |text: &Option<String>, word: &str| {
             text.as_deref().is_some_and(|own| own.eq_ignore_ascii_case(word))
         };
@@ -203,7 +203,7 @@ impl JobIn {
         let output =
             || address("outputBlobContainerUri", &self.output_blob_container_uri, &self.output_blob_name);
         if is(&self.r#type, "export") {
-            return Ok(Wanted::Export {
+            return Ok(ContainerJob::Export {
                 output: output()?,
                 exclude_keys: self.exclude_keys_in_export.unwrap_or(false),
             });
@@ -212,7 +212,7 @@ impl JobIn {
             let input =
                 address("inputBlobContainerUri", &self.input_blob_container_uri, &self.input_blob_name)?;
             // IoT Hub: outputBlobName is of an export; what an import writes there has a name of its own.
-            return Ok(Wanted::Import { input, output: output()? });
+            return Ok(ContainerJob::Import { input, output: output()? });
         }
         Err(Problem::argument_invalid("type is neither import nor export"))
     }

@@ -148,7 +148,7 @@ pub fn connected(hub: &Hub, caller: &VerifiedService) -> Result<usize, IdentityE
 
 /// How an identity came and went, and why it was refused.
 #[derive(Clone, Debug)]
-pub struct Attendance {
+pub struct ConnectionReport {
     pub is_registered: bool,
     pub is_connected: bool,
     pub connections: Connections,
@@ -157,9 +157,9 @@ pub struct Attendance {
 
 /// How an identity came and went. Ids that are not registered have an answer too: that an id is unknown is often what
 /// the operator needs to see.
-pub fn attendance(hub: &Hub, caller: &VerifiedService, id: &IdentityId) -> Result<Attendance, IdentityError> {
+pub fn connection_report(hub: &Hub, caller: &VerifiedService, id: &IdentityId) -> Result<ConnectionReport, IdentityError> {
     caller.check(Rights::REGISTRY_READ)?;
-    Ok(Attendance {
+    Ok(ConnectionReport {
         is_registered: hub.registry.entry(id).is_some(),
         is_connected: hub.sessions.session(id).is_some(),
         connections: hub.connections.of(id),

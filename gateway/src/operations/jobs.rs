@@ -46,23 +46,23 @@ pub struct Address {
 
 /// What a job in containers is to do.
 #[derive(Clone, Debug)]
-pub enum Wanted {
+pub enum ContainerJob {
     Import { input: Address, output: Address },
     Export { output: Address, exclude_keys: bool },
 }
 
 /// Starts a job that reads and writes containers.
-pub async fn create(hub: &Arc<Hub>, caller: &VerifiedService, wanted: Wanted) -> Result<Record, JobError> {
+pub async fn create(hub: &Arc<Hub>, caller: &VerifiedService, wanted: ContainerJob) -> Result<Record, JobError> {
     let kind = match &wanted {
-        Wanted::Import { .. } => Kind::Import,
-        Wanted::Export { .. } => Kind::Export,
+        ContainerJob::Import { .. } => Kind::Import,
+        ContainerJob::Export { .. } => Kind::Export,
     };
     audited(hub, caller, kind, async {
         caller.check(RIGHTS)?;
         hub.jobs.check_idle()?;
         let now = hub.clock.wall();
         let (record, work) = match wanted {
-            Wanted::Import { input, output } => {
+            ContainerJob::Import { input, output } => {
                 let from = input.open(hub).map_err(|error| JobError::Container(INPUT_NAME, error))?;
                 let to = output.open(hub).map_err(|error| JobError::Container(OUTPUT_NAME, error))?;
                 let pieces =
@@ -73,7 +73,7 @@ pub async fn create(hub: &Arc<Hub>, caller: &VerifiedService, wanted: Wanted) ->
                     Record { input: places.0, output: places.1, ..Record::new(Kind::Import, caller, now) };
                 (record, Work::Import { pieces, errors_to: Some(to) })
             }
-            Wanted::Export { output, exclude_keys } => {
+            ContainerJob::Export { output, exclude_keys } => {
                 let to = output.open(hub).map_err(|error| JobError::Container(OUTPUT_NAME, error))?;
                 // Given up at once: it only tells whether the name may be used.
                 to.write(&output.file).await.map_err(|error| JobError::Container(OUTPUT_NAME, error))?;

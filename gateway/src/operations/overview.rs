@@ -27,7 +27,7 @@ pub struct Overview {
     pub server_certificate_end: Timestamp,
     pub authorities: Vec<AuthorityEnd>,
     /// What an operator ought to know of and to do something about; empty when all is well.
-    pub troubles: Vec<Trouble>,
+    pub health_issues: Vec<HealthIssue>,
 }
 
 /// When an enrolled CA ends.
@@ -40,7 +40,7 @@ pub struct AuthorityEnd {
 
 /// Something that is not as it should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trouble {
+pub enum HealthIssue {
     /// The hub is about to stop.
     Stopping,
     /// Changes that were made and could not be written to the audit record.
@@ -81,19 +81,19 @@ pub fn of(hub: &Hub, caller: &VerifiedService) -> Result<Overview, AuthError> {
         refusals: hub.refusals.latest(REFUSALS_SHOWN),
         server_certificate_end: hub.tls.expires(),
         authorities: ends.collect(),
-        troubles: troubles(hub),
+        health_issues: health_issues(hub),
     })
 }
 
-fn troubles(hub: &Hub) -> Vec<Trouble> {
+fn health_issues(hub: &Hub) -> Vec<HealthIssue> {
     let counted = [
-        (hub.audit.missing(), Trouble::AuditMissing as fn(u64) -> Trouble),
-        (hub.bus.lost(), Trouble::TelemetryLost),
-        (hub.bus.restarts(), Trouble::BusRestarted),
-        (hub.metrics.turned_away.get(), Trouble::TurnedAway),
+        (hub.audit.missing(), HealthIssue::AuditMissing as fn(u64) -> HealthIssue),
+        (hub.bus.lost(), HealthIssue::TelemetryLost),
+        (hub.bus.restarts(), HealthIssue::BusRestarted),
+        (hub.metrics.turned_away.get(), HealthIssue::TurnedAway),
     ];
-    let counted = counted.into_iter().filter(|(count, _)| *count > 0).map(|(count, trouble)| trouble(count));
-    hub.stopping.is_cancelled().then_some(Trouble::Stopping).into_iter().chain(counted).collect()
+    let counted = counted.into_iter().filter(|(count, _)| *count > 0).map(|(count, issue)| issue(count));
+    hub.stopping.is_cancelled().then_some(HealthIssue::Stopping).into_iter().chain(counted).collect()
 }
 
 const REFUSALS_SHOWN: usize = 10;

@@ -10,11 +10,11 @@ use super::fields::{Fields, Query};
 use super::layout::{self, Section};
 use super::paths::{self, encoded};
 use super::visit::Visit;
-use crate::hub::audit::trail::Wanted;
+use crate::hub::audit::trail::AuditFilter;
 use crate::operations::audit;
 
 /// What a query asks for, and how its links say so.
-struct Asked {
+struct AuditPageQuery {
     before: Option<u64>,
     after: u64,
     target: Option<String>,
@@ -25,7 +25,7 @@ struct Asked {
 
 /// `GET /portal/audit`.
 pub(super) async fn show(visit: Visit, Query(query): Query) -> Answer {
-    let asked = Asked::parse(&query);
+    let asked = AuditPageQuery::parse(&query);
     let lines = audit::read(visit.hub(), visit.service(), asked.wanted()).await?;
     let first = lines.first().and_then(|line| line["number"].as_u64());
     let last = lines.last().and_then(|line| line["number"].as_u64());
@@ -61,7 +61,7 @@ pub(super) async fn show(visit: Visit, Query(query): Query) -> Answer {
 
 /// `GET /portal/audit/new`: what came after the line of a number, for the page that follows the record.
 pub(super) async fn news(visit: Visit, Query(query): Query) -> Answer {
-    let asked = Asked::parse(&query);
+    let asked = AuditPageQuery::parse(&query);
     let lines = audit::read(visit.hub(), visit.service(), asked.wanted()).await?;
     let Some(last) = lines.last().and_then(|line| line["number"].as_u64()) else {
         return Ok(StatusCode::NO_CONTENT.into_response());
@@ -73,7 +73,7 @@ pub(super) async fn news(visit: Visit, Query(query): Query) -> Answer {
     Ok(Html(piece).into_response())
 }
 
-impl Asked {
+impl AuditPageQuery {
     fn parse(query: &Fields) -> Self {
         let number = |name: &str| query.text(name).and_then(|text| text.parse().ok());
         let text = |name: &str| query.trimmed(name).map(str::to_owned);
@@ -87,8 +87,8 @@ impl Asked {
         }
     }
 
-    fn wanted(&self) -> Wanted {
-        Wanted {
+    fn wanted(&self) -> AuditFilter {
+        AuditFilter {
             after: self.after,
             before: self.before,
             count: LINES_SHOWN,
@@ -120,12 +120,12 @@ impl Asked {
 }
 
 /// What asks now and then for what is new, and makes place for it.
-fn follower(asked: &Asked, last: u64) -> Markup {
+fn follower(asked: &AuditPageQuery, last: u64) -> Markup {
     let address = asked.address_under(paths::AUDIT_NEWS, Some(("after", last)));
     html! { tbody hx-get=(address) hx-trigger="every 5s" hx-swap="outerHTML" {} }
 }
 
-fn filters(asked: &Asked) -> Markup {
+fn filters(asked: &AuditPageQuery) -> Markup {
     let text = |text: &Option<String>| text.clone().unwrap_or_default();
     html! {
         form.filters method="get" action=(paths::AUDIT) {
@@ -180,7 +180,7 @@ fn row(line: &Value) -> Markup {
 /// A time as the record has it, to the second.
 fn when(text: &str) -> Markup {
     match text.parse() {
-        Ok(moment) => super::words::time(moment),
+        Ok(moment) => super::text::time(moment),
         Err(_) => html! { (text) },
     }
 }

@@ -19,7 +19,7 @@ use super::form::{Errors, TextField, checkbox, field_message};
 use super::layout::{self, Section};
 use super::paths;
 use super::visit::Visit;
-use super::words::time;
+use super::text::time;
 use crate::iothub::problem::Problem;
 use crate::operations::authorities::{self, CaError, Enrolment};
 

@@ -5,7 +5,7 @@
 
 use maud::{Markup, html};
 
-use super::words::grouped;
+use super::text::grouped;
 
 /// One value at a moment.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -12,7 +12,7 @@ use super::answer::{Answer, Html};
 use super::fields::Fields;
 use super::form::{self, Errors, TextField};
 use super::visit::Visit;
-use super::{paths, words};
+use super::{paths, text};
 use axum::response::IntoResponse;
 
 /// What the form says.
@@ -123,7 +123,7 @@ impl CredentialForm {
             fieldset.credential {
                 legend { "Authentication type" }
                 @for kind in KINDS {
-                    (form::radio("auth", kind.as_str(), words::authentication(kind), kind == self.kind))
+                    (form::radio("auth", kind.as_str(), text::authentication(kind), kind == self.kind))
                 }
                 div.for-sas {
                     (form::checkbox("auto", "Auto-generate keys", self.makes_keys))

@@ -10,9 +10,9 @@ use super::chart::{self, Point};
 use super::layout::{self, Section};
 use super::paths;
 use super::visit::Visit;
-use super::words::{grouped, time};
+use super::text::{grouped, time};
 use crate::hub::history::Sample;
-use crate::operations::overview::{self, Overview, Trouble};
+use crate::operations::overview::{self, Overview, HealthIssue};
 
 /// `GET /portal`.
 pub(super) async fn show(visit: Visit) -> Answer {
@@ -183,8 +183,8 @@ fn refusals(seen: &Overview) -> Markup {
 fn health(seen: &Overview) -> Markup {
     html! {
         ul.health {
-            @if seen.troubles.is_empty() { li.good { "The hub is well." } }
-            @for trouble in &seen.troubles { li.bad { (describe(*trouble)) } }
+            @if seen.health_issues.is_empty() { li.good { "The hub is well." } }
+            @for issue in &seen.health_issues { li.bad { (describe(*issue)) } }
             (end("The server certificate", seen.server_certificate_end, seen.time))
             @for authority in &seen.authorities {
                 @let name = format!("The CA {}", authority.name);
@@ -217,27 +217,27 @@ fn end(name: &str, moment: Timestamp, now: Timestamp) -> Markup {
     }
 }
 
-fn describe(trouble: Trouble) -> String {
+fn describe(issue: HealthIssue) -> String {
     let times = |count: u64, one: &str, many: &str| match count {
         1 => format!("1 {one}"),
         count => format!("{} {many}", grouped(count as usize)),
     };
-    match trouble {
-        Trouble::Stopping => "The hub is stopping.".into(),
-        Trouble::AuditMissing(count) => {
+    match issue {
+        HealthIssue::Stopping => "The hub is stopping.".into(),
+        HealthIssue::AuditMissing(count) => {
             format!(
                 "{} missing from the audit log; see the hub's own log.",
                 times(count, "line is", "lines are")
             )
         }
-        Trouble::TelemetryLost(count) => {
+        HealthIssue::TelemetryLost(count) => {
             let lost = times(count, "message", "messages");
             format!("{lost} of telemetry did not reach a reader that was too slow.")
         }
-        Trouble::BusRestarted(count) => {
+        HealthIssue::BusRestarted(count) => {
             format!("The telemetry bus was built anew {}.", times(count, "time", "times"))
         }
-        Trouble::TurnedAway(count) => {
+        HealthIssue::TurnedAway(count) => {
             let closed = times(count, "connection was", "connections were");
             format!("{closed} closed at the door because too many stood there.")
         }

@@ -16,7 +16,7 @@ use super::form::checkbox;
 use super::layout::{self, Section};
 use super::paths;
 use super::visit::Visit;
-use super::words::{grouped, time};
+use super::text::{grouped, time};
 use crate::hub::job_store::record::{Kind, Record, State};
 use crate::iothub::problem::Problem;
 use crate::operations::jobs::{self, DEVICES, REFUSED, RESULTS};

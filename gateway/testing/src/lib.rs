@@ -42,7 +42,7 @@ mod log_check;
 pub mod openssl;
 pub mod shell;
 pub mod tools;
-pub mod way;
+pub mod transport;
 pub mod x509;
 
 use log_check::LogCheck;

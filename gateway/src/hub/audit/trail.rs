@@ -12,7 +12,7 @@ use crate::hub::reverse_lines::Backwards;
 
 /// What to read.
 #[derive(Clone, Debug, Default)]
-pub struct Wanted {
+pub struct AuditFilter {
     /// Only lines of greater numbers.
     pub after: u64,
     /// Only lines of smaller numbers.
@@ -40,7 +40,7 @@ pub enum Broken {
 
 /// The latest lines that are wanted, oldest first. It looks from the end backwards and no further than it must, and
 /// never beyond the file before the current one.
-pub fn read(directory: &Path, wanted: &Wanted) -> io::Result<Vec<Value>> {
+pub fn read(directory: &Path, wanted: &AuditFilter) -> io::Result<Vec<Value>> {
     let mut found = VecDeque::new();
     let mut files = old_files(directory)?;
     files.push(directory.join(CURRENT));
@@ -99,7 +99,7 @@ pub fn verify(directory: &Path) -> Result<Verified, Broken> {
     Ok(verified)
 }
 
-impl Wanted {
+impl AuditFilter {
     fn admits(&self, line: &Value) -> bool {
         let is_target = |target: &str| {
             let own = line["target"].as_str().unwrap_or_default();
@@ -195,18 +195,18 @@ mod tests {
             })
             .collect();
         fs::write(directory.path().join(CURRENT), lines).unwrap();
-        let read = |wanted: Wanted| {
+        let read = |wanted: AuditFilter| {
             let lines = read(directory.path(), &wanted).unwrap();
             lines.iter().filter_map(|line| line["number"].as_u64()).collect::<Vec<_>>()
         };
-        let page = Wanted { count: 4, ..Wanted::default() };
+        let page = AuditFilter { count: 4, ..AuditFilter::default() };
         assert_eq!(read(page.clone()), [6, 7, 8, 9]);
-        assert_eq!(read(Wanted { before: Some(6), ..page.clone() }), [2, 3, 4, 5]);
-        assert_eq!(read(Wanted { before: Some(1), ..page.clone() }), [0; 0]);
-        assert_eq!(read(Wanted { actor: Some("eve".into()), ..page.clone() }), [3, 6, 9]);
-        assert_eq!(read(Wanted { refused: true, before: Some(9), ..page.clone() }), [3, 6]);
+        assert_eq!(read(AuditFilter { before: Some(6), ..page.clone() }), [2, 3, 4, 5]);
+        assert_eq!(read(AuditFilter { before: Some(1), ..page.clone() }), [0; 0]);
+        assert_eq!(read(AuditFilter { actor: Some("eve".into()), ..page.clone() }), [3, 6, 9]);
+        assert_eq!(read(AuditFilter { refused: true, before: Some(9), ..page.clone() }), [3, 6]);
         let operation = Some("createIdentity".to_owned());
-        assert_eq!(read(Wanted { operation, after: 2, ..page }), [3, 4]);
+        assert_eq!(read(AuditFilter { operation, after: 2, ..page }), [3, 4]);
     }
 
     #[test]

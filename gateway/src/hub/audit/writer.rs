@@ -175,7 +175,7 @@ mod tests {
     use jiff::Timestamp;
     use tempfile::TempDir;
 
-    use super::super::trail::{Verified, Wanted};
+    use super::super::trail::{Verified, AuditFilter};
     use super::*;
     use crate::auth::{Face, Origin};
 
@@ -204,7 +204,7 @@ mod tests {
             trail::verify(directory.path()).unwrap(),
             Verified { lines: FILES_KEPT as u64 + 1, cut: 0 }
         );
-        let wanted = Wanted { count: 10, ..Wanted::default() };
+        let wanted = AuditFilter { count: 10, ..AuditFilter::default() };
         assert_eq!(trail::read(directory.path(), &wanted).unwrap().len(), 2);
         let writer = Writer::open(directory.path(), Arc::default()).unwrap();
         assert_eq!(writer.next_number, 21);
@@ -217,7 +217,7 @@ mod tests {
         let mut writer = Writer::open(directory.path(), Arc::clone(&missing)).unwrap();
         writer.write(&entry("d1")).unwrap();
         writer.write(&entry("d2")).unwrap();
-        let wanted = Wanted { count: 10, ..Wanted::default() };
+        let wanted = AuditFilter { count: 10, ..AuditFilter::default() };
         let lines = trail::read(directory.path(), &wanted).unwrap();
         assert_eq!((lines[0]["missing"].as_u64(), lines[1]["missing"].as_u64()), (Some(3), None));
         assert_eq!(missing.load(Ordering::Relaxed), 0);

@@ -9,7 +9,7 @@ use crate::operations::bulk::ChangeError;
 
 /// What a line asks for.
 #[derive(Clone, Debug)]
-pub struct Asked {
+pub struct LineChange {
     pub change: Change,
     /// It has tags or desired properties, which are not kept.
     pub has_twin: bool,
@@ -26,13 +26,13 @@ pub struct Refusal {
 }
 
 /// What a line asks for, or whom it names and why it asks for nothing.
-pub fn parse(text: &str) -> Result<Asked, (NamedIdentity, Refusal)> {
+pub fn parse(text: &str) -> Result<LineChange, (NamedIdentity, Refusal)> {
     let StrictObject(item) = serde_json::from_str(text).map_err(|error| {
         let problem = Problem::deserialization(format!("the line is not an identity: {error}"));
         (NamedIdentity::default(), Refusal::from(&problem))
     })?;
     match parse_change(&item) {
-        Ok(change) => Ok(Asked { has_twin: loses_twin(&item, &change), change }),
+        Ok(change) => Ok(LineChange { has_twin: loses_twin(&item, &change), change }),
         Err(problem) => Err((NamedIdentity::of(&item), Refusal::from(&problem))),
     }
 }

@@ -7,7 +7,7 @@ use portcullis_registry::id::{DeviceId, IdentityId, ModuleId};
 use tokio::sync::mpsc;
 
 use super::import::Item;
-use super::line::{self, Asked, Refusal};
+use super::line::{self, LineChange, Refusal};
 use super::plan::{Ask, TakeBack};
 use super::source::{Batch, SourceError};
 use super::undo::{Undo, UndoReader};
@@ -58,7 +58,7 @@ fn take_back(undo: &Undo<'_>) -> Option<TakeBack> {
     let before = match undo.before {
         None => None,
         Some(before) => match line::parse(before.get()) {
-            Ok(Asked { change: Change::CreateOrUpdate(spec, _), .. }) => Some(spec),
+            Ok(LineChange { change: Change::CreateOrUpdate(spec, _), .. }) => Some(spec),
             _ => return None,
         },
     };

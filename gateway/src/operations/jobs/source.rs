@@ -14,7 +14,7 @@ use portcullis_registry::lines::{Line, LineSplitter};
 use tokio::sync::mpsc;
 
 use super::import::Item;
-use super::line::{self, Asked, Refusal};
+use super::line::{self, LineChange, Refusal};
 use super::plan::Ask;
 use crate::blob::container::{ContainerError, Pieces};
 use crate::iothub::change::NamedIdentity;
@@ -53,7 +53,7 @@ pub(super) enum SourceError {
 }
 
 /// What reads a line.
-type Parse = fn(&str) -> Result<Asked, (NamedIdentity, Refusal)>;
+type Parse = fn(&str) -> Result<LineChange, (NamedIdentity, Refusal)>;
 
 /// Reads a file to its end, or until nobody takes its batches any more.
 pub(super) fn batches(pieces: Pieces) -> mpsc::Receiver<Result<Batch, SourceError>> {
@@ -229,7 +229,7 @@ fn read(parse: Parse, line: Line) -> Item {
         Err(error) => Err((NamedIdentity::default(), error.into())),
     };
     match asked {
-        Ok(Asked { change, has_twin }) => Item { line: line.number, ask: Ok(Ask::Line(change)), has_twin },
+        Ok(LineChange { change, has_twin }) => Item { line: line.number, ask: Ok(Ask::Line(change)), has_twin },
         Err(refused) => Item { line: line.number, ask: Err(refused), has_twin: false },
     }
 }
@@ -257,7 +257,7 @@ mod tests {
     use super::*;
 
     /// Refuses every line with its own text.
-    fn echo(text: &str) -> Result<Asked, (NamedIdentity, Refusal)> {
+    fn echo(text: &str) -> Result<LineChange, (NamedIdentity, Refusal)> {
         Err((NamedIdentity::default(), Refusal { code: 0, name: "", text: text.to_owned() }))
     }
 

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::Named;
 use super::frame::{self, Tab};
-use crate::hub::audit::trail::Wanted;
+use crate::hub::audit::trail::AuditFilter;
 use crate::operations::audit;
 use crate::operations::identities;
 use crate::portal::answer::Answer;
@@ -15,7 +15,7 @@ use crate::portal::visit::Visit;
 pub(in crate::portal) async fn show(visit: Visit, Named(id): Named) -> Answer {
     let (hub, service) = (visit.hub(), visit.service());
     let entry = identities::retrieve(hub, service, &id)?;
-    let wanted = Wanted { count: SHOWN_MAX, target: Some(id.to_string()), ..Wanted::default() };
+    let wanted = AuditFilter { count: SHOWN_MAX, target: Some(id.to_string()), ..AuditFilter::default() };
     let lines = audit::read(hub, service, wanted).await?;
     let content = html! {
         @if lines.is_empty() {
@@ -38,7 +38,7 @@ fn row(line: &Value) -> Markup {
     let time = of("time").parse::<jiff::Timestamp>().ok();
     html! {
         tr {
-            td data-label="Time" { @if let Some(time) = time { (crate::portal::words::time(time)) } }
+            td data-label="Time" { @if let Some(time) = time { (crate::portal::text::time(time)) } }
             td data-label="Policy" { (of("actor")) }
             td data-label="By" { (of("source")) span.quiet { " from " (of("ip")) } }
             td data-label="Asked for" { code { (of("op")) } }

@@ -14,7 +14,7 @@ use crate::portal::fields::Fields;
 use crate::portal::form::Errors;
 use crate::portal::layout::{self, Section};
 use crate::portal::visit::Visit;
-use crate::portal::{paths, words};
+use crate::portal::{paths, text};
 
 /// `GET …/credential`.
 pub(in crate::portal) async fn show(visit: Visit, Named(id): Named) -> Answer {
@@ -58,7 +58,7 @@ fn page(visit: &Visit, identity: &Identity, form: &CredentialForm, errors: &Erro
         form.card.form method="post" action=(paths::under(id, "credential")) {
             (visit.token_field()) (version_field(identity))
             p {
-                "Now: " strong { (words::authentication(identity.authentication.kind())) }
+                "Now: " strong { (text::authentication(identity.authentication.kind())) }
                 ". What is saved here takes its place, and a connection that rests on it is closed."
             }
             (form.show(errors))

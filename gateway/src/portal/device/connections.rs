@@ -9,16 +9,16 @@ use super::frame::{self, Tab};
 use crate::hub::advice;
 use crate::hub::connection_log::{Connection, Flapping};
 use crate::hub::refusals::Refusal;
-use crate::operations::identities::{self, Attendance};
+use crate::operations::identities::{self, ConnectionReport};
 use crate::portal::answer::Answer;
 use crate::portal::visit::Visit;
-use crate::portal::words;
+use crate::portal::text;
 
 /// `GET …/connections`.
 pub(in crate::portal) async fn show(visit: Visit, Named(id): Named) -> Answer {
     let (hub, service) = (visit.hub(), visit.service());
     let entry = identities::retrieve(hub, service, &id)?;
-    let Attendance { connections, refused, .. } = identities::attendance(hub, service, &id)?;
+    let ConnectionReport { connections, refused, .. } = identities::connection_report(hub, service, &id)?;
     let now = hub.clock.wall();
     let hints = hints(&id, &refused.last, &connections.last);
     let content = html! {
@@ -43,7 +43,7 @@ pub(in crate::portal) async fn show(visit: Visit, Named(id): Named) -> Answer {
         h2 { "Refusals" }
         @if refused.last.is_empty() { p.quiet { "None since the hub started." } }
         @else {
-            p.quiet { "Refused " (words::count(usize::try_from(refused.count).unwrap_or(usize::MAX), "time")) " since the hub started; the last ones:" }
+            p.quiet { "Refused " (text::count(usize::try_from(refused.count).unwrap_or(usize::MAX), "time")) " since the hub started; the last ones:" }
             div.scroll tabindex="0" role="region" aria-label="Refusals" {
                 table.stack {
                     thead { tr { th scope="col" { "Time" } th scope="col" { "From" } th scope="col" { "Outcome" } th scope="col" { "Reason" } th scope="col" { "Seen" } th scope="col" { "Expected" } } }
@@ -59,7 +59,7 @@ fn flapping_notice(flapping: &Flapping) -> Markup {
     html! {
         p.notice role="alert" {
             "Several clients use this identity: its connection was taken over " (flapping.takeovers) " more times from "
-            (words::time(flapping.since)) " to " (words::time(flapping.last)) ". Give each device an identity of its own."
+            (text::time(flapping.since)) " to " (text::time(flapping.last)) ". Give each device an identity of its own."
         }
     }
 }
@@ -70,17 +70,17 @@ fn connection_row(connection: &Connection, now: Timestamp) -> Markup {
     let lasted = until.duration_since(connection.since);
     html! {
         tr {
-            td data-label="Connected" { (words::time(connection.since)) }
+            td data-label="Connected" { (text::time(connection.since)) }
             td data-label="Ended" {
                 @match ended {
-                    Some(ended) => { (words::time(ended.time)) }
+                    Some(ended) => { (text::time(ended.time)) }
                     None => { span.chip.good { "Open" } }
                 }
                 span.quiet { " after " (duration(lasted)) }
             }
             td data-label="From" { span.id { (connection.peer) } }
             td data-label="Proved itself by" { (connection.method) }
-            td data-label="Credential ends" { (words::time_or_never(connection.credential_end)) }
+            td data-label="Credential ends" { (text::time_or_never(connection.credential_end)) }
             td data-label="Why it ended" {
                 @if let Some(ended) = ended {
                     (advice::ending(ended.reason)) @if let Some(text) = &ended.text { ": " (text) }
@@ -96,7 +96,7 @@ fn refusal_row(refusal: &Refusal) -> Markup {
     let left = refusal.token_end.map(|end| end.saturating_sub(refusal.time.as_second()));
     html! {
         tr {
-            td data-label="Time" { (words::time(refusal.time)) }
+            td data-label="Time" { (text::time(refusal.time)) }
             td data-label="From" { span.id { (refusal.peer) } span.quiet { " " (refusal.face.as_str()) } }
             td data-label="Outcome" { code { (refusal.outcome) } }
             td data-label="Reason" {

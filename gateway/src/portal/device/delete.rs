@@ -12,7 +12,7 @@ use crate::portal::answer::{Answer, Html, see_other};
 use crate::portal::fields::Fields;
 use crate::portal::layout::{self, Section};
 use crate::portal::visit::Visit;
-use crate::portal::{paths, words};
+use crate::portal::{paths, text};
 
 /// `GET …/delete`.
 pub(in crate::portal) async fn ask(visit: Visit, Named(id): Named) -> Answer {
@@ -28,10 +28,10 @@ pub(in crate::portal) async fn ask(visit: Visit, Named(id): Named) -> Answer {
             p { "It is disconnected at once, and its credentials are worth nothing from then on. This cannot be undone." }
             ul {
                 @if !modules.is_empty() {
-                    li { "Deleted with it: " (words::count(modules.len(), "module"))
+                    li { "Deleted with it: " (text::count(modules.len(), "module"))
                         @for module in &modules { " " code { (module.identity().id) } } }
                 }
-                li { (words::count(entry.queued(), "message")) " that wait for it" }
+                li { (text::count(entry.queued(), "message")) " that wait for it" }
             }
             form method="post" action=(paths::under(&id, "delete")) {
                 (visit.token_field()) (version_field(&entry.identity()))

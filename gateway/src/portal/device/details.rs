@@ -16,7 +16,7 @@ use crate::operations::identities;
 use crate::portal::answer::Answer;
 use crate::portal::form::Errors;
 use crate::portal::visit::Visit;
-use crate::portal::{paths, words};
+use crate::portal::{paths, text};
 
 /// A form of the page as somebody has filled it in, to be shown again with what is wrong.
 #[derive(Default)]
@@ -93,13 +93,13 @@ fn state(visit: &Visit, entry: &Entry, identity: &Identity) -> Markup {
         section.card aria-labelledby="state-name" {
             h2 id="state-name" { "State" }
             dl.facts {
-                dt { "Connection changed" } dd { (words::time_or_never(activity.connection_changed_at())) }
-                dt { "Last activity" } dd { (words::time_or_never(activity.last_seen_at())) }
-                dt { "Authentication type" } dd { (words::authentication(identity.authentication.kind())) }
+                dt { "Connection changed" } dd { (text::time_or_never(activity.connection_changed_at())) }
+                dt { "Last activity" } dd { (text::time_or_never(activity.last_seen_at())) }
+                dt { "Authentication type" } dd { (text::authentication(identity.authentication.kind())) }
                 @if let Some(modules) = modules {
                     dt { "Type" } dd { (if identity.iot_edge { "IoT Edge device" } else { "Device" }) }
                     dt { "Modules" } dd { (modules) " of " (limits.modules_per_device_max) }
-                    dt { "Status since" } dd { (words::time_or_never(identity.status_updated)) }
+                    dt { "Status since" } dd { (text::time_or_never(identity.status_updated)) }
                 }
                 dt { "Messages that wait" } dd { (entry.queued()) " of " (queue_max) }
                 dt { "May do" } dd { (identity.access) }

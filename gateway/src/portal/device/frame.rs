@@ -10,7 +10,7 @@ use portcullis_registry::policy::Rights;
 use crate::portal::answer::Html;
 use crate::portal::layout::{self, Section};
 use crate::portal::visit::Visit;
-use crate::portal::{paths, words};
+use crate::portal::{paths, text};
 
 /// A page of one identity. To add one: a variant, a line in `ALL` and in `place`, and a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,8 +67,8 @@ pub(super) fn page_of(
         (crumbs(id))
         h1 {
             (id.module.as_ref().map_or(id.device.as_str(), |module| module.as_str())) " "
-            @if id.module.is_none() { (words::status(identity.status)) " " }
-            span data-connection-of=(id) data-live=(live(id, tab)) { (words::connection(is_connected)) }
+            @if id.module.is_none() { (text::status(identity.status)) " " }
+            span data-connection-of=(id) data-live=(live(id, tab)) { (text::connection(is_connected)) }
         }
         nav.tabs aria-label="About this identity" {
             @for own in Tab::ALL.into_iter().filter(|own| own.is_of(id)) {

@@ -19,7 +19,7 @@ use crate::portal::answer::{Answer, Html, see_other};
 use crate::portal::form::Errors;
 use crate::portal::layout::{self, Section};
 use crate::portal::visit::Visit;
-use crate::portal::{paths, words};
+use crate::portal::{paths, text};
 
 /// `GET …/messages`.
 pub(in crate::portal) async fn show(visit: Visit, Named(id): Named) -> Answer {
@@ -33,7 +33,7 @@ pub(in crate::portal) async fn ask_purge(visit: Visit, Named(id): Named) -> Answ
         (crumbs_below(&id))
         h1 { "Empty the queue of " (id) "?" }
         div.card {
-            p { (words::count(queued, "message")) " will never arrive. Those on their way may still do." }
+            p { (text::count(queued, "message")) " will never arrive. Those on their way may still do." }
             form method="post" action=(paths::under(&id, "purge")) {
                 (visit.token_field())
                 div.toolbar {
@@ -49,7 +49,7 @@ pub(in crate::portal) async fn ask_purge(visit: Visit, Named(id): Named) -> Answ
 /// `POST …/purge`.
 pub(in crate::portal) async fn purge(visit: Visit, Named(id): Named) -> Answer {
     let count = c2d::purge(visit.hub(), visit.service(), &id).await?;
-    visit.flash(format!("{} purged.", words::count(usize::try_from(count).unwrap_or(usize::MAX), "message")));
+    visit.flash(format!("{} purged.", text::count(usize::try_from(count).unwrap_or(usize::MAX), "message")));
     Ok(see_other(&paths::under(&id, PATH)))
 }
 
@@ -74,7 +74,7 @@ pub(super) fn page(
         @else if !errors.is_empty() { p.notice.failed role="alert" { "Not sent: see what is marked below." } }
         @if entry.identity().status == Status::Disabled { p.notice { "It is disabled: it takes no new messages, and those that wait are kept." } }
         div.toolbar {
-            span { (words::count(entry.queued(), "message")) ", waiting or on the way" }
+            span { (text::count(entry.queued(), "message")) ", waiting or on the way" }
             span.rest {}
             a.button href=(paths::under(id, PATH)) { "Refresh" }
             @if entry.queued() > 0 { a.button.danger href=(paths::under(id, "purge")) { "Purge" } }
@@ -119,8 +119,8 @@ fn row(queued: &Queued) -> Markup {
                 @if queued.is_held { span.chip.warn { "On its way" } } @else { span.chip { "Waits" } }
                 @if queued.delivery_count > 0 { span.quiet { " given back " (queued.delivery_count) "×" } }
             }
-            td data-label="Enqueued" { (words::time(message.enqueued)) }
-            td data-label="Expires" { (words::time(message.expiry)) }
+            td data-label="Enqueued" { (text::time(message.enqueued)) }
+            td data-label="Expires" { (text::time(message.expiry)) }
             td data-label="Ack" { (message.ack.as_str()) }
             td data-label="Properties" {
                 @for (name, value) in &message.properties { div { code { (name) "=" (value) } } }
@@ -143,7 +143,7 @@ fn body(bytes: &[u8]) -> Markup {
     html! {
         @if !is_text { span.chip { "base64" } " " }
         @if end == text.len() { code.body { (text) } }
-        @else { details { summary { code.body { (text[..end]) "…" } " " (words::count(bytes.len(), "byte")) } pre { (text) } } }
+        @else { details { summary { code.body { (text[..end]) "…" } " " (text::count(bytes.len(), "byte")) } pre { (text) } } }
     }
 }
 

@@ -19,7 +19,7 @@ use crate::portal::fields::Fields;
 use crate::portal::form::{Errors, TextField};
 use crate::portal::layout::{self, Section};
 use crate::portal::visit::Visit;
-use crate::portal::{paths, words};
+use crate::portal::{paths, text};
 
 /// `GET …/modules`.
 pub(in crate::portal) async fn list(visit: Visit, Named(id): Named) -> Answer {
@@ -64,10 +64,10 @@ fn row(visit: &Visit, module: &Entry) -> Markup {
         tr {
             td data-label="Module ID" { a.id href=(paths::identity(&identity.id)) { (name) } }
             td data-label="Managed by" { (identity.managed_by.as_deref().unwrap_or_default()) }
-            td data-label="Authentication type" { (words::authentication(identity.authentication.kind())) }
+            td data-label="Authentication type" { (text::authentication(identity.authentication.kind())) }
             td.number data-label="C2D messages" { (module.queued()) }
-            td data-label="Connection" data-connection-of=(identity.id) { (words::connection(is_connected)) }
-            td data-label="Last activity" { (words::time_or_never(module.activity().last_seen_at())) }
+            td data-label="Connection" data-connection-of=(identity.id) { (text::connection(is_connected)) }
+            td data-label="Last activity" { (text::time_or_never(module.activity().last_seen_at())) }
         }
     }
 }

@@ -21,7 +21,7 @@ struct Snippet {
 }
 
 /// What snippets are made of.
-struct About<'a> {
+struct SnippetSubject<'a> {
     host: &'a str,
     mqtt_port: u16,
     ca: String,
@@ -36,7 +36,7 @@ struct About<'a> {
 
 /// Every snippet for an identity.
 pub(super) fn section(hub: &Hub, identity: &Identity, shown: Shown) -> Markup {
-    let Some(about) = About::new(hub, identity, shown) else { return html! {} };
+    let Some(about) = SnippetSubject::new(hub, identity, shown) else { return html! {} };
     let snippets = [about.python(), about.node(), about.mosquitto(), about.command_line()];
     html! {
         section.card aria-labelledby="snippets-name" {
@@ -65,7 +65,7 @@ pub(super) fn section(hub: &Hub, identity: &Identity, shown: Shown) -> Markup {
     }
 }
 
-impl<'a> About<'a> {
+impl<'a> SnippetSubject<'a> {
     /// None for an identity that cannot connect, or not by a connection string.
     fn new(hub: &'a Hub, identity: &'a Identity, shown: Shown) -> Option<Self> {
         let (id, host) = (&identity.id, hub.hosts.primary());

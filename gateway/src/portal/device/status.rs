@@ -10,7 +10,7 @@ use crate::portal::answer::Answer;
 use crate::portal::fields::Fields;
 use crate::portal::form::{self, Errors, TextField};
 use crate::portal::visit::Visit;
-use crate::portal::{paths, words};
+use crate::portal::{paths, text};
 
 /// What the form says.
 #[derive(Clone, Debug)]
@@ -125,7 +125,7 @@ impl StatusForm {
                 @if identity.id.module.is_some() {
                     dt { "Managed by" } dd { (self.managed_by) }
                 } @else {
-                    dt { "Status" } dd { (words::status(identity.status)) }
+                    dt { "Status" } dd { (text::status(identity.status)) }
                     dt { "Reason" } dd { (self.reason) }
                 }
             }

@@ -17,7 +17,7 @@ use crate::portal::form::{Errors, TextField};
 use crate::portal::guard::is_by_script;
 use crate::portal::layout::{self, Section};
 use crate::portal::visit::Visit;
-use crate::portal::{paths, words};
+use crate::portal::{paths, text};
 
 /// `POST …/token`.
 pub(in crate::portal) async fn make(
@@ -104,7 +104,7 @@ fn shown(
             }
             @if let Some(Made { token, expiry }) = made {
                 p.hint { "Counts until "
-                    @if let Ok(end) = jiff::Timestamp::from_second(*expiry) { (words::time(end)) } " UTC, or until the key is replaced." }
+                    @if let Ok(end) = jiff::Timestamp::from_second(*expiry) { (text::time(end)) } " UTC, or until the key is replaced." }
                 div.secret {
                     span.value id="token-value" { (token) }
                     button type="button" data-copy="token-value" { "Copy" }

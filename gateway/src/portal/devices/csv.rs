@@ -4,7 +4,7 @@ use axum::http::{HeaderName, header};
 use axum::response::IntoResponse;
 use portcullis_registry::identity::Status;
 
-use super::asked::Asked;
+use super::list_query::ListQuery;
 use super::list::View;
 use crate::iothub::time::time_text;
 use crate::portal::answer::Answer;
@@ -13,7 +13,7 @@ use crate::portal::visit::Visit;
 
 /// `GET /portal/devices.csv`, with the query of the list.
 pub(in crate::portal) async fn show(visit: Visit, Query(query): Query) -> Answer {
-    let view = View::of(&visit, Asked::parse(&query)).await?;
+    let view = View::of(&visit, ListQuery::parse(&query)).await?;
     let mut text = line(&COLUMNS);
     for entry in &view.listing.devices {
         let identity = entry.identity();

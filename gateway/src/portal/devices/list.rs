@@ -8,32 +8,32 @@ use portcullis_registry::identity::{AuthenticationKind, Status};
 use portcullis_registry::policy::Rights;
 use portcullis_registry::store::Counts;
 
-use super::asked::{Asked, Count, From};
+use super::list_query::{ListQuery, Count, From};
 use crate::operations::identities::{self, IdentityError};
 use crate::operations::listing::{self, IdFilter, Listing};
 use crate::portal::answer::{Answer, Html};
 use crate::portal::fields::Query;
 use crate::portal::layout::{self, Section};
 use crate::portal::visit::Visit;
-use crate::portal::{paths, words};
+use crate::portal::{paths, text};
 
 /// `GET /portal/devices`.
 pub(in crate::portal) async fn show(visit: Visit, Query(query): Query) -> Answer {
-    let view = View::of(&visit, Asked::parse(&query)).await?;
+    let view = View::of(&visit, ListQuery::parse(&query)).await?;
     let counts = identities::counts(visit.hub(), visit.service())?;
     Ok(page(&visit, &view, counts))
 }
 
 /// One page of the list and what lies around it.
 pub(super) struct View {
-    asked: Asked,
+    asked: ListQuery,
     pub(super) listing: Listing,
-    previous: Option<Asked>,
-    next: Option<Asked>,
+    previous: Option<ListQuery>,
+    next: Option<ListQuery>,
 }
 
 impl View {
-    pub(super) async fn of(visit: &Visit, asked: Asked) -> Result<Self, IdentityError> {
+    pub(super) async fn of(visit: &Visit, asked: ListQuery) -> Result<Self, IdentityError> {
         let (hub, service) = (visit.hub(), visit.service());
         let Count(count) = asked.count;
         let (place, is_reversed) = asked.place();
@@ -67,8 +67,8 @@ fn page(visit: &Visit, view: &View, counts: Counts) -> Response {
         h1 { "Devices" }
         p.quiet {
             "View, create, delete, and update devices in your IoT hub. "
-            (words::count(counts.devices, "device")) ", " (words::grouped(counts.disabled_devices)) " disabled, "
-            (words::count(counts.modules, "module")) "."
+            (text::count(counts.devices, "device")) ", " (text::grouped(counts.disabled_devices)) " disabled, "
+            (text::count(counts.modules, "module")) "."
         }
         @if counts.devices == 0 {
             (nobody_yet(visit))
@@ -95,7 +95,7 @@ fn nobody_yet(visit: &Visit) -> Markup {
     }
 }
 
-fn filters(asked: &Asked) -> Markup {
+fn filters(asked: &ListQuery) -> Markup {
     let filter = &asked.filter;
     let (text, contains) = match &filter.id {
         IdFilter::Any => ("", false),
@@ -141,7 +141,7 @@ fn filters(asked: &Asked) -> Markup {
                 select id="auth" name="auth" {
                     (option("", "any", filter.authentication.is_none()))
                     @for kind in AuthenticationKind::ALL {
-                        (option(kind.as_str(), words::authentication(kind), filter.authentication == Some(kind)))
+                        (option(kind.as_str(), text::authentication(kind), filter.authentication == Some(kind)))
                     }
                 }
             }
@@ -294,12 +294,12 @@ fn row(visit: &Visit, entry: &Entry, may_write: bool) -> Markup {
             }
             td.name data-label="Device ID" { a.id href=(paths::device(device)) { (device) } }
             td.minor data-label="Type" { (if identity.iot_edge { "IoT Edge device" } else { "Device" }) }
-            td.bare data-label="Status" title=[identity.status_reason.as_deref()] { (words::status(identity.status)) }
-            td.minor data-label="Last status update" { (words::time_or_never(identity.status_updated)) }
-            td data-label="Authentication type" { (words::authentication(identity.authentication.kind())) }
+            td.bare data-label="Status" title=[identity.status_reason.as_deref()] { (text::status(identity.status)) }
+            td.minor data-label="Last status update" { (text::time_or_never(identity.status_updated)) }
+            td data-label="Authentication type" { (text::authentication(identity.authentication.kind())) }
             td.number data-label="C2D messages" { (entry.queued()) }
-            td.bare data-label="Connection" data-connection-of=(device) { (words::connection(is_connected)) }
-            td data-label="Last activity" { (words::time_or_never(entry.activity().last_seen_at())) }
+            td.bare data-label="Connection" data-connection-of=(device) { (text::connection(is_connected)) }
+            td data-label="Last activity" { (text::time_or_never(entry.activity().last_seen_at())) }
         }
     }
 }

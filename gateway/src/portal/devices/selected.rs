@@ -16,11 +16,11 @@ use crate::portal::answer::{Answer, Html, see_other};
 use crate::portal::fields::Fields;
 use crate::portal::layout::{self, Section};
 use crate::portal::visit::Visit;
-use crate::portal::{paths, words};
+use crate::portal::{paths, text};
 
 /// What is to be done with each.
 #[derive(Clone, Copy)]
-enum Deed {
+enum BulkAction {
     Enable,
     Disable,
     Delete,
@@ -28,20 +28,20 @@ enum Deed {
 
 /// `POST /portal/selected/enable`.
 pub(in crate::portal) async fn enable(visit: Visit, fields: Fields) -> Answer {
-    Deed::Enable.ask_or_do(&visit, &fields).await
+    BulkAction::Enable.ask_or_do(&visit, &fields).await
 }
 
 /// `POST /portal/selected/disable`.
 pub(in crate::portal) async fn disable(visit: Visit, fields: Fields) -> Answer {
-    Deed::Disable.ask_or_do(&visit, &fields).await
+    BulkAction::Disable.ask_or_do(&visit, &fields).await
 }
 
 /// `POST /portal/selected/delete`.
 pub(in crate::portal) async fn delete(visit: Visit, fields: Fields) -> Answer {
-    Deed::Delete.ask_or_do(&visit, &fields).await
+    BulkAction::Delete.ask_or_do(&visit, &fields).await
 }
 
-impl Deed {
+impl BulkAction {
     async fn ask_or_do(self, visit: &Visit, fields: &Fields) -> Answer {
         let back = fields.text("back").and_then(paths::local).unwrap_or(paths::DEVICES);
         let ids: Result<Vec<DeviceId>, _> = fields.all("id").map(DeviceId::parse).collect();
@@ -63,7 +63,7 @@ impl Deed {
     }
 
     fn question(self, visit: &Visit, ids: &[DeviceId], back: &str) -> Response {
-        let title = format!("{} {}?", self.name(), words::count(ids.len(), "device"));
+        let title = format!("{} {}?", self.name(), text::count(ids.len(), "device"));
         let content = html! {
             h1 { (title) }
             div.card {
@@ -75,7 +75,7 @@ impl Deed {
                     input type="hidden" name="confirmed" value="yes";
                     @for id in ids { input type="hidden" name="id" value=(id); }
                     div.toolbar {
-                        button.danger[matches!(self, Deed::Delete)].primary[!matches!(self, Deed::Delete)] type="submit" { (self.name()) }
+                        button.danger[matches!(self, BulkAction::Delete)].primary[!matches!(self, BulkAction::Delete)] type="submit" { (self.name()) }
                         a.button href=(back) { "Cancel" }
                     }
                 }
@@ -87,14 +87,14 @@ impl Deed {
     /// What goes with a device that is deleted.
     fn lost(self, visit: &Visit, device: &DeviceId) -> Markup {
         let entry = match self {
-            Deed::Delete => visit.hub().registry.entry(&IdentityId::device(device.clone())),
-            Deed::Enable | Deed::Disable => None,
+            BulkAction::Delete => visit.hub().registry.entry(&IdentityId::device(device.clone())),
+            BulkAction::Enable | BulkAction::Disable => None,
         };
         let Some(entry) = entry else { return html! {} };
         let modules = visit.hub().registry.modules(device).map_or(0, |modules| modules.len());
         html! {
-            @if modules > 0 { span.quiet { " with " (words::count(modules, "module")) } }
-            @if entry.queued() > 0 { span.quiet { " and " (words::count(entry.queued(), "waiting message")) } }
+            @if modules > 0 { span.quiet { " with " (text::count(modules, "module")) } }
+            @if entry.queued() > 0 { span.quiet { " and " (text::count(entry.queued(), "waiting message")) } }
         }
     }
 
@@ -119,7 +119,7 @@ impl Deed {
             }
         }
         if failures.is_empty() {
-            visit.flash(format!("{} {}.", words::count(done, "device"), self.done()));
+            visit.flash(format!("{} {}.", text::count(done, "device"), self.done()));
             return Ok(see_other(back));
         }
         Ok(self.report(visit, done, &failures, back))
@@ -129,9 +129,9 @@ impl Deed {
     fn change(self, visit: &Visit, device: &DeviceId) -> Result<Change, IdentityError> {
         let id = IdentityId::device(device.clone());
         let status = match self {
-            Deed::Delete => return Ok(Change::Delete(id, Precondition::AnyVersion)),
-            Deed::Enable => Status::Enabled,
-            Deed::Disable => Status::Disabled,
+            BulkAction::Delete => return Ok(Change::Delete(id, Precondition::AnyVersion)),
+            BulkAction::Enable => Status::Enabled,
+            BulkAction::Disable => Status::Disabled,
         };
         let entry = visit.hub().registry.entry(&id).ok_or(RegistryError::NotFound(id))?;
         let identity: &Identity = &entry.identity();
@@ -142,8 +142,8 @@ impl Deed {
     fn report(self, visit: &Visit, done: usize, failures: &[(DeviceId, Problem)], back: &str) -> Response {
         let content = html! {
             h1 { "Not all of it was done" }
-            @if done > 0 { p.notice.done role="status" { (words::count(done, "device")) " " (self.done()) "." } }
-            p.notice.failed role="alert" { (words::count(failures.len(), "device")) " not " (self.done()) ":" }
+            @if done > 0 { p.notice.done role="status" { (text::count(done, "device")) " " (self.done()) "." } }
+            p.notice.failed role="alert" { (text::count(failures.len(), "device")) " not " (self.done()) ":" }
             div.card {
                 dl.facts {
                     @for (device, problem) in failures { dt.mono { (device) } dd { (problem.text()) } }
@@ -158,35 +158,35 @@ impl Deed {
 
     fn name(self) -> &'static str {
         match self {
-            Deed::Enable => "Enable",
-            Deed::Disable => "Disable",
-            Deed::Delete => "Delete",
+            BulkAction::Enable => "Enable",
+            BulkAction::Disable => "Disable",
+            BulkAction::Delete => "Delete",
         }
     }
 
     fn done(self) -> &'static str {
         match self {
-            Deed::Enable => "enabled",
-            Deed::Disable => "disabled",
-            Deed::Delete => "deleted",
+            BulkAction::Enable => "enabled",
+            BulkAction::Disable => "disabled",
+            BulkAction::Delete => "deleted",
         }
     }
 
     fn path(self) -> &'static str {
         match self {
-            Deed::Enable => paths::SELECTED_ENABLE,
-            Deed::Disable => paths::SELECTED_DISABLE,
-            Deed::Delete => paths::SELECTED_DELETE,
+            BulkAction::Enable => paths::SELECTED_ENABLE,
+            BulkAction::Disable => paths::SELECTED_DISABLE,
+            BulkAction::Delete => paths::SELECTED_DELETE,
         }
     }
 
     fn consequence(self) -> &'static str {
         match self {
-            Deed::Enable => "They may connect from then on.",
-            Deed::Disable => {
+            BulkAction::Enable => "They may connect from then on.",
+            BulkAction::Disable => {
                 "They are disconnected at once and may not connect. Messages that wait for them are kept."
             }
-            Deed::Delete => {
+            BulkAction::Delete => {
                 "They are disconnected at once. Their modules and the messages that wait for them are deleted too. \
                  This cannot be undone."
             }

@@ -11,7 +11,7 @@ use super::{RawClient, TestClient, TestHub, WebSocket, websocket_request, within
 
 /// How a client comes.
 #[derive(Clone, Debug, Default)]
-pub struct Way {
+pub struct Transport {
     pub websocket: bool,
     pub shown: Option<Shown>,
     /// Whether the network holds so little that a client that does not read soon stops the hub's writes.
@@ -20,21 +20,21 @@ pub struct Way {
 
 impl TestHub {
     /// A client that has come this way and said nothing yet.
-    pub async fn client(&self, way: &Way) -> TestClient {
+    pub async fn client(&self, transport: &Transport) -> TestClient {
         let socket = TcpSocket::new_v4().expect("a socket");
-        if way.narrow {
+        if transport.narrow {
             socket.set_recv_buffer_size(NARROW_BYTES).expect("a TCP option");
         }
-        let port = if way.websocket { self.https } else { self.mqtt };
+        let port = if transport.websocket { self.https } else { self.mqtt };
         let tcp = within(socket.connect(port)).await.expect("the port accepts");
         tcp.set_nodelay(true).expect("a TCP option");
-        let config = match &way.shown {
+        let config = match &transport.shown {
             Some(shown) => self.client_that_shows(shown, rustls::ALL_VERSIONS),
             None => Arc::clone(&self.client_tls),
         };
         let stream = within(TlsConnector::from(config).connect(self.server_name(), tcp)).await;
         let stream = stream.expect("the TLS handshake");
-        if !way.websocket {
+        if !transport.websocket {
             return TestClient::over(stream);
         }
         let mut client = RawClient { stream };

@@ -10,7 +10,7 @@ use crate::portal::paths::encoded;
 
 /// One view of the list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(in crate::portal) struct Asked {
+pub(in crate::portal) struct ListQuery {
     pub(super) filter: Filter,
     pub(super) is_descending: bool,
     pub(super) count: Count,
@@ -42,7 +42,7 @@ impl Count {
     pub(super) const ALL: [usize; 3] = [25, 50, 100];
 }
 
-impl Asked {
+impl ListQuery {
     /// Reads a query. What cannot be read is as if it were not there: the page shows what it understood.
     pub(in crate::portal) fn parse(query: &Fields) -> Self {
         let id = match (query.trimmed("q"), query.text("match")) {
@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn every_view_has_an_address_that_leads_back_to_it() {
-        let read = |query: &str| Asked::parse(&Fields::parse(query.as_bytes()));
+        let read = |query: &str| ListQuery::parse(&Fields::parse(query.as_bytes()));
         for query in [
             "",
             "q=pump-",
@@ -170,7 +170,7 @@ mod tests {
             "order=up",
             "after=",
         ] {
-            assert_eq!(read(odd), Asked::default(), "{odd}");
+            assert_eq!(read(odd), ListQuery::default(), "{odd}");
         }
     }
 }
