@@ -16,7 +16,7 @@ use axum::response::{IntoResponse, Response};
 use crate::hub::Hub;
 use crate::iothub::problem::Problem;
 use answer::Refused;
-use session::Sessions;
+use sign_in::SignIns;
 
 mod answer;
 mod assets;
@@ -39,7 +39,7 @@ mod login;
 mod paths;
 mod policies;
 mod routes;
-mod session;
+mod sign_in;
 mod visit;
 mod text;
 
@@ -49,13 +49,13 @@ pub use routes::{Needs, Route, routes};
 #[derive(Debug)]
 pub struct Portal {
     hub: Arc<Hub>,
-    sessions: Sessions,
+    sign_ins: SignIns,
 }
 
 /// The portal, and `rest` behind it for whatever is not the portal's.
 pub fn in_front_of(hub: &Arc<Hub>, rest: Router) -> Router {
-    let sessions = Sessions::new(&hub.config.limits, hub.metrics.portal_sessions.clone());
-    let portal = Arc::new(Portal { hub: Arc::clone(hub), sessions });
+    let sign_ins = SignIns::new(&hub.config.limits, hub.metrics.portal_sessions.clone());
+    let portal = Arc::new(Portal { hub: Arc::clone(hub), sign_ins });
     routes::router(&portal)
         .layer(from_fn_with_state(Arc::clone(hub), to_the_end))
         .layer(map_response(answer::armoured))

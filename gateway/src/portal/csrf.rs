@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, HeaderName, Method, header};
 use maud::{Markup, html};
 use sha2::{Digest, Sha256};
 
-use super::session::random_hex;
+use super::sign_in::random_hex;
 use crate::auth::HostNames;
 
 /// What every form of a session must bring.

@@ -16,7 +16,7 @@ use super::answer::{Html, Refused, Told, see_other};
 use super::csrf::{self, comes_from_here};
 use super::fields::Fields;
 use super::routes::Needs;
-use super::session::SessionId;
+use super::sign_in::SignInId;
 use super::visit::Visit;
 use super::{Portal, layout, paths};
 use crate::auth::Peer;
@@ -113,7 +113,7 @@ impl RouteGuard {
         let hub = &self.portal.hub;
         let id = session_id(&parts.headers).ok_or(Stop::SignIn)?;
         let (policies, now) = (hub.policies(), hub.clock.now().monotonic);
-        let found = self.portal.sessions.find(&id, &policies, origin, now, !self.in_background);
+        let found = self.portal.sign_ins.find(&id, &policies, origin, now, !self.in_background);
         let found = found.ok_or(Stop::SignIn)?;
         Ok(Visit::new(Arc::clone(&self.portal), found.service, found.key, found.token))
     }
@@ -192,10 +192,10 @@ pub(super) fn is_by_script(headers: &HeaderMap) -> bool {
 }
 
 /// The session a request says it is of.
-pub(super) fn session_id(headers: &HeaderMap) -> Option<SessionId> {
+pub(super) fn session_id(headers: &HeaderMap) -> Option<SignInId> {
     let cookies = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
     let mut pairs = cookies.flat_map(|text| text.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    pairs.find(|(name, _)| *name == COOKIE).and_then(|(_, value)| SessionId::parse(value))
+    pairs.find(|(name, _)| *name == COOKIE).and_then(|(_, value)| SignInId::parse(value))
 }
 
 /// As many as a form may change at once.

@@ -6,7 +6,7 @@ use portcullis_registry::policy::Rights;
 
 use super::assets::Asset;
 use super::paths;
-use super::session::NoticeKind;
+use super::sign_in::NoticeKind;
 use super::visit::Visit;
 
 /// A part of the portal that has a place in the navigation. To add one: a variant, and a line in `ALL` and in `place`.

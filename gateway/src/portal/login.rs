@@ -57,9 +57,9 @@ pub(super) async fn sign_in(
         Err(problem) => return Ok(again(problem)),
     };
     if let Some(before) = session_id(&headers) {
-        portal.sessions.end(before.key());
+        portal.sign_ins.end(before.key());
     }
-    let id = portal.sessions.begin(&service, &hub.policies(), now);
+    let id = portal.sign_ins.begin(&service, &hub.policies(), now);
     tracing::info!(policy = service.policy(), peer = %origin.peer, "signed in to the portal");
     let cookie = format!("{COOKIE}={}; Path=/; Secure; HttpOnly; SameSite=Lax", id.as_str());
     with_cookie(see_other(next), &cookie)

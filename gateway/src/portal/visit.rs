@@ -10,7 +10,7 @@ use portcullis_registry::policy::Rights;
 use super::Portal;
 use super::answer::Refused;
 use super::csrf::CsrfToken;
-use super::session::{Notice, NoticeKind, SessionKey};
+use super::sign_in::{Notice, NoticeKind, SignInKey};
 use crate::auth::VerifiedService;
 use crate::hub::Hub;
 use crate::iothub::problem::Problem;
@@ -20,7 +20,7 @@ use crate::iothub::problem::Problem;
 pub(super) struct Visit {
     portal: Arc<Portal>,
     service: VerifiedService,
-    session: SessionKey,
+    sign_in: SignInKey,
     token: CsrfToken,
 }
 
@@ -28,10 +28,10 @@ impl Visit {
     pub(super) fn new(
         portal: Arc<Portal>,
         service: VerifiedService,
-        session: SessionKey,
+        sign_in: SignInKey,
         token: CsrfToken,
     ) -> Self {
-        Self { portal, service, session, token }
+        Self { portal, service, sign_in, token }
     }
 
     pub(super) fn hub(&self) -> &Arc<Hub> {
@@ -61,7 +61,7 @@ impl Visit {
     /// and whenever the policies change.
     pub(super) fn still_holds(&self) -> bool {
         self.service.still_holds(&self.hub().policies())
-            && self.portal.sessions.is_open(self.session, self.hub().clock.now().monotonic)
+            && self.portal.sign_ins.is_open(self.sign_in, self.hub().clock.now().monotonic)
     }
 
     /// Says on the next page that something was done.
@@ -76,15 +76,15 @@ impl Visit {
 
     /// What the page before left to be told.
     pub(super) fn take_notice(&self) -> Option<Notice> {
-        self.portal.sessions.take_notice(self.session)
+        self.portal.sign_ins.take_notice(self.sign_in)
     }
 
     pub(super) fn sign_out(&self) {
-        self.portal.sessions.end(self.session);
+        self.portal.sign_ins.end(self.sign_in);
     }
 
     fn notice(&self, kind: NoticeKind, text: String) {
-        self.portal.sessions.flash(self.session, Notice { kind, text });
+        self.portal.sign_ins.flash(self.sign_in, Notice { kind, text });
     }
 }
 

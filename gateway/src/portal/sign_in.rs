@@ -18,24 +18,24 @@ use crate::config::Limits;
 
 /// The sessions of one hub's portal.
 #[derive(Debug)]
-pub(super) struct Sessions {
+pub(super) struct SignIns {
     sessions_max: usize,
     idle_time_max: Duration,
     time_max: Duration,
     /// How many there are, for the operator.
     count: Gauge,
-    inner: Mutex<HashMap<SessionKey, Session>>,
+    inner: Mutex<HashMap<SignInKey, SignIn>>,
 }
 
 /// The secret a browser holds, as the cookie carries it.
-pub(super) struct SessionId(String);
+pub(super) struct SignInId(String);
 
 /// The hash by which a session is known here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct SessionKey([u8; 32]);
+pub(super) struct SignInKey([u8; 32]);
 
 #[derive(Debug)]
-struct Session {
+struct SignIn {
     service: RememberedService,
     token: CsrfToken,
     begun: Instant,
@@ -59,12 +59,12 @@ pub(super) enum NoticeKind {
 /// A session that was found to be good.
 #[derive(Clone, Debug)]
 pub(super) struct Found {
-    pub(super) key: SessionKey,
+    pub(super) key: SignInKey,
     pub(super) service: VerifiedService,
     pub(super) token: CsrfToken,
 }
 
-impl Sessions {
+impl SignIns {
     pub(super) fn new(limits: &Limits, count: Gauge) -> Self {
         Self {
             sessions_max: limits.portal_sessions_max,
@@ -76,9 +76,9 @@ impl Sessions {
     }
 
     /// Begins a session of a service that has just proven itself.
-    pub(super) fn begin(&self, service: &VerifiedService, policies: &Policies, now: Instant) -> SessionId {
-        let id = SessionId::random();
-        let session = Session {
+    pub(super) fn begin(&self, service: &VerifiedService, policies: &Policies, now: Instant) -> SignInId {
+        let id = SignInId::random();
+        let sign_in = SignIn {
             service: service.remember(),
             token: CsrfToken::random(),
             begun: now,
@@ -96,7 +96,7 @@ impl Sessions {
         {
             inner.remove(&idle);
         }
-        inner.insert(id.key(), session);
+        inner.insert(id.key(), sign_in);
         self.report_count(&inner);
         id
     }
@@ -105,7 +105,7 @@ impl Sessions {
     /// doing something, or a page only keeps itself up to date.
     pub(super) fn find(
         &self,
-        id: &SessionId,
+        id: &SignInId,
         policies: &Policies,
         origin: Origin,
         now: Instant,
@@ -113,57 +113,57 @@ impl Sessions {
     ) -> Option<Found> {
         let key = id.key();
         let mut inner = self.lock();
-        let session = inner.get_mut(&key)?;
-        let in_time = self.is_in_time(session, now);
-        let service = session.service.verify(policies, origin).filter(|_| in_time);
+        let sign_in = inner.get_mut(&key)?;
+        let in_time = self.is_in_time(sign_in, now);
+        let service = sign_in.service.verify(policies, origin).filter(|_| in_time);
         let Some(service) = service else {
             inner.remove(&key);
             self.report_count(&inner);
             return None;
         };
         if is_doing {
-            session.seen = now;
+            sign_in.seen = now;
         }
-        Some(Found { key, service, token: session.token.clone() })
+        Some(Found { key, service, token: sign_in.token.clone() })
     }
 
     /// Whether the session is there and in time; its policy is for its owner to look at.
-    pub(super) fn is_open(&self, key: SessionKey, now: Instant) -> bool {
-        self.lock().get(&key).is_some_and(|session| self.is_in_time(session, now))
+    pub(super) fn is_open(&self, key: SignInKey, now: Instant) -> bool {
+        self.lock().get(&key).is_some_and(|sign_in| self.is_in_time(sign_in, now))
     }
 
-    pub(super) fn end(&self, key: SessionKey) {
+    pub(super) fn end(&self, key: SignInKey) {
         let mut inner = self.lock();
         inner.remove(&key);
         self.report_count(&inner);
     }
 
     /// Keeps something to be told on the session's next page.
-    pub(super) fn flash(&self, key: SessionKey, notice: Notice) {
-        if let Some(session) = self.lock().get_mut(&key) {
-            session.notice = Some(notice);
+    pub(super) fn flash(&self, key: SignInKey, notice: Notice) {
+        if let Some(sign_in) = self.lock().get_mut(&key) {
+            sign_in.notice = Some(notice);
         }
     }
 
-    pub(super) fn take_notice(&self, key: SessionKey) -> Option<Notice> {
+    pub(super) fn take_notice(&self, key: SignInKey) -> Option<Notice> {
         self.lock().get_mut(&key)?.notice.take()
     }
 
-    fn report_count(&self, sessions: &HashMap<SessionKey, Session>) {
-        self.count.set(i64::try_from(sessions.len()).unwrap_or(i64::MAX));
+    fn report_count(&self, sign_ins: &HashMap<SignInKey, SignIn>) {
+        self.count.set(i64::try_from(sign_ins.len()).unwrap_or(i64::MAX));
     }
 
-    fn is_in_time(&self, session: &Session, now: Instant) -> bool {
-        now.saturating_duration_since(session.seen) < self.idle_time_max
-            && now.saturating_duration_since(session.begun) < self.time_max
+    fn is_in_time(&self, sign_in: &SignIn, now: Instant) -> bool {
+        now.saturating_duration_since(sign_in.seen) < self.idle_time_max
+            && now.saturating_duration_since(sign_in.begun) < self.time_max
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<SessionKey, Session>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<SignInKey, SignIn>> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl SessionId {
+impl SignInId {
     fn random() -> Self {
         Self(random_hex())
     }
@@ -178,8 +178,8 @@ impl SessionId {
         &self.0
     }
 
-    pub(super) fn key(&self) -> SessionKey {
-        SessionKey(Sha256::digest(self.0.as_bytes()).into())
+    pub(super) fn key(&self) -> SignInKey {
+        SignInKey(Sha256::digest(self.0.as_bytes()).into())
     }
 }
 
@@ -201,35 +201,35 @@ mod tests {
         Origin { face: Face::Portal, peer: "127.0.0.1".parse().unwrap() }
     }
 
-    fn sessions(sessions_max: usize) -> Sessions {
+    fn sign_ins(sessions_max: usize) -> SignIns {
         let limits = Limits {
             portal_sessions_max: sessions_max,
             portal_idle_time_max: 10 * MINUTE,
             portal_session_time_max: 60 * MINUTE,
             ..Limits::default()
         };
-        Sessions::new(&limits, Gauge::default())
+        SignIns::new(&limits, Gauge::default())
     }
 
     struct Hub {
         policies: Policies,
-        sessions: Sessions,
+        sign_ins: SignIns,
     }
 
     impl Hub {
         fn new(sessions_max: usize) -> Self {
             let mut policies = Policies::generate();
             policies.insert(Policy::new("reader", Rights::REGISTRY_READ, None, None).unwrap()).unwrap();
-            Self { policies, sessions: sessions(sessions_max) }
+            Self { policies, sign_ins: sign_ins(sessions_max) }
         }
 
-        fn begin(&self, policy: &str, now: Instant) -> SessionId {
+        fn begin(&self, policy: &str, now: Instant) -> SignInId {
             let service = crate::auth::tests::service_of(&self.policies, policy, origin());
-            self.sessions.begin(&service, &self.policies, now)
+            self.sign_ins.begin(&service, &self.policies, now)
         }
 
-        fn is_in(&self, id: &SessionId, now: Instant) -> bool {
-            self.sessions.find(id, &self.policies, origin(), now, true).is_some()
+        fn is_in(&self, id: &SignInId, now: Instant) -> bool {
+            self.sign_ins.find(id, &self.policies, origin(), now, true).is_some()
         }
     }
 
@@ -249,7 +249,7 @@ mod tests {
     fn what_a_page_does_by_itself_keeps_nobody_signed_in() {
         let (hub, now) = (Hub::new(10), Instant::now());
         let id = hub.begin("reader", now);
-        let look = |now| hub.sessions.find(&id, &hub.policies, origin(), now, false).is_some();
+        let look = |now| hub.sign_ins.find(&id, &hub.policies, origin(), now, false).is_some();
         assert!(look(now + 9 * MINUTE));
         assert!(!look(now + 10 * MINUTE));
     }
@@ -277,7 +277,7 @@ mod tests {
         let later = now + 5 * MINUTE;
         assert!(hub.is_in(&ids[0], later) && !hub.is_in(&ids[1], later));
         assert!(hub.is_in(&ids[2], later) && hub.is_in(&last, later));
-        assert_eq!((hub.sessions.lock().len(), hub.sessions.count.get()), (3, 3));
+        assert_eq!((hub.sign_ins.lock().len(), hub.sign_ins.count.get()), (3, 3));
     }
 
     #[test]
@@ -285,11 +285,11 @@ mod tests {
         let (hub, now) = (Hub::new(3), Instant::now());
         let (one, other) = (hub.begin("reader", now), hub.begin("reader", now));
         assert_ne!(one.as_str(), other.as_str());
-        assert_eq!(SessionId::parse(one.as_str()).unwrap().key(), one.key());
+        assert_eq!(SignInId::parse(one.as_str()).unwrap().key(), one.key());
         for bad in ["", "0", &one.as_str()[1..], &one.as_str().replace(|_| true, "G"), &"é".repeat(32)] {
-            assert!(SessionId::parse(bad).is_none(), "{bad}");
+            assert!(SignInId::parse(bad).is_none(), "{bad}");
         }
-        hub.sessions.end(one.key());
+        hub.sign_ins.end(one.key());
         assert!(!hub.is_in(&one, now) && hub.is_in(&other, now));
     }
 }
