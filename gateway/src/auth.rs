@@ -19,20 +19,20 @@ use portcullis_registry::sas::{SasError, SasToken};
 use portcullis_registry::store::Registry;
 use rustls_pki_types::CertificateDer;
 
+mod credential;
 mod error;
 pub mod hosts;
 mod origin;
 mod peer;
-mod credential;
 mod remembered;
 mod trust;
 mod x509;
 
+pub use credential::Credential;
 pub use error::{AuthError, Contrast};
 pub use hosts::HostNames;
 pub use origin::{Face, Origin};
 pub use peer::Peer;
-pub use credential::Credential;
 pub use remembered::RememberedService;
 pub use trust::{Trust, TrustStore};
 pub use x509::X509Error;
@@ -383,7 +383,12 @@ impl Authenticator<'_> {
     }
 
     /// A token without `skn` is checked with the keys of the identity itself, and must name exactly it.
-    fn own_proof(&self, token: &SasToken<'_>, id: &IdentityId, keys: &KeyPair) -> Result<Credential, AuthError> {
+    fn own_proof(
+        &self,
+        token: &SasToken<'_>,
+        id: &IdentityId,
+        keys: &KeyPair,
+    ) -> Result<Credential, AuthError> {
         let segments = self.segments_after_host(token)?;
         if !names_exactly(without_api_version(&segments), id) {
             return Err(wrong_resource(token, id));
@@ -393,7 +398,12 @@ impl Authenticator<'_> {
     }
 
     /// A token with `skn` is checked with the policy's keys and may cover more than one identity.
-    fn policy_proof(&self, token: &SasToken<'_>, name: &str, id: &IdentityId) -> Result<Credential, AuthError> {
+    fn policy_proof(
+        &self,
+        token: &SasToken<'_>,
+        name: &str,
+        id: &IdentityId,
+    ) -> Result<Credential, AuthError> {
         let (policy, key) = self.signing_policy(token, name)?;
         if !policy.rights.contains(Rights::DEVICE_CONNECT) {
             return Err(AuthError::RightMissing { policy: name.to_owned(), wanted: Rights::DEVICE_CONNECT });

@@ -29,11 +29,11 @@ mod text;
 
 pub use host_name::{HostName, InvalidHostName};
 pub use limits::Limits;
-pub use source::Origin;
+pub use source::SettingOrigin;
 
 use draft::Draft;
 use limits::LIMITS;
-use settings::{SETTINGS, Shown, quoted};
+use settings::{SETTINGS, SettingText, quoted};
 use source::Text;
 
 /// Everything a hub is told from outside. No text is left to interpret.
@@ -118,11 +118,11 @@ pub enum ConfigError {
     #[error("the configuration file {path} cannot be used: {reason}", path = path.display())]
     File { path: PathBuf, reason: String },
     #[error("{} is no setting{}", origin.place(key), did_you_mean(suggestion.as_deref()))]
-    Unknown { key: String, origin: Origin, suggestion: Option<String> },
+    Unknown { key: String, origin: SettingOrigin, suggestion: Option<String> },
     #[error("{}: {reason}", origin.place(key))]
-    Invalid { key: String, origin: Origin, reason: String },
+    Invalid { key: String, origin: SettingOrigin, reason: String },
     #[error("{} is given twice", origin.place(key))]
-    Twice { key: String, origin: Origin },
+    Twice { key: String, origin: SettingOrigin },
     #[error("limits.{0}")]
     Contradiction(&'static str),
     #[error("tls.certificate and tls.key belong together; only one of them is given")]
@@ -194,8 +194,8 @@ impl Config {
             }
             lines.push(format!("# {}", setting.help));
             lines.push(match (setting.show)(self) {
-                Shown::Set(value) => format!("{name} = {value}"),
-                Shown::Unset(value) => format!("# {name} = {value}"),
+                SettingText::Set(value) => format!("{name} = {value}"),
+                SettingText::Unset(value) => format!("# {name} = {value}"),
             });
         }
         lines.push("\n[limits]".to_owned());
@@ -241,10 +241,10 @@ impl Listen {
         Ok(Self { addrs, fallback_port: None, defaulted: false })
     }
 
-    fn show(&self) -> Shown {
+    fn show(&self) -> SettingText {
         let texts: Vec<_> = self.addrs.iter().map(|address| quoted(address.to_string())).collect();
         let list = format!("[{}]", texts.join(", "));
-        if self.defaulted { Shown::Unset(list) } else { Shown::Set(list) }
+        if self.defaulted { SettingText::Unset(list) } else { SettingText::Set(list) }
     }
 }
 

@@ -15,7 +15,7 @@ use axum::response::{IntoResponse, Response};
 
 use crate::hub::Hub;
 use crate::iothub::problem::Problem;
-use answer::Refused;
+use answer::RefusedPage;
 use sign_in::SignIns;
 
 mod answer;
@@ -40,10 +40,10 @@ mod paths;
 mod policies;
 mod routes;
 mod sign_in;
-mod visit;
 mod text;
+mod visit;
 
-pub use routes::{Needs, Route, routes};
+pub use routes::{PageNeeds, PageRoute, routes};
 
 /// What every page of one hub's portal rests on.
 #[derive(Debug)]
@@ -66,7 +66,7 @@ pub fn in_front_of(hub: &Arc<Hub>, rest: Router) -> Router {
 /// Answers a request whether or not anybody still waits for it.
 async fn to_the_end(State(hub): State<Arc<Hub>>, request: Request, next: Next) -> Response {
     let answer = hub.to_the_end(next.run(request)).await;
-    answer.unwrap_or_else(|reason| Refused(Problem::internal(reason)).into_response())
+    answer.unwrap_or_else(|reason| RefusedPage(Problem::internal(reason)).into_response())
 }
 
 /// A browser that asks for nothing in particular is led to the portal; programs are answered as ever.

@@ -31,7 +31,7 @@ use crate::tls::ServerTls;
 
 /// A hub with its listeners bound and not yet accepting.
 #[derive(Debug)]
-pub struct Bound {
+pub struct BoundHub {
     pub hub: Arc<Hub>,
     mqtt: Vec<TcpListener>,
     https: Vec<TcpListener>,
@@ -72,7 +72,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 }
 
 /// Loads everything and binds every address; nothing is accepted yet.
-pub async fn bind(config: Config) -> anyhow::Result<Bound> {
+pub async fn bind(config: Config) -> anyhow::Result<BoundHub> {
     let mqtt = bind_all(&config.mqtt_listen, "MQTT")?.0;
     let (https, https_fell_back) = bind_all(&config.https_listen, "HTTPS")?;
     let ops = bind_all(&config.ops_listen, "operations")?.0;
@@ -84,10 +84,10 @@ pub async fn bind(config: Config) -> anyhow::Result<Bound> {
     let hub = Hub::new(config, hosts, tls, registry, policies, trust)
         .context("the telemetry bus and the audit record")?;
     certificate_reload::report_expiry(&hub);
-    Ok(Bound { hub, mqtt, https, ops, https_fell_back })
+    Ok(BoundHub { hub, mqtt, https, ops, https_fell_back })
 }
 
-impl Bound {
+impl BoundHub {
     /// Starts accepting on every listener.
     pub fn accept(self) {
         let Self { hub, mqtt, https, ops, .. } = self;

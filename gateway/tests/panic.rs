@@ -31,7 +31,12 @@ async fn t915_a_panic_in_one_connection_ends_only_that_one() {
             }
         }
     };
-    hub.hub.tasks.spawn(listener::run(Arc::clone(&hub.hub), listener, AdmissionControl::new(8, 8, None), serve));
+    hub.hub.tasks.spawn(listener::run(
+        Arc::clone(&hub.hub),
+        listener,
+        AdmissionControl::new(8, 8, None),
+        serve,
+    ));
 
     hub.mqtt = buggy;
     let mut client = hub.connect(&unlucky).await;

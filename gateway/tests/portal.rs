@@ -1,7 +1,7 @@
 //! The portal's frame: signing in and out, what a stranger meets, and that no page elsewhere can make use of a session.
 
 use axum::http::Method;
-use portcullis::portal::{Needs, routes};
+use portcullis::portal::{PageNeeds, routes};
 use portcullis_testing::TestHub;
 use portcullis_testing::browser::{Browser, form};
 
@@ -22,7 +22,7 @@ async fn t701_a_stranger_is_led_to_where_one_signs_in() {
     let hub = TestHub::start().await;
     hub.device("d1").await;
     let mut browser = hub.browser();
-    for route in routes().iter().filter(|route| route.needs != Needs::Nothing) {
+    for route in routes().iter().filter(|route| route.needs != PageNeeds::Nothing) {
         let path = concrete(route.path);
         for cookie in [
             None,
@@ -202,7 +202,7 @@ async fn t714_a_form_from_elsewhere_is_refused() {
             }
             assert_eq!(browser.send(request).await.status, 403, "{path} {headers:?}");
         }
-        if route.needs == Needs::Nothing {
+        if route.needs == PageNeeds::Nothing {
             continue;
         }
         for csrf in ["", "0", &other, &"0".repeat(64)] {

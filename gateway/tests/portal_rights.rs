@@ -1,7 +1,7 @@
 //! What a policy may not do, the portal does not do for it, however it is asked; and where secrets never are.
 
 use axum::http::Method;
-use portcullis::portal::{Needs, routes};
+use portcullis::portal::{PageNeeds, routes};
 use portcullis_testing::TestHub;
 use serde_json::Value;
 
@@ -32,7 +32,7 @@ async fn t313_t716_every_policy_meets_every_route_and_refused_changes_are_record
         let rights = hub.hub.policies().find(policy).unwrap().rights;
         let mut browser = hub.signed_in(policy).await;
         for route in routes() {
-            let Needs::Rights(wanted) = route.needs else { continue };
+            let PageNeeds::Rights(wanted) = route.needs else { continue };
             let path = concrete(route.path);
             let is_granted = rights.contains(wanted);
             if is_granted && route.method == Method::POST {

@@ -7,14 +7,14 @@ const V: &str = "api-version=2021-04-12";
 
 /// An answer: its rows, what they are, and the token for more.
 #[derive(Debug)]
-struct Answer {
+struct QueryPage {
     status: u16,
     rows: Value,
     kind: Option<String>,
     next: Option<String>,
 }
 
-impl Answer {
+impl QueryPage {
     /// One property of each row.
     fn column(&self, name: &str) -> Vec<String> {
         assert_eq!(self.status, 200, "{}", self.rows);
@@ -23,7 +23,7 @@ impl Answer {
     }
 }
 
-async fn ask_for(rest: &RestClient, query: &str, count: &str, token: Option<&str>) -> Answer {
+async fn ask_for(rest: &RestClient, query: &str, count: &str, token: Option<&str>) -> QueryPage {
     let request = rest.request("POST", &format!("/devices/query?{V}")).header("x-ms-max-item-count", count);
     let request = match token {
         Some(token) => request.header("x-ms-continuation", token),
@@ -32,10 +32,10 @@ async fn ask_for(rest: &RestClient, query: &str, count: &str, token: Option<&str
     let response = request.json(&json!({ "query": query })).send().await.unwrap();
     let header = |name: &str| response.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
     let (kind, next) = (header("x-ms-item-type"), header("x-ms-continuation"));
-    Answer { status: response.status().as_u16(), rows: response.json().await.unwrap(), kind, next }
+    QueryPage { status: response.status().as_u16(), rows: response.json().await.unwrap(), kind, next }
 }
 
-async fn ask(rest: &RestClient, query: &str) -> Answer {
+async fn ask(rest: &RestClient, query: &str) -> QueryPage {
     ask_for(rest, query, "1000", None).await
 }
 

@@ -299,7 +299,9 @@ async fn in_every_state(revocation: Revocation) {
     let mut peers = Vec::new();
     for (transport, websocket) in [("port", false), ("websocket", true)] {
         for at in STATES {
-            for (id, is_module) in [(format!("{transport}-{at:?}"), false), (format!("of-{transport}-{at:?}/m"), true)] {
+            for (id, is_module) in
+                [(format!("{transport}-{at:?}"), false), (format!("of-{transport}-{at:?}/m"), true)]
+            {
                 if revocation.concerns(is_module) {
                     peers.push(ground.connect(revocation, &id, at, websocket).await);
                 }

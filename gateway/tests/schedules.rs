@@ -166,7 +166,7 @@ impl World {
     }
 
     fn verify(&self) -> Result<VerifiedIdentity, AuthError> {
-        let authenticator = Authenticator {
+        let authority = Authenticator {
             registry: &self.registry,
             policies: &self.policies,
             trust: &self.trust,
@@ -175,7 +175,7 @@ impl World {
             decoy: &self.decoy,
             leeway: Duration::ZERO,
         };
-        authenticator.verify(&identity("d1"), Evidence { password: Some(&self.token), certificates: None }, now())
+        authority.verify(&identity("d1"), Evidence { password: Some(&self.token), certificates: None }, now())
     }
 
     async fn set_status(&self, status: Status) {

@@ -15,7 +15,7 @@ mod follow;
 mod results;
 
 pub(super) use follow::{Followed, follow};
-pub(super) use results::{count, ended, summary, table, print_refused};
+pub(super) use results::{count, ended, print_refused, summary, table};
 
 /// Verbs on jobs.
 #[derive(Subcommand)]

@@ -211,8 +211,9 @@ impl Pull {
                 if let Some(left_out) = line.left_out {
                     let id = serde_json::from_str(&line.text).map(|line: Value| scalar(&line, "/id"));
                     let id = id.unwrap_or_default();
-                    self.progress
-                        .print_status(&format!("note: {id}: {left_out} would make its line too long, left out"));
+                    self.progress.print_status(&format!(
+                        "note: {id}: {left_out} would make its line too long, left out"
+                    ));
                 }
                 self.file.write(&line.text)?;
                 self.progress.at(self.file.tally().lines(), "");

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use portcullis::mqtt::packet::Publish;
-use portcullis::portal::{Needs, routes};
+use portcullis::portal::{PageNeeds, routes};
 use portcullis_certs::testing::{TestCa, TestCert};
 use portcullis_registry::identity::Status;
 use portcullis_registry::message::NewC2d;
@@ -244,7 +244,7 @@ async fn t716_who_may_only_read_changes_nothing_from_a_page_of_its_own() {
     page.look_at("device-read-only").await;
     let mut tried = 0;
     for route in routes().iter().filter(|route| route.method == "POST") {
-        let Needs::Rights(wanted) = route.needs else { continue };
+        let PageNeeds::Rights(wanted) = route.needs else { continue };
         let rights = hub.hub.policies().find("registryRead").expect("a policy").rights;
         if rights.contains(wanted) {
             continue;

@@ -74,7 +74,11 @@ impl World {
     }
 
     fn verify(&self, id: &str, token: &str) -> Result<VerifiedIdentity, AuthError> {
-        self.authenticator().verify(&identity(id), Evidence { password: Some(token), certificates: None }, now())
+        self.authenticator().verify(
+            &identity(id),
+            Evidence { password: Some(token), certificates: None },
+            now(),
+        )
     }
 
     /// A token for `resource` signed with the primary key of `id`.

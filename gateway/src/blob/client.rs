@@ -34,7 +34,7 @@ struct Inner {
 
 /// One request to a container.
 #[derive(Clone)]
-pub(super) struct Ask {
+pub(super) struct BlobRequest {
     /// The blob.
     pub(super) name: String,
     pub(super) method: Method,
@@ -88,13 +88,20 @@ impl BlobContainer {
         name: &str,
         operation: &str,
         yes: StatusCode,
-    ) -> Result<Ask, ContainerError> {
+    ) -> Result<BlobRequest, ContainerError> {
         let url = self.url(name, operation)?;
-        Ok(Ask { name: name.to_owned(), method, url, headers: HeaderMap::new(), body: Bytes::new(), yes })
+        Ok(BlobRequest {
+            name: name.to_owned(),
+            method,
+            url,
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+            yes,
+        })
     }
 
     /// Asks, and again after a pause when the store says it is busy. Every request here may be sent twice.
-    pub(super) async fn send(&self, ask: Ask) -> Result<Response, ContainerError> {
+    pub(super) async fn send(&self, ask: BlobRequest) -> Result<Response, ContainerError> {
         let mut pauses = BUSY_PAUSES.iter();
         loop {
             let response = self.exchange(&ask).await?;
@@ -108,7 +115,7 @@ impl BlobContainer {
         }
     }
 
-    async fn exchange(&self, ask: &Ask) -> Result<Response, ContainerError> {
+    async fn exchange(&self, ask: &BlobRequest) -> Result<Response, ContainerError> {
         let idle = self.0.hosts.idle_time_max;
         let client = match tokio::time::timeout(idle, self.0.client.get_or_try_init(|| self.connect())).await
         {
@@ -154,7 +161,7 @@ impl BlobContainer {
     }
 
     /// What an answer that is no yes means.
-    fn refusal(&self, ask: &Ask, response: &Response) -> ContainerError {
+    fn refusal(&self, ask: &BlobRequest, response: &Response) -> ContainerError {
         let status = response.status().as_u16();
         if !is_blob_store(response) {
             return self.unreachable(ask, "what answers there is no blob store");
@@ -172,7 +179,7 @@ impl BlobContainer {
     }
 
     /// The exact cause is for the log alone.
-    fn unreachable(&self, ask: &Ask, cause: &str) -> ContainerError {
+    fn unreachable(&self, ask: &BlobRequest, cause: &str) -> ContainerError {
         tracing::info!(container = %self, method = %ask.method, ?cause, "a blob container cannot be reached");
         ContainerError::Unreachable
     }
@@ -190,7 +197,7 @@ impl fmt::Debug for BlobContainer {
     }
 }
 
-impl Ask {
+impl BlobRequest {
     pub(super) fn with(mut self, name: HeaderName, value: &'static str) -> Self {
         self.headers.insert(name, HeaderValue::from_static(value));
         self

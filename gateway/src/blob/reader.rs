@@ -12,7 +12,7 @@ use super::hosts::BlobHosts;
 use crate::blob::container::{ContainerError, Pieces};
 
 /// The body of an answer, part read.
-struct Reader {
+struct BlobReader {
     response: Response,
     /// Bytes that were announced and have not come yet.
     left: u64,
@@ -35,7 +35,7 @@ pub(super) fn read(response: Response, hosts: &BlobHosts) -> Result<Pieces, Cont
         return Err(ContainerError::Limit(TOO_LARGE.to_owned()));
     }
     let idle_time_max = hosts.idle_time_max;
-    let reader = Reader { response, left, idle_time_max, patience: idle_time_max, piece: 0 };
+    let reader = BlobReader { response, left, idle_time_max, patience: idle_time_max, piece: 0 };
     Ok(Box::pin(stream::unfold(Some(reader), |reader| async move {
         let mut reader = reader?;
         match reader.next().await {
@@ -46,7 +46,7 @@ pub(super) fn read(response: Response, hosts: &BlobHosts) -> Result<Pieces, Cont
     })))
 }
 
-impl Reader {
+impl BlobReader {
     /// The next bytes, or none at the end that was announced.
     async fn next(&mut self) -> Result<Option<Bytes>, ContainerError> {
         if self.left == 0 {

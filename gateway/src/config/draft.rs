@@ -7,7 +7,7 @@ use portcullis_registry::credential::SymmetricKey;
 
 use super::limits::LIMITS;
 use super::settings::SETTINGS;
-use super::source::{Given, Origin, Text, read_bounded};
+use super::source::{Given, SettingOrigin, Text, read_bounded};
 use super::{CertificateFiles, Config, ConfigError};
 
 /// A configuration in the making.
@@ -99,7 +99,7 @@ fn known_keys() -> impl Iterator<Item = String> {
     settings.chain(limits).chain(policies)
 }
 
-fn unknown(key: String, origin: Origin) -> ConfigError {
+fn unknown(key: String, origin: SettingOrigin) -> ConfigError {
     let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
     let likeness = |known: &str| {
         let whole = strsim::normalized_damerau_levenshtein(&known.to_lowercase(), &key);

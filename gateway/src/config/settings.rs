@@ -14,11 +14,11 @@ pub(super) struct Setting {
     pub(super) key: &'static str,
     pub(super) help: &'static str,
     pub(super) set: fn(&mut Draft, &Text) -> Result<(), String>,
-    pub(super) show: fn(&Config) -> Shown,
+    pub(super) show: fn(&Config) -> SettingText,
 }
 
 /// A value as TOML: one that is set, or one that is a default nobody should write down or an example.
-pub(super) enum Shown {
+pub(super) enum SettingText {
     Set(String),
     Unset(String),
 }
@@ -29,7 +29,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         key: "hostname",
         help: "The hub's name in connection strings and in its certificate.",
         set: |draft, text| assign(&mut draft.config.hostname, parse_host_name(text.one()?)),
-        show: |config| Shown::Set(quoted(config.hostname.to_string())),
+        show: |config| SettingText::Set(quoted(config.hostname.to_string())),
     },
     Setting {
         key: "aliases",
@@ -37,14 +37,14 @@ pub(super) const SETTINGS: &[Setting] = &[
         set: |draft, text| assign(&mut draft.config.aliases, parse_aliases(text)),
         show: |config| {
             let names: Vec<_> = config.aliases.iter().map(|name| quoted(name.to_string())).collect();
-            Shown::Set(format!("[{}]", names.join(", ")))
+            SettingText::Set(format!("[{}]", names.join(", ")))
         },
     },
     Setting {
         key: "data_dir",
         help: "Where the hub keeps its data.",
         set: |draft, text| assign(&mut draft.config.data_dir, parse_path(text)),
-        show: |config| Shown::Set(quoted(config.data_dir.display().to_string())),
+        show: |config| SettingText::Set(quoted(config.data_dir.display().to_string())),
     },
     Setting {
         key: "mqtt.listen",
@@ -84,13 +84,13 @@ pub(super) const SETTINGS: &[Setting] = &[
         key: "sas.devices",
         help: "Whether devices may prove themselves by SAS tokens; if false, only certificates count.",
         set: |draft, text| assign(&mut draft.config.sas.devices, text.switch()),
-        show: |config| Shown::Set(config.sas.devices.to_string()),
+        show: |config| SettingText::Set(config.sas.devices.to_string()),
     },
     Setting {
         key: "sas.modules",
         help: "As sas.devices, for modules.",
         set: |draft, text| assign(&mut draft.config.sas.modules, text.switch()),
-        show: |config| Shown::Set(config.sas.modules.to_string()),
+        show: |config| SettingText::Set(config.sas.modules.to_string()),
     },
     Setting {
         key: "jobs.folder",
@@ -104,20 +104,20 @@ pub(super) const SETTINGS: &[Setting] = &[
         set: |draft, text| assign(&mut draft.config.blob_hosts, parse_blob_hosts(text)),
         show: |config| {
             let hosts: Vec<_> = config.blob_hosts.iter().map(|host| quoted(host.to_string())).collect();
-            Shown::Set(format!("[{}]", hosts.join(", ")))
+            SettingText::Set(format!("[{}]", hosts.join(", ")))
         },
     },
     Setting {
         key: "log.filter",
         help: "What is logged: off, error, warn, info, debug or trace; by module as in \"info,portcullis::auth=debug\".",
         set: |draft, text| assign(&mut draft.config.log_filter, parse_filter(text.one()?)),
-        show: |config| Shown::Set(quoted(config.log_filter.to_string())),
+        show: |config| SettingText::Set(quoted(config.log_filter.to_string())),
     },
     Setting {
         key: "log.format",
         help: "How log lines look: auto (text on a terminal, JSON elsewhere), text or json.",
         set: |draft, text| assign(&mut draft.config.log_format, LogFormat::parse(text.one()?)),
-        show: |config| Shown::Set(quoted(config.log_format.as_str().to_owned())),
+        show: |config| SettingText::Set(quoted(config.log_format.as_str().to_owned())),
     },
 ];
 
@@ -161,10 +161,10 @@ fn parse_filter(text: &str) -> Result<Targets, String> {
     })
 }
 
-fn show_path(path: Option<&Path>, example: &str) -> Shown {
+fn show_path(path: Option<&Path>, example: &str) -> SettingText {
     match path {
-        Some(path) => Shown::Set(quoted(path.display().to_string())),
-        None => Shown::Unset(quoted(example.to_owned())),
+        Some(path) => SettingText::Set(quoted(path.display().to_string())),
+        None => SettingText::Unset(quoted(example.to_owned())),
     }
 }
 

@@ -10,7 +10,7 @@ pub(super) struct Given {
     /// Dotted, such as `limits.keep_alive_max`.
     pub(super) key: String,
     pub(super) text: Text,
-    pub(super) origin: Origin,
+    pub(super) origin: SettingOrigin,
 }
 
 /// What was given: one text, several, a switch, or a section with nothing in it.
@@ -25,13 +25,13 @@ pub(super) enum Text {
 
 /// Who gave it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origin {
+pub enum SettingOrigin {
     Flag(&'static str),
     Variable(String),
     File(PathBuf),
 }
 
-impl Origin {
+impl SettingOrigin {
     /// How `key` is written where this came from.
     pub(super) fn spell(&self, key: &str) -> String {
         match self {
@@ -88,7 +88,7 @@ pub(super) fn from_flags(flags: &ServeFlags) -> Vec<Given> {
     for (key, flag, text) in
         [("hostname", "--hostname", &flags.hostname), ("log.format", "--log-format", &flags.log_format)]
     {
-        layer.extend(text.iter().map(|text| given(key, Text::One(text.clone()), Origin::Flag(flag))));
+        layer.extend(text.iter().map(|text| given(key, Text::One(text.clone()), SettingOrigin::Flag(flag))));
     }
     for (key, flag, texts) in [
         ("mqtt.listen", "--mqtt-listen", &flags.mqtt_listen),
@@ -96,7 +96,7 @@ pub(super) fn from_flags(flags: &ServeFlags) -> Vec<Given> {
         ("ops.listen", "--ops-listen", &flags.ops_listen),
     ] {
         if !texts.is_empty() {
-            layer.push(given(key, Text::Many(texts.clone()), Origin::Flag(flag)));
+            layer.push(given(key, Text::Many(texts.clone()), SettingOrigin::Flag(flag)));
         }
     }
     layer
@@ -110,7 +110,7 @@ pub(super) fn from_environment(variables: impl Iterator<Item = (String, String)>
             None if name == LOG_FILTER => "log.filter".to_owned(),
             None => return None,
         };
-        Some(given(&key, Text::One(text), Origin::Variable(name)))
+        Some(given(&key, Text::One(text), SettingOrigin::Variable(name)))
     });
     ours.collect()
 }
@@ -129,7 +129,7 @@ pub(super) fn from_file(path: &Path) -> Result<Vec<Given>, ConfigError> {
         unreadable(format!("line {line}: {}", error.message()))
     })?;
     let mut layer = Vec::new();
-    flatten(&mut layer, "", table, &Origin::File(path.to_owned()))?;
+    flatten(&mut layer, "", table, &SettingOrigin::File(path.to_owned()))?;
     Ok(layer)
 }
 
@@ -149,7 +149,7 @@ fn flatten(
     layer: &mut Vec<Given>,
     section: &str,
     table: toml::Table,
-    origin: &Origin,
+    origin: &SettingOrigin,
 ) -> Result<(), ConfigError> {
     if table.is_empty() && !section.is_empty() {
         layer.push(given(section, Text::EmptySection, origin.clone()));
@@ -188,7 +188,7 @@ fn scalar(value: toml::Value) -> Option<String> {
     }
 }
 
-fn given(key: &str, text: Text, origin: Origin) -> Given {
+fn given(key: &str, text: Text, origin: SettingOrigin) -> Given {
     Given { key: key.to_owned(), text, origin }
 }
 

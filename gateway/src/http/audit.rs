@@ -37,7 +37,12 @@ pub(super) async fn read(
     if !(1..=COUNT_MAX).contains(&count) {
         return Err(Problem::argument_invalid(format!("count is not a number from 1 to {COUNT_MAX}")));
     }
-    let wanted = AuditFilter { after: asked.after.unwrap_or(0), count, target: asked.target, ..AuditFilter::default() };
+    let wanted = AuditFilter {
+        after: asked.after.unwrap_or(0),
+        count,
+        target: asked.target,
+        ..AuditFilter::default()
+    };
     Ok(Json(audit::read(&hub, &caller, wanted).await?))
 }
 

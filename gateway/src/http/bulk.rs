@@ -28,7 +28,7 @@ pub(super) async fn apply(
 ) -> Result<Response, Problem> {
     let bulk = Bulk::permit(&hub, &caller)?;
     let items = parse_items(&body)?;
-    let mut answer = ResultOut::default();
+    let mut answer = BulkResultOut::default();
     let mut named = Vec::with_capacity(items.len());
     let mut changes = Vec::with_capacity(items.len());
     for item in items {
@@ -65,7 +65,7 @@ fn parse_items(body: &[u8]) -> Result<Vec<Map<String, Value>>, Problem> {
 /// IoT Hub's `BulkRegistryOperationResult`.
 #[derive(Debug, Default, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct ResultOut {
+pub(super) struct BulkResultOut {
     is_successful: bool,
     errors: Vec<ErrorOut>,
     warnings: Vec<WarningOut>,
@@ -111,7 +111,7 @@ impl WarningOut {
     }
 }
 
-impl IntoResponse for ResultOut {
+impl IntoResponse for BulkResultOut {
     fn into_response(self) -> Response {
         if self.errors.is_empty() {
             return Json(Self { is_successful: true, ..self }).into_response();

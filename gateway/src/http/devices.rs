@@ -15,7 +15,7 @@ use crate::auth::VerifiedService;
 use crate::http::caller::{Caller, JsonBody};
 use crate::http::paging::{self, CONTINUATION, ITEMS_MAX};
 use crate::hub::Hub;
-use crate::iothub::identity_json::{DeviceOut, IdentityIn, Live};
+use crate::iothub::identity_json::{DeviceOut, IdentityIn, LiveState};
 use crate::iothub::problem::Problem;
 use crate::operations::identities;
 
@@ -112,8 +112,8 @@ pub(super) fn precondition(headers: &HeaderMap) -> Result<Precondition, Problem>
 }
 
 /// What the hub knows of the identity besides its record.
-pub(super) fn live(hub: &Hub, entry: &Entry) -> Live {
-    Live {
+pub(super) fn live(hub: &Hub, entry: &Entry) -> LiveState {
+    LiveState {
         connected: hub.sessions.session(&entry.identity().id).is_some(),
         queued: entry.queued(),
         connection_changed: entry.activity().connection_changed_at(),

@@ -16,10 +16,10 @@ use utoipa::ToSchema;
 
 use crate::http::caller::{Caller, JsonBody};
 use crate::hub::Hub;
-use crate::hub::job_store::record::{Kind, JobFile, Record};
+use crate::hub::job_store::record::{JobFile, JobKind, JobRecord};
 use crate::iothub::problem::Problem;
 use crate::iothub::time::time_text;
-use crate::operations::jobs::{self, Address, DEVICES, ContainerJob};
+use crate::operations::jobs::{self, Address, ContainerJob, DEVICES};
 
 /// IoT Hub's `JobProperties`, as a request has them. What only an answer says is passed over.
 #[derive(Deserialize, ToSchema)]
@@ -173,7 +173,7 @@ pub(super) async fn file(
         .into_response())
 }
 
-fn accepted(hub: &Hub, record: Record) -> Response {
+fn accepted(hub: &Hub, record: JobRecord) -> Response {
     (StatusCode::ACCEPTED, Json(JobOut::new(record, hub.clock.wall()))).into_response()
 }
 
@@ -226,7 +226,7 @@ fn address(name: &str, uri: &Option<String>, file: &Option<String>) -> Result<Ad
 }
 
 impl JobOut {
-    fn new(record: Record, now: Timestamp) -> Self {
+    fn new(record: JobRecord, now: Timestamp) -> Self {
         let split = |place: &Option<JobFile>| match place {
             Some(JobFile { container, file }) => (Some(container.clone()), Some(file.clone())),
             None => (None, None),
@@ -234,8 +234,8 @@ impl JobOut {
         let (input, output) = (split(&record.input), split(&record.output));
         let counts = record.progress.counts;
         let outcomes = match record.kind {
-            Kind::Export => None,
-            Kind::Import | Kind::Rollback => Some(OutcomesOut {
+            JobKind::Export => None,
+            JobKind::Import | JobKind::Rollback => Some(OutcomesOut {
                 created: counts.created,
                 changed: counts.changed,
                 unchanged: counts.unchanged,
@@ -246,8 +246,8 @@ impl JobOut {
         Self {
             r#type: match record.kind {
                 // IoT Hub's SDKs know no rollback, and it does what an import does.
-                Kind::Import | Kind::Rollback => "import",
-                Kind::Export => "export",
+                JobKind::Import | JobKind::Rollback => "import",
+                JobKind::Export => "export",
             },
             status: record.state.as_str(),
             progress: record.percent(),

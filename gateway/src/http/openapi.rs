@@ -34,7 +34,7 @@ pub(super) struct Shape {
 }
 
 /// What a route answers when it does what it is asked.
-pub(super) struct Answer {
+pub(super) struct AnswerShape {
     status: &'static str,
     body: Option<Shape>,
 }
@@ -75,7 +75,7 @@ pub(super) fn lines() -> Shape {
     Shape { media: "application/x-ndjson", ..text() }
 }
 
-impl Answer {
+impl AnswerShape {
     /// 202, for what goes on.
     pub(super) fn accepted(body: Shape) -> Self {
         Self { status: "202", body: Some(body) }
@@ -92,7 +92,7 @@ impl Answer {
     }
 }
 
-impl From<Shape> for Answer {
+impl From<Shape> for AnswerShape {
     fn from(body: Shape) -> Self {
         Self { status: "200", body: Some(body) }
     }

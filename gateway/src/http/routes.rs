@@ -18,7 +18,7 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use portcullis_registry::policy::Rights;
 use utoipa::openapi::path::ParameterIn;
 
-use super::openapi::{Answer, Shape, array, json, lines, many, object, text};
+use super::openapi::{AnswerShape, Shape, array, json, lines, many, object, text};
 use super::{
     audit, authorities, bulk, c2d_messages, caller, connections, device_side, devices, feedback, health,
     jobs, messages, modules, openapi, policies, query, statistics, websocket,
@@ -38,7 +38,7 @@ pub struct Route {
     /// What a request may say besides, and where.
     pub(super) options: Vec<(&'static str, ParameterIn)>,
     pub(super) takes: Option<Shape>,
-    pub(super) answer: Answer,
+    pub(super) answer: AnswerShape,
     /// The path with a parameter that may be this path's last word.
     beside: Option<&'static str>,
     handler: MethodRouter<Arc<Hub>>,
@@ -77,7 +77,7 @@ pub fn routes() -> Vec<Route> {
             .gives(array::<DeviceOut>()),
         Route::post("/devices", WRITE, "Create, replace and delete up to 100 identities", bulk::apply)
             .takes(array::<IdentityIn>())
-            .gives(json::<bulk::ResultOut>()),
+            .gives(json::<bulk::BulkResultOut>()),
         Route::post("/devices/query", SERVICE, "Query devices or modules", query::run)
             // A device may be called `query`.
             .beside("/devices/{device}")
@@ -223,18 +223,18 @@ pub fn routes() -> Vec<Route> {
         )
         .query("dryRun")
         .takes(lines())
-        .gives(Answer::accepted(json::<jobs::JobOut>())),
+        .gives(AnswerShape::accepted(json::<jobs::JobOut>())),
         Route::post("/api/v1/exports", READ, "Start to export identities to a file of the job", jobs::export)
             .query("includeKeys")
             .query("includeModules")
-            .gives(Answer::accepted(json::<jobs::JobOut>())),
+            .gives(AnswerShape::accepted(json::<jobs::JobOut>())),
         Route::post(
             "/api/v1/jobs/{job}/rollback",
             BOTH,
             "Start to take back what the last import changed",
             jobs::roll_back,
         )
-        .gives(Answer::accepted(json::<jobs::JobOut>())),
+        .gives(AnswerShape::accepted(json::<jobs::JobOut>())),
         Route::get(
             "/api/v1/jobs/{job}/files/{file}",
             READ,
@@ -342,7 +342,7 @@ pub fn routes() -> Vec<Route> {
         Route::get("/api/v1/openapi.json", Needs::Nothing, "This description", openapi::show).gives(object()),
         // Who speaks on the WebSocket its CONNECT tells.
         Route::get(websocket::PATH, Needs::Nothing, "Switch to MQTT over a WebSocket", websocket::switch)
-            .gives(Answer::switching()),
+            .gives(AnswerShape::switching()),
         Route::get("/healthz", Needs::Nothing, "Tell whether the hub is ready", health::ready).gives(text()),
         Route::get("/healthz/ready", Needs::Nothing, "Tell whether the hub is ready", health::ready)
             .gives(text()),
@@ -444,7 +444,7 @@ impl Route {
         summary: &'static str,
         handler: MethodRouter<Arc<Hub>>,
     ) -> Self {
-        let answer = Answer::nothing();
+        let answer = AnswerShape::nothing();
         let options = Vec::new();
         Self { method, path, needs, summary, options, takes: None, answer, beside: None, handler }
     }
@@ -473,7 +473,7 @@ impl Route {
         Self { takes: Some(body), ..self }
     }
 
-    fn gives(self, answer: impl Into<Answer>) -> Self {
+    fn gives(self, answer: impl Into<AnswerShape>) -> Self {
         Self { answer: answer.into(), ..self }
     }
 

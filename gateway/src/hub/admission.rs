@@ -134,7 +134,8 @@ mod tests {
     #[test]
     fn t102_the_bound_in_all_holds_and_nothing_leaks() {
         let admission = AdmissionControl::new(3, 3, None);
-        let permits: Vec<_> = (1..=3).map(|n| admit(&admission, at(&format!("10.0.0.{n}"))).unwrap()).collect();
+        let permits: Vec<_> =
+            (1..=3).map(|n| admit(&admission, at(&format!("10.0.0.{n}"))).unwrap()).collect();
         assert_eq!(admit(&admission, at("10.0.0.9")).unwrap_err(), Crowded::InAll);
         drop(permits);
         assert_eq!(admission.anonymous(), 0);

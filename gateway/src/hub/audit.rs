@@ -19,7 +19,7 @@ use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::auth::{Origin, VerifiedService};
-use writer::Writer;
+use writer::AuditWriter;
 
 pub mod trail;
 mod writer;
@@ -49,7 +49,7 @@ pub enum Operation {
 
 /// One change, done or refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct AuditEntry {
     pub time: Timestamp,
     /// The shared access policy that asked.
     pub policy: String,
@@ -63,7 +63,7 @@ pub struct Entry {
     pub refused: Option<String>,
 }
 
-impl Entry {
+impl AuditEntry {
     /// Something `caller` asked for and got; the fields may be set otherwise.
     pub fn of(caller: &VerifiedService, operation: Operation, target: String, time: Timestamp) -> Self {
         Self {
@@ -83,14 +83,14 @@ impl Entry {
 #[derive(Debug)]
 pub struct Audit {
     directory: PathBuf,
-    lines: mpsc::Sender<Line>,
+    lines: mpsc::Sender<QueuedLine>,
     missing: Arc<AtomicU64>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// An entry and who waits for it to be written; an end when there is no entry.
-struct Line {
-    entry: Option<Entry>,
+struct QueuedLine {
+    entry: Option<AuditEntry>,
     written: oneshot::Sender<()>,
 }
 
@@ -99,16 +99,16 @@ impl Audit {
     pub fn open(directory: &Path) -> io::Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
         let missing = Arc::new(AtomicU64::new(0));
-        let writer = Writer::open(directory, Arc::clone(&missing))?;
+        let writer = AuditWriter::open(directory, Arc::clone(&missing))?;
         let (lines, queue) = mpsc::channel(LINES_MAX);
         let thread = thread::Builder::new().name("audit-writer".into()).spawn(move || writer.run(queue))?;
         Ok(Self { directory: directory.to_owned(), lines, missing, thread: Mutex::new(Some(thread)) })
     }
 
     /// Adds an entry; returns once it is written, or counted as missing.
-    pub async fn record(&self, entry: Entry) {
+    pub async fn record(&self, entry: AuditEntry) {
         let (written, done) = oneshot::channel();
-        let line = Line { entry: Some(entry), written };
+        let line = QueuedLine { entry: Some(entry), written };
         if self.lines.send(line).await.is_err() || done.await.is_err() {
             self.missing.fetch_add(1, Ordering::Relaxed);
         }
@@ -126,7 +126,7 @@ impl Audit {
 
     /// Writes what is left and closes the record. Blocks.
     pub fn close(&self) {
-        let _ = self.lines.blocking_send(Line { entry: None, written: oneshot::channel().0 });
+        let _ = self.lines.blocking_send(QueuedLine { entry: None, written: oneshot::channel().0 });
         if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
             let _ = thread.join();
         }

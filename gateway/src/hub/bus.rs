@@ -42,13 +42,13 @@ pub struct Bus {
 /// A service subscriber's end: what arrives for its filters, in order.
 #[derive(Debug)]
 pub struct Subscription {
-    pub events: mpsc::Receiver<Arc<Event>>,
+    pub events: mpsc::Receiver<Arc<TelemetryEvent>>,
     filters: Arc<Mutex<Vec<Filter>>>,
 }
 
 /// Telemetry, with how many messages this subscriber lost before it because it read too slowly.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Event {
+pub struct TelemetryEvent {
     pub telemetry: Arc<Telemetry>,
     pub lost_before: u64,
 }
@@ -72,7 +72,7 @@ struct Shared {
 #[derive(Debug)]
 struct Subscriber {
     filters: Arc<Mutex<Vec<Filter>>>,
-    events: mpsc::Sender<Arc<Event>>,
+    events: mpsc::Sender<Arc<TelemetryEvent>>,
     lost: u64,
 }
 
@@ -271,7 +271,7 @@ impl Dispatcher {
 impl Subscriber {
     /// Hands over the message, or counts it as lost when the subscriber's queue is full.
     fn offer(&mut self, telemetry: &Arc<Telemetry>, lost_in_all: &AtomicU64) {
-        let event = Event { telemetry: Arc::clone(telemetry), lost_before: self.lost };
+        let event = TelemetryEvent { telemetry: Arc::clone(telemetry), lost_before: self.lost };
         match self.events.try_send(Arc::new(event)) {
             Ok(()) => self.lost = 0,
             Err(_) => {

@@ -35,12 +35,12 @@ pub struct Connection {
     pub method: &'static str,
     /// When the credential ends, and the connection with it.
     pub credential_end: Option<Timestamp>,
-    pub ended: Option<Ended>,
+    pub ended: Option<ConnectionEnd>,
 }
 
 /// How a connection ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ended {
+pub struct ConnectionEnd {
     pub time: Timestamp,
     /// A fixed word.
     pub reason: &'static str,
@@ -58,7 +58,7 @@ pub struct Flapping {
 
 /// Names a connection to the log that it was noted in.
 #[derive(Clone, Copy, Debug)]
-pub struct Noted(u64);
+pub struct ConnectionNumber(u64);
 
 impl ConnectionLog {
     /// Notes a connection that has opened.
@@ -69,7 +69,7 @@ impl ConnectionLog {
         peer: SocketAddr,
         method: &'static str,
         credential_end: Option<Timestamp>,
-    ) -> Noted {
+    ) -> ConnectionNumber {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let connection = Connection { number, since, peer, method, credential_end, ended: None };
         let mut of_id = self.identities.entry(id.clone()).or_default();
@@ -78,11 +78,11 @@ impl ConnectionLog {
         }
         of_id.last.reserve_exact(1);
         of_id.last.push(connection);
-        Noted(number)
+        ConnectionNumber(number)
     }
 
     /// Notes how a connection ended, if it is still remembered.
-    pub fn ended(&self, id: &IdentityId, noted: Noted, ended: Ended) {
+    pub fn ended(&self, id: &IdentityId, noted: ConnectionNumber, ended: ConnectionEnd) {
         let Some(mut of_id) = self.identities.get_mut(id) else { return };
         if let Some(connection) = of_id.last.iter_mut().find(|connection| connection.number == noted.0) {
             connection.ended = Some(ended);
@@ -132,12 +132,12 @@ mod tests {
         Timestamp::from_second(second).unwrap()
     }
 
-    fn opened(log: &ConnectionLog, id: &IdentityId, second: i64) -> Noted {
+    fn opened(log: &ConnectionLog, id: &IdentityId, second: i64) -> ConnectionNumber {
         log.opened(id, at(second), "127.0.0.1:1".parse().unwrap(), "SAS token", None)
     }
 
-    fn ended(second: i64) -> Ended {
-        Ended { time: at(second), reason: "taken_over", text: None }
+    fn ended(second: i64) -> ConnectionEnd {
+        ConnectionEnd { time: at(second), reason: "taken_over", text: None }
     }
 
     #[test]

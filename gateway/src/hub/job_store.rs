@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::auth::{AuthError, VerifiedService};
 use crate::blob::container::ContainerError;
 use job::Job;
-use record::{Kind, Record, State};
+use record::{JobKind, JobRecord, JobState};
 
 pub(crate) mod job;
 pub mod record;
@@ -71,7 +71,7 @@ impl Jobs {
             };
             if !job.record().state.is_over() {
                 job.update(|record| {
-                    record.state = State::Failed;
+                    record.state = JobState::Failed;
                     record.failure = Some(CUT_OFF.to_owned());
                     record.ended = Some(now);
                 });
@@ -89,7 +89,7 @@ impl Jobs {
     /// Begins a job, unless another one is active. It has its directory once this returns.
     pub(crate) async fn begin(
         &self,
-        record: Record,
+        record: JobRecord,
         stopping: &CancellationToken,
     ) -> Result<Arc<Job>, JobError> {
         let job = Arc::new(Job::new(record, &self.directory, stopping.child_token()));
@@ -136,7 +136,7 @@ impl Jobs {
                 self.forget(job)?;
             }
         }
-        for (kind, file) in [(Kind::Import, UNDO), (Kind::Export, DEVICES)] {
+        for (kind, file) in [(JobKind::Import, UNDO), (JobKind::Export, DEVICES)] {
             let of_kind = all.iter().rev().filter(|job| job.record().kind == kind && !job.record().dry_run);
             for job in of_kind.skip(1) {
                 job.remove(file)?;

@@ -11,7 +11,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::hub::Hub;
-use crate::hub::admission::{Crowded, AdmissionControl, Permit};
+use crate::hub::admission::{AdmissionControl, Crowded, Permit};
 use crate::hub::metrics::Scope;
 
 /// A connection at the door: nothing is known of the peer but its address.
@@ -56,8 +56,13 @@ where
     }
 }
 
-fn admit<F, S>(hub: &Arc<Hub>, admission: &Arc<AdmissionControl>, stream: TcpStream, peer: SocketAddr, serve: &S)
-where
+fn admit<F, S>(
+    hub: &Arc<Hub>,
+    admission: &Arc<AdmissionControl>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    serve: &S,
+) where
     S: Fn(Arc<Hub>, Accepted) -> F,
     F: Future<Output = ()> + Send + 'static,
 {

@@ -15,7 +15,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
-use crate::hub::job_store::record::{Kind, State};
+use crate::hub::job_store::record::{JobKind, JobState};
 
 mod queues;
 
@@ -39,21 +39,21 @@ pub struct Metrics {
     pub requests_refused: Counter,
     pub portal_sessions: Gauge,
     certificate_expiry: Family<Listener, Gauge>,
-    certificate_reloads: Family<Outcome, Counter>,
-    attempts: Family<Outcome, Counter>,
+    certificate_reloads: Family<OutcomeLabel, Counter>,
+    attempts: Family<OutcomeLabel, Counter>,
     /// The outcomes that CONNECTs have had, for a family does not tell its labels.
     outcomes: Mutex<BTreeSet<&'static str>>,
     early_ends: Family<Reason, Counter>,
     disconnects: Family<Reason, Counter>,
     throttled: Family<Scoped, Counter>,
-    jobs: Family<JobState, Gauge>,
+    jobs: Family<JobLabels, Gauge>,
     job_items: Family<JobItem, Counter>,
     messages_received: Counter,
     message_bytes_received: Counter,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct Outcome {
+struct OutcomeLabel {
     outcome: &'static str,
 }
 
@@ -88,7 +88,7 @@ struct Scoped {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct JobState {
+struct JobLabels {
     r#type: &'static str,
     state: &'static str,
 }
@@ -262,12 +262,12 @@ impl Metrics {
     /// Counts a server certificate that was read anew, or could not be.
     pub fn certificate_reloaded(&self, good: bool) {
         let outcome = if good { "succeeded" } else { "failed" };
-        self.certificate_reloads.get_or_create(&Outcome { outcome }).inc();
+        self.certificate_reloads.get_or_create(&OutcomeLabel { outcome }).inc();
     }
 
     /// Counts a CONNECT by its outcome.
     pub fn connection_attempt(&self, outcome: &'static str) {
-        let label = Outcome { outcome };
+        let label = OutcomeLabel { outcome };
         if let Some(attempts) = self.attempts.get(&label) {
             attempts.inc();
             return;
@@ -297,16 +297,16 @@ impl Metrics {
     }
 
     /// Counts a job in the state it has come to, and no longer in the one it had.
-    pub fn job_moved(&self, kind: Kind, from: Option<State>, to: State) {
-        let gauge = |state: State| {
-            self.jobs.get_or_create(&JobState { r#type: kind.as_str(), state: state.as_str() }).clone()
+    pub fn job_moved(&self, kind: JobKind, from: Option<JobState>, to: JobState) {
+        let gauge = |state: JobState| {
+            self.jobs.get_or_create(&JobLabels { r#type: kind.as_str(), state: state.as_str() }).clone()
         };
         from.map(|from| gauge(from).dec());
         gauge(to).inc();
     }
 
     /// Counts lines of a job by what became of them.
-    pub fn job_items(&self, kind: Kind, result: &'static str, count: u64) {
+    pub fn job_items(&self, kind: JobKind, result: &'static str, count: u64) {
         if count > 0 {
             self.job_items.get_or_create(&JobItem { r#type: kind.as_str(), result }).inc_by(count);
         }
@@ -320,7 +320,7 @@ impl Metrics {
 
     /// How many CONNECTs had this outcome.
     pub fn attempts(&self, outcome: &'static str) -> u64 {
-        self.attempts.get_or_create(&Outcome { outcome }).get()
+        self.attempts.get_or_create(&OutcomeLabel { outcome }).get()
     }
 
     /// How many CONNECTs had which outcome.

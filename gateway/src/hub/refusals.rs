@@ -32,7 +32,7 @@ pub struct Refusal {
 
 /// What is remembered of one id.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Refused {
+pub struct RefusalHistory {
     /// Newest first; there is at least one.
     pub last: VecDeque<Refusal>,
     /// Refusals since the hub started or the id was last forgotten, with those of which nothing else is kept.
@@ -43,11 +43,11 @@ pub struct Refused {
 #[derive(Debug)]
 pub struct RefusalLog {
     ids_max: usize,
-    inner: Mutex<Inner>,
+    inner: Mutex<RememberedRefusals>,
 }
 
 #[derive(Debug, Default)]
-struct Inner {
+struct RememberedRefusals {
     registered: Ids,
     unknown: Ids,
     /// The second in which refusals were last told in the log, and how many.
@@ -66,7 +66,7 @@ struct Ids {
 #[derive(Debug)]
 struct Remembered {
     place: u64,
-    refused: Refused,
+    refused: RefusalHistory,
 }
 
 impl RefusalLog {
@@ -99,7 +99,7 @@ impl RefusalLog {
     }
 
     /// What is remembered of `id`, if anything.
-    pub fn of(&self, id: &IdentityId) -> Option<Refused> {
+    pub fn of(&self, id: &IdentityId) -> Option<RefusalHistory> {
         let inner = self.lock();
         // It may have been refused before it was registered, and after.
         let found = [&inner.registered, &inner.unknown].map(|ids| ids.refused.get(id));
@@ -143,7 +143,7 @@ impl RefusalLog {
         inner.told <= TOLD_PER_SECOND
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    fn lock(&self) -> MutexGuard<'_, RememberedRefusals> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -164,14 +164,14 @@ impl Ids {
         {
             self.refused.remove(&oldest);
         }
-        let mut refused = Refused::default();
+        let mut refused = RefusalHistory::default();
         refused.add(refusal, kept);
         self.order.insert(place, id.clone());
         self.refused.insert(id.clone(), Remembered { place, refused });
     }
 }
 
-impl Refused {
+impl RefusalHistory {
     fn add(&mut self, refusal: Refusal, kept: usize) {
         self.count += 1;
         self.last.truncate(kept - 1);

@@ -42,12 +42,12 @@ pub struct Seated {
     gone: CancellationToken,
     takeovers: TakeoverHistory,
     /// The newest of those who wait for the seat.
-    next: Mutex<Option<Waiting>>,
+    next: Mutex<Option<WaitingConnection>>,
 }
 
 /// A connection that waits for a seat.
 #[derive(Clone, Debug)]
-struct Waiting {
+struct WaitingConnection {
     connection: u64,
     sent_away: CancellationToken,
 }
@@ -128,7 +128,7 @@ impl SessionTable {
         on_wait: impl Fn(),
     ) -> Option<Taken> {
         let connection = self.next.fetch_add(1, Ordering::Relaxed);
-        let waiting = Waiting { connection, sent_away: CancellationToken::new() };
+        let waiting = WaitingConnection { connection, sent_away: CancellationToken::new() };
         loop {
             match self.try_take(&who, &waiting, wait_max) {
                 Try::Vacant(seat) => return Some(Taken { seat, takeover: None }),
@@ -151,7 +151,12 @@ impl SessionTable {
         }
     }
 
-    fn try_take(self: &Arc<Self>, who: &VerifiedIdentity, waiting: &Waiting, wait_max: Duration) -> Try {
+    fn try_take(
+        self: &Arc<Self>,
+        who: &VerifiedIdentity,
+        waiting: &WaitingConnection,
+        wait_max: Duration,
+    ) -> Try {
         let now = Instant::now();
         let seated = |takeovers| {
             Arc::new(Seated {
@@ -235,7 +240,7 @@ impl Seated {
     }
 
     /// Lets a connection wait for the seat, and sends away an older one that does; false if a newer one does.
-    fn let_wait(&self, waiting: &Waiting) -> bool {
+    fn let_wait(&self, waiting: &WaitingConnection) -> bool {
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         match &*next {
             Some(other) if other.connection > waiting.connection => return false,

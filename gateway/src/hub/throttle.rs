@@ -25,11 +25,11 @@ pub struct Bucket {
 pub struct Throttle<K> {
     rate: Option<Rate>,
     keys_max: usize,
-    inner: Mutex<Inner<K>>,
+    inner: Mutex<Buckets<K>>,
 }
 
 #[derive(Debug)]
-struct Inner<K> {
+struct Buckets<K> {
     buckets: HashMap<K, Bucket>,
     /// How many there may be before those of the past are looked for.
     sweep_at: usize,
@@ -80,7 +80,7 @@ impl Bucket {
 impl<K: Eq + Hash> Throttle<K> {
     /// No rate is no limit.
     pub fn new(rate: Option<Rate>, keys_max: usize) -> Self {
-        let inner = Inner { buckets: HashMap::new(), sweep_at: SWEEP_MIN.min(keys_max) };
+        let inner = Buckets { buckets: HashMap::new(), sweep_at: SWEEP_MIN.min(keys_max) };
         Self { rate, keys_max, inner: Mutex::new(inner) }
     }
 
@@ -112,12 +112,12 @@ impl<K: Eq + Hash> Throttle<K> {
         self.lock().buckets.get(key).is_some_and(|bucket| bucket.ready_at(rate, now) > now)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner<K>> {
+    fn lock(&self) -> MutexGuard<'_, Buckets<K>> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<K: Eq + Hash> Inner<K> {
+impl<K: Eq + Hash> Buckets<K> {
     /// Forgets what is earned back, each time there is twice as much as was left of it before: so the work is spread.
     fn make_room(&mut self, keys_max: usize, now: Instant) {
         if self.buckets.len() < self.sweep_at {

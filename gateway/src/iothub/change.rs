@@ -13,7 +13,7 @@ use crate::iothub::problem::Problem;
 
 /// What is asked for one identity. A precondition holds for what is stored; `Absent` and `AnyVersion` are the same.
 #[derive(Clone, Debug)]
-pub enum Change {
+pub enum IdentityChange {
     Create(IdentitySpec),
     CreateOrUpdate(IdentitySpec, Precondition),
     Update(IdentitySpec, Precondition),
@@ -29,12 +29,14 @@ pub struct NamedIdentity {
     pub module: Option<String>,
 }
 
-impl Change {
+impl IdentityChange {
     /// Which identity it is about.
     pub fn id(&self) -> &IdentityId {
         match self {
-            Change::Create(spec) | Change::CreateOrUpdate(spec, _) | Change::Update(spec, _) => &spec.id,
-            Change::Delete(id, _) | Change::UpdateTwin(id) => id,
+            IdentityChange::Create(spec)
+            | IdentityChange::CreateOrUpdate(spec, _)
+            | IdentityChange::Update(spec, _) => &spec.id,
+            IdentityChange::Delete(id, _) | IdentityChange::UpdateTwin(id) => id,
         }
     }
 }
@@ -54,18 +56,18 @@ impl From<&IdentityId> for NamedIdentity {
 }
 
 /// Whether a change would lose tags or desired properties of `item`, which are not kept. What is deleted loses nothing.
-pub fn loses_twin(item: &Map<String, Value>, change: &Change) -> bool {
+pub fn loses_twin(item: &Map<String, Value>, change: &IdentityChange) -> bool {
     // IoT Hub's own members begin with a dollar sign; it exports them for a twin nobody has written to.
     let filled = |value: Option<&Value>| {
         let members = value.and_then(Value::as_object);
         members.is_some_and(|members| members.keys().any(|name| !name.starts_with('$')))
     };
     let desired = item.get("properties").and_then(|properties| properties.get("desired"));
-    !matches!(change, Change::Delete(..)) && (filled(item.get("tags")) || filled(desired))
+    !matches!(change, IdentityChange::Delete(..)) && (filled(item.get("tags")) || filled(desired))
 }
 
 /// What one item asks for.
-pub(crate) fn parse_change(item: &Map<String, Value>) -> Result<Change, Problem> {
+pub(crate) fn parse_change(item: &Map<String, Value>) -> Result<IdentityChange, Problem> {
     let device = text(item, "id")?.ok_or_else(|| Problem::argument_null("id is missing"))?;
     let id = match text(item, "moduleId")? {
         None => IdentityId::device(DeviceId::parse(device)?),
@@ -75,18 +77,18 @@ pub(crate) fn parse_change(item: &Map<String, Value>) -> Result<Change, Problem>
     let spec = || IdentityIn::parse_item(item)?.into_spec(id.clone());
     let mode = text(item, "importMode")?.unwrap_or("createOrUpdate");
     match mode.to_ascii_lowercase().as_str() {
-        "create" => Ok(Change::Create(spec()?)),
-        "createorupdate" => Ok(Change::CreateOrUpdate(spec()?, any)),
+        "create" => Ok(IdentityChange::Create(spec()?)),
+        "createorupdate" => Ok(IdentityChange::CreateOrUpdate(spec()?, any)),
         "createorupdateifmatchetag" => match parse_etag(item)? {
-            Some(etag) => Ok(Change::CreateOrUpdate(spec()?, etag)),
+            Some(etag) => Ok(IdentityChange::CreateOrUpdate(spec()?, etag)),
             // What is stored always has an etag, and it is not this.
-            None => Ok(Change::Create(spec()?)),
+            None => Ok(IdentityChange::Create(spec()?)),
         },
-        "update" => Ok(Change::Update(spec()?, any)),
-        "updateifmatchetag" => Ok(Change::Update(spec()?, needed_etag(item)?)),
-        "delete" => Ok(Change::Delete(id, any)),
-        "deleteifmatchetag" => Ok(Change::Delete(id, needed_etag(item)?)),
-        "updatetwin" | "updatetwinifmatchetag" => Ok(Change::UpdateTwin(id)),
+        "update" => Ok(IdentityChange::Update(spec()?, any)),
+        "updateifmatchetag" => Ok(IdentityChange::Update(spec()?, needed_etag(item)?)),
+        "delete" => Ok(IdentityChange::Delete(id, any)),
+        "deleteifmatchetag" => Ok(IdentityChange::Delete(id, needed_etag(item)?)),
+        "updatetwin" | "updatetwinifmatchetag" => Ok(IdentityChange::UpdateTwin(id)),
         _ => Err(Problem::argument_invalid(format!("importMode {mode:?} is unknown"))),
     }
 }

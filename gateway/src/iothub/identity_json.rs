@@ -227,7 +227,7 @@ fn present(text: Option<String>) -> Option<String> {
 
 /// What the hub knows of an identity besides its record.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Live {
+pub(crate) struct LiveState {
     pub(crate) connected: bool,
     pub(crate) queued: usize,
     pub(crate) connection_changed: Option<Timestamp>,
@@ -307,7 +307,7 @@ struct CapabilitiesOut {
 }
 
 impl DeviceOut {
-    pub(crate) fn new(identity: &Identity, live: Live) -> Self {
+    pub(crate) fn new(identity: &Identity, live: LiveState) -> Self {
         Self {
             device_id: identity.id.device.to_string(),
             generation_id: identity.generation.to_string(),
@@ -328,7 +328,7 @@ impl DeviceOut {
 }
 
 impl ModuleOut {
-    pub(crate) fn new(identity: &Identity, live: Live) -> Self {
+    pub(crate) fn new(identity: &Identity, live: LiveState) -> Self {
         Self {
             module_id: identity.id.module.as_ref().map(ToString::to_string).unwrap_or_default(),
             managed_by: identity.managed_by.as_deref().map(str::to_owned),
@@ -377,7 +377,7 @@ fn status_text(status: Status) -> &'static str {
     }
 }
 
-fn connection_state(live: Live) -> &'static str {
+fn connection_state(live: LiveState) -> &'static str {
     if live.connected { "Connected" } else { "Disconnected" }
 }
 

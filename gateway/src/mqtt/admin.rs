@@ -21,7 +21,7 @@ pub struct Commands(Router);
 
 /// What becomes of a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
+pub struct CommandReply {
     pub status: u16,
     /// What of the answer's head goes into the topic.
     pub head: Vec<(&'static str, String)>,
@@ -34,9 +34,13 @@ impl Commands {
     }
 
     /// Does what `command` asks, on behalf of `caller`. Always answers; errors are REST's.
-    pub async fn execute(&self, caller: VerifiedService, command: Command) -> Answer {
+    pub async fn execute(&self, caller: VerifiedService, command: Command) -> CommandReply {
         let Some(request) = request(caller, command) else {
-            return Answer { status: 400, head: Vec::new(), body: Bytes::from_static(UNREADABLE.as_bytes()) };
+            return CommandReply {
+                status: 400,
+                head: Vec::new(),
+                body: Bytes::from_static(UNREADABLE.as_bytes()),
+            };
         };
         let mut routes = self.0.clone();
         match routes.call(request).await {
@@ -82,7 +86,7 @@ fn header_of(name: &str) -> Option<HeaderName> {
     if is_header { HeaderName::from_bytes(name.as_bytes()).ok() } else { None }
 }
 
-async fn answer(response: Response<Body>) -> Answer {
+async fn answer(response: Response<Body>) -> CommandReply {
     let (parts, body) = response.into_parts();
     let told = |name: &&'static str| {
         let value = parts.headers.get(*name)?.to_str().ok()?;
@@ -91,8 +95,8 @@ async fn answer(response: Response<Body>) -> Answer {
     let head = HEAD.iter().filter_map(told).collect();
     let status = parts.status;
     match to_bytes(body, ANSWER_BYTES_MAX).await {
-        Ok(body) => Answer { status: status.as_u16(), head, body },
-        Err(_) => Answer {
+        Ok(body) => CommandReply { status: status.as_u16(), head, body },
+        Err(_) => CommandReply {
             status: StatusCode::INTERNAL_SERVER_ERROR.as_u16(),
             head: Vec::new(),
             body: Bytes::from_static(TOO_LONG.as_bytes()),

@@ -103,9 +103,9 @@ impl PacketLimits {
         Self { stage: Stage::Later, packet_bytes_max, payload_bytes_max }
     }
 
-    fn bytes_max(&self, kind: Kind) -> usize {
+    fn bytes_max(&self, kind: PacketKind) -> usize {
         match kind {
-            Kind::Connect | Kind::Publish => self.packet_bytes_max,
+            PacketKind::Connect | PacketKind::Publish => self.packet_bytes_max,
             _ => self.packet_bytes_max.min(SMALL_PACKET_BYTES_MAX),
         }
     }
@@ -131,11 +131,11 @@ impl DecodeError {
 /// Takes the next packet out of `buf`, or says that more bytes are needed (`None`) or that no bytes can help.
 pub fn decode(buf: &mut BytesMut, limits: &PacketLimits, from: Side) -> Result<Option<Packet>, DecodeError> {
     let Some(&first) = buf.first() else { return Ok(None) };
-    let kind = Kind::parse(first, limits, from)?;
+    let kind = PacketKind::parse(first, limits, from)?;
     let Some((remaining, header_bytes)) = remaining_length(&buf[1..])? else { return Ok(None) };
     let header_bytes = header_bytes + 1;
     check_length(kind, header_bytes, remaining, limits)?;
-    if kind == Kind::Publish {
+    if kind == PacketKind::Publish {
         check_publish_lengths(&buf[header_bytes..], first, remaining, limits)?;
     }
     if buf.len() < header_bytes + remaining {
@@ -143,27 +143,27 @@ pub fn decode(buf: &mut BytesMut, limits: &PacketLimits, from: Side) -> Result<O
     }
     buf.advance(header_bytes);
     let packet = match kind {
-        Kind::Publish => decode_publish(first, buf.split_to(remaining).freeze())?,
-        Kind::Subscribe => decode_subscribe(buf.split_to(remaining).freeze())?,
-        Kind::Unsubscribe => decode_unsubscribe(buf.split_to(remaining).freeze())?,
-        Kind::Connect => decode_connect(buf.split_to(remaining).freeze())?,
-        Kind::ConnAck => decode_connack(buf.get_u8(), buf.get_u8())?,
-        Kind::SubAck => decode_suback(buf.split_to(remaining).freeze())?,
-        Kind::PubAck => Packet::PubAck(packet_id(buf.get_u16())?),
-        Kind::PubRec => Packet::PubRec(packet_id(buf.get_u16())?),
-        Kind::PubRel => Packet::PubRel(packet_id(buf.get_u16())?),
-        Kind::PubComp => Packet::PubComp(packet_id(buf.get_u16())?),
-        Kind::UnsubAck => Packet::UnsubAck(packet_id(buf.get_u16())?),
-        Kind::PingReq => Packet::PingReq,
-        Kind::PingResp => Packet::PingResp,
-        Kind::Disconnect => Packet::Disconnect,
+        PacketKind::Publish => decode_publish(first, buf.split_to(remaining).freeze())?,
+        PacketKind::Subscribe => decode_subscribe(buf.split_to(remaining).freeze())?,
+        PacketKind::Unsubscribe => decode_unsubscribe(buf.split_to(remaining).freeze())?,
+        PacketKind::Connect => decode_connect(buf.split_to(remaining).freeze())?,
+        PacketKind::ConnAck => decode_connack(buf.get_u8(), buf.get_u8())?,
+        PacketKind::SubAck => decode_suback(buf.split_to(remaining).freeze())?,
+        PacketKind::PubAck => Packet::PubAck(packet_id(buf.get_u16())?),
+        PacketKind::PubRec => Packet::PubRec(packet_id(buf.get_u16())?),
+        PacketKind::PubRel => Packet::PubRel(packet_id(buf.get_u16())?),
+        PacketKind::PubComp => Packet::PubComp(packet_id(buf.get_u16())?),
+        PacketKind::UnsubAck => Packet::UnsubAck(packet_id(buf.get_u16())?),
+        PacketKind::PingReq => Packet::PingReq,
+        PacketKind::PingResp => Packet::PingResp,
+        PacketKind::Disconnect => Packet::Disconnect,
     };
     Ok(Some(packet))
 }
 
 /// The packet types, by the upper half of the first byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum PacketKind {
     Connect = 1,
     ConnAck = 2,
     Publish = 3,
@@ -180,7 +180,7 @@ enum Kind {
     Disconnect = 14,
 }
 
-impl Kind {
+impl PacketKind {
     /// The type of a first byte, if it may come now from this side with these flags.
     fn parse(first: u8, limits: &PacketLimits, from: Side) -> Result<Self, DecodeError> {
         let kind = Self::of(first)?;
@@ -192,11 +192,11 @@ impl Kind {
             return Err(DecodeError::WrongSide(kind.name()));
         }
         match (limits.stage, kind) {
-            (Stage::First, Kind::Connect) => {}
+            (Stage::First, PacketKind::Connect) => {}
             // [MQTT-3.1.0-1]
             (Stage::First, other) => return Err(DecodeError::NotConnect(other.name())),
             // [MQTT-3.1.0-2]
-            (Stage::Later, Kind::Connect) => return Err(DecodeError::SecondConnect),
+            (Stage::Later, PacketKind::Connect) => return Err(DecodeError::SecondConnect),
             (Stage::Later, _) => {}
         }
         kind.check_flags(first & 0x0F)?;
@@ -205,47 +205,54 @@ impl Kind {
 
     fn of(first: u8) -> Result<Self, DecodeError> {
         match first >> 4 {
-            1 => Ok(Kind::Connect),
-            2 => Ok(Kind::ConnAck),
-            3 => Ok(Kind::Publish),
-            4 => Ok(Kind::PubAck),
-            5 => Ok(Kind::PubRec),
-            6 => Ok(Kind::PubRel),
-            7 => Ok(Kind::PubComp),
-            8 => Ok(Kind::Subscribe),
-            9 => Ok(Kind::SubAck),
-            10 => Ok(Kind::Unsubscribe),
-            11 => Ok(Kind::UnsubAck),
-            12 => Ok(Kind::PingReq),
-            13 => Ok(Kind::PingResp),
-            14 => Ok(Kind::Disconnect),
+            1 => Ok(PacketKind::Connect),
+            2 => Ok(PacketKind::ConnAck),
+            3 => Ok(PacketKind::Publish),
+            4 => Ok(PacketKind::PubAck),
+            5 => Ok(PacketKind::PubRec),
+            6 => Ok(PacketKind::PubRel),
+            7 => Ok(PacketKind::PubComp),
+            8 => Ok(PacketKind::Subscribe),
+            9 => Ok(PacketKind::SubAck),
+            10 => Ok(PacketKind::Unsubscribe),
+            11 => Ok(PacketKind::UnsubAck),
+            12 => Ok(PacketKind::PingReq),
+            13 => Ok(PacketKind::PingResp),
+            14 => Ok(PacketKind::Disconnect),
             reserved => Err(DecodeError::ReservedType(reserved)),
         }
     }
 
     /// Source: MQTT 3.1.1, table 2.1, direction of flow.
     fn client_sends(self) -> bool {
-        !matches!(self, Kind::ConnAck | Kind::SubAck | Kind::UnsubAck | Kind::PingResp)
+        !matches!(
+            self,
+            PacketKind::ConnAck | PacketKind::SubAck | PacketKind::UnsubAck | PacketKind::PingResp
+        )
     }
 
     fn server_sends(self) -> bool {
         !matches!(
             self,
-            Kind::Connect | Kind::Subscribe | Kind::Unsubscribe | Kind::PingReq | Kind::Disconnect
+            PacketKind::Connect
+                | PacketKind::Subscribe
+                | PacketKind::Unsubscribe
+                | PacketKind::PingReq
+                | PacketKind::Disconnect
         )
     }
 
     /// [MQTT-2.2.2-2]: flags other than those of table 2.2 end the connection.
     fn check_flags(self, flags: u8) -> Result<(), DecodeError> {
         match self {
-            Kind::Publish => match QoS::parse(flags >> 1 & 0b11) {
+            PacketKind::Publish => match QoS::parse(flags >> 1 & 0b11) {
                 None => Err(DecodeError::QoS),
                 // [MQTT-3.3.1-2]
                 Some(QoS::AtMostOnce) if flags & 0b1000 != 0 => Err(DecodeError::DupWithoutId),
                 Some(_) => Ok(()),
             },
-            Kind::PubRel | Kind::Subscribe | Kind::Unsubscribe if flags == 0b0010 => Ok(()),
-            Kind::PubRel | Kind::Subscribe | Kind::Unsubscribe => {
+            PacketKind::PubRel | PacketKind::Subscribe | PacketKind::Unsubscribe if flags == 0b0010 => Ok(()),
+            PacketKind::PubRel | PacketKind::Subscribe | PacketKind::Unsubscribe => {
                 Err(DecodeError::Flags { packet: self.name(), flags })
             }
             _ if flags == 0 => Ok(()),
@@ -256,30 +263,37 @@ impl Kind {
     /// The remaining length of the types that have a fixed one.
     fn fixed_length(self) -> Option<usize> {
         match self {
-            Kind::Connect | Kind::Publish | Kind::Subscribe | Kind::SubAck | Kind::Unsubscribe => None,
-            Kind::ConnAck | Kind::PubAck | Kind::PubRec | Kind::PubRel | Kind::PubComp | Kind::UnsubAck => {
-                Some(2)
-            }
-            Kind::PingReq | Kind::PingResp | Kind::Disconnect => Some(0),
+            PacketKind::Connect
+            | PacketKind::Publish
+            | PacketKind::Subscribe
+            | PacketKind::SubAck
+            | PacketKind::Unsubscribe => None,
+            PacketKind::ConnAck
+            | PacketKind::PubAck
+            | PacketKind::PubRec
+            | PacketKind::PubRel
+            | PacketKind::PubComp
+            | PacketKind::UnsubAck => Some(2),
+            PacketKind::PingReq | PacketKind::PingResp | PacketKind::Disconnect => Some(0),
         }
     }
 
     fn name(self) -> &'static str {
         match self {
-            Kind::Connect => "CONNECT",
-            Kind::ConnAck => "CONNACK",
-            Kind::Publish => "PUBLISH",
-            Kind::PubAck => "PUBACK",
-            Kind::PubRec => "PUBREC",
-            Kind::PubRel => "PUBREL",
-            Kind::PubComp => "PUBCOMP",
-            Kind::Subscribe => "SUBSCRIBE",
-            Kind::SubAck => "SUBACK",
-            Kind::Unsubscribe => "UNSUBSCRIBE",
-            Kind::UnsubAck => "UNSUBACK",
-            Kind::PingReq => "PINGREQ",
-            Kind::PingResp => "PINGRESP",
-            Kind::Disconnect => "DISCONNECT",
+            PacketKind::Connect => "CONNECT",
+            PacketKind::ConnAck => "CONNACK",
+            PacketKind::Publish => "PUBLISH",
+            PacketKind::PubAck => "PUBACK",
+            PacketKind::PubRec => "PUBREC",
+            PacketKind::PubRel => "PUBREL",
+            PacketKind::PubComp => "PUBCOMP",
+            PacketKind::Subscribe => "SUBSCRIBE",
+            PacketKind::SubAck => "SUBACK",
+            PacketKind::Unsubscribe => "UNSUBSCRIBE",
+            PacketKind::UnsubAck => "UNSUBACK",
+            PacketKind::PingReq => "PINGREQ",
+            PacketKind::PingResp => "PINGRESP",
+            PacketKind::Disconnect => "DISCONNECT",
         }
     }
 }
@@ -299,7 +313,7 @@ fn remaining_length(bytes: &[u8]) -> Result<Option<(usize, usize)>, DecodeError>
 }
 
 fn check_length(
-    kind: Kind,
+    kind: PacketKind,
     header: usize,
     remaining: usize,
     limits: &PacketLimits,
@@ -333,7 +347,7 @@ fn check_publish_lengths(
 }
 
 fn decode_publish(first: u8, body: Bytes) -> Result<Packet, DecodeError> {
-    let mut fields = Fields(body);
+    let mut fields = FieldReader(body);
     let topic = fields.text()?;
     if topic.is_empty() {
         // [MQTT-4.7.3-1]
@@ -353,7 +367,7 @@ fn decode_publish(first: u8, body: Bytes) -> Result<Packet, DecodeError> {
 }
 
 fn decode_subscribe(body: Bytes) -> Result<Packet, DecodeError> {
-    let mut fields = Fields(body);
+    let mut fields = FieldReader(body);
     let packet_id = packet_id(fields.u16()?)?;
     let mut filters = Vec::new();
     while !fields.0.is_empty() {
@@ -371,7 +385,7 @@ fn decode_subscribe(body: Bytes) -> Result<Packet, DecodeError> {
 }
 
 fn decode_unsubscribe(body: Bytes) -> Result<Packet, DecodeError> {
-    let mut fields = Fields(body);
+    let mut fields = FieldReader(body);
     let packet_id = packet_id(fields.u16()?)?;
     let mut filters = Vec::new();
     while !fields.0.is_empty() {
@@ -385,7 +399,7 @@ fn decode_unsubscribe(body: Bytes) -> Result<Packet, DecodeError> {
 }
 
 fn decode_connect(body: Bytes) -> Result<Packet, DecodeError> {
-    let mut fields = Fields(body);
+    let mut fields = FieldReader(body);
     check_protocol(&mut fields)?;
     let flags = ConnectFlags::parse(fields.u8()?)?;
     let keep_alive = fields.u16()?;
@@ -415,7 +429,7 @@ fn decode_connect(body: Bytes) -> Result<Packet, DecodeError> {
 }
 
 /// Protocol name and level; what follows them is written as the level says.
-fn check_protocol(fields: &mut Fields) -> Result<(), DecodeError> {
+fn check_protocol(fields: &mut FieldReader) -> Result<(), DecodeError> {
     let name = fields.text()?;
     let level = fields.u8()?;
     match (name.as_str(), level) {
@@ -458,7 +472,7 @@ impl ConnectFlags {
 
 fn decode_connack(flags: u8, code: u8) -> Result<Packet, DecodeError> {
     if flags > 1 {
-        return Err(DecodeError::Flags { packet: Kind::ConnAck.name(), flags });
+        return Err(DecodeError::Flags { packet: PacketKind::ConnAck.name(), flags });
     }
     let session_present = flags == 1;
     match ConnectReturnCode::parse(code) {
@@ -472,7 +486,7 @@ fn decode_connack(flags: u8, code: u8) -> Result<Packet, DecodeError> {
 }
 
 fn decode_suback(body: Bytes) -> Result<Packet, DecodeError> {
-    let mut fields = Fields(body);
+    let mut fields = FieldReader(body);
     let packet_id = packet_id(fields.u16()?)?;
     if fields.0.is_empty() {
         return Err(DecodeError::Missing);
@@ -491,9 +505,9 @@ fn packet_id(number: u16) -> Result<u16, DecodeError> {
 }
 
 /// The fields of one packet's body, read from the front.
-struct Fields(Bytes);
+struct FieldReader(Bytes);
 
-impl Fields {
+impl FieldReader {
     fn u8(&mut self) -> Result<u8, DecodeError> {
         self.0.try_get_u8().map_err(|_| DecodeError::Missing)
     }

@@ -208,7 +208,7 @@ impl<S: DeviceStream> TlsEstablished<S> {
     }
 
     /// The claim of CONNECT, proven or refused. The reason of a refusal goes to the operator, never to the peer.
-    fn verdict(&self, hub: &Hub, connect: &Connect) -> Result<Who, Refused> {
+    fn verdict(&self, hub: &Hub, connect: &Connect) -> Result<Who, ConnectRefusal> {
         let started = Instant::now();
         let user_name = connect.username.as_deref().unwrap_or_default();
         let password = connect.password.as_ref().map(|password| password.as_str());
@@ -275,15 +275,15 @@ impl<S: DeviceStream> TlsEstablished<S> {
     }
 
     /// A refusal for lack of proof. Whoever fails too often gets no answer.
-    fn refuse(&self, hub: &Hub, attempt: Attempt<'_>, fault: Fault) -> Refused {
+    fn refuse(&self, hub: &Hub, attempt: Attempt<'_>, fault: Fault) -> ConnectRefusal {
         hub.metrics.connection_attempt(fault.outcome);
         let reply = logins::failed(hub, attempt, &fault);
         let code = (reply == Reply::Send).then_some(ConnectReturnCode::NotAuthorized);
-        Refused { code, reason: fault.reason }
+        ConnectRefusal { code, reason: fault.reason }
     }
 
     /// Everybody finds a place who has one already: a device that takes its own seat over, for one.
-    fn check_room(&self, hub: &Hub, who: &Who, attempt: Attempt<'_>) -> Result<(), Refused> {
+    fn check_room(&self, hub: &Hub, who: &Who, attempt: Attempt<'_>) -> Result<(), ConnectRefusal> {
         let connections_max = i64::try_from(hub.config.limits.connections_max).unwrap_or(i64::MAX);
         let is_seated = matches!(who, Who::Device(device) if hub.sessions.session(device.id()).is_some());
         if is_seated || hub.metrics.connections.get() < connections_max {
@@ -294,7 +294,7 @@ impl<S: DeviceStream> TlsEstablished<S> {
         hub.metrics.connection_attempt(fault.outcome);
         hub.metrics.throttled(Scope::Connections);
         logins::report(hub, attempt, &fault, Reply::Send);
-        Err(Refused { code: Some(ConnectReturnCode::ServerUnavailable), reason: fault.reason })
+        Err(ConnectRefusal { code: Some(ConnectReturnCode::ServerUnavailable), reason: fault.reason })
     }
 
     /// Some malformed CONNECTs have an answer of their own: an unknown protocol level, a missing client id.
@@ -317,7 +317,7 @@ impl<S: DeviceStream> TlsEstablished<S> {
 }
 
 /// What a refused peer hears, and what the operator hears.
-struct Refused {
+struct ConnectRefusal {
     /// None is no answer at all.
     code: Option<ConnectReturnCode>,
     reason: String,

@@ -16,10 +16,10 @@ use tokio::time::{sleep_until, timeout};
 
 use crate::auth::{Revoked, VerifiedIdentity, VerifiedService, Who};
 use crate::hub::Hub;
-use crate::hub::bus::Event;
+use crate::hub::bus::TelemetryEvent;
 use crate::hub::clock::Moment;
 use crate::hub::close_reason::CloseReason;
-use crate::hub::connection_log::Noted;
+use crate::hub::connection_log::ConnectionNumber;
 use crate::hub::metrics::Scope;
 use crate::hub::session_table::Taken;
 use crate::iothub::topic::{self, PublishTopic, Role};
@@ -28,14 +28,14 @@ use crate::mqtt::packet::{Connect, ConnectReturnCode, Packet, Will};
 use crate::mqtt::wire::{Wire, WireError};
 use crate::operations::d2c::{self, Incoming};
 use crate::operations::feedback;
-use core::{Action, Command, Opening, Sent, SessionCore, SessionLimits};
-use outbound::{Waiting, Outbound};
 use authorization::Authorization;
+use core::{Action, Command, Opening, Sent, SessionCore, SessionLimits};
+use outbound::{Outbound, Waiting};
 
-pub mod core;
-mod outbound;
 mod authorization;
+pub mod core;
 mod lifecycle;
+mod outbound;
 
 /// Opens the session of an authenticated peer and converses until either side ends it. `commands` is for services.
 ///
@@ -72,11 +72,11 @@ pub fn check_will(who: &Who, will: &Will) -> Result<(), String> {
 }
 
 /// Converses with a device once its session is open. `opening` is boxed, and its room free when it is done.
-async fn run_device<'h, S>(hub: &'h Hub, opening: Pin<Box<impl Future<Output = Option<Opened<'h, S>>>>>)
+async fn run_device<'h, S>(hub: &'h Hub, opening: Pin<Box<impl Future<Output = Option<OpenSession<'h, S>>>>>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    let Some(Opened { mut session, who, peer, noted }) = opening.await else { return };
+    let Some(OpenSession { mut session, who, peer, noted }) = opening.await else { return };
     let reason = session.converse(Some(&who)).await;
     // While the seat is held: what a newcomer notes is later.
     lifecycle::ended(hub, &who, noted, &reason);
@@ -85,11 +85,11 @@ where
 }
 
 /// A device's session, and what is needed to tell of its end.
-struct Opened<'h, S> {
+struct OpenSession<'h, S> {
     session: Box<Session<'h, S>>,
     who: VerifiedIdentity,
     peer: SocketAddr,
-    noted: Noted,
+    noted: ConnectionNumber,
 }
 
 /// Takes the device's seat and opens its session; without one the device has its answer.
@@ -99,7 +99,7 @@ async fn open<'h, S>(
     peer: SocketAddr,
     who: VerifiedIdentity,
     connect: Box<Connect>,
-) -> Option<Opened<'h, S>>
+) -> Option<OpenSession<'h, S>>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
@@ -136,7 +136,7 @@ where
     let mut session = Box::new(Session::open(hub, wire, opening, outbound, Authorization::Seat(seat)));
     session.will = connect.will;
     let noted = lifecycle::connected(hub, &who, peer, session.core.session_present());
-    Some(Opened { session, who, peer, noted })
+    Some(OpenSession { session, who, peer, noted })
 }
 
 async fn run_service<S>(
@@ -212,7 +212,13 @@ struct Session<'h, S> {
 
 impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
     /// The session with its CONNACK on the way.
-    fn open(hub: &'h Arc<Hub>, mut wire: Wire<S>, opening: Opening, outbound: Outbound, authorization: Authorization) -> Self {
+    fn open(
+        hub: &'h Arc<Hub>,
+        mut wire: Wire<S>,
+        opening: Opening,
+        outbound: Outbound,
+        authorization: Authorization,
+    ) -> Self {
         let core = SessionCore::new(opening, SessionLimits::of(&hub.config.limits), hub.clock.now());
         hub.metrics.connection_attempt("succeeded");
         hub.metrics.connections.inc();
@@ -341,7 +347,7 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
     }
 
     /// Hands the core an event and those right behind it, as many as are sent in one go.
-    fn hand_events(&mut self, first: Arc<Event>, now: Moment) {
+    fn hand_events(&mut self, first: Arc<TelemetryEvent>, now: Moment) {
         let Outbound::Service { telemetry, .. } = &mut self.outbound else { return };
         let (mut next, mut bytes) = (Some(first), 0);
         while let Some(event) = next {
@@ -405,7 +411,9 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
 
     /// Does a command and hands its answer to the core. A service that loses its right meanwhile gets no answer.
     async fn command(&mut self, packet_id: Option<u16>, rid: &str, command: Command) {
-        let (Authorization::Policy { who, .. }, Some(commands)) = (&self.authorization, self.commands) else { return };
+        let (Authorization::Policy { who, .. }, Some(commands)) = (&self.authorization, self.commands) else {
+            return;
+        };
         let who = who.clone();
         tokio::select! {
             biased;
@@ -515,8 +523,8 @@ async fn expired(core: &SessionCore, hub: &Hub) -> CloseReason {
 }
 
 /// The topic a service subscriber sees, with the number of messages it lost before this one, if any.
-fn event_topic(event: &Event) -> String {
-    let Event { telemetry, lost_before } = event;
+fn event_topic(event: &TelemetryEvent) -> String {
+    let TelemetryEvent { telemetry, lost_before } = event;
     let mut topic = topic::events_topic(&telemetry.device, telemetry.module.as_deref(), &telemetry.bag);
     if *lost_before > 0 {
         topic.push_str(&format!("&portcullis-lost={lost_before}"));

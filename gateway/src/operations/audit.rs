@@ -19,7 +19,11 @@ pub enum AuditError {
 }
 
 /// The latest lines that are wanted, oldest first. Who changed what is for the owner alone.
-pub async fn read(hub: &Hub, caller: &VerifiedService, wanted: AuditFilter) -> Result<Vec<Value>, AuditError> {
+pub async fn read(
+    hub: &Hub,
+    caller: &VerifiedService,
+    wanted: AuditFilter,
+) -> Result<Vec<Value>, AuditError> {
     caller.check(Rights::ALL)?;
     let directory = hub.audit.directory().to_owned();
     let lines = tokio::task::spawn_blocking(move || trail::read(&directory, &wanted)).await;

@@ -15,7 +15,7 @@ use portcullis_registry::policy::Rights;
 
 use crate::auth::{AuthError, Evidence, Trust, VerifiedService, unix_time};
 use crate::hub::Hub;
-use crate::hub::audit::{Entry, Operation};
+use crate::hub::audit::{AuditEntry, Operation};
 
 /// Why an operation on a CA was not done.
 #[derive(Debug, thiserror::Error)]
@@ -175,8 +175,8 @@ async fn change<T>(
         let trust = hub.trust.current();
         trust.authorities().find(name).ok().map(|authority| authority.revision.etag())
     };
-    let entry = Entry::of(caller, operation, format!("authority {name}"), hub.clock.wall());
-    let entry = Entry { etag_before: etag(name), ..entry };
+    let entry = AuditEntry::of(caller, operation, format!("authority {name}"), hub.clock.wall());
+    let entry = AuditEntry { etag_before: etag(name), ..entry };
     let outcome = match caller.check(Rights::REGISTRY_WRITE) {
         Ok(()) => store(hub, change).await,
         Err(error) => Err(CaError::Forbidden(error)),
@@ -184,9 +184,9 @@ async fn change<T>(
     let entry = match &outcome {
         Ok(_) => {
             tracing::info!(authority = %name, policy = caller.policy(), ?operation, "CA changed");
-            Entry { etag_after: etag(name), ..entry }
+            AuditEntry { etag_after: etag(name), ..entry }
         }
-        Err(error) => Entry { refused: Some(error.to_string()), ..entry },
+        Err(error) => AuditEntry { refused: Some(error.to_string()), ..entry },
     };
     hub.audit.record(entry).await;
     outcome

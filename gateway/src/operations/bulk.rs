@@ -13,7 +13,7 @@ use portcullis_registry::policy::Rights;
 
 use crate::auth::{AuthError, VerifiedService};
 use crate::hub::Hub;
-use crate::iothub::change::Change;
+use crate::iothub::change::IdentityChange;
 use crate::operations::identities::{self, IdentityError};
 
 /// Why one change was not done.
@@ -51,12 +51,12 @@ impl<'a> Bulk<'a> {
     ///
     /// Within one call modules are deleted before devices change, and otherwise change after them: a device and its
     /// modules may be made, or deleted, together and in any order.
-    pub async fn apply(&self, changes: Vec<Change>) -> Vec<Result<(), ChangeError>> {
+    pub async fn apply(&self, changes: Vec<IdentityChange>) -> Vec<Result<(), ChangeError>> {
         let mut times: HashMap<IdentityId, usize> = HashMap::with_capacity(changes.len());
         for change in &changes {
             *times.entry(change.id().clone()).or_default() += 1;
         }
-        let mut waves: [Vec<(usize, Change)>; 3] = Default::default();
+        let mut waves: [Vec<(usize, IdentityChange)>; 3] = Default::default();
         let mut results: Vec<(usize, Result<(), ChangeError>)> = Vec::with_capacity(changes.len());
         for (place, change) in changes.into_iter().enumerate() {
             if times.get(change.id()).is_some_and(|times| *times > 1) {
@@ -78,25 +78,29 @@ impl<'a> Bulk<'a> {
 }
 
 /// Changes of a later wave may rest on those of an earlier one.
-fn wave(change: &Change) -> usize {
+fn wave(change: &IdentityChange) -> usize {
     match (change, &change.id().module) {
-        (Change::Delete(..), Some(_)) => 0,
+        (IdentityChange::Delete(..), Some(_)) => 0,
         (_, None) => 1,
         (_, Some(_)) => 2,
     }
 }
 
-async fn one(hub: &Hub, caller: &VerifiedService, change: Change) -> Result<(), ChangeError> {
+async fn one(hub: &Hub, caller: &VerifiedService, change: IdentityChange) -> Result<(), ChangeError> {
     match change {
-        Change::Create(spec) => identities::put(hub, caller, spec, Precondition::Absent).await.map(|_| ())?,
-        Change::CreateOrUpdate(spec, precondition) => {
+        IdentityChange::Create(spec) => {
+            identities::put(hub, caller, spec, Precondition::Absent).await.map(|_| ())?
+        }
+        IdentityChange::CreateOrUpdate(spec, precondition) => {
             create_or_update(hub, caller, spec, existing(precondition)).await?;
         }
-        Change::Update(spec, precondition) => {
+        IdentityChange::Update(spec, precondition) => {
             identities::put(hub, caller, spec, existing(precondition)).await.map(|_| ())?;
         }
-        Change::Delete(id, precondition) => identities::delete(hub, caller, &id, precondition).await?,
-        Change::UpdateTwin(id) => return Err(ChangeError::NoTwins(id)),
+        IdentityChange::Delete(id, precondition) => {
+            identities::delete(hub, caller, &id, precondition).await?
+        }
+        IdentityChange::UpdateTwin(id) => return Err(ChangeError::NoTwins(id)),
     }
     Ok(())
 }

@@ -16,7 +16,7 @@ use portcullis_registry::queue::{Queued, Received};
 
 use crate::auth::{AuthError, VerifiedIdentity, VerifiedService};
 use crate::hub::Hub;
-use crate::hub::audit::{Entry, Operation};
+use crate::hub::audit::{AuditEntry, Operation};
 use crate::iothub::topic;
 
 /// Why a message was not accepted, or a queue not shown or emptied.
@@ -83,10 +83,10 @@ pub async fn send_all(
 
 /// Removes every message that waits in the queue of `id`, or is on its way; how many there were.
 pub async fn purge(hub: &Hub, caller: &VerifiedService, id: &IdentityId) -> Result<u64, C2dError> {
-    let entry = Entry::of(caller, Operation::PurgeQueue, id.to_string(), hub.clock.wall());
+    let entry = AuditEntry::of(caller, Operation::PurgeQueue, id.to_string(), hub.clock.wall());
     let outcome = empty(hub, caller, id).await;
     let refused = outcome.as_ref().err().map(ToString::to_string);
-    hub.audit.record(Entry { refused, ..entry }).await;
+    hub.audit.record(AuditEntry { refused, ..entry }).await;
     outcome
 }
 

@@ -13,9 +13,9 @@ use portcullis_registry::store::{Counts, Page};
 
 use crate::auth::{AuthError, VerifiedService};
 use crate::hub::Hub;
-use crate::hub::audit::{Entry, Operation};
+use crate::hub::audit::{AuditEntry, Operation};
 use crate::hub::connection_log::Connections;
-use crate::hub::refusals::Refused;
+use crate::hub::refusals::RefusalHistory;
 
 /// Why an operation on an identity was not done.
 #[derive(Debug, thiserror::Error)]
@@ -37,15 +37,15 @@ pub async fn put(
         Precondition::Absent => Operation::CreateIdentity,
         Precondition::AnyVersion | Precondition::Version(_) => Operation::UpdateIdentity,
     };
-    let entry = Entry::of(caller, operation, spec.id.to_string(), hub.clock.wall());
+    let entry = AuditEntry::of(caller, operation, spec.id.to_string(), hub.clock.wall());
     let outcome = store(hub, caller, spec, precondition).await;
     let entry = match &outcome {
         Ok((before, identity)) => {
             let change = if before.is_some() { "updated" } else { "created" };
             tracing::info!(identity = %identity.id, policy = caller.policy(), change, "identity changed");
-            Entry { etag_before: before.map(Revision::etag), etag_after: Some(identity.etag()), ..entry }
+            AuditEntry { etag_before: before.map(Revision::etag), etag_after: Some(identity.etag()), ..entry }
         }
-        Err(error) => Entry { refused: Some(error.to_string()), ..entry },
+        Err(error) => AuditEntry { refused: Some(error.to_string()), ..entry },
     };
     hub.audit.record(entry).await;
     outcome.map(|(_, identity)| identity)
@@ -84,13 +84,13 @@ pub async fn reveal(
     caller: &VerifiedService,
     id: &IdentityId,
 ) -> Result<Arc<Identity>, IdentityError> {
-    let entry = Entry::of(caller, Operation::RevealCredential, id.to_string(), hub.clock.wall());
+    let entry = AuditEntry::of(caller, Operation::RevealCredential, id.to_string(), hub.clock.wall());
     let outcome = match caller.check(Rights::REGISTRY_WRITE) {
         Ok(()) => hub.registry.entry(id).ok_or_else(|| RegistryError::NotFound(id.clone()).into()),
         Err(error) => Err(IdentityError::from(error)),
     };
     let refused = outcome.as_ref().err().map(ToString::to_string);
-    hub.audit.record(Entry { refused, ..entry }).await;
+    hub.audit.record(AuditEntry { refused, ..entry }).await;
     outcome.map(|entry| entry.identity())
 }
 
@@ -101,7 +101,7 @@ pub async fn delete(
     id: &IdentityId,
     precondition: Precondition,
 ) -> Result<(), IdentityError> {
-    let entry = Entry::of(caller, Operation::DeleteIdentity, id.to_string(), hub.clock.wall());
+    let entry = AuditEntry::of(caller, Operation::DeleteIdentity, id.to_string(), hub.clock.wall());
     let outcome = match caller.check(Rights::REGISTRY_WRITE) {
         Ok(()) => hub.registry.delete(id, precondition).await.map_err(IdentityError::from),
         Err(error) => Err(error.into()),
@@ -109,9 +109,9 @@ pub async fn delete(
     let entry = match &outcome {
         Ok(before) => {
             tracing::info!(identity = %id, policy = caller.policy(), change = "deleted", "identity changed");
-            Entry { etag_before: Some(before.etag()), ..entry }
+            AuditEntry { etag_before: Some(before.etag()), ..entry }
         }
-        Err(error) => Entry { refused: Some(error.to_string()), ..entry },
+        Err(error) => AuditEntry { refused: Some(error.to_string()), ..entry },
     };
     hub.audit.record(entry).await;
     outcome.map(|_| ())
@@ -152,12 +152,16 @@ pub struct ConnectionReport {
     pub is_registered: bool,
     pub is_connected: bool,
     pub connections: Connections,
-    pub refused: Refused,
+    pub refused: RefusalHistory,
 }
 
 /// How an identity came and went. Ids that are not registered have an answer too: that an id is unknown is often what
 /// the operator needs to see.
-pub fn connection_report(hub: &Hub, caller: &VerifiedService, id: &IdentityId) -> Result<ConnectionReport, IdentityError> {
+pub fn connection_report(
+    hub: &Hub,
+    caller: &VerifiedService,
+    id: &IdentityId,
+) -> Result<ConnectionReport, IdentityError> {
     caller.check(Rights::REGISTRY_READ)?;
     Ok(ConnectionReport {
         is_registered: hub.registry.entry(id).is_some(),

@@ -16,9 +16,9 @@ use portcullis_registry::policy::Rights;
 use crate::auth::{AuthError, VerifiedService};
 use crate::blob::container::{Container, ContainerError, Pieces};
 use crate::hub::Hub;
-use crate::hub::audit::{Entry, Operation};
+use crate::hub::audit::{AuditEntry, Operation};
 use crate::hub::job_store::job::Job;
-use crate::hub::job_store::record::{Kind, JobFile, Record};
+use crate::hub::job_store::record::{JobFile, JobKind, JobRecord};
 use crate::hub::job_store::{INPUT, UNDO};
 use run::{Running, Work};
 
@@ -52,10 +52,14 @@ pub enum ContainerJob {
 }
 
 /// Starts a job that reads and writes containers.
-pub async fn create(hub: &Arc<Hub>, caller: &VerifiedService, wanted: ContainerJob) -> Result<Record, JobError> {
+pub async fn create(
+    hub: &Arc<Hub>,
+    caller: &VerifiedService,
+    wanted: ContainerJob,
+) -> Result<JobRecord, JobError> {
     let kind = match &wanted {
-        ContainerJob::Import { .. } => Kind::Import,
-        ContainerJob::Export { .. } => Kind::Export,
+        ContainerJob::Import { .. } => JobKind::Import,
+        ContainerJob::Export { .. } => JobKind::Export,
     };
     audited(hub, caller, kind, async {
         caller.check(RIGHTS)?;
@@ -69,8 +73,11 @@ pub async fn create(hub: &Arc<Hub>, caller: &VerifiedService, wanted: ContainerJ
                     from.read(&input.file).await.map_err(|error| JobError::Container(INPUT_NAME, error))?;
                 check_writable(&to).await.map_err(|error| JobError::Container(OUTPUT_NAME, error))?;
                 let places = (Some(input.file()), Some(output.file()));
-                let record =
-                    Record { input: places.0, output: places.1, ..Record::new(Kind::Import, caller, now) };
+                let record = JobRecord {
+                    input: places.0,
+                    output: places.1,
+                    ..JobRecord::new(JobKind::Import, caller, now)
+                };
                 (record, Work::Import { pieces, errors_to: Some(to) })
             }
             ContainerJob::Export { output, exclude_keys } => {
@@ -78,8 +85,8 @@ pub async fn create(hub: &Arc<Hub>, caller: &VerifiedService, wanted: ContainerJ
                 // Given up at once: it only tells whether the name may be used.
                 to.write(&output.file).await.map_err(|error| JobError::Container(OUTPUT_NAME, error))?;
                 check_writable(&to).await.map_err(|error| JobError::Container(OUTPUT_NAME, error))?;
-                let record = Record::new(Kind::Export, caller, now);
-                let record = Record { output: Some(output.file()), exclude_keys, ..record };
+                let record = JobRecord::new(JobKind::Export, caller, now);
+                let record = JobRecord { output: Some(output.file()), exclude_keys, ..record };
                 let (file, with_keys) = (output.file, !exclude_keys);
                 (record, Work::Export { to, file, with_keys, with_modules: true })
             }
@@ -95,10 +102,10 @@ pub async fn import(
     caller: &VerifiedService,
     dry_run: bool,
     upload: impl Stream<Item = Result<Bytes, String>> + Send + Unpin,
-) -> Result<Record, JobError> {
-    audited(hub, caller, Kind::Import, async {
+) -> Result<JobRecord, JobError> {
+    audited(hub, caller, JobKind::Import, async {
         caller.check(RIGHTS)?;
-        let record = Record { dry_run, ..Record::new(Kind::Import, caller, hub.clock.wall()) };
+        let record = JobRecord { dry_run, ..JobRecord::new(JobKind::Import, caller, hub.clock.wall()) };
         let job = hub.jobs.begin(record, &hub.stopping).await?;
         let mut upload_of = UploadOf { hub, job: &job, is_whole: false };
         let (pieces, bytes) = upload_of.spool(upload).await?;
@@ -116,11 +123,13 @@ pub async fn export(
     caller: &VerifiedService,
     with_keys: bool,
     with_modules: bool,
-) -> Result<Record, JobError> {
-    audited(hub, caller, Kind::Export, async {
+) -> Result<JobRecord, JobError> {
+    audited(hub, caller, JobKind::Export, async {
         caller.check(Rights::REGISTRY_READ)?;
-        let record =
-            Record { exclude_keys: !with_keys, ..Record::new(Kind::Export, caller, hub.clock.wall()) };
+        let record = JobRecord {
+            exclude_keys: !with_keys,
+            ..JobRecord::new(JobKind::Export, caller, hub.clock.wall())
+        };
         let job = hub.jobs.begin(record, &hub.stopping).await?;
         let to = Container::own(job.directory.clone());
         Ok(launch(hub, caller, job, Work::Export { to, file: DEVICES.to_owned(), with_keys, with_modules }))
@@ -129,8 +138,8 @@ pub async fn export(
 }
 
 /// Starts to take back what the last import changed.
-pub async fn roll_back(hub: &Arc<Hub>, caller: &VerifiedService, id: &str) -> Result<Record, JobError> {
-    audited(hub, caller, Kind::Rollback, async {
+pub async fn roll_back(hub: &Arc<Hub>, caller: &VerifiedService, id: &str) -> Result<JobRecord, JobError> {
+    audited(hub, caller, JobKind::Rollback, async {
         caller.check(RIGHTS)?;
         let of = hub.jobs.find(caller, id)?;
         hub.jobs.check_idle()?;
@@ -138,22 +147,22 @@ pub async fn roll_back(hub: &Arc<Hub>, caller: &VerifiedService, id: &str) -> Re
         if !of.directory.join(UNDO).exists() {
             return Err(JobError::NothingToTakeBack);
         }
-        let record = Record::new(Kind::Rollback, caller, hub.clock.wall());
-        let record = Record { rollback_of: Some(id.to_owned()), ..record };
+        let record = JobRecord::new(JobKind::Rollback, caller, hub.clock.wall());
+        let record = JobRecord { rollback_of: Some(id.to_owned()), ..record };
         start(hub, caller, record, Work::Rollback { of }).await
     })
     .await
 }
 
 /// Every job the caller may see, the latest first.
-pub fn list(hub: &Hub, caller: &VerifiedService) -> Result<Vec<Record>, JobError> {
+pub fn list(hub: &Hub, caller: &VerifiedService) -> Result<Vec<JobRecord>, JobError> {
     caller.check(Rights::REGISTRY_READ)?;
     let records = hub.jobs.all().into_iter().rev().map(|job| job.record());
     Ok(records.filter(|record| caller.rights().contains(record.rights())).collect())
 }
 
 /// One job.
-pub fn show(hub: &Hub, caller: &VerifiedService, id: &str) -> Result<Record, JobError> {
+pub fn show(hub: &Hub, caller: &VerifiedService, id: &str) -> Result<JobRecord, JobError> {
     caller.check(Rights::REGISTRY_READ)?;
     Ok(hub.jobs.find(caller, id)?.record())
 }
@@ -164,7 +173,7 @@ pub async fn cancel(hub: &Hub, caller: &VerifiedService, id: &str) -> Result<(),
     let job = hub.jobs.find(caller, id)?;
     if !job.record().state.is_over() {
         job.cancelled.cancel();
-        let entry = Entry::of(caller, Operation::CancelJob, id.to_owned(), hub.clock.wall());
+        let entry = AuditEntry::of(caller, Operation::CancelJob, id.to_owned(), hub.clock.wall());
         hub.audit.record(entry).await;
     }
     Ok(())
@@ -187,9 +196,9 @@ pub async fn file(hub: &Hub, caller: &VerifiedService, id: &str, name: &str) -> 
 /// reading is not enough; each time is recorded. `of` is the job, or what is asked for.
 pub async fn reveal(hub: &Hub, caller: &VerifiedService, of: &str) -> Result<(), AuthError> {
     let outcome = caller.check(Rights::REGISTRY_WRITE);
-    let entry = Entry::of(caller, Operation::RevealCredential, format!("job {of}"), hub.clock.wall());
+    let entry = AuditEntry::of(caller, Operation::RevealCredential, format!("job {of}"), hub.clock.wall());
     let refused = outcome.as_ref().err().map(ToString::to_string);
-    hub.audit.record(Entry { refused, ..entry }).await;
+    hub.audit.record(AuditEntry { refused, ..entry }).await;
     outcome
 }
 
@@ -197,13 +206,13 @@ pub async fn reveal(hub: &Hub, caller: &VerifiedService, of: &str) -> Result<(),
 async fn audited(
     hub: &Hub,
     caller: &VerifiedService,
-    kind: Kind,
-    asked: impl Future<Output = Result<Record, JobError>>,
-) -> Result<Record, JobError> {
+    kind: JobKind,
+    asked: impl Future<Output = Result<JobRecord, JobError>>,
+) -> Result<JobRecord, JobError> {
     let outcome = asked.await;
     if let Err(error) = &outcome {
-        let entry = Entry::of(caller, Operation::StartJob, kind.as_str().to_owned(), hub.clock.wall());
-        hub.audit.record(Entry { refused: Some(error.to_string()), ..entry }).await;
+        let entry = AuditEntry::of(caller, Operation::StartJob, kind.as_str().to_owned(), hub.clock.wall());
+        hub.audit.record(AuditEntry { refused: Some(error.to_string()), ..entry }).await;
     }
     outcome
 }
@@ -211,14 +220,14 @@ async fn audited(
 async fn start(
     hub: &Arc<Hub>,
     caller: &VerifiedService,
-    record: Record,
+    record: JobRecord,
     work: Work,
-) -> Result<Record, JobError> {
+) -> Result<JobRecord, JobError> {
     let job = hub.jobs.begin(record, &hub.stopping).await?;
     Ok(launch(hub, caller, job, work))
 }
 
-fn launch(hub: &Arc<Hub>, caller: &VerifiedService, job: Arc<Job>, work: Work) -> Record {
+fn launch(hub: &Arc<Hub>, caller: &VerifiedService, job: Arc<Job>, work: Work) -> JobRecord {
     let record = job.record();
     hub.metrics.job_moved(record.kind, None, record.state);
     let running = Running { hub: Arc::clone(hub), caller: caller.clone(), job };

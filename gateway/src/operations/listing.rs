@@ -18,7 +18,7 @@ use crate::operations::identities::IdentityError;
 
 /// Which devices are wanted; what is not given is any.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Filter {
+pub struct DeviceFilter {
     pub id: IdFilter,
     pub status: Option<Status>,
     pub authentication: Option<AuthenticationKind>,
@@ -52,7 +52,7 @@ pub struct Listing {
 pub async fn devices(
     hub: &Hub,
     caller: &VerifiedService,
-    filter: &Filter,
+    filter: &DeviceFilter,
     place: Place<'_>,
     count: usize,
 ) -> Result<Listing, IdentityError> {
@@ -100,7 +100,7 @@ enum Candidates<'h> {
 }
 
 impl<'h> Candidates<'h> {
-    fn of(hub: &'h Hub, filter: &'h Filter) -> Self {
+    fn of(hub: &'h Hub, filter: &'h DeviceFilter) -> Self {
         let prefix = match &filter.id {
             IdFilter::Begins(prefix) => prefix.as_str(),
             IdFilter::Any | IdFilter::Contains(_) => "",
@@ -137,7 +137,7 @@ impl<'h> Candidates<'h> {
     }
 }
 
-impl Filter {
+impl DeviceFilter {
     fn admits(&self, hub: &Hub, entry: &Entry) -> bool {
         let identity = entry.identity();
         let is = |wanted: Option<bool>, found: bool| wanted.is_none_or(|wanted| wanted == found);

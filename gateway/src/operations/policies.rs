@@ -15,7 +15,7 @@ use crate::auth::{AuthError, VerifiedService};
 use crate::config::Config;
 use crate::config::local_access::LocalAccess;
 use crate::hub::Hub;
-use crate::hub::audit::{Entry, Operation};
+use crate::hub::audit::{AuditEntry, Operation};
 
 /// Why an operation on a policy was not done.
 #[derive(Debug, thiserror::Error)]
@@ -70,9 +70,10 @@ pub fn show(hub: &Hub, caller: &VerifiedService, name: &str) -> Result<Policy, P
 /// One policy with its keys, for somebody who wants to see them; that is recorded.
 pub async fn reveal(hub: &Hub, caller: &VerifiedService, name: &str) -> Result<Policy, PolicyError> {
     let shown = show(hub, caller, name);
-    let entry = Entry::of(caller, Operation::RevealCredential, format!("policy {name}"), hub.clock.wall());
+    let entry =
+        AuditEntry::of(caller, Operation::RevealCredential, format!("policy {name}"), hub.clock.wall());
     let refused = shown.as_ref().err().map(ToString::to_string);
-    hub.audit.record(Entry { refused, ..entry }).await;
+    hub.audit.record(AuditEntry { refused, ..entry }).await;
     shown
 }
 
@@ -130,9 +131,9 @@ async fn record(
     name: &str,
     outcome: Result<(), PolicyError>,
 ) -> Result<(), PolicyError> {
-    let entry = Entry::of(caller, operation, name.to_owned(), hub.clock.wall());
+    let entry = AuditEntry::of(caller, operation, name.to_owned(), hub.clock.wall());
     let refused = outcome.as_ref().err().map(ToString::to_string);
-    hub.audit.record(Entry { refused, ..entry }).await;
+    hub.audit.record(AuditEntry { refused, ..entry }).await;
     outcome
 }
 

@@ -17,7 +17,7 @@ use aggregate::Groups;
 pub use grammar::InvalidQuery;
 use row::Row;
 use scan::Scan;
-use statement::{Item, Projection, Select, Statement};
+use statement::{Projection, Select, SelectItem, Statement};
 
 mod aggregate;
 mod evaluate;
@@ -29,7 +29,7 @@ mod value;
 
 /// One page of an answer.
 #[derive(Debug)]
-pub struct Answer {
+pub struct QueryPage {
     pub rows: Vec<Json>,
     pub kind: ItemKind,
     /// What to ask with for the next page; none when this is the last.
@@ -65,7 +65,7 @@ pub async fn run(
     text: &str,
     rows_max: usize,
     continuation: Option<&str>,
-) -> Result<Answer, QueryError> {
+) -> Result<QueryPage, QueryError> {
     caller.check(Rights::SERVICE_CONNECT)?;
     let statement = grammar::parse(text)?;
     let kind = match statement.select {
@@ -77,17 +77,22 @@ pub async fn run(
             return Err(QueryError::Continuation);
         }
         let rows = aggregate(hub, &statement).await?;
-        return Ok(Answer { rows, kind, next: None });
+        return Ok(QueryPage { rows, kind, next: None });
     }
     let from = match continuation {
         None => Continuation { after: None, left: statement.top },
         Some(token) => Continuation::parse(token, &statement)?,
     };
     let (rows, next) = page(hub, &statement, rows_max, from).await;
-    Ok(Answer { rows, kind, next: next.map(|place| place.to_token()) })
+    Ok(QueryPage { rows, kind, next: next.map(|place| place.to_token()) })
 }
 
-async fn page(hub: &Hub, statement: &Statement, rows_max: usize, from: Continuation) -> (Vec<Json>, Option<Continuation>) {
+async fn page(
+    hub: &Hub,
+    statement: &Statement,
+    rows_max: usize,
+    from: Continuation,
+) -> (Vec<Json>, Option<Continuation>) {
     let wanted = from.left.map_or(rows_max, |left| left.min(rows_max));
     let is_enough = from.left.is_some_and(|left| left <= rows_max);
     let left = |rows: &[Json]| from.left.map(|left| left.saturating_sub(rows.len()));
@@ -131,7 +136,7 @@ async fn page(hub: &Hub, statement: &Statement, rows_max: usize, from: Continuat
 }
 
 async fn aggregate(hub: &Hub, statement: &Statement) -> Result<Vec<Json>, QueryError> {
-    let items: &[Item] = match &statement.select {
+    let items: &[SelectItem] = match &statement.select {
         Select::All => &[],
         Select::Items(items) => items,
     };

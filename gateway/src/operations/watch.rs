@@ -31,7 +31,7 @@ pub struct Watch {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum News {
     /// A device or module has sent something; how much before it was missed the event says.
-    Telemetry(Arc<bus::Event>),
+    Telemetry(Arc<bus::TelemetryEvent>),
     /// Something happened to a device or a module of it.
     Event(Arc<events::Event>),
     /// So many events, of whatever devices, were missed: what was known of any may be old.
@@ -92,7 +92,7 @@ impl Watch {
     }
 }
 
-async fn sent(telemetry: &mut Option<Subscription>) -> Option<Arc<bus::Event>> {
+async fn sent(telemetry: &mut Option<Subscription>) -> Option<Arc<bus::TelemetryEvent>> {
     match telemetry {
         Some(subscription) => subscription.events.recv().await,
         None => std::future::pending().await,

@@ -7,7 +7,7 @@ use maud::Markup;
 use crate::iothub::problem::{Problem, RETRY_AFTER_SECONDS};
 
 /// What a handler gives.
-pub(super) type Answer = Result<Response, Refused>;
+pub(super) type PageResult = Result<Response, RefusedPage>;
 
 /// A page or a piece of one.
 #[derive(Debug)]
@@ -22,19 +22,19 @@ impl IntoResponse for Html {
 
 /// A request that is not done. The caller is somebody known, so it may hear why; `guard` makes a page of it.
 #[derive(Debug)]
-pub(super) struct Refused(pub(super) Problem);
+pub(super) struct RefusedPage(pub(super) Problem);
 
 /// What a refusal tells, for `guard` to make a page of.
 #[derive(Clone, Debug)]
 pub(super) struct Told(pub(super) String);
 
-impl<E: Into<Problem>> From<E> for Refused {
+impl<E: Into<Problem>> From<E> for RefusedPage {
     fn from(error: E) -> Self {
         Self(error.into().for_known_caller())
     }
 }
 
-impl IntoResponse for Refused {
+impl IntoResponse for RefusedPage {
     fn into_response(self) -> Response {
         let Self(problem) = self;
         if problem.status() == StatusCode::INTERNAL_SERVER_ERROR {
@@ -50,7 +50,7 @@ impl IntoResponse for Refused {
 pub(super) fn see_other(path: &str) -> Response {
     match HeaderValue::from_str(path) {
         Ok(path) => (StatusCode::SEE_OTHER, [(header::LOCATION, path)]).into_response(),
-        Err(error) => Refused(Problem::internal(error.to_string())).into_response(),
+        Err(error) => RefusedPage(Problem::internal(error.to_string())).into_response(),
     }
 }
 

@@ -8,7 +8,7 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use sha2::{Digest, Sha256};
 
-use super::answer::Answer;
+use super::answer::PageResult;
 use super::device::snippets::ca_path;
 use super::visit::Visit;
 use crate::iothub::problem::Problem;
@@ -67,7 +67,7 @@ impl Asset {
 }
 
 /// `GET /portal/assets/{file}`.
-pub(super) async fn show(Path(file): Path<String>) -> Answer {
+pub(super) async fn show(Path(file): Path<String>) -> PageResult {
     let is_asked = |asset: &Asset| asset.path().strip_prefix(DIRECTORY) == Some(&*file);
     let found = Asset::ALL.into_iter().find(is_asked);
     let asset = found.ok_or_else(|| Problem::not_found("there is no such file"))?;
@@ -75,7 +75,7 @@ pub(super) async fn show(Path(file): Path<String>) -> Answer {
 }
 
 /// `GET /portal/ca.pem`: what clients must trust, if this hub has made it.
-pub(super) async fn show_ca(visit: Visit) -> Answer {
+pub(super) async fn show_ca(visit: Visit) -> PageResult {
     let hub = visit.hub();
     if hub.config.certificate.is_some() {
         return Err(Problem::not_found("This hub's certificate is its operator's own.").into());

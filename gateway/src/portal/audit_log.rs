@@ -5,8 +5,8 @@ use axum::response::IntoResponse;
 use maud::{Markup, html};
 use serde_json::Value;
 
-use super::answer::{Answer, Html};
-use super::fields::{Fields, Query};
+use super::answer::{Html, PageResult};
+use super::fields::{FormFields, Query};
 use super::layout::{self, Section};
 use super::paths::{self, encoded};
 use super::visit::Visit;
@@ -24,7 +24,7 @@ struct AuditPageQuery {
 }
 
 /// `GET /portal/audit`.
-pub(super) async fn show(visit: Visit, Query(query): Query) -> Answer {
+pub(super) async fn show(visit: Visit, Query(query): Query) -> PageResult {
     let asked = AuditPageQuery::parse(&query);
     let lines = audit::read(visit.hub(), visit.service(), asked.wanted()).await?;
     let first = lines.first().and_then(|line| line["number"].as_u64());
@@ -60,7 +60,7 @@ pub(super) async fn show(visit: Visit, Query(query): Query) -> Answer {
 }
 
 /// `GET /portal/audit/new`: what came after the line of a number, for the page that follows the record.
-pub(super) async fn news(visit: Visit, Query(query): Query) -> Answer {
+pub(super) async fn news(visit: Visit, Query(query): Query) -> PageResult {
     let asked = AuditPageQuery::parse(&query);
     let lines = audit::read(visit.hub(), visit.service(), asked.wanted()).await?;
     let Some(last) = lines.last().and_then(|line| line["number"].as_u64()) else {
@@ -74,7 +74,7 @@ pub(super) async fn news(visit: Visit, Query(query): Query) -> Answer {
 }
 
 impl AuditPageQuery {
-    fn parse(query: &Fields) -> Self {
+    fn parse(query: &FormFields) -> Self {
         let number = |name: &str| query.text(name).and_then(|text| text.parse().ok());
         let text = |name: &str| query.trimmed(name).map(str::to_owned);
         Self {

@@ -12,24 +12,24 @@ use portcullis_registry::authority::{
 use portcullis_registry::id::Precondition;
 use portcullis_registry::policy::Rights;
 
-use super::answer::{Answer, Html, see_other};
+use super::answer::{Html, PageResult, see_other};
 use super::buttons::Button;
-use super::fields::Fields;
+use super::fields::FormFields;
 use super::form::{Errors, TextField, checkbox, field_message};
 use super::layout::{self, Section};
 use super::paths;
-use super::visit::Visit;
 use super::text::time;
+use super::visit::Visit;
 use crate::iothub::problem::Problem;
 use crate::operations::authorities::{self, CaError, Enrolment};
 
 /// `GET /portal/authorities`.
-pub(super) async fn list(visit: Visit) -> Answer {
-    show_list(&visit, StatusCode::OK, &Fields::default(), &Errors::default())
+pub(super) async fn list(visit: Visit) -> PageResult {
+    show_list(&visit, StatusCode::OK, &FormFields::default(), &Errors::default())
 }
 
 /// `POST /portal/authorities`: enrols one.
-pub(super) async fn enrol(visit: Visit, fields: Fields) -> Answer {
+pub(super) async fn enrol(visit: Visit, fields: FormFields) -> PageResult {
     let mut errors = Errors::default();
     let name = AuthorityName::parse(fields.trimmed("name").unwrap_or_default());
     let Some(name) = errors.take("name", name) else {
@@ -68,20 +68,20 @@ fn field_of(error: &CaError) -> Option<&'static str> {
 }
 
 /// `GET /portal/authorities/{name}`.
-pub(super) async fn show(visit: Visit, Path(name): Path<String>) -> Answer {
+pub(super) async fn show(visit: Visit, Path(name): Path<String>) -> PageResult {
     let authority = authorities::retrieve(visit.hub(), visit.service(), &AuthorityName::parse(&name)?)?;
-    Ok(Html(page(&visit, &authority, &Fields::default(), &Errors::default())).into_response())
+    Ok(Html(page(&visit, &authority, &FormFields::default(), &Errors::default())).into_response())
 }
 
 /// `POST /portal/authorities/{name}/code`: makes the code that a proof must name.
-pub(super) async fn renew_code(visit: Visit, Path(name): Path<String>) -> Answer {
+pub(super) async fn renew_code(visit: Visit, Path(name): Path<String>) -> PageResult {
     let name = AuthorityName::parse(&name)?;
     authorities::renew_code(visit.hub(), visit.service(), &name).await?;
     Ok(see_other(&paths::authority(&name)))
 }
 
 /// `POST /portal/authorities/{name}/verify`: the proof.
-pub(super) async fn verify(visit: Visit, Path(name): Path<String>, fields: Fields) -> Answer {
+pub(super) async fn verify(visit: Visit, Path(name): Path<String>, fields: FormFields) -> PageResult {
     let name = AuthorityName::parse(&name)?;
     let proof = fields.text("proof").unwrap_or_default().as_bytes();
     match authorities::verify(visit.hub(), visit.service(), &name, proof).await {
@@ -102,14 +102,14 @@ pub(super) async fn verify(visit: Visit, Path(name): Path<String>, fields: Field
 }
 
 /// `POST /portal/authorities/{name}/delete`.
-pub(super) async fn delete(visit: Visit, Path(name): Path<String>) -> Answer {
+pub(super) async fn delete(visit: Visit, Path(name): Path<String>) -> PageResult {
     let name = AuthorityName::parse(&name)?;
     authorities::remove(visit.hub(), visit.service(), &name, Precondition::AnyVersion).await?;
     visit.flash(format!("The CA {name} is forgotten."));
     Ok(see_other(paths::AUTHORITIES))
 }
 
-fn show_list(visit: &Visit, status: StatusCode, fields: &Fields, errors: &Errors) -> Answer {
+fn show_list(visit: &Visit, status: StatusCode, fields: &FormFields, errors: &Errors) -> PageResult {
     let all = authorities::list(visit.hub(), visit.service())?;
     let may_write = visit.may(Rights::REGISTRY_WRITE);
     let content = html! {
@@ -151,7 +151,7 @@ fn table(authorities: &[Authority], now: Timestamp) -> Markup {
     }
 }
 
-fn enrol_form(visit: &Visit, fields: &Fields, errors: &Errors) -> Markup {
+fn enrol_form(visit: &Visit, fields: &FormFields, errors: &Errors) -> Markup {
     let value = |name: &str| fields.text(name).unwrap_or_default();
     let name = TextField {
         name: "name",
@@ -200,7 +200,7 @@ fn pem_field(name: &str, label: &str, value: &str, hint: &str, errors: &Errors) 
     }
 }
 
-fn page(visit: &Visit, authority: &Authority, fields: &Fields, errors: &Errors) -> Markup {
+fn page(visit: &Visit, authority: &Authority, fields: &FormFields, errors: &Errors) -> Markup {
     let path = paths::authority(&authority.name);
     let described = authorities::describe(authority);
     let may_write = visit.may(Rights::REGISTRY_WRITE);
@@ -245,7 +245,7 @@ fn proof(
     visit: &Visit,
     path: &str,
     code: Option<&VerificationCode>,
-    fields: &Fields,
+    fields: &FormFields,
     errors: &Errors,
 ) -> Markup {
     let (renew, verify) = (format!("{path}/code"), format!("{path}/verify"));

@@ -62,14 +62,14 @@ pub(super) fn bars(rows: &[(String, usize)]) -> Markup {
     }
 }
 
-struct Path {
+struct Curve {
     drawn: String,
     /// Where it begins, from the left.
     begin: f64,
 }
 
 /// The line through the points of the last hour; none through fewer than two.
-fn path(points: &[Point], top: f64) -> Option<Path> {
+fn path(points: &[Point], top: f64) -> Option<Curve> {
     let mut points = points.iter().filter(|point| point.ago <= HOUR).peekable();
     let begin = across(points.peek()?.ago);
     let mut drawn = String::new();
@@ -79,7 +79,7 @@ fn path(points: &[Point], top: f64) -> Option<Path> {
         drawn += &format!("{}{:.1} {y:.1}", if count == 0 { "M" } else { "L" }, across(point.ago));
         count += 1;
     }
-    (count > 1).then_some(Path { drawn, begin })
+    (count > 1).then_some(Curve { drawn, begin })
 }
 
 fn across(ago: f64) -> f64 {

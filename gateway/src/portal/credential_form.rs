@@ -8,8 +8,8 @@ use portcullis_registry::credential::{SymmetricKey, Thumbprint, ThumbprintPair};
 use portcullis_registry::identity::{AuthenticationKind, AuthenticationSpec};
 use rustls_pki_types::CertificateDer;
 
-use super::answer::{Answer, Html};
-use super::fields::Fields;
+use super::answer::{Html, PageResult};
+use super::fields::FormFields;
 use super::form::{self, Errors, TextField};
 use super::visit::Visit;
 use super::{paths, text};
@@ -42,7 +42,7 @@ impl CredentialForm {
         }
     }
 
-    pub(super) fn read(fields: &Fields) -> Self {
+    pub(super) fn read(fields: &FormFields) -> Self {
         let all = |names: [&str; 2]| names.map(|name| fields.trimmed(name).unwrap_or_default().to_owned());
         let kind = fields.text("auth").unwrap_or_default();
         let kind = KINDS.into_iter().find(|own| own.as_str() == kind).unwrap_or(AuthenticationKind::Sas);
@@ -169,7 +169,7 @@ fn certificate_area(place: usize, which: &str, value: &str, errors: &Errors) -> 
 }
 
 /// `POST /portal/thumbprint`: what a certificate says of itself, and its thumbprint put into its field.
-pub(super) async fn compute(_: Visit, fields: Fields) -> Answer {
+pub(super) async fn compute(_: Visit, fields: FormFields) -> PageResult {
     let place = usize::from(fields.text("place") == Some("1"));
     let text = fields.trimmed(CERTIFICATES[place]).unwrap_or_default();
     let said = match read_certificate(text) {

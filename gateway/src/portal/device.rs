@@ -13,8 +13,8 @@ use portcullis_registry::error::RegistryError;
 use portcullis_registry::id::{DeviceId, IdentityId, ModuleId, Precondition};
 use portcullis_registry::identity::Identity;
 
-use super::answer::{Answer, Refused, see_other};
-use super::fields::Fields;
+use super::answer::{PageResult, RefusedPage, see_other};
+use super::fields::FormFields;
 use super::paths;
 use super::visit::Visit;
 use crate::iothub::problem::Problem;
@@ -42,9 +42,9 @@ pub(super) mod token;
 pub(super) struct Named(pub(super) IdentityId);
 
 impl<S: Send + Sync> FromRequestParts<S> for Named {
-    type Rejection = Refused;
+    type Rejection = RefusedPage;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, RefusedPage> {
         let Path(path) = Path::<HashMap<String, String>>::from_request_parts(parts, state)
             .await
             .map_err(|error| Problem::argument_invalid(error.to_string()))?;
@@ -60,7 +60,7 @@ fn version_field(identity: &Identity) -> Markup {
 }
 
 /// The version a form was made from.
-fn version(fields: &Fields) -> Result<Precondition, Problem> {
+fn version(fields: &FormFields) -> Result<Precondition, Problem> {
     match Precondition::parse_if_match(fields.text("etag")) {
         Ok(version @ Precondition::Version(_)) => Ok(version),
         _ => Err(Problem::argument_invalid("The form does not say which version it was made from.")),
@@ -73,7 +73,7 @@ fn changed(
     outcome: Result<std::sync::Arc<Identity>, IdentityError>,
     id: &IdentityId,
     done: &str,
-) -> Answer {
+) -> PageResult {
     match outcome {
         Ok(_) => visit.flash(done),
         Err(IdentityError::Registry(RegistryError::PreconditionFailed(_))) => {

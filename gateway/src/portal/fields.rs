@@ -3,18 +3,18 @@
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 
-use super::answer::Refused;
+use super::answer::RefusedPage;
 use crate::iothub::problem::Problem;
 
 /// The fields of a posted form; `guard` has read them and found that the form is this session's.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Fields(Vec<(String, String)>);
+pub(super) struct FormFields(Vec<(String, String)>);
 
 /// What the query of a request says.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Query(pub(super) Fields);
+pub(super) struct Query(pub(super) FormFields);
 
-impl Fields {
+impl FormFields {
     pub(super) fn parse(text: &[u8]) -> Self {
         Self(
             form_urlencoded::parse(text)
@@ -45,20 +45,20 @@ impl Fields {
     }
 }
 
-impl<S: Sync> FromRequestParts<S> for Fields {
-    type Rejection = Refused;
+impl<S: Sync> FromRequestParts<S> for FormFields {
+    type Rejection = RefusedPage;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refused> {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, RefusedPage> {
         let fields = parts.extensions.get::<Self>().cloned();
-        fields.ok_or_else(|| Refused(Problem::internal("a form came past the guard")))
+        fields.ok_or_else(|| RefusedPage(Problem::internal("a form came past the guard")))
     }
 }
 
 impl<S: Sync> FromRequestParts<S> for Query {
-    type Rejection = Refused;
+    type Rejection = RefusedPage;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refused> {
-        Ok(Self(Fields::parse(parts.uri.query().unwrap_or_default().as_bytes())))
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, RefusedPage> {
+        Ok(Self(FormFields::parse(parts.uri.query().unwrap_or_default().as_bytes())))
     }
 }
 

@@ -1,5 +1,5 @@
 //! What stands in front of every page: is the request for this hub and from its own pages, who is signed in, may that
-//! policy ask for this, is a form this session's own. Whatever is not, ends here; handlers get a `Visit` and `Fields`.
+//! policy ask for this, is a form this session's own. Whatever is not, ends here; handlers get a `Visit` and `FormFields`.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,23 +12,23 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header}
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use super::answer::{Html, Refused, Told, see_other};
+use super::answer::{Html, RefusedPage, Told, see_other};
 use super::csrf::{self, comes_from_here};
-use super::fields::Fields;
-use super::routes::Needs;
+use super::fields::FormFields;
+use super::routes::PageNeeds;
 use super::sign_in::SignInId;
 use super::visit::Visit;
 use super::{Portal, layout, paths};
 use crate::auth::Peer;
 use crate::auth::{Face, Origin};
-use crate::hub::audit::{Entry, Operation};
+use crate::hub::audit::{AuditEntry, Operation};
 use crate::iothub::problem::Problem;
 
 /// What the guard of one route knows.
 #[derive(Clone)]
 pub(super) struct RouteGuard {
     pub(super) portal: Arc<Portal>,
-    pub(super) needs: Needs,
+    pub(super) needs: PageNeeds,
     /// What a form of this route asks for; a refusal of it is recorded as that.
     pub(super) operation: Option<Operation>,
     /// Whether it is asked by pages on their own, which keeps nobody signed in.
@@ -39,7 +39,7 @@ pub(super) struct RouteGuard {
 
 /// Why a request does not get through, before anything is done.
 enum Stop {
-    Refused(Refused),
+    Refused(RefusedPage),
     /// Nobody is signed in.
     SignIn,
 }
@@ -77,14 +77,14 @@ impl RouteGuard {
             return Err(Stop::refused(Problem::forbidden(text)));
         }
         let is_form = parts.method == Method::POST;
-        if self.needs == Needs::Nothing {
+        if self.needs == PageNeeds::Nothing {
             return if is_form { self.read(parts, std::mem::take(body)).await.map(drop) } else { Ok(()) };
         }
         let visit = self.visit(parts)?;
         parts.extensions.insert(visit.clone());
         if is_form {
             let fields = match self.takes_a_file {
-                true => Fields::default(),
+                true => FormFields::default(),
                 false => self.read(parts, std::mem::take(body)).await?,
             };
             let given = parts.headers.get(csrf::HEADER).and_then(|value| value.to_str().ok());
@@ -98,7 +98,7 @@ impl RouteGuard {
                 return Err(Stop::SignIn);
             }
         }
-        if let Needs::Rights(wanted) = self.needs
+        if let PageNeeds::Rights(wanted) = self.needs
             && let Err(error) = visit.service().check(wanted)
         {
             self.record_refusal(parts, &visit, error.to_string()).await;
@@ -119,7 +119,7 @@ impl RouteGuard {
     }
 
     /// Reads a form, within the time and size a request may take.
-    async fn read(&self, parts: &mut Parts, body: Body) -> Result<Fields, Stop> {
+    async fn read(&self, parts: &mut Parts, body: Body) -> Result<FormFields, Stop> {
         let kind = parts.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
         if !kind.is_some_and(|kind| kind.starts_with("application/x-www-form-urlencoded")) {
             return Err(Stop::refused(Problem::argument_invalid("A form is expected here.")));
@@ -127,7 +127,7 @@ impl RouteGuard {
         let limits = &self.portal.hub.config.limits;
         let read = to_bytes(body, limits.request_body_bytes_max);
         let fields = match tokio::time::timeout(limits.request_time_max, read).await {
-            Ok(Ok(bytes)) => Fields::parse(&bytes),
+            Ok(Ok(bytes)) => FormFields::parse(&bytes),
             Ok(Err(_)) => return Err(Stop::refused(Problem::body_too_large())),
             Err(_) => return Err(Stop::refused(Problem::request_timeout())),
         };
@@ -140,7 +140,7 @@ impl RouteGuard {
         let Some(operation) = self.operation else { return };
         let path = parts.extract::<RawPathParams>().await;
         let named: Vec<_> = path.iter().flatten().map(|(_, value)| value.to_owned()).collect();
-        let fields = parts.extensions.get::<Fields>().cloned().unwrap_or_default();
+        let fields = parts.extensions.get::<FormFields>().cloned().unwrap_or_default();
         let ticked: Vec<_> = fields.all("id").map(str::to_owned).take(TARGETS_MAX).collect();
         let targets = match (named.is_empty(), ticked.is_empty()) {
             (false, _) => vec![named.join("/")],
@@ -149,15 +149,15 @@ impl RouteGuard {
             (true, true) => vec![fields.text("name").unwrap_or_default().to_owned()],
         };
         for target in targets {
-            let entry = Entry::of(visit.service(), operation, target, visit.hub().clock.wall());
-            visit.hub().audit.record(Entry { refused: Some(refused.clone()), ..entry }).await;
+            let entry = AuditEntry::of(visit.service(), operation, target, visit.hub().clock.wall());
+            visit.hub().audit.record(AuditEntry { refused: Some(refused.clone()), ..entry }).await;
         }
     }
 }
 
 impl Stop {
     fn refused(problem: Problem) -> Self {
-        Stop::Refused(Refused(problem))
+        Stop::Refused(RefusedPage(problem))
     }
 }
 

@@ -5,17 +5,17 @@ use jiff::Timestamp;
 use maud::{Markup, html};
 use portcullis_registry::policy::Rights;
 
-use super::answer::{Answer, Html};
+use super::answer::{Html, PageResult};
 use super::chart::{self, Point};
 use super::layout::{self, Section};
 use super::paths;
-use super::visit::Visit;
 use super::text::{grouped, time};
+use super::visit::Visit;
 use crate::hub::history::Sample;
-use crate::operations::overview::{self, Overview, HealthIssue};
+use crate::operations::overview::{self, HealthIssue, Overview};
 
 /// `GET /portal`.
-pub(super) async fn show(visit: Visit) -> Answer {
+pub(super) async fn show(visit: Visit) -> PageResult {
     let content = html! {
         h1 { "Overview" }
         @if visit.may(Rights::REGISTRY_READ) {
@@ -31,7 +31,7 @@ pub(super) async fn show(visit: Visit) -> Answer {
 }
 
 /// `GET /portal/overview`: what renews itself of it.
-pub(super) async fn renew(visit: Visit) -> Answer {
+pub(super) async fn renew(visit: Visit) -> PageResult {
     Ok(Html(glance(&visit, &overview::of(visit.hub(), visit.service())?)).into_response())
 }
 

@@ -9,20 +9,20 @@ use futures_util::{StreamExt, TryStreamExt};
 use maud::{Markup, html};
 use portcullis_registry::policy::Rights;
 
-use super::answer::{Answer, Html, see_other};
+use super::answer::{Html, PageResult, see_other};
 use super::buttons::Button;
-use super::fields::{Fields, Query};
+use super::fields::{FormFields, Query};
 use super::form::checkbox;
 use super::layout::{self, Section};
 use super::paths;
-use super::visit::Visit;
 use super::text::{grouped, time};
-use crate::hub::job_store::record::{Kind, Record, State};
+use super::visit::Visit;
+use crate::hub::job_store::record::{JobKind, JobRecord, JobState};
 use crate::iothub::problem::Problem;
 use crate::operations::jobs::{self, DEVICES, REFUSED, RESULTS};
 
 /// `GET /portal/jobs`.
-pub(super) async fn list(visit: Visit) -> Answer {
+pub(super) async fn list(visit: Visit) -> PageResult {
     let jobs = jobs::list(visit.hub(), visit.service())?;
     let content = html! {
         h1 { "Import and export" }
@@ -41,7 +41,7 @@ pub(super) async fn list(visit: Visit) -> Answer {
 }
 
 /// `POST /portal/jobs/import`: the body is the file. Where the job's page is says the `Location`.
-pub(super) async fn import(visit: Visit, Query(query): Query, request: Request) -> Answer {
+pub(super) async fn import(visit: Visit, Query(query): Query, request: Request) -> PageResult {
     let body = request.into_body().into_data_stream().map_err(|error| error.to_string()).boxed();
     let is_dry_run = query.is_ticked("dry-run");
     let job = jobs::import(visit.hub(), visit.service(), is_dry_run, body).await?;
@@ -51,7 +51,7 @@ pub(super) async fn import(visit: Visit, Query(query): Query, request: Request) 
 }
 
 /// `POST /portal/jobs/export`.
-pub(super) async fn export(visit: Visit, fields: Fields) -> Answer {
+pub(super) async fn export(visit: Visit, fields: FormFields) -> PageResult {
     let (with_keys, with_modules) = (fields.is_ticked("keys"), fields.is_ticked("modules"));
     if with_keys {
         jobs::reveal(visit.hub(), visit.service(), "export").await?;
@@ -61,7 +61,7 @@ pub(super) async fn export(visit: Visit, fields: Fields) -> Answer {
 }
 
 /// `GET /portal/jobs/{job}`.
-pub(super) async fn show(visit: Visit, Path(job): Path<String>) -> Answer {
+pub(super) async fn show(visit: Visit, Path(job): Path<String>) -> PageResult {
     let job = jobs::show(visit.hub(), visit.service(), &job)?;
     let title = name(&job);
     let content = html! {
@@ -73,27 +73,27 @@ pub(super) async fn show(visit: Visit, Path(job): Path<String>) -> Answer {
 }
 
 /// `GET /portal/jobs/{job}/progress`: the part of its page that renews itself while the job is active.
-pub(super) async fn renew(visit: Visit, Path(job): Path<String>) -> Answer {
+pub(super) async fn renew(visit: Visit, Path(job): Path<String>) -> PageResult {
     let job = jobs::show(visit.hub(), visit.service(), &job)?;
     Ok(Html(progress(&visit, &job)).into_response())
 }
 
 /// `POST /portal/jobs/{job}/cancel`.
-pub(super) async fn cancel(visit: Visit, Path(job): Path<String>) -> Answer {
+pub(super) async fn cancel(visit: Visit, Path(job): Path<String>) -> PageResult {
     jobs::cancel(visit.hub(), visit.service(), &job).await?;
     Ok(see_other(&paths::job(&job)))
 }
 
 /// `POST /portal/jobs/{job}/rollback`.
-pub(super) async fn roll_back(visit: Visit, Path(job): Path<String>) -> Answer {
+pub(super) async fn roll_back(visit: Visit, Path(job): Path<String>) -> PageResult {
     let job = jobs::roll_back(visit.hub(), visit.service(), &job).await?;
     Ok(see_other(&paths::job(&job.id)))
 }
 
 /// `GET /portal/jobs/{job}/files/{name}`: a file that the job has made.
-pub(super) async fn file(visit: Visit, Path((job, name)): Path<(String, String)>) -> Answer {
+pub(super) async fn file(visit: Visit, Path((job, name)): Path<(String, String)>) -> PageResult {
     let record = jobs::show(visit.hub(), visit.service(), &job)?;
-    if record.kind == Kind::Export && name == DEVICES && !record.exclude_keys {
+    if record.kind == JobKind::Export && name == DEVICES && !record.exclude_keys {
         jobs::reveal(visit.hub(), visit.service(), &job).await?;
     }
     let pieces = jobs::file(visit.hub(), visit.service(), &job, &name).await?;
@@ -144,7 +144,7 @@ fn export_form(visit: &Visit) -> Markup {
     }
 }
 
-fn table(jobs: &[Record]) -> Markup {
+fn table(jobs: &[JobRecord]) -> Markup {
     html! {
         table.stack {
             thead { tr { th { "Job" } th { "Status" } th { "Started" } th.number { "Lines" } th.number { "Refused" } th { "Policy" } } }
@@ -164,7 +164,7 @@ fn table(jobs: &[Record]) -> Markup {
     }
 }
 
-fn progress(visit: &Visit, job: &Record) -> Markup {
+fn progress(visit: &Visit, job: &JobRecord) -> Markup {
     let path = paths::job(&job.id);
     let renewal = (!job.state.is_over()).then(|| format!("{path}/progress"));
     html! {
@@ -182,7 +182,7 @@ fn progress(visit: &Visit, job: &Record) -> Markup {
             }
             @if job.state.is_over() {
                 (files(job, &path))
-                @if job.kind == Kind::Import && !job.dry_run && visit.may(jobs::RIGHTS) {
+                @if job.kind == JobKind::Import && !job.dry_run && visit.may(jobs::RIGHTS) {
                     h2 { "Take back" }
                     (Button { label: "Take this import back", action: &format!("{path}/rollback"), fields: &[] }.ask_first(
                         visit,
@@ -195,7 +195,7 @@ fn progress(visit: &Visit, job: &Record) -> Markup {
     }
 }
 
-fn facts(visit: &Visit, job: &Record) -> Markup {
+fn facts(visit: &Visit, job: &JobRecord) -> Markup {
     let now = visit.hub().clock.wall();
     let counts = job.progress.counts;
     let outcomes = [
@@ -213,7 +213,7 @@ fn facts(visit: &Visit, job: &Record) -> Markup {
             dt { "Lines" }
             dd { (number(job.progress.lines)) ", " (number(job.lines_per_second(now))) " a second"
                 @if let Some(left) = job.time_left(now) { ", some " (left.as_secs()) " s left" } }
-            @if job.kind != Kind::Export {
+            @if job.kind != JobKind::Export {
                 @for (name, count) in outcomes {
                     dt { (name) @if job.dry_run && count > 0 { " (would be)" } } dd { (number(count)) }
                 }
@@ -223,16 +223,16 @@ fn facts(visit: &Visit, job: &Record) -> Markup {
     }
 }
 
-fn files(job: &Record, path: &str) -> Markup {
+fn files(job: &JobRecord, path: &str) -> Markup {
     let names: &[(&str, &str)] = match job.kind {
-        Kind::Export if job.output.is_none() => &[(DEVICES, "The devices")],
-        Kind::Export => &[],
-        Kind::Import | Kind::Rollback => {
+        JobKind::Export if job.output.is_none() => &[(DEVICES, "The devices")],
+        JobKind::Export => &[],
+        JobKind::Import | JobKind::Rollback => {
             &[(RESULTS, "What became of each line"), (REFUSED, "The lines that were refused, and why")]
         }
     };
     html! {
-        @if job.state == State::Completed && !names.is_empty() {
+        @if job.state == JobState::Completed && !names.is_empty() {
             h2 { "Files" }
             ul.plain {
                 @for (file, what) in names {
@@ -243,22 +243,22 @@ fn files(job: &Record, path: &str) -> Markup {
     }
 }
 
-fn name(job: &Record) -> &'static str {
+fn name(job: &JobRecord) -> &'static str {
     match job.kind {
-        Kind::Import if job.dry_run => "Import (dry run)",
-        Kind::Import => "Import",
-        Kind::Export => "Export",
-        Kind::Rollback => "Import taken back",
+        JobKind::Import if job.dry_run => "Import (dry run)",
+        JobKind::Import => "Import",
+        JobKind::Export => "Export",
+        JobKind::Rollback => "Import taken back",
     }
 }
 
-fn state(job: &Record) -> Markup {
+fn state(job: &JobRecord) -> Markup {
     match job.state {
-        State::Enqueued => html! { span.chip { "Waiting" } },
-        State::Running => html! { span.chip.warn { "Running, " (job.percent()) " %" } },
-        State::Completed => html! { span.chip.good { "Completed" } },
-        State::Failed => html! { span.chip.bad { "Failed" } },
-        State::Cancelled => html! { span.chip.bad { "Cancelled" } },
+        JobState::Enqueued => html! { span.chip { "Waiting" } },
+        JobState::Running => html! { span.chip.warn { "Running, " (job.percent()) " %" } },
+        JobState::Completed => html! { span.chip.good { "Completed" } },
+        JobState::Failed => html! { span.chip.bad { "Failed" } },
+        JobState::Cancelled => html! { span.chip.bad { "Cancelled" } },
     }
 }
 

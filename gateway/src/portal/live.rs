@@ -20,7 +20,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
-use super::answer::Answer;
+use super::answer::PageResult;
 use super::fields::Query;
 use super::visit::Visit;
 use crate::hub::bus;
@@ -30,7 +30,7 @@ use crate::iothub::topic::EventName;
 use crate::operations::watch::{News, Watch};
 
 /// `GET /portal/live`.
-pub(super) async fn stream(visit: Visit, Query(query): Query) -> Answer {
+pub(super) async fn stream(visit: Visit, Query(query): Query) -> PageResult {
     let (hub, service) = (visit.hub(), visit.service());
     let watch = match query.text("telemetry") {
         Some(device) => crate::operations::watch::telemetry(hub, service, DeviceId::parse(device)?)?,
@@ -42,11 +42,11 @@ pub(super) async fn stream(visit: Visit, Query(query): Query) -> Answer {
             crate::operations::watch::presence(hub, service, devices)?
         }
     };
-    Ok(Live::new(visit, watch).into_response())
+    Ok(EventStream::new(visit, watch).into_response())
 }
 
 /// One stream.
-struct Live {
+struct EventStream {
     policies: watch::Receiver<Arc<Policies>>,
     looks: Interval,
     watch: Watch,
@@ -55,7 +55,7 @@ struct Live {
     next: VecDeque<Event>,
 }
 
-impl Live {
+impl EventStream {
     fn new(visit: Visit, watch: Watch) -> Self {
         let mut looks = interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -177,7 +177,7 @@ struct TelemetryOut {
 }
 
 impl TelemetryOut {
-    fn new(event: &bus::Event) -> Self {
+    fn new(event: &bus::TelemetryEvent) -> Self {
         let telemetry = &event.telemetry;
         let mut time = String::new();
         let mut properties = Vec::new();
@@ -250,7 +250,8 @@ mod tests {
                 .into(),
             payload: Bytes::from_static(b"hot\n"),
         };
-        let shown = TelemetryOut::new(&bus::Event { telemetry: Arc::new(telemetry), lost_before: 3 });
+        let shown =
+            TelemetryOut::new(&bus::TelemetryEvent { telemetry: Arc::new(telemetry), lost_before: 3 });
         let properties = [("$.ct", "text/plain"), ("a&b", "<b>"), ("empty", "")];
         let expected = TelemetryOut {
             time: "2026-01-01T00:00:00Z".into(),

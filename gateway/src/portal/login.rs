@@ -11,8 +11,8 @@ use axum::response::{IntoResponse, Response};
 use maud::{Markup, html};
 use portcullis_registry::credential::SymmetricKey;
 
-use super::answer::{Answer, Html, see_other};
-use super::fields::{Fields, Query};
+use super::answer::{Html, PageResult, see_other};
+use super::fields::{FormFields, Query};
 use super::guard::{COOKIE, peer, session_id};
 use super::visit::Visit;
 use super::{Portal, layout, paths};
@@ -25,16 +25,16 @@ use crate::operations::logins::{self, Attempt, Fault, Reply};
 
 /// `GET /portal/sign-in`.
 pub(super) async fn show(State(portal): State<Arc<Portal>>, Query(query): Query) -> Response {
-    Html(page(&portal.hub, query.text("next"), &Fields::default(), None)).into_response()
+    Html(page(&portal.hub, query.text("next"), &FormFields::default(), None)).into_response()
 }
 
 /// `POST /portal/sign-in`.
 pub(super) async fn sign_in(
     State(portal): State<Arc<Portal>>,
     headers: HeaderMap,
-    fields: Fields,
+    fields: FormFields,
     request: Request,
-) -> Answer {
+) -> PageResult {
     let hub = &portal.hub;
     let next = fields.text("next").and_then(paths::local).unwrap_or(paths::HOME);
     let (parts, _) = request.into_parts();
@@ -66,7 +66,7 @@ pub(super) async fn sign_in(
 }
 
 /// `POST /portal/sign-out`.
-pub(super) async fn sign_out(visit: Visit) -> Answer {
+pub(super) async fn sign_out(visit: Visit) -> PageResult {
     visit.sign_out();
     tracing::info!(policy = visit.service().policy(), "signed out of the portal");
     with_cookie(
@@ -75,7 +75,7 @@ pub(super) async fn sign_out(visit: Visit) -> Answer {
     )
 }
 
-fn with_cookie(mut response: Response, cookie: &str) -> Answer {
+fn with_cookie(mut response: Response, cookie: &str) -> PageResult {
     let cookie = HeaderValue::from_str(cookie).map_err(|error| Problem::internal(error.to_string()))?;
     response.headers_mut().insert(header::SET_COOKIE, cookie);
     Ok(response)
@@ -89,7 +89,7 @@ struct Credential {
 
 impl Credential {
     /// Reads the form; why it cannot be read is in words for whoever filled it in, without any part of a secret.
-    fn parse(fields: &Fields, hub: &Hub) -> Result<Self, String> {
+    fn parse(fields: &FormFields, hub: &Hub) -> Result<Self, String> {
         if let Some(text) = fields.trimmed("connection-string") {
             return Self::parse_connection_string(text, hub);
         }
@@ -129,7 +129,7 @@ fn verify(hub: &Hub, credential: &Credential, origin: Origin) -> Result<Verified
     })
 }
 
-fn page(hub: &Hub, next: Option<&str>, fields: &Fields, failure: Option<&str>) -> Markup {
+fn page(hub: &Hub, next: Option<&str>, fields: &FormFields, failure: Option<&str>) -> Markup {
     let failure = failure.map(|text| match text {
         "Unauthorized" => "No policy of this name has this key.",
         "too many requests" => "Too many failed logins from here. Wait a moment, then try again.",

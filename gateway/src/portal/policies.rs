@@ -8,10 +8,10 @@ use maud::{Markup, html};
 use portcullis_registry::credential::SymmetricKey;
 use portcullis_registry::policy::{InvalidPolicy, Policy, Renewal, Rights};
 
-use super::answer::{Answer, Html, see_other};
+use super::answer::{Html, PageResult, see_other};
 use super::buttons::Button;
-use super::device::credentials::{Shown, secret};
-use super::fields::Fields;
+use super::device::credentials::{SecretDisplay, secret};
+use super::fields::FormFields;
 use super::form::{Errors, TextField, field_message};
 use super::layout::{self, Section};
 use super::paths;
@@ -21,12 +21,12 @@ use crate::iothub::problem::Problem;
 use crate::operations::policies::{self, PolicyError};
 
 /// `GET /portal/policies`.
-pub(super) async fn list(visit: Visit) -> Answer {
-    show_list(&visit, StatusCode::OK, &Fields::default(), &Errors::default())
+pub(super) async fn list(visit: Visit) -> PageResult {
+    show_list(&visit, StatusCode::OK, &FormFields::default(), &Errors::default())
 }
 
 /// `POST /portal/policies`: creates one.
-pub(super) async fn create(visit: Visit, fields: Fields) -> Answer {
+pub(super) async fn create(visit: Visit, fields: FormFields) -> PageResult {
     let name = fields.trimmed("name").unwrap_or_default();
     let made = match Rights::parse_names(fields.all("right")) {
         Ok(rights) => policies::create(visit.hub(), visit.service(), name, rights, None, None).await,
@@ -63,19 +63,19 @@ fn field_of(error: &PolicyError) -> Option<&'static str> {
 }
 
 /// `GET /portal/policies/{name}`.
-pub(super) async fn show(visit: Visit, Path(name): Path<String>) -> Answer {
+pub(super) async fn show(visit: Visit, Path(name): Path<String>) -> PageResult {
     let policy = policies::show(visit.hub(), visit.service(), &name)?;
-    Ok(Html(page(&visit, &policy, Shown::Hidden)).into_response())
+    Ok(Html(page(&visit, &policy, SecretDisplay::Hidden)).into_response())
 }
 
 /// `POST /portal/policies/{name}/reveal`: the same with its keys.
-pub(super) async fn reveal(visit: Visit, Path(name): Path<String>) -> Answer {
+pub(super) async fn reveal(visit: Visit, Path(name): Path<String>) -> PageResult {
     let policy = policies::reveal(visit.hub(), visit.service(), &name).await?;
-    Ok(Html(page(&visit, &policy, Shown::Revealed)).into_response())
+    Ok(Html(page(&visit, &policy, SecretDisplay::Revealed)).into_response())
 }
 
 /// `POST /portal/policies/{name}/regenerate`.
-pub(super) async fn regenerate(visit: Visit, Path(name): Path<String>, fields: Fields) -> Answer {
+pub(super) async fn regenerate(visit: Visit, Path(name): Path<String>, fields: FormFields) -> PageResult {
     let (renewal, done) = match fields.text("which") {
         Some("primary") => (Renewal::Primary, "The primary key is new."),
         Some("secondary") => (Renewal::Secondary, "The secondary key is new."),
@@ -88,13 +88,13 @@ pub(super) async fn regenerate(visit: Visit, Path(name): Path<String>, fields: F
 }
 
 /// `POST /portal/policies/{name}/delete`.
-pub(super) async fn delete(visit: Visit, Path(name): Path<String>) -> Answer {
+pub(super) async fn delete(visit: Visit, Path(name): Path<String>) -> PageResult {
     policies::delete(visit.hub(), visit.service(), &name).await?;
     visit.flash(format!("The policy {name} is deleted."));
     Ok(see_other(paths::POLICIES))
 }
 
-fn show_list(visit: &Visit, status: StatusCode, fields: &Fields, errors: &Errors) -> Answer {
+fn show_list(visit: &Visit, status: StatusCode, fields: &FormFields, errors: &Errors) -> PageResult {
     let all = policies::list(visit.hub(), visit.service())?;
     let content = html! {
         h1 { "Shared access policies" }
@@ -121,7 +121,7 @@ fn show_list(visit: &Visit, status: StatusCode, fields: &Fields, errors: &Errors
     Ok((status, Html(layout::page(visit, Section::Policies, "Policies", content))).into_response())
 }
 
-fn create_form(visit: &Visit, fields: &Fields, errors: &Errors) -> Markup {
+fn create_form(visit: &Visit, fields: &FormFields, errors: &Errors) -> Markup {
     let name = TextField {
         name: "name",
         label: "Name",
@@ -154,7 +154,7 @@ fn create_form(visit: &Visit, fields: &Fields, errors: &Errors) -> Markup {
     }
 }
 
-fn page(visit: &Visit, policy: &Policy, shown: Shown) -> Markup {
+fn page(visit: &Visit, policy: &Policy, shown: SecretDisplay) -> Markup {
     let path = paths::policy(&policy.name);
     let action = |verb: &str| format!("{path}/{verb}");
     let content = html! {
@@ -167,7 +167,7 @@ fn page(visit: &Visit, policy: &Policy, shown: Shown) -> Markup {
         h2 { "Keys" }
         div.card {
             dl.facts { (keys(visit, policy, shown)) }
-            @if shown == Shown::Hidden {
+            @if shown == SecretDisplay::Hidden {
                 div.toolbar.below {
                     (Button { label: "Reveal keys", action: &action("reveal"), fields: &[] }.show(visit))
                     span.quiet { "That they were shown is recorded in the audit log." }
@@ -188,7 +188,7 @@ fn page(visit: &Visit, policy: &Policy, shown: Shown) -> Markup {
     layout::page(visit, Section::Policies, &policy.name, content)
 }
 
-fn keys(visit: &Visit, policy: &Policy, shown: Shown) -> Markup {
+fn keys(visit: &Visit, policy: &Policy, shown: SecretDisplay) -> Markup {
     let pair = [("Primary", &policy.keys.primary), ("Secondary", &policy.keys.secondary)];
     let connection_string = |key: &SymmetricKey| ConnectionString {
         host: visit.hub().hosts.primary().to_owned(),

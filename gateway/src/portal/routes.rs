@@ -2,7 +2,7 @@
 //!
 //! This list is the only one: the router and the tests that try each route as a stranger are made from it. To add a
 //! page: a handler in a file beside its kin, a row here, and if it is a part of its own a `layout::Section`. A form's
-//! handler takes `Fields`, which only come here with the session's token; a form that changes something or shows a
+//! handler takes `FormFields`, which only come here with the session's token; a form that changes something or shows a
 //! secret says by `asks` what its refusal is recorded as. What follows `/portal/devices/` is an id, whatever it looks
 //! like; words of ours stand elsewhere.
 
@@ -16,7 +16,7 @@ use axum::middleware::from_fn_with_state;
 use axum::routing::{MethodRouter, get, post};
 use portcullis_registry::policy::Rights;
 
-use super::answer::Refused;
+use super::answer::RefusedPage;
 use super::device::{
     access, audit, change, connections, created, credentials, delete, details, keys, messages, modules, send,
     status, telemetry, token,
@@ -30,11 +30,11 @@ use crate::hub::audit::Operation;
 use crate::iothub::problem::Problem;
 
 /// One route.
-pub struct Route {
+pub struct PageRoute {
     pub method: Method,
     /// With parameters in braces.
     pub path: &'static str,
-    pub needs: Needs,
+    pub needs: PageNeeds,
     /// What a form asks for, as the audit record says it.
     pub operation: Option<Operation>,
     in_background: bool,
@@ -45,7 +45,7 @@ pub struct Route {
 
 /// Who may call a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Needs {
+pub enum PageNeeds {
     /// Anybody.
     Nothing,
     /// Somebody who is signed in.
@@ -55,121 +55,122 @@ pub enum Needs {
 }
 
 /// Every route of the portal.
-pub fn routes() -> Vec<Route> {
+pub fn routes() -> Vec<PageRoute> {
     devices_and_frame().into_iter().chain(hub_wide()).collect()
 }
 
-fn devices_and_frame() -> Vec<Route> {
-    const READ: Needs = Needs::Rights(Rights::REGISTRY_READ);
-    const WRITE: Needs = Needs::Rights(Rights::REGISTRY_WRITE);
-    const SERVICE: Needs = Needs::Rights(Rights::SERVICE_CONNECT);
-    const OWNER: Needs = Needs::Rights(Rights::ALL);
+fn devices_and_frame() -> Vec<PageRoute> {
+    const READ: PageNeeds = PageNeeds::Rights(Rights::REGISTRY_READ);
+    const WRITE: PageNeeds = PageNeeds::Rights(Rights::REGISTRY_WRITE);
+    const SERVICE: PageNeeds = PageNeeds::Rights(Rights::SERVICE_CONNECT);
+    const OWNER: PageNeeds = PageNeeds::Rights(Rights::ALL);
     use Operation::{
         CreateIdentity, DeleteIdentity, PurgeQueue, RevealCredential, SendMessage, UpdateIdentity,
     };
     vec![
-        Route::get("/portal/assets/{file}", Needs::Nothing, assets::show),
-        Route::get(paths::SIGN_IN, Needs::Nothing, login::show),
-        Route::post(paths::SIGN_IN, Needs::Nothing, login::sign_in),
-        Route::post(paths::SIGN_OUT, Needs::SignIn, login::sign_out),
-        Route::get(paths::HOME, Needs::SignIn, home::show),
-        Route::get(paths::CA, Needs::SignIn, assets::show_ca),
-        Route::get(paths::DEVICES, READ, devices::list::show),
-        Route::get(paths::DEVICES_CSV, READ, devices::csv::show),
-        Route::post(paths::SELECTED_ENABLE, WRITE, devices::selected::enable).asks(UpdateIdentity),
-        Route::post(paths::SELECTED_DISABLE, WRITE, devices::selected::disable).asks(UpdateIdentity),
-        Route::post(paths::SELECTED_DELETE, WRITE, devices::selected::delete).asks(DeleteIdentity),
-        Route::get(paths::NEW_DEVICE, WRITE, devices::create::show),
-        Route::post(paths::NEW_DEVICE, WRITE, devices::create::create).asks(CreateIdentity),
-        Route::get(paths::CHECK_ID, WRITE, devices::create::check_id),
-        Route::post(paths::THUMBPRINT, Needs::SignIn, credential_form::compute),
-        Route::get("/portal/created/{device}", READ, created::show),
-        Route::get("/portal/devices/{device}", READ, details::show),
-        Route::get("/portal/devices/{device}/modules/{module}", READ, details::show),
-        Route::post("/portal/devices/{device}/status", WRITE, status::save).asks(UpdateIdentity),
-        Route::post("/portal/devices/{device}/modules/{module}/status", WRITE, status::save)
+        PageRoute::get("/portal/assets/{file}", PageNeeds::Nothing, assets::show),
+        PageRoute::get(paths::SIGN_IN, PageNeeds::Nothing, login::show),
+        PageRoute::post(paths::SIGN_IN, PageNeeds::Nothing, login::sign_in),
+        PageRoute::post(paths::SIGN_OUT, PageNeeds::SignIn, login::sign_out),
+        PageRoute::get(paths::HOME, PageNeeds::SignIn, home::show),
+        PageRoute::get(paths::CA, PageNeeds::SignIn, assets::show_ca),
+        PageRoute::get(paths::DEVICES, READ, devices::list::show),
+        PageRoute::get(paths::DEVICES_CSV, READ, devices::csv::show),
+        PageRoute::post(paths::SELECTED_ENABLE, WRITE, devices::selected::enable).asks(UpdateIdentity),
+        PageRoute::post(paths::SELECTED_DISABLE, WRITE, devices::selected::disable).asks(UpdateIdentity),
+        PageRoute::post(paths::SELECTED_DELETE, WRITE, devices::selected::delete).asks(DeleteIdentity),
+        PageRoute::get(paths::NEW_DEVICE, WRITE, devices::create::show),
+        PageRoute::post(paths::NEW_DEVICE, WRITE, devices::create::create).asks(CreateIdentity),
+        PageRoute::get(paths::CHECK_ID, WRITE, devices::create::check_id),
+        PageRoute::post(paths::THUMBPRINT, PageNeeds::SignIn, credential_form::compute),
+        PageRoute::get("/portal/created/{device}", READ, created::show),
+        PageRoute::get("/portal/devices/{device}", READ, details::show),
+        PageRoute::get("/portal/devices/{device}/modules/{module}", READ, details::show),
+        PageRoute::post("/portal/devices/{device}/status", WRITE, status::save).asks(UpdateIdentity),
+        PageRoute::post("/portal/devices/{device}/modules/{module}/status", WRITE, status::save)
             .asks(UpdateIdentity),
-        Route::post("/portal/devices/{device}/access", WRITE, access::save).asks(UpdateIdentity),
-        Route::post("/portal/devices/{device}/modules/{module}/access", WRITE, access::save)
+        PageRoute::post("/portal/devices/{device}/access", WRITE, access::save).asks(UpdateIdentity),
+        PageRoute::post("/portal/devices/{device}/modules/{module}/access", WRITE, access::save)
             .asks(UpdateIdentity),
-        Route::get("/portal/devices/{device}/credential", WRITE, change::show),
-        Route::get("/portal/devices/{device}/modules/{module}/credential", WRITE, change::show),
-        Route::post("/portal/devices/{device}/credential", WRITE, change::save).asks(UpdateIdentity),
-        Route::post("/portal/devices/{device}/modules/{module}/credential", WRITE, change::save)
+        PageRoute::get("/portal/devices/{device}/credential", WRITE, change::show),
+        PageRoute::get("/portal/devices/{device}/modules/{module}/credential", WRITE, change::show),
+        PageRoute::post("/portal/devices/{device}/credential", WRITE, change::save).asks(UpdateIdentity),
+        PageRoute::post("/portal/devices/{device}/modules/{module}/credential", WRITE, change::save)
             .asks(UpdateIdentity),
-        Route::post("/portal/devices/{device}/keys", WRITE, keys::renew).asks(UpdateIdentity),
-        Route::post("/portal/devices/{device}/modules/{module}/keys", WRITE, keys::renew)
+        PageRoute::post("/portal/devices/{device}/keys", WRITE, keys::renew).asks(UpdateIdentity),
+        PageRoute::post("/portal/devices/{device}/modules/{module}/keys", WRITE, keys::renew)
             .asks(UpdateIdentity),
-        Route::post("/portal/devices/{device}/reveal", WRITE, credentials::reveal).asks(RevealCredential),
-        Route::post("/portal/devices/{device}/modules/{module}/reveal", WRITE, credentials::reveal)
+        PageRoute::post("/portal/devices/{device}/reveal", WRITE, credentials::reveal).asks(RevealCredential),
+        PageRoute::post("/portal/devices/{device}/modules/{module}/reveal", WRITE, credentials::reveal)
             .asks(RevealCredential),
-        Route::post("/portal/devices/{device}/token", WRITE, token::make).asks(RevealCredential),
-        Route::post("/portal/devices/{device}/modules/{module}/token", WRITE, token::make)
+        PageRoute::post("/portal/devices/{device}/token", WRITE, token::make).asks(RevealCredential),
+        PageRoute::post("/portal/devices/{device}/modules/{module}/token", WRITE, token::make)
             .asks(RevealCredential),
-        Route::get("/portal/devices/{device}/delete", WRITE, delete::ask),
-        Route::get("/portal/devices/{device}/modules/{module}/delete", WRITE, delete::ask),
-        Route::post("/portal/devices/{device}/delete", WRITE, delete::delete).asks(DeleteIdentity),
-        Route::post("/portal/devices/{device}/modules/{module}/delete", WRITE, delete::delete)
+        PageRoute::get("/portal/devices/{device}/delete", WRITE, delete::ask),
+        PageRoute::get("/portal/devices/{device}/modules/{module}/delete", WRITE, delete::ask),
+        PageRoute::post("/portal/devices/{device}/delete", WRITE, delete::delete).asks(DeleteIdentity),
+        PageRoute::post("/portal/devices/{device}/modules/{module}/delete", WRITE, delete::delete)
             .asks(DeleteIdentity),
-        Route::get("/portal/devices/{device}/messages", SERVICE, messages::show),
-        Route::get("/portal/devices/{device}/modules/{module}/messages", SERVICE, messages::show),
-        Route::post("/portal/devices/{device}/messages", SERVICE, send::send).asks(SendMessage),
-        Route::post("/portal/devices/{device}/modules/{module}/messages", SERVICE, send::send)
+        PageRoute::get("/portal/devices/{device}/messages", SERVICE, messages::show),
+        PageRoute::get("/portal/devices/{device}/modules/{module}/messages", SERVICE, messages::show),
+        PageRoute::post("/portal/devices/{device}/messages", SERVICE, send::send).asks(SendMessage),
+        PageRoute::post("/portal/devices/{device}/modules/{module}/messages", SERVICE, send::send)
             .asks(SendMessage),
-        Route::get("/portal/devices/{device}/purge", SERVICE, messages::ask_purge),
-        Route::get("/portal/devices/{device}/modules/{module}/purge", SERVICE, messages::ask_purge),
-        Route::post("/portal/devices/{device}/purge", SERVICE, messages::purge).asks(PurgeQueue),
-        Route::post("/portal/devices/{device}/modules/{module}/purge", SERVICE, messages::purge)
+        PageRoute::get("/portal/devices/{device}/purge", SERVICE, messages::ask_purge),
+        PageRoute::get("/portal/devices/{device}/modules/{module}/purge", SERVICE, messages::ask_purge),
+        PageRoute::post("/portal/devices/{device}/purge", SERVICE, messages::purge).asks(PurgeQueue),
+        PageRoute::post("/portal/devices/{device}/modules/{module}/purge", SERVICE, messages::purge)
             .asks(PurgeQueue),
-        Route::get("/portal/devices/{device}/connections", READ, connections::show),
-        Route::get("/portal/devices/{device}/modules/{module}/connections", READ, connections::show),
-        Route::get("/portal/devices/{device}/audit", OWNER, audit::show),
-        Route::get("/portal/devices/{device}/modules/{module}/audit", OWNER, audit::show),
-        Route::get("/portal/devices/{device}/modules", READ, modules::list),
-        Route::get("/portal/devices/{device}/new-module", WRITE, modules::show_new),
-        Route::post("/portal/devices/{device}/new-module", WRITE, modules::create).asks(CreateIdentity),
-        Route::get("/portal/{*elsewhere}", Needs::SignIn, nothing_there),
+        PageRoute::get("/portal/devices/{device}/connections", READ, connections::show),
+        PageRoute::get("/portal/devices/{device}/modules/{module}/connections", READ, connections::show),
+        PageRoute::get("/portal/devices/{device}/audit", OWNER, audit::show),
+        PageRoute::get("/portal/devices/{device}/modules/{module}/audit", OWNER, audit::show),
+        PageRoute::get("/portal/devices/{device}/modules", READ, modules::list),
+        PageRoute::get("/portal/devices/{device}/new-module", WRITE, modules::show_new),
+        PageRoute::post("/portal/devices/{device}/new-module", WRITE, modules::create).asks(CreateIdentity),
+        PageRoute::get("/portal/{*elsewhere}", PageNeeds::SignIn, nothing_there),
     ]
 }
 
 /// What is about the hub, not about one device.
-fn hub_wide() -> Vec<Route> {
-    const READ: Needs = Needs::Rights(Rights::REGISTRY_READ);
-    const WRITE: Needs = Needs::Rights(Rights::REGISTRY_WRITE);
-    const IMPORT: Needs = Needs::Rights(crate::operations::jobs::RIGHTS);
-    const OWNER: Needs = Needs::Rights(Rights::ALL);
-    let telemetry_needs = Needs::Rights(Rights::REGISTRY_READ | Rights::SERVICE_CONNECT);
+fn hub_wide() -> Vec<PageRoute> {
+    const READ: PageNeeds = PageNeeds::Rights(Rights::REGISTRY_READ);
+    const WRITE: PageNeeds = PageNeeds::Rights(Rights::REGISTRY_WRITE);
+    const IMPORT: PageNeeds = PageNeeds::Rights(crate::operations::jobs::RIGHTS);
+    const OWNER: PageNeeds = PageNeeds::Rights(Rights::ALL);
+    let telemetry_needs = PageNeeds::Rights(Rights::REGISTRY_READ | Rights::SERVICE_CONNECT);
     vec![
-        Route::get(paths::OVERVIEW, READ, home::renew).in_background(),
-        Route::get("/portal/devices/{device}/telemetry", telemetry_needs, telemetry::show),
-        Route::get(paths::LIVE, READ, live::stream).in_background(),
-        Route::get(paths::POLICIES, OWNER, policies::list),
-        Route::post(paths::POLICIES, OWNER, policies::create).asks(Operation::CreatePolicy),
-        Route::get("/portal/policies/{name}", OWNER, policies::show),
-        Route::post("/portal/policies/{name}/reveal", OWNER, policies::reveal)
+        PageRoute::get(paths::OVERVIEW, READ, home::renew).in_background(),
+        PageRoute::get("/portal/devices/{device}/telemetry", telemetry_needs, telemetry::show),
+        PageRoute::get(paths::LIVE, READ, live::stream).in_background(),
+        PageRoute::get(paths::POLICIES, OWNER, policies::list),
+        PageRoute::post(paths::POLICIES, OWNER, policies::create).asks(Operation::CreatePolicy),
+        PageRoute::get("/portal/policies/{name}", OWNER, policies::show),
+        PageRoute::post("/portal/policies/{name}/reveal", OWNER, policies::reveal)
             .asks(Operation::RevealCredential),
-        Route::post("/portal/policies/{name}/regenerate", OWNER, policies::regenerate)
+        PageRoute::post("/portal/policies/{name}/regenerate", OWNER, policies::regenerate)
             .asks(Operation::RegeneratePolicy),
-        Route::post("/portal/policies/{name}/delete", OWNER, policies::delete).asks(Operation::DeletePolicy),
-        Route::get(paths::AUTHORITIES, READ, authorities::list),
-        Route::post(paths::AUTHORITIES, WRITE, authorities::enrol).asks(Operation::EnrolAuthority),
-        Route::get("/portal/authorities/{name}", READ, authorities::show),
-        Route::post("/portal/authorities/{name}/code", WRITE, authorities::renew_code)
+        PageRoute::post("/portal/policies/{name}/delete", OWNER, policies::delete)
+            .asks(Operation::DeletePolicy),
+        PageRoute::get(paths::AUTHORITIES, READ, authorities::list),
+        PageRoute::post(paths::AUTHORITIES, WRITE, authorities::enrol).asks(Operation::EnrolAuthority),
+        PageRoute::get("/portal/authorities/{name}", READ, authorities::show),
+        PageRoute::post("/portal/authorities/{name}/code", WRITE, authorities::renew_code)
             .asks(Operation::RenewAuthorityCode),
-        Route::post("/portal/authorities/{name}/verify", WRITE, authorities::verify)
+        PageRoute::post("/portal/authorities/{name}/verify", WRITE, authorities::verify)
             .asks(Operation::VerifyAuthority),
-        Route::post("/portal/authorities/{name}/delete", WRITE, authorities::delete)
+        PageRoute::post("/portal/authorities/{name}/delete", WRITE, authorities::delete)
             .asks(Operation::RemoveAuthority),
-        Route::get(paths::JOBS, READ, jobs::list),
-        Route::post(paths::JOBS_IMPORT, IMPORT, jobs::import).asks(Operation::StartJob).takes_a_file(),
-        Route::post(paths::JOBS_EXPORT, READ, jobs::export).asks(Operation::StartJob),
-        Route::get("/portal/jobs/{job}", READ, jobs::show),
-        Route::get("/portal/jobs/{job}/progress", READ, jobs::renew).in_background(),
-        Route::get("/portal/jobs/{job}/files/{name}", READ, jobs::file),
-        Route::post("/portal/jobs/{job}/cancel", READ, jobs::cancel).asks(Operation::EndJob),
-        Route::post("/portal/jobs/{job}/rollback", IMPORT, jobs::roll_back).asks(Operation::StartJob),
-        Route::get(paths::AUDIT, OWNER, audit_log::show),
-        Route::get(paths::AUDIT_NEWS, OWNER, audit_log::news).in_background(),
+        PageRoute::get(paths::JOBS, READ, jobs::list),
+        PageRoute::post(paths::JOBS_IMPORT, IMPORT, jobs::import).asks(Operation::StartJob).takes_a_file(),
+        PageRoute::post(paths::JOBS_EXPORT, READ, jobs::export).asks(Operation::StartJob),
+        PageRoute::get("/portal/jobs/{job}", READ, jobs::show),
+        PageRoute::get("/portal/jobs/{job}/progress", READ, jobs::renew).in_background(),
+        PageRoute::get("/portal/jobs/{job}/files/{name}", READ, jobs::file),
+        PageRoute::post("/portal/jobs/{job}/cancel", READ, jobs::cancel).asks(Operation::EndJob),
+        PageRoute::post("/portal/jobs/{job}/rollback", IMPORT, jobs::roll_back).asks(Operation::StartJob),
+        PageRoute::get(paths::AUDIT, OWNER, audit_log::show),
+        PageRoute::get(paths::AUDIT_NEWS, OWNER, audit_log::news).in_background(),
     ]
 }
 
@@ -177,8 +178,9 @@ fn hub_wide() -> Vec<Route> {
 pub(super) fn router(portal: &Arc<Portal>) -> Router {
     let mut paths: BTreeMap<&str, MethodRouter<Arc<Portal>>> = BTreeMap::new();
     for route in routes() {
-        let Route { needs, operation, in_background, takes_a_file, .. } = route;
-        let route_guard = RouteGuard { portal: Arc::clone(portal), needs, operation, in_background, takes_a_file };
+        let PageRoute { needs, operation, in_background, takes_a_file, .. } = route;
+        let route_guard =
+            RouteGuard { portal: Arc::clone(portal), needs, operation, in_background, takes_a_file };
         let guarded = route.handler.route_layer(from_fn_with_state(route_guard, guard));
         let of_path = paths.remove(route.path).unwrap_or_default().merge(guarded);
         paths.insert(route.path, of_path);
@@ -187,8 +189,8 @@ pub(super) fn router(portal: &Arc<Portal>) -> Router {
     router.with_state(Arc::clone(portal))
 }
 
-impl Route {
-    fn get<H, T>(path: &'static str, needs: Needs, handler: H) -> Self
+impl PageRoute {
+    fn get<H, T>(path: &'static str, needs: PageNeeds, handler: H) -> Self
     where
         H: Handler<T, Arc<Portal>>,
         T: 'static,
@@ -204,7 +206,7 @@ impl Route {
         }
     }
 
-    fn post<H, T>(path: &'static str, needs: Needs, handler: H) -> Self
+    fn post<H, T>(path: &'static str, needs: PageNeeds, handler: H) -> Self
     where
         H: Handler<T, Arc<Portal>>,
         T: 'static,
@@ -236,6 +238,6 @@ impl Route {
     }
 }
 
-async fn nothing_there() -> Refused {
-    Refused(Problem::not_found("There is no such page."))
+async fn nothing_there() -> RefusedPage {
+    RefusedPage(Problem::not_found("There is no such page."))
 }

@@ -8,7 +8,7 @@ use maud::Markup;
 use portcullis_registry::policy::Rights;
 
 use super::Portal;
-use super::answer::Refused;
+use super::answer::RefusedPage;
 use super::csrf::CsrfToken;
 use super::sign_in::{Notice, NoticeKind, SignInKey};
 use crate::auth::VerifiedService;
@@ -89,10 +89,10 @@ impl Visit {
 }
 
 impl<S: Sync> FromRequestParts<S> for Visit {
-    type Rejection = Refused;
+    type Rejection = RefusedPage;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refused> {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, RefusedPage> {
         let visit = parts.extensions.get::<Self>().cloned();
-        visit.ok_or_else(|| Refused(Problem::internal("a page for who is signed in came past the guard")))
+        visit.ok_or_else(|| RefusedPage(Problem::internal("a page for who is signed in came past the guard")))
     }
 }

@@ -11,22 +11,22 @@ use rustls::sign::CertifiedKey;
 
 /// What the listeners show.
 #[derive(Debug)]
-pub(super) struct Served(RwLock<Arc<Shown>>);
+pub(super) struct Served(RwLock<Arc<ServedChain>>);
 
 #[derive(Debug)]
-struct Shown {
+struct ServedChain {
     key: Arc<CertifiedKey>,
     expires: Timestamp,
 }
 
 impl Served {
     pub(super) fn new(cert: ServerCert) -> Result<Self, rustls::Error> {
-        Ok(Self(RwLock::new(Arc::new(Shown::new(cert)?))))
+        Ok(Self(RwLock::new(Arc::new(ServedChain::new(cert)?))))
     }
 
     /// From now on this certificate is shown. One that TLS cannot use changes nothing.
     pub(super) fn replace(&self, cert: ServerCert) -> Result<(), rustls::Error> {
-        let shown = Arc::new(Shown::new(cert)?);
+        let shown = Arc::new(ServedChain::new(cert)?);
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = shown;
         Ok(())
     }
@@ -36,12 +36,12 @@ impl Served {
         self.current().expires
     }
 
-    fn current(&self) -> Arc<Shown> {
+    fn current(&self) -> Arc<ServedChain> {
         Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-impl Shown {
+impl ServedChain {
     fn new(cert: ServerCert) -> Result<Self, rustls::Error> {
         let expires = Timestamp::from_second(i64::try_from(cert.valid_until().as_secs()).unwrap_or(i64::MAX));
         let (chain, key) = cert.into_parts();

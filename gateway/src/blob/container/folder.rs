@@ -25,13 +25,13 @@ pub struct Folder {
 #[derive(Debug)]
 pub struct FolderWriter {
     file: tokio::fs::File,
-    unfinished: Unfinished,
+    unfinished: UnfinishedFile,
     path: PathBuf,
 }
 
 /// A file that goes away unless it is finished.
 #[derive(Debug)]
-struct Unfinished(PathBuf);
+struct UnfinishedFile(PathBuf);
 
 impl Folder {
     /// The folder of an address `file:NAME` under `root`. Whether it exists shows when it is used.
@@ -80,7 +80,7 @@ impl Folder {
             DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
             check_folder(&folder)?;
             let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
-            Ok((file, Unfinished(unfinished)))
+            Ok((file, UnfinishedFile(unfinished)))
         })
         .await?;
         Ok(FolderWriter { file: tokio::fs::File::from_std(file), unfinished, path })
@@ -125,7 +125,7 @@ impl FolderWriter {
     }
 }
 
-impl Drop for Unfinished {
+impl Drop for UnfinishedFile {
     fn drop(&mut self) {
         // After `finish` there is nothing of this name.
         let _ = fs::remove_file(&self.0);

@@ -13,10 +13,10 @@ use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
 use super::trail::{self, CURRENT};
-use super::{Entry, Line, Operation};
+use super::{AuditEntry, Operation, QueuedLine};
 
 /// The end of the record, as the one thread that writes it holds it.
-pub(super) struct Writer {
+pub(super) struct AuditWriter {
     directory: PathBuf,
     file: File,
     bytes: u64,
@@ -31,7 +31,7 @@ pub(super) struct Writer {
 /// A line as it is written. `previous` is last, for eyes.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct LineOut<'a> {
+struct AuditLineOut<'a> {
     number: u64,
     time: String,
     actor: &'a str,
@@ -48,7 +48,7 @@ struct LineOut<'a> {
     previous: &'a str,
 }
 
-impl Writer {
+impl AuditWriter {
     /// Goes on behind the last whole line. What a cut left of a line is closed off with a line end and stays.
     pub(super) fn open(directory: &Path, missing: Arc<AtomicU64>) -> io::Result<Self> {
         let last = trail::last(directory)?;
@@ -74,11 +74,11 @@ impl Writer {
         })
     }
 
-    pub(super) fn run(mut self, mut queue: mpsc::Receiver<Line>) {
+    pub(super) fn run(mut self, mut queue: mpsc::Receiver<QueuedLine>) {
         let mut batch = Vec::new();
         let mut ending = false;
         while !ending && queue.blocking_recv_many(&mut batch, BATCH_MAX) > 0 {
-            for Line { entry, written } in batch.drain(..) {
+            for QueuedLine { entry, written } in batch.drain(..) {
                 let Some(entry) = entry else {
                     ending = true;
                     continue;
@@ -95,12 +95,12 @@ impl Writer {
         }
     }
 
-    fn write(&mut self, entry: &Entry) -> io::Result<()> {
+    fn write(&mut self, entry: &AuditEntry) -> io::Result<()> {
         if self.bytes >= self.bytes_max {
             self.begin_file()?;
         }
         let missing = self.missing.load(Ordering::Relaxed);
-        let mut line = serde_json::to_string(&LineOut {
+        let mut line = serde_json::to_string(&AuditLineOut {
             number: self.next_number,
             time: entry.time.to_string(),
             actor: &entry.policy,
@@ -175,12 +175,12 @@ mod tests {
     use jiff::Timestamp;
     use tempfile::TempDir;
 
-    use super::super::trail::{Verified, AuditFilter};
+    use super::super::trail::{AuditFilter, Verified};
     use super::*;
     use crate::auth::{Face, Origin};
 
-    fn entry(target: &str) -> Entry {
-        Entry {
+    fn entry(target: &str) -> AuditEntry {
+        AuditEntry {
             time: Timestamp::UNIX_EPOCH,
             policy: "service".into(),
             origin: Origin { face: Face::Rest, peer: IpAddr::V4(Ipv4Addr::LOCALHOST) },
@@ -195,7 +195,8 @@ mod tests {
     #[test]
     fn a_full_file_is_put_aside_and_the_oldest_go() {
         let directory = TempDir::new().unwrap();
-        let mut writer = Writer { bytes_max: 1, ..Writer::open(directory.path(), Arc::default()).unwrap() };
+        let mut writer =
+            AuditWriter { bytes_max: 1, ..AuditWriter::open(directory.path(), Arc::default()).unwrap() };
         for number in 0..20 {
             writer.write(&entry(&format!("d{number}"))).unwrap();
         }
@@ -206,7 +207,7 @@ mod tests {
         );
         let wanted = AuditFilter { count: 10, ..AuditFilter::default() };
         assert_eq!(trail::read(directory.path(), &wanted).unwrap().len(), 2);
-        let writer = Writer::open(directory.path(), Arc::default()).unwrap();
+        let writer = AuditWriter::open(directory.path(), Arc::default()).unwrap();
         assert_eq!(writer.next_number, 21);
     }
 
@@ -214,7 +215,7 @@ mod tests {
     fn lines_that_could_not_be_written_are_told_of_once() {
         let directory = TempDir::new().unwrap();
         let missing = Arc::new(AtomicU64::new(3));
-        let mut writer = Writer::open(directory.path(), Arc::clone(&missing)).unwrap();
+        let mut writer = AuditWriter::open(directory.path(), Arc::clone(&missing)).unwrap();
         writer.write(&entry("d1")).unwrap();
         writer.write(&entry("d2")).unwrap();
         let wanted = AuditFilter { count: 10, ..AuditFilter::default() };
@@ -226,9 +227,9 @@ mod tests {
     #[test]
     fn t712_a_line_stays_one_line_whatever_is_in_it() {
         let directory = TempDir::new().unwrap();
-        let mut writer = Writer::open(directory.path(), Arc::default()).unwrap();
+        let mut writer = AuditWriter::open(directory.path(), Arc::default()).unwrap();
         let refused = Some("a\n\u{1b}[31mb".to_owned());
-        writer.write(&Entry { refused, ..entry("d1") }).unwrap();
+        writer.write(&AuditEntry { refused, ..entry("d1") }).unwrap();
         let text = fs::read_to_string(directory.path().join(CURRENT)).unwrap();
         assert_eq!(text.lines().count(), 1);
         assert!(!text.contains('\u{1b}'), "{text}");

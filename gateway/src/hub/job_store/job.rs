@@ -8,12 +8,12 @@ use std::sync::{Mutex, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
-use super::record::Record;
+use super::record::JobRecord;
 
 /// A job.
 #[derive(Debug)]
 pub(crate) struct Job {
-    record: Mutex<Record>,
+    record: Mutex<JobRecord>,
     pub(crate) directory: PathBuf,
     /// Cancelled when somebody asks for it, and when the hub stops.
     pub(crate) cancelled: CancellationToken,
@@ -21,7 +21,7 @@ pub(crate) struct Job {
 
 impl Job {
     /// A new job that will have a directory of its own under `jobs`.
-    pub(crate) fn new(record: Record, jobs: &Path, cancelled: CancellationToken) -> Self {
+    pub(crate) fn new(record: JobRecord, jobs: &Path, cancelled: CancellationToken) -> Self {
         let directory = jobs.join(&record.id);
         Self { record: Mutex::new(record), directory, cancelled }
     }
@@ -44,15 +44,15 @@ impl Job {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             read => read?,
         };
-        let record: Record = serde_json::from_slice(&bytes)?;
+        let record: JobRecord = serde_json::from_slice(&bytes)?;
         Ok(Some(Self { record: Mutex::new(record), directory, cancelled: CancellationToken::new() }))
     }
 
-    pub(crate) fn record(&self) -> Record {
+    pub(crate) fn record(&self) -> JobRecord {
         self.record.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(crate) fn update<T>(&self, change: impl FnOnce(&mut Record) -> T) -> T {
+    pub(crate) fn update<T>(&self, change: impl FnOnce(&mut JobRecord) -> T) -> T {
         change(&mut self.record.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -62,7 +62,7 @@ impl Job {
     }
 
     /// Returns once this record of it is on stable storage. Blocks.
-    pub(crate) fn save_as(&self, record: &Record) -> io::Result<()> {
+    pub(crate) fn save_as(&self, record: &JobRecord) -> io::Result<()> {
         let record = serde_json::to_vec(record)?;
         let unfinished = self.directory.join(UNFINISHED);
         let mut options = OpenOptions::new();

@@ -12,7 +12,7 @@ use crate::auth::VerifiedService;
 /// What a job does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Kind {
+pub enum JobKind {
     Import,
     Export,
     /// Takes back what an import changed.
@@ -22,7 +22,7 @@ pub enum Kind {
 /// How far a job is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum State {
+pub enum JobState {
     Enqueued,
     Running,
     Completed,
@@ -40,10 +40,10 @@ pub struct JobFile {
 
 /// A job as it is now.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Record {
+pub struct JobRecord {
     pub id: String,
-    pub kind: Kind,
-    pub state: State,
+    pub kind: JobKind,
+    pub state: JobState,
     /// The shared access policy that asked for it.
     pub policy: String,
     /// The rights that policy had: who has fewer does not see the job.
@@ -62,24 +62,24 @@ pub struct Record {
     pub failure: Option<String>,
     /// What its results do not show by themselves.
     pub note: Option<String>,
-    pub progress: Progress,
+    pub progress: JobProgress,
 }
 
 /// How much is done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Progress {
+pub struct JobProgress {
     /// Bytes or identities; none when nobody knows.
     pub total: Option<u64>,
     /// Of the total.
     pub done: u64,
     /// Lines read, or written.
     pub lines: u64,
-    pub counts: Counts,
+    pub counts: LineCounts,
 }
 
 /// What became of the lines of an import.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counts {
+pub struct LineCounts {
     pub created: u64,
     pub changed: u64,
     pub unchanged: u64,
@@ -87,13 +87,13 @@ pub struct Counts {
     pub refused: u64,
 }
 
-impl Record {
+impl JobRecord {
     /// A job that `caller` asks for now.
-    pub(crate) fn new(kind: Kind, caller: &VerifiedService, now: Timestamp) -> Self {
+    pub(crate) fn new(kind: JobKind, caller: &VerifiedService, now: Timestamp) -> Self {
         Self {
             id: new_id(),
             kind,
-            state: State::Enqueued,
+            state: JobState::Enqueued,
             policy: caller.policy().to_owned(),
             rights: caller.rights().bits(),
             dry_run: false,
@@ -106,7 +106,7 @@ impl Record {
             ended: None,
             failure: None,
             note: None,
-            progress: Progress::default(),
+            progress: JobProgress::default(),
         }
     }
 
@@ -117,7 +117,7 @@ impl Record {
 
     /// How much is done, in percent.
     pub fn percent(&self) -> u64 {
-        if self.state == State::Completed {
+        if self.state == JobState::Completed {
             return 100;
         }
         match self.progress.total {
@@ -135,7 +135,7 @@ impl Record {
     /// How long it will still take if it goes on like this; none when nobody can tell.
     pub fn time_left(&self, now: Timestamp) -> Option<Duration> {
         let total = self.progress.total?;
-        if self.state != State::Running || self.progress.done == 0 {
+        if self.state != JobState::Running || self.progress.done == 0 {
             return None;
         }
         let left = total.saturating_sub(self.progress.done) as f64 / self.progress.done as f64;
@@ -149,33 +149,33 @@ impl Record {
     }
 }
 
-impl State {
+impl JobState {
     /// Whether nothing more happens.
     pub fn is_over(self) -> bool {
         match self {
-            State::Enqueued | State::Running => false,
-            State::Completed | State::Failed | State::Cancelled => true,
+            JobState::Enqueued | JobState::Running => false,
+            JobState::Completed | JobState::Failed | JobState::Cancelled => true,
         }
     }
 
     /// IoT Hub's word.
     pub fn as_str(self) -> &'static str {
         match self {
-            State::Enqueued => "enqueued",
-            State::Running => "running",
-            State::Completed => "completed",
-            State::Failed => "failed",
-            State::Cancelled => "cancelled",
+            JobState::Enqueued => "enqueued",
+            JobState::Running => "running",
+            JobState::Completed => "completed",
+            JobState::Failed => "failed",
+            JobState::Cancelled => "cancelled",
         }
     }
 }
 
-impl Kind {
+impl JobKind {
     pub fn as_str(self) -> &'static str {
         match self {
-            Kind::Import => "import",
-            Kind::Export => "export",
-            Kind::Rollback => "rollback",
+            JobKind::Import => "import",
+            JobKind::Export => "export",
+            JobKind::Rollback => "rollback",
         }
     }
 }

@@ -37,7 +37,8 @@ impl TakeoverHistory {
         if in_a_row < FLAPPING_FROM {
             return (Self { last: Some(now), in_a_row, reported: self.reported }, Takeover::Single);
         }
-        let report = self.reported.is_none_or(|reported| now.saturating_duration_since(reported) >= TELL_PERIOD);
+        let report =
+            self.reported.is_none_or(|reported| now.saturating_duration_since(reported) >= TELL_PERIOD);
         let reported = if report { Some(now) } else { self.reported };
         (Self { last: Some(now), in_a_row, reported }, Takeover::Flapping { report })
     }

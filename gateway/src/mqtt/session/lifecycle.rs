@@ -5,13 +5,18 @@ use std::net::SocketAddr;
 use crate::auth::VerifiedIdentity;
 use crate::hub::Hub;
 use crate::hub::close_reason::CloseReason;
-use crate::hub::connection_log::{Ended, Noted};
+use crate::hub::connection_log::{ConnectionEnd, ConnectionNumber};
 use crate::hub::events::Details;
 use crate::hub::session_table::Takeover;
 use crate::iothub::topic::EventName;
 
 /// A device has connected.
-pub(super) fn connected(hub: &Hub, who: &VerifiedIdentity, peer: SocketAddr, session_present: bool) -> Noted {
+pub(super) fn connected(
+    hub: &Hub,
+    who: &VerifiedIdentity,
+    peer: SocketAddr,
+    session_present: bool,
+) -> ConnectionNumber {
     tracing::info!(identity = %who.id(), session_present, "connected");
     if who.is_weak() {
         tracing::info!(
@@ -30,9 +35,9 @@ pub(super) fn connected(hub: &Hub, who: &VerifiedIdentity, peer: SocketAddr, ses
 }
 
 /// A device is about to be gone.
-pub(super) fn ended(hub: &Hub, who: &VerifiedIdentity, noted: Noted, reason: &CloseReason) {
+pub(super) fn ended(hub: &Hub, who: &VerifiedIdentity, noted: ConnectionNumber, reason: &CloseReason) {
     let (time, text) = (hub.clock.wall(), reason.text().map(Into::into));
-    hub.connections.ended(who.id(), noted, Ended { time, reason: reason.label(), text });
+    hub.connections.ended(who.id(), noted, ConnectionEnd { time, reason: reason.label(), text });
 }
 
 /// A device is gone.

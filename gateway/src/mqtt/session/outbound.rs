@@ -7,7 +7,7 @@ use portcullis_registry::queue::Consumer;
 use tokio::sync::broadcast;
 
 use super::core::SessionCore;
-use crate::hub::bus::{Event, Subscription};
+use crate::hub::bus::{Subscription, TelemetryEvent};
 use crate::hub::events;
 
 /// Where messages for the peer come from.
@@ -26,7 +26,7 @@ pub(super) enum Outbound {
 /// What a feed has.
 pub(super) enum Waiting {
     MessagesWait,
-    Event(Arc<Event>),
+    Event(Arc<TelemetryEvent>),
     AdminEvent(Arc<events::Event>),
     FeedbackWaits,
     BusStopped,

@@ -15,11 +15,11 @@ use portcullis_registry::id::{IdentityId, Revision};
 use portcullis_registry::identity::Identity;
 use portcullis_registry::store::Registry;
 
-use super::import::Item;
-use super::plan::{Ask, Decision, decide, not_done};
-use super::results::{Done, Outcome};
+use super::import::ImportItem;
+use super::plan::{Decision, LineRequest, decide, not_done};
+use super::results::{Done, LineOutcome};
 use super::undo::Fingerprint;
-use crate::iothub::change::Change;
+use crate::iothub::change::IdentityChange;
 use crate::iothub::change::NamedIdentity;
 use crate::operations::bulk::ChangeError;
 
@@ -60,7 +60,7 @@ impl<'a> DryRun<'a> {
     }
 
     /// What would become of each line.
-    pub(super) fn judge(&mut self, batch: Vec<Item>, now: Timestamp) -> Vec<Done> {
+    pub(super) fn judge(&mut self, batch: Vec<ImportItem>, now: Timestamp) -> Vec<Done> {
         batch.into_iter().map(|item| self.judge_one(item, now)).collect()
     }
 
@@ -69,22 +69,22 @@ impl<'a> DryRun<'a> {
         self.is_full
     }
 
-    fn judge_one(&mut self, Item { line, ask, has_twin }: Item, now: Timestamp) -> Done {
+    fn judge_one(&mut self, ImportItem { line, ask, has_twin }: ImportItem, now: Timestamp) -> Done {
         let (about, outcome) = match ask {
-            Err((about, refusal)) => (about, Outcome::Refused(refusal)),
-            Ok(Ask::Line(change)) => {
+            Err((about, refusal)) => (about, LineOutcome::Refused(refusal)),
+            Ok(LineRequest::Line(change)) => {
                 let outcome = self.outcome(&change, now);
-                let outcome = outcome.unwrap_or_else(|error| Outcome::Refused(error.into()));
+                let outcome = outcome.unwrap_or_else(|error| LineOutcome::Refused(error.into()));
                 (NamedIdentity::from(change.id()), outcome)
             }
             // Only a rollback takes back, and it is never dry.
-            Ok(Ask::TakeBack(change)) => (NamedIdentity::from(&change.id), Outcome::Unchanged),
+            Ok(LineRequest::TakeBack(change)) => (NamedIdentity::from(&change.id), LineOutcome::Unchanged),
         };
         let lost_twin = has_twin && outcome.keeps_identity();
         Done { line, about, outcome, lost_twin }
     }
 
-    fn outcome(&mut self, change: &Change, now: Timestamp) -> Result<Outcome, ChangeError> {
+    fn outcome(&mut self, change: &IdentityChange, now: Timestamp) -> Result<LineOutcome, ChangeError> {
         let id = change.id();
         let known = self.known(id);
         let revision = match &known {
@@ -96,7 +96,7 @@ impl<'a> DryRun<'a> {
         match decide(change, revision)? {
             Decision::Delete => {
                 self.remember_delete(id);
-                Ok(Outcome::Deleted)
+                Ok(LineOutcome::Deleted)
             }
             Decision::Put(spec) => {
                 let stored = match &known {
@@ -106,16 +106,16 @@ impl<'a> DryRun<'a> {
                 let after = spec.clone().preview(stored, now);
                 let fingerprint = self.fingerprint(&after);
                 let outcome = match &known {
-                    Known::Stored(before) if after.is_like(before) => return Ok(Outcome::Unchanged),
-                    Known::Assumed(before) if *before == fingerprint => return Ok(Outcome::Unchanged),
-                    Known::Stored(_) | Known::Assumed(_) => Outcome::Changed,
+                    Known::Stored(before) if after.is_like(before) => return Ok(LineOutcome::Unchanged),
+                    Known::Assumed(before) if *before == fingerprint => return Ok(LineOutcome::Unchanged),
+                    Known::Stored(_) | Known::Assumed(_) => LineOutcome::Changed,
                     Known::Nothing => {
                         self.check_parent(id)?;
-                        Outcome::Created
+                        LineOutcome::Created
                     }
                 };
                 self.remember(id, Some(fingerprint));
-                if id.module.is_some() && matches!(outcome, Outcome::Created) {
+                if id.module.is_some() && matches!(outcome, LineOutcome::Created) {
                     self.count_module(id, 1);
                 }
                 Ok(outcome)

@@ -17,9 +17,9 @@ use portcullis_registry::identity::{Identity, IdentitySpec};
 use portcullis_registry::store::Registry;
 use tokio::sync::Mutex;
 
-use super::line::Refusal;
-use super::plan::{Ask, Plan, not_done, plan};
-use super::results::{Done, Outcome};
+use super::line::LineRefusal;
+use super::plan::{LineRequest, Plan, not_done, plan};
+use super::results::{Done, LineOutcome};
 use super::undo::UndoWriter;
 use crate::iothub::change::NamedIdentity;
 use crate::operations::bulk::ChangeError;
@@ -43,9 +43,9 @@ pub(super) enum ImportError {
 
 /// One line, or one change of an earlier import that is to be taken back.
 #[derive(Debug)]
-pub(super) struct Item {
+pub(super) struct ImportItem {
     pub(super) line: u64,
-    pub(super) ask: Result<Ask, (NamedIdentity, Refusal)>,
+    pub(super) ask: Result<LineRequest, (NamedIdentity, LineRefusal)>,
     /// It has tags or desired properties, which are not kept.
     pub(super) has_twin: bool,
 }
@@ -55,7 +55,7 @@ struct Step {
     /// Its place in the batch.
     place: usize,
     line: u64,
-    ask: Ask,
+    ask: LineRequest,
 }
 
 impl Importer<'_> {
@@ -63,13 +63,13 @@ impl Importer<'_> {
     /// can be done; lines of which nothing is told may be done or not.
     pub(super) async fn apply(
         &self,
-        batch: Vec<Item>,
+        batch: Vec<ImportItem>,
         now: Timestamp,
     ) -> (Vec<Done>, Result<(), ImportError>) {
-        let mut outcomes: Vec<Option<Outcome>> = Vec::with_capacity(batch.len());
+        let mut outcomes: Vec<Option<LineOutcome>> = Vec::with_capacity(batch.len());
         let mut told = Vec::with_capacity(batch.len());
         let mut waves = Waves::default();
-        for (place, Item { line, ask, has_twin }) in batch.into_iter().enumerate() {
+        for (place, ImportItem { line, ask, has_twin }) in batch.into_iter().enumerate() {
             match ask {
                 Ok(ask) => {
                     told.push((line, NamedIdentity::from(ask.id()), has_twin));
@@ -78,7 +78,7 @@ impl Importer<'_> {
                 }
                 Err((about, refusal)) => {
                     told.push((line, about, false));
-                    outcomes.push(Some(Outcome::Refused(refusal)));
+                    outcomes.push(Some(LineOutcome::Refused(refusal)));
                 }
             }
         }
@@ -101,14 +101,14 @@ impl Importer<'_> {
         &self,
         mut wave: Vec<Step>,
         now: Timestamp,
-        outcomes: &mut [Option<Outcome>],
+        outcomes: &mut [Option<LineOutcome>],
     ) -> Result<(), ImportError> {
         for round in 1.. {
             let mut planned = Vec::with_capacity(wave.len());
             for step in wave {
                 match self.plan(&step.ask, now) {
                     Err(error) => outcomes[step.place] = Some(self.refused(error)),
-                    Ok(Plan::Nothing) => outcomes[step.place] = Some(Outcome::Unchanged),
+                    Ok(Plan::Nothing) => outcomes[step.place] = Some(LineOutcome::Unchanged),
                     Ok(plan) => planned.push((step, plan)),
                 }
             }
@@ -135,20 +135,20 @@ impl Importer<'_> {
         Ok(())
     }
 
-    fn plan(&self, ask: &Ask, now: Timestamp) -> Result<Plan, ChangeError> {
+    fn plan(&self, ask: &LineRequest, now: Timestamp) -> Result<Plan, ChangeError> {
         let id = ask.id();
         let device = IdentityId::device(id.device.clone());
         let stored = self.registry.entry(id).map(|entry| entry.identity());
         let plan = match ask {
-            Ask::Line(change) => plan(change, stored, now)?,
-            Ask::TakeBack(change) => change.plan(stored, now)?,
+            LineRequest::Line(change) => plan(change, stored, now)?,
+            LineRequest::TakeBack(change) => change.plan(stored, now)?,
         };
         match (&plan, ask) {
             (Plan::Create(_), _) if id.module.is_some() && self.registry.entry(&device).is_none() => {
                 Err(not_done(RegistryError::NotFound(device)))
             }
             // Modules that the import made are gone by now, and a device would take the others along.
-            (Plan::Delete { .. }, Ask::TakeBack(_)) if self.has_modules(id) => {
+            (Plan::Delete { .. }, LineRequest::TakeBack(_)) if self.has_modules(id) => {
                 Err(ChangeError::HasModules(id.clone()))
             }
             _ => Ok(plan),
@@ -182,28 +182,28 @@ impl Importer<'_> {
         undo.sync().await
     }
 
-    fn refused(&self, error: ChangeError) -> Outcome {
-        Outcome::Refused(error.into())
+    fn refused(&self, error: ChangeError) -> LineOutcome {
+        LineOutcome::Refused(error.into())
     }
 }
 
 /// Does what was planned, if what it was planned on still holds.
-async fn carry_out(registry: &Registry, plan: &Plan, now: Timestamp) -> Result<Outcome, RegistryError> {
+async fn carry_out(registry: &Registry, plan: &Plan, now: Timestamp) -> Result<LineOutcome, RegistryError> {
     let version = |before: &Identity| Precondition::Version(before.etag());
     match plan {
         Plan::Create(after) => {
             registry.create(IdentitySpec::from(&**after), now).await?;
-            Ok(Outcome::Created)
+            Ok(LineOutcome::Created)
         }
         Plan::Replace { before, after } => {
             registry.replace(IdentitySpec::from(&**after), version(before), now).await?;
-            Ok(Outcome::Changed)
+            Ok(LineOutcome::Changed)
         }
         Plan::Delete { before } => {
             registry.delete(&before.id, version(before)).await?;
-            Ok(Outcome::Deleted)
+            Ok(LineOutcome::Deleted)
         }
-        Plan::Nothing => Ok(Outcome::Unchanged),
+        Plan::Nothing => Ok(LineOutcome::Unchanged),
     }
 }
 

@@ -9,13 +9,13 @@ use portcullis_registry::id::{IdentityId, Precondition, Revision};
 use portcullis_registry::identity::{Identity, IdentitySpec};
 
 use super::undo::Fingerprint;
-use crate::iothub::change::Change;
+use crate::iothub::change::IdentityChange;
 use crate::operations::bulk::ChangeError;
 
 /// What a job is asked to do to one identity.
 #[derive(Clone, Debug)]
-pub(super) enum Ask {
-    Line(Change),
+pub(super) enum LineRequest {
+    Line(IdentityChange),
     TakeBack(TakeBack),
 }
 
@@ -52,27 +52,30 @@ pub(super) enum Decision<'a> {
 }
 
 /// Whether a change may be done to an identity of which this revision is stored, or none.
-pub(super) fn decide(change: &Change, stored: Option<Revision>) -> Result<Decision<'_>, ChangeError> {
+pub(super) fn decide(change: &IdentityChange, stored: Option<Revision>) -> Result<Decision<'_>, ChangeError> {
     let id = change.id();
     match (change, stored) {
-        (Change::Create(spec), None) => Ok(Decision::Put(spec)),
-        (Change::Create(_), Some(_)) => Err(RegistryError::AlreadyExists(id.clone())),
-        (Change::CreateOrUpdate(spec, _), None) => Ok(Decision::Put(spec)),
-        (Change::CreateOrUpdate(spec, condition) | Change::Update(spec, condition), Some(revision)) => {
-            check(id, condition, revision).map(|()| Decision::Put(spec))
-        }
-        (Change::Delete(_, condition), Some(revision)) => {
+        (IdentityChange::Create(spec), None) => Ok(Decision::Put(spec)),
+        (IdentityChange::Create(_), Some(_)) => Err(RegistryError::AlreadyExists(id.clone())),
+        (IdentityChange::CreateOrUpdate(spec, _), None) => Ok(Decision::Put(spec)),
+        (
+            IdentityChange::CreateOrUpdate(spec, condition) | IdentityChange::Update(spec, condition),
+            Some(revision),
+        ) => check(id, condition, revision).map(|()| Decision::Put(spec)),
+        (IdentityChange::Delete(_, condition), Some(revision)) => {
             check(id, condition, revision).map(|()| Decision::Delete)
         }
-        (Change::Update(..) | Change::Delete(..), None) => Err(RegistryError::NotFound(id.clone())),
-        (Change::UpdateTwin(_), _) => return Err(ChangeError::NoTwins(id.clone())),
+        (IdentityChange::Update(..) | IdentityChange::Delete(..), None) => {
+            Err(RegistryError::NotFound(id.clone()))
+        }
+        (IdentityChange::UpdateTwin(_), _) => return Err(ChangeError::NoTwins(id.clone())),
     }
     .map_err(not_done)
 }
 
 /// What a change does to what is stored.
 pub(super) fn plan(
-    change: &Change,
+    change: &IdentityChange,
     stored: Option<Arc<Identity>>,
     now: Timestamp,
 ) -> Result<Plan, ChangeError> {
@@ -83,20 +86,20 @@ pub(super) fn plan(
     })
 }
 
-impl Ask {
+impl LineRequest {
     pub(super) fn id(&self) -> &IdentityId {
         match self {
-            Ask::Line(change) => change.id(),
-            Ask::TakeBack(TakeBack { id, .. }) => id,
+            LineRequest::Line(change) => change.id(),
+            LineRequest::TakeBack(TakeBack { id, .. }) => id,
         }
     }
 
     /// Whether the identity may be gone afterwards.
     pub(super) fn may_delete(&self) -> bool {
         match self {
-            Ask::Line(Change::Delete(..)) => true,
-            Ask::Line(_) => false,
-            Ask::TakeBack(TakeBack { before, .. }) => before.is_none(),
+            LineRequest::Line(IdentityChange::Delete(..)) => true,
+            LineRequest::Line(_) => false,
+            LineRequest::TakeBack(TakeBack { before, .. }) => before.is_none(),
         }
     }
 }

@@ -7,8 +7,8 @@ use serde::Serialize;
 use tokio::fs::{File, OpenOptions};
 use tokio::io::{self, AsyncWriteExt};
 
-use super::line::Refusal;
-use crate::hub::job_store::record::Counts;
+use super::line::LineRefusal;
+use crate::hub::job_store::record::LineCounts;
 use crate::iothub::change::NamedIdentity;
 
 /// What became of one line.
@@ -16,19 +16,19 @@ use crate::iothub::change::NamedIdentity;
 pub(super) struct Done {
     pub(super) line: u64,
     pub(super) about: NamedIdentity,
-    pub(super) outcome: Outcome,
+    pub(super) outcome: LineOutcome,
     /// Its tags and desired properties went nowhere.
     pub(super) lost_twin: bool,
 }
 
 /// What was done, or would be in a dry run.
 #[derive(Debug)]
-pub(super) enum Outcome {
+pub(super) enum LineOutcome {
     Created,
     Changed,
     Unchanged,
     Deleted,
-    Refused(Refusal),
+    Refused(LineRefusal),
 }
 
 /// Writes the results of a job.
@@ -38,12 +38,12 @@ pub(super) struct Results {
     refused: File,
     unwritten: Vec<u8>,
     unwritten_refused: Vec<u8>,
-    counts: Counts,
+    counts: LineCounts,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct ResultOut<'a> {
+struct LineResultOut<'a> {
     line: u64,
     id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -60,7 +60,7 @@ struct ResultOut<'a> {
 /// IoT Hub's.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct RefusedOut<'a> {
+struct RefusedLineOut<'a> {
     device_id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     module_id: Option<&'a str>,
@@ -68,12 +68,12 @@ struct RefusedOut<'a> {
     error_status: &'a str,
 }
 
-impl Outcome {
+impl LineOutcome {
     /// Whether the identity is there afterwards, as the line has it.
     pub(super) fn keeps_identity(&self) -> bool {
         match self {
-            Outcome::Created | Outcome::Changed | Outcome::Unchanged => true,
-            Outcome::Deleted | Outcome::Refused(_) => false,
+            LineOutcome::Created | LineOutcome::Changed | LineOutcome::Unchanged => true,
+            LineOutcome::Deleted | LineOutcome::Refused(_) => false,
         }
     }
 }
@@ -88,26 +88,28 @@ impl Results {
             refused: options.open(directory.join(REFUSED)).await?,
             unwritten: Vec::new(),
             unwritten_refused: Vec::new(),
-            counts: Counts::default(),
+            counts: LineCounts::default(),
         })
     }
 
     pub(super) fn add(&mut self, done: &Done) {
         let counts = &mut self.counts;
         let (outcome, count) = match &done.outcome {
-            Outcome::Created => ("created", &mut counts.created),
-            Outcome::Changed => ("changed", &mut counts.changed),
-            Outcome::Unchanged => ("unchanged", &mut counts.unchanged),
-            Outcome::Deleted => ("deleted", &mut counts.deleted),
-            Outcome::Refused(_) => ("refused", &mut counts.refused),
+            LineOutcome::Created => ("created", &mut counts.created),
+            LineOutcome::Changed => ("changed", &mut counts.changed),
+            LineOutcome::Unchanged => ("unchanged", &mut counts.unchanged),
+            LineOutcome::Deleted => ("deleted", &mut counts.deleted),
+            LineOutcome::Refused(_) => ("refused", &mut counts.refused),
         };
         *count += 1;
         let refusal = match &done.outcome {
-            Outcome::Refused(refusal) => Some(refusal),
-            Outcome::Created | Outcome::Changed | Outcome::Unchanged | Outcome::Deleted => None,
+            LineOutcome::Refused(refusal) => Some(refusal),
+            LineOutcome::Created | LineOutcome::Changed | LineOutcome::Unchanged | LineOutcome::Deleted => {
+                None
+            }
         };
         let module_id = done.about.module.as_deref();
-        let result = ResultOut {
+        let result = LineResultOut {
             line: done.line,
             id: &done.about.device,
             module_id,
@@ -117,11 +119,11 @@ impl Results {
             warning: done.lost_twin.then_some(NO_TWINS),
         };
         push(&mut self.unwritten, &result);
-        if let Some(Refusal { code, text, .. }) = refusal {
+        if let Some(LineRefusal { code, text, .. }) = refusal {
             let nameless = format!("line {}: {text}", done.line);
             let error_status = if done.about.device.is_empty() { &nameless } else { text };
             let refused =
-                RefusedOut { device_id: &done.about.device, module_id, error_code: *code, error_status };
+                RefusedLineOut { device_id: &done.about.device, module_id, error_code: *code, error_status };
             push(&mut self.unwritten_refused, &refused);
         }
     }
@@ -147,7 +149,7 @@ impl Results {
         self.refused.sync_data().await
     }
 
-    pub(super) fn counts(&self) -> Counts {
+    pub(super) fn counts(&self) -> LineCounts {
         self.counts
     }
 }

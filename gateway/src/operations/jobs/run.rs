@@ -14,15 +14,15 @@ use tokio::sync::{Mutex, mpsc};
 use super::dry_run::DryRun;
 use super::import::{ImportError, Importer};
 use super::results::{Done, REFUSED, Results};
-use super::source::{Batch, SourceError};
+use super::source::{LineBatch, SourceError};
 use super::undo::UndoWriter;
 use super::{export, rollback, source};
 use crate::auth::VerifiedService;
 use crate::blob::container::{Container, ContainerError, Pieces};
 use crate::hub::Hub;
-use crate::hub::audit::{Entry, Operation};
+use crate::hub::audit::{AuditEntry, Operation};
 use crate::hub::job_store::job::Job;
-use crate::hub::job_store::record::{Kind, Record, State};
+use crate::hub::job_store::record::{JobKind, JobRecord, JobState};
 use crate::hub::job_store::{INPUT, UNDO, blocking};
 
 /// What there is to do.
@@ -51,7 +51,7 @@ pub(super) struct Running {
     pub(super) job: Arc<Job>,
 }
 
-type Batches = mpsc::Receiver<Result<Batch, SourceError>>;
+type Batches = mpsc::Receiver<Result<LineBatch, SourceError>>;
 
 /// Why a job did not do all its work. The texts are told to whoever may see the job.
 #[derive(Debug, thiserror::Error)]
@@ -79,9 +79,9 @@ impl Running {
         let ending = Ending(self);
         let running = &ending.0;
         let now = running.hub.clock.wall();
-        let entry = Entry::of(&running.caller, Operation::StartJob, id.clone(), now);
+        let entry = AuditEntry::of(&running.caller, Operation::StartJob, id.clone(), now);
         running.hub.audit.record(entry).await;
-        running.enter(State::Running);
+        running.enter(JobState::Running);
         running.forget_old(now).await;
         tracing::info!(job = %id, kind = running.job.record().kind.as_str(), policy = running.caller.policy(), "job started");
         let outcome = match running.save().await {
@@ -172,7 +172,7 @@ impl Running {
         let mut saved = Instant::now();
         let mut running = FuturesOrdered::new();
         let mut devices: VecDeque<HashSet<DeviceId>> = VecDeque::new();
-        let mut waiting: Option<(Batch, HashSet<DeviceId>)> = None;
+        let mut waiting: Option<(LineBatch, HashSet<DeviceId>)> = None;
         let mut outcome: Option<Result<(), RunError>> = None;
         loop {
             if outcome.is_none()
@@ -226,7 +226,7 @@ impl Running {
         loop {
             let piece = self.next(&mut pieces).await?.ok_or(SourceError::BrokeOff)?;
             writer.write(piece.bytes).await.map_err(RunError::Output)?;
-            self.hub.metrics.job_items(Kind::Export, "exported", piece.lines);
+            self.hub.metrics.job_items(JobKind::Export, "exported", piece.lines);
             self.job.update(|record| {
                 record.progress.done = piece.devices;
                 record.progress.lines += piece.lines;
@@ -310,7 +310,7 @@ impl Running {
         }
     }
 
-    fn enter(&self, state: State) {
+    fn enter(&self, state: JobState) {
         let now = self.hub.clock.wall();
         let (kind, before) = self.job.update(|record| {
             let before = std::mem::replace(&mut record.state, state);
@@ -333,9 +333,9 @@ impl Ending {
         let running = &self.0;
         let job = Arc::clone(&running.job);
         let state = match &outcome {
-            Ok(()) => State::Completed,
-            Err(RunError::Cancelled) => State::Cancelled,
-            Err(_) => State::Failed,
+            Ok(()) => JobState::Completed,
+            Err(RunError::Cancelled) => JobState::Cancelled,
+            Err(_) => JobState::Failed,
         };
         let failure = outcome.err().map(|error| error.to_string());
         let cleaned = Arc::clone(&job);
@@ -343,8 +343,8 @@ impl Ending {
         let _ = blocking(move || cleaned.remove(INPUT)).await;
         let record = job.record();
         let entry =
-            Entry::of(&running.caller, Operation::EndJob, record.id.clone(), running.hub.clock.wall());
-        running.hub.audit.record(Entry { refused: failure.clone(), ..entry }).await;
+            AuditEntry::of(&running.caller, Operation::EndJob, record.id.clone(), running.hub.clock.wall());
+        running.hub.audit.record(AuditEntry { refused: failure.clone(), ..entry }).await;
         let counts = record.progress.counts;
         tracing::info!(
             job = %record.id,
@@ -355,9 +355,9 @@ impl Ending {
             failure = failure.as_deref().unwrap_or_default(),
             "job ended"
         );
-        let failure = failure.filter(|_| state == State::Failed);
+        let failure = failure.filter(|_| state == JobState::Failed);
         // Kept before it is told: what has ended for somebody has ended after a crash, too.
-        let ended = Record { state, failure, ended: Some(running.hub.clock.wall()), ..record };
+        let ended = JobRecord { state, failure, ended: Some(running.hub.clock.wall()), ..record };
         let (kept, kind, id) = (ended.clone(), ended.kind, ended.id.clone());
         let saved = {
             let job = Arc::clone(&job);
@@ -378,7 +378,7 @@ impl Drop for Ending {
             running
                 .job
                 .update(|record| record.failure = Some("the hub made a mistake; see its log".to_owned()));
-            running.enter(State::Failed);
+            running.enter(JobState::Failed);
         }
     }
 }

@@ -13,23 +13,23 @@ use portcullis_registry::id::DeviceId;
 use portcullis_registry::lines::{Line, LineSplitter};
 use tokio::sync::mpsc;
 
-use super::import::Item;
-use super::line::{self, LineChange, Refusal};
-use super::plan::Ask;
+use super::import::ImportItem;
+use super::line::{self, LineChange, LineRefusal};
+use super::plan::LineRequest;
 use crate::blob::container::{ContainerError, Pieces};
 use crate::iothub::change::NamedIdentity;
 
 /// Some lines of the file, in order.
 #[derive(Debug, Default)]
-pub(super) struct Batch {
-    pub(super) items: Vec<Item>,
+pub(super) struct LineBatch {
+    pub(super) items: Vec<ImportItem>,
     /// How much has been read by now: bytes of the file, as they are stored.
     pub(super) read: u64,
     /// None comes after it. Without such a batch the end never came.
     pub(super) is_last: bool,
 }
 
-impl Batch {
+impl LineBatch {
     /// The devices it is about.
     pub(super) fn devices(&self) -> HashSet<DeviceId> {
         let asks = self.items.iter().filter_map(|item| item.ask.as_ref().ok());
@@ -53,20 +53,20 @@ pub(super) enum SourceError {
 }
 
 /// What reads a line.
-type Parse = fn(&str) -> Result<LineChange, (NamedIdentity, Refusal)>;
+type Parse = fn(&str) -> Result<LineChange, (NamedIdentity, LineRefusal)>;
 
 /// Reads a file to its end, or until nobody takes its batches any more.
-pub(super) fn batches(pieces: Pieces) -> mpsc::Receiver<Result<Batch, SourceError>> {
+pub(super) fn batches(pieces: Pieces) -> mpsc::Receiver<Result<LineBatch, SourceError>> {
     batches_of(pieces, line::parse)
 }
 
-fn batches_of(pieces: Pieces, parse: Parse) -> mpsc::Receiver<Result<Batch, SourceError>> {
+fn batches_of(pieces: Pieces, parse: Parse) -> mpsc::Receiver<Result<LineBatch, SourceError>> {
     let (piece_sender, piece_receiver) = mpsc::channel(1);
     let (sender, receiver) = mpsc::channel(1);
     tokio::spawn(pump(pieces, piece_sender));
     tokio::task::spawn_blocking(move || {
-        let mut reader = Reader::new(parse, sender);
-        if let Err(Ended::Failed(error)) = reader.run(piece_receiver) {
+        let mut reader = LineReader::new(parse, sender);
+        if let Err(ReadEnd::Failed(error)) = reader.run(piece_receiver) {
             let _ = reader.batches.blocking_send(Err(error));
         }
     });
@@ -87,14 +87,14 @@ async fn pump(mut pieces: Pieces, to: mpsc::Sender<Result<Option<Bytes>, Contain
     }
 }
 
-struct Reader {
+struct LineReader {
     parse: Parse,
     coding: Coding,
     splitter: LineSplitter,
-    batch: Batch,
+    batch: LineBatch,
     /// Bytes in the lines of the batch.
     held: usize,
-    batches: mpsc::Sender<Result<Batch, SourceError>>,
+    batches: mpsc::Sender<Result<LineBatch, SourceError>>,
 }
 
 enum Coding {
@@ -107,24 +107,24 @@ enum Coding {
     },
 }
 
-enum Ended {
+enum ReadEnd {
     Failed(SourceError),
     NobodyListens,
 }
 
-impl From<SourceError> for Ended {
+impl From<SourceError> for ReadEnd {
     fn from(error: SourceError) -> Self {
-        Ended::Failed(error)
+        ReadEnd::Failed(error)
     }
 }
 
-impl Reader {
-    fn new(parse: Parse, batches: mpsc::Sender<Result<Batch, SourceError>>) -> Self {
+impl LineReader {
+    fn new(parse: Parse, batches: mpsc::Sender<Result<LineBatch, SourceError>>) -> Self {
         Self {
             parse,
             coding: Coding::Unknown(Vec::new()),
             splitter: LineSplitter::default(),
-            batch: Batch::default(),
+            batch: LineBatch::default(),
             held: 0,
             batches,
         }
@@ -133,7 +133,7 @@ impl Reader {
     fn run(
         &mut self,
         mut pieces: mpsc::Receiver<Result<Option<Bytes>, ContainerError>>,
-    ) -> Result<(), Ended> {
+    ) -> Result<(), ReadEnd> {
         loop {
             let piece = pieces.blocking_recv().ok_or(SourceError::BrokeOff)?;
             let Some(piece) = piece.map_err(SourceError::from)? else { return self.finish() };
@@ -142,7 +142,7 @@ impl Reader {
         }
     }
 
-    fn take(&mut self, piece: &[u8]) -> Result<(), Ended> {
+    fn take(&mut self, piece: &[u8]) -> Result<(), ReadEnd> {
         if let Coding::Unknown(begun) = &mut self.coding {
             begun.extend_from_slice(piece);
             if begun.len() < GZIP_MAGIC.len() {
@@ -159,7 +159,7 @@ impl Reader {
         self.take_known(piece)
     }
 
-    fn take_known(&mut self, piece: &[u8]) -> Result<(), Ended> {
+    fn take_known(&mut self, piece: &[u8]) -> Result<(), ReadEnd> {
         let Coding::Gzip { .. } = self.coding else { return self.text(piece) };
         // Small parts, since each may unpack to a thousand times its size.
         for part in piece.chunks(PACKED_BYTES) {
@@ -183,7 +183,7 @@ impl Reader {
         Ok(bytes)
     }
 
-    fn text(&mut self, text: &[u8]) -> Result<(), Ended> {
+    fn text(&mut self, text: &[u8]) -> Result<(), ReadEnd> {
         for part in text.chunks(TEXT_BYTES) {
             let Self { splitter, batch, held, parse, .. } = self;
             splitter.feed(part, |line| {
@@ -197,14 +197,15 @@ impl Reader {
         Ok(())
     }
 
-    fn hand_on(&mut self) -> Result<(), Ended> {
+    fn hand_on(&mut self) -> Result<(), ReadEnd> {
         self.held = 0;
-        let next = Batch { items: Vec::with_capacity(BATCH_LINES), read: self.batch.read, is_last: false };
+        let next =
+            LineBatch { items: Vec::with_capacity(BATCH_LINES), read: self.batch.read, is_last: false };
         let batch = std::mem::replace(&mut self.batch, next);
-        self.batches.blocking_send(Ok(batch)).map_err(|_| Ended::NobodyListens)
+        self.batches.blocking_send(Ok(batch)).map_err(|_| ReadEnd::NobodyListens)
     }
 
-    fn finish(&mut self) -> Result<(), Ended> {
+    fn finish(&mut self) -> Result<(), ReadEnd> {
         match &mut self.coding {
             Coding::Unknown(begun) => {
                 let begun = std::mem::take(begun);
@@ -223,14 +224,16 @@ impl Reader {
     }
 }
 
-fn read(parse: Parse, line: Line) -> Item {
+fn read(parse: Parse, line: Line) -> ImportItem {
     let asked = match line.text {
         Ok(text) => parse(&text),
         Err(error) => Err((NamedIdentity::default(), error.into())),
     };
     match asked {
-        Ok(LineChange { change, has_twin }) => Item { line: line.number, ask: Ok(Ask::Line(change)), has_twin },
-        Err(refused) => Item { line: line.number, ask: Err(refused), has_twin: false },
+        Ok(LineChange { change, has_twin }) => {
+            ImportItem { line: line.number, ask: Ok(LineRequest::Line(change)), has_twin }
+        }
+        Err(refused) => ImportItem { line: line.number, ask: Err(refused), has_twin: false },
     }
 }
 
@@ -257,8 +260,8 @@ mod tests {
     use super::*;
 
     /// Refuses every line with its own text.
-    fn echo(text: &str) -> Result<LineChange, (NamedIdentity, Refusal)> {
-        Err((NamedIdentity::default(), Refusal { code: 0, name: "", text: text.to_owned() }))
+    fn echo(text: &str) -> Result<LineChange, (NamedIdentity, LineRefusal)> {
+        Err((NamedIdentity::default(), LineRefusal { code: 0, name: "", text: text.to_owned() }))
     }
 
     async fn lines(pieces: Vec<Result<Bytes, ContainerError>>) -> Result<Vec<(u64, String)>, SourceError> {

@@ -8,14 +8,14 @@ use serde_json::{Map, Value as Json};
 use super::QueryError;
 use super::evaluate::value;
 use super::row::Row;
-use super::statement::{Aggregate, Item, Path, Projection};
+use super::statement::{Aggregate, Projection, PropertyPath, SelectItem};
 use super::value::Value;
 
 /// What has been counted so far.
 #[derive(Debug)]
 pub(super) struct Groups<'s> {
-    items: &'s [Item],
-    by: &'s [Path],
+    items: &'s [SelectItem],
+    by: &'s [PropertyPath],
     /// By what its rows have in common, as JSON text.
     groups: BTreeMap<String, Group>,
 }
@@ -36,7 +36,7 @@ enum Cell {
 }
 
 impl<'s> Groups<'s> {
-    pub(super) fn new(items: &'s [Item], by: &'s [Path]) -> Self {
+    pub(super) fn new(items: &'s [SelectItem], by: &'s [PropertyPath]) -> Self {
         Self { items, by, groups: BTreeMap::new() }
     }
 
@@ -76,8 +76,8 @@ impl<'s> Groups<'s> {
 }
 
 impl Group {
-    fn new(items: &[Item], row: Option<&Row>) -> Self {
-        let cell = |item: &Item| match &item.of {
+    fn new(items: &[SelectItem], row: Option<&Row>) -> Self {
+        let cell = |item: &SelectItem| match &item.of {
             Projection::Expression(of) => Cell::Common(row.and_then(|row| value(of, row).into_json())),
             Projection::Aggregate(of, _) => Cell::Sum { of: *of, count: 0, result: None },
         };
@@ -86,7 +86,7 @@ impl Group {
 }
 
 impl Cell {
-    fn add(&mut self, item: &Item, row: &Row) {
+    fn add(&mut self, item: &SelectItem, row: &Row) {
         let (Cell::Sum { of, count, result }, Projection::Aggregate(_, expression)) = (self, &item.of) else {
             return;
         };

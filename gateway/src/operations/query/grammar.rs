@@ -15,7 +15,8 @@ use winnow::token::{any, one_of, take_while};
 use winnow::{ModalResult, Parser};
 
 use super::statement::{
-    Aggregate, Comparison, Expression, Function, Item, Operator, Path, Projection, Select, Source, Statement,
+    Aggregate, Comparison, Expression, Function, Operator, Projection, PropertyPath, Select, SelectItem,
+    Source, Statement,
 };
 use super::value::Value;
 
@@ -56,7 +57,7 @@ fn check_grouping(statement: &Statement) -> Result<(), InvalidQuery> {
         return Ok(());
     }
     let Select::Items(items) = &statement.select else { return Err(InvalidQuery::AllGrouped) };
-    let is_grouped = |item: &&Item| match &item.of {
+    let is_grouped = |item: &&SelectItem| match &item.of {
         Projection::Aggregate(..) | Projection::Expression(Expression::Literal(_)) => true,
         Projection::Expression(Expression::Property(path)) => statement.group_by.contains(path),
         Projection::Expression(_) => false,
@@ -91,17 +92,17 @@ fn statement(input: &mut Input<'_>) -> ModalResult<Statement> {
     Ok(Statement { top, select, source, condition, group_by: group_by.unwrap_or_default() })
 }
 
-fn select_items(input: &mut Input<'_>) -> ModalResult<Vec<Item>> {
+fn select_items(input: &mut Input<'_>) -> ModalResult<Vec<SelectItem>> {
     let items: Vec<(Projection, Option<&str>)> =
         separated(1.., (projection, opt(preceded(word("AS"), cut_err(name)))), symbol(","))
             .parse_next(input)?;
     let named = items.into_iter().enumerate().map(|(place, (of, name))| {
         let own = match &of {
-            Projection::Expression(Expression::Property(Path(names))) => names.last().cloned(),
+            Projection::Expression(Expression::Property(PropertyPath(names))) => names.last().cloned(),
             Projection::Expression(_) | Projection::Aggregate(..) => None,
         };
         let name = name.map(str::to_owned).or(own).unwrap_or_else(|| format!("${}", place + 1));
-        Item { name, of }
+        SelectItem { name, of }
     });
     Ok(named.collect())
 }
@@ -297,13 +298,13 @@ fn quoted(input: &mut Input<'_>) -> ModalResult<String> {
 }
 
 /// The names that lead to a property. The source's own name in front of them says nothing and is left out.
-fn path(input: &mut Input<'_>) -> ModalResult<Path> {
+fn path(input: &mut Input<'_>) -> ModalResult<PropertyPath> {
     let names: Vec<&str> = separated(1.., name, symbol(".")).parse_next(input)?;
     let own = match names.as_slice() {
         ["devices", "modules", rest @ ..] | ["devices", rest @ ..] if !rest.is_empty() => rest,
         all => all,
     };
-    Ok(Path(own.iter().map(|name| (*name).to_owned()).collect()))
+    Ok(PropertyPath(own.iter().map(|name| (*name).to_owned()).collect()))
 }
 
 fn name<'i>(input: &mut Input<'i>) -> ModalResult<&'i str> {
@@ -362,7 +363,7 @@ mod tests {
     }
 
     fn property(name: &str) -> Expression {
-        Expression::Property(Path(name.split('.').map(str::to_owned).collect()))
+        Expression::Property(PropertyPath(name.split('.').map(str::to_owned).collect()))
     }
 
     #[test]

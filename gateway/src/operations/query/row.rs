@@ -11,7 +11,7 @@ use portcullis_registry::entry::Entry;
 use portcullis_registry::identity::{Authentication, Identity, Status};
 use serde_json::{Map, Value as Json, json};
 
-use super::statement::Path;
+use super::statement::PropertyPath;
 use super::value::Value;
 use crate::hub::Hub;
 use crate::iothub::time::time_text;
@@ -34,7 +34,7 @@ impl Row {
     }
 
     /// What a path leads to.
-    pub(super) fn property(&self, Path(names): &Path) -> Value<'_> {
+    pub(super) fn property(&self, PropertyPath(names): &PropertyPath) -> Value<'_> {
         match names.as_slice() {
             [] => Value::Undefined,
             [name] => self.column(name),

@@ -15,7 +15,7 @@ pub(super) struct Statement {
     pub(super) select: Select,
     pub(super) source: Source,
     pub(super) condition: Option<Expression>,
-    pub(super) group_by: Vec<Path>,
+    pub(super) group_by: Vec<PropertyPath>,
 }
 
 /// What is wanted of each row.
@@ -23,12 +23,12 @@ pub(super) struct Statement {
 pub(super) enum Select {
     /// The whole row.
     All,
-    Items(Vec<Item>),
+    Items(Vec<SelectItem>),
 }
 
 /// One wanted value.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Item {
+pub(super) struct SelectItem {
     /// Its name in the answer.
     pub(super) name: String,
     pub(super) of: Projection,
@@ -59,12 +59,12 @@ pub(super) enum Source {
 
 /// The names that lead to a property, outermost first, without the name of the source.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Path(pub(super) Vec<String>);
+pub(super) struct PropertyPath(pub(super) Vec<String>);
 
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Expression {
     Literal(Value<'static>),
-    Property(Path),
+    Property(PropertyPath),
     Or(Vec<Expression>),
     And(Vec<Expression>),
     Not(Box<Expression>),
@@ -207,7 +207,7 @@ impl Narrowing {
     }
 }
 
-impl Path {
+impl PropertyPath {
     fn is_device_id(&self) -> bool {
         self.0 == ["deviceId"]
     }

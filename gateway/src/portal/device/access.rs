@@ -5,11 +5,11 @@ use portcullis_registry::access::Access;
 use portcullis_registry::identity::{Identity, IdentitySpec};
 use portcullis_registry::queue_max::QueueMax;
 
-use super::details::{self, Draft};
+use super::details::{self, DetailsForm};
 use super::{Named, changed, version, version_field};
 use crate::operations::identities;
-use crate::portal::answer::Answer;
-use crate::portal::fields::Fields;
+use crate::portal::answer::PageResult;
+use crate::portal::fields::FormFields;
 use crate::portal::form::{self, Errors, TextField};
 use crate::portal::paths;
 use crate::portal::visit::Visit;
@@ -26,7 +26,7 @@ pub(super) struct AccessForm {
 }
 
 /// `POST …/access`.
-pub(in crate::portal) async fn save(visit: Visit, Named(id): Named, fields: Fields) -> Answer {
+pub(in crate::portal) async fn save(visit: Visit, Named(id): Named, fields: FormFields) -> PageResult {
     let (hub, service) = (visit.hub(), visit.service());
     let precondition = version(&fields)?;
     let entry = identities::retrieve(hub, service, &id)?;
@@ -34,7 +34,11 @@ pub(in crate::portal) async fn save(visit: Visit, Named(id): Named, fields: Fiel
     let mut errors = Errors::default();
     let (access, queue_max) = (form.parse_access(&mut errors), form.parse_queue_max(&mut errors));
     let (Some(access), Some(queue_max)) = (access, queue_max) else {
-        return Ok(details::page(&visit, &entry, Draft { access: Some(form), errors, ..Draft::default() }));
+        return Ok(details::page(
+            &visit,
+            &entry,
+            DetailsForm { access: Some(form), errors, ..DetailsForm::default() },
+        ));
     };
     let spec = IdentitySpec {
         access: Some(access),
@@ -60,7 +64,7 @@ impl AccessForm {
         }
     }
 
-    fn read(fields: &Fields) -> Self {
+    fn read(fields: &FormFields) -> Self {
         let text = |name: &str| fields.trimmed(name).unwrap_or_default().to_owned();
         Self {
             may_everything: fields.text("allow") != Some("list"),

@@ -8,11 +8,11 @@ use super::frame::{self, Tab};
 use crate::hub::audit::trail::AuditFilter;
 use crate::operations::audit;
 use crate::operations::identities;
-use crate::portal::answer::Answer;
+use crate::portal::answer::PageResult;
 use crate::portal::visit::Visit;
 
 /// `GET …/audit`.
-pub(in crate::portal) async fn show(visit: Visit, Named(id): Named) -> Answer {
+pub(in crate::portal) async fn show(visit: Visit, Named(id): Named) -> PageResult {
     let (hub, service) = (visit.hub(), visit.service());
     let entry = identities::retrieve(hub, service, &id)?;
     let wanted = AuditFilter { count: SHOWN_MAX, target: Some(id.to_string()), ..AuditFilter::default() };

@@ -8,16 +8,16 @@ use portcullis_registry::identity::{Authentication, AuthenticationKind, Identity
 use super::frame::crumbs_below;
 use super::{Named, changed, version, version_field};
 use crate::operations::identities;
-use crate::portal::answer::{Answer, Html};
+use crate::portal::answer::{Html, PageResult};
 use crate::portal::credential_form::CredentialForm;
-use crate::portal::fields::Fields;
+use crate::portal::fields::FormFields;
 use crate::portal::form::Errors;
 use crate::portal::layout::{self, Section};
 use crate::portal::visit::Visit;
 use crate::portal::{paths, text};
 
 /// `GET …/credential`.
-pub(in crate::portal) async fn show(visit: Visit, Named(id): Named) -> Answer {
+pub(in crate::portal) async fn show(visit: Visit, Named(id): Named) -> PageResult {
     let entry = identities::retrieve(visit.hub(), visit.service(), &id)?;
     let identity = entry.identity();
     let form = match &identity.authentication {
@@ -30,7 +30,7 @@ pub(in crate::portal) async fn show(visit: Visit, Named(id): Named) -> Answer {
 }
 
 /// `POST …/credential`.
-pub(in crate::portal) async fn save(visit: Visit, Named(id): Named, fields: Fields) -> Answer {
+pub(in crate::portal) async fn save(visit: Visit, Named(id): Named, fields: FormFields) -> PageResult {
     let (hub, service) = (visit.hub(), visit.service());
     let precondition = version(&fields)?;
     let entry = identities::retrieve(hub, service, &id)?;

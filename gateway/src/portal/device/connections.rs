@@ -10,12 +10,12 @@ use crate::hub::advice;
 use crate::hub::connection_log::{Connection, Flapping};
 use crate::hub::refusals::Refusal;
 use crate::operations::identities::{self, ConnectionReport};
-use crate::portal::answer::Answer;
-use crate::portal::visit::Visit;
+use crate::portal::answer::PageResult;
 use crate::portal::text;
+use crate::portal::visit::Visit;
 
 /// `GET …/connections`.
-pub(in crate::portal) async fn show(visit: Visit, Named(id): Named) -> Answer {
+pub(in crate::portal) async fn show(visit: Visit, Named(id): Named) -> PageResult {
     let (hub, service) = (visit.hub(), visit.service());
     let entry = identities::retrieve(hub, service, &id)?;
     let ConnectionReport { connections, refused, .. } = identities::connection_report(hub, service, &id)?;

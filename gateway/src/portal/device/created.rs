@@ -4,20 +4,20 @@ use axum::response::IntoResponse;
 use maud::html;
 
 use super::Named;
-use super::credentials::{self, Shown};
+use super::credentials::{self, SecretDisplay};
 use crate::operations::identities;
-use crate::portal::answer::{Answer, Html};
+use crate::portal::answer::{Html, PageResult};
 use crate::portal::layout::{self, Section};
 use crate::portal::paths;
 use crate::portal::visit::Visit;
 
 /// `GET /portal/created/{device}`.
-pub(in crate::portal) async fn show(visit: Visit, Named(id): Named) -> Answer {
+pub(in crate::portal) async fn show(visit: Visit, Named(id): Named) -> PageResult {
     let entry = identities::retrieve(visit.hub(), visit.service(), &id)?;
     let content = html! {
         p.crumbs { a href=(paths::DEVICES) { "Devices" } " / " a href=(paths::identity(&id)) { (id) } }
         h1 { "Connect " (id) }
-        (credentials::panel(&visit, &entry.identity(), Shown::Hidden, true))
+        (credentials::panel(&visit, &entry.identity(), SecretDisplay::Hidden, true))
         div.toolbar {
             a.button.primary href=(paths::identity(&id)) { "To the device" }
             a.button href=(paths::NEW_DEVICE) { "Add another device" }

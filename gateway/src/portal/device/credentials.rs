@@ -12,8 +12,8 @@ use portcullis_registry::policy::Rights;
 use super::{Named, snippets};
 use crate::iothub::connection_string::{ConnectionString, Secret};
 use crate::operations::identities;
-use crate::portal::answer::{Answer, Html};
-use crate::portal::fields::Fields;
+use crate::portal::answer::{Html, PageResult};
+use crate::portal::fields::FormFields;
 use crate::portal::guard::is_by_script;
 use crate::portal::layout::{self, Section};
 use crate::portal::paths;
@@ -21,7 +21,7 @@ use crate::portal::visit::Visit;
 
 /// Whether secrets are to be seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::portal) enum Shown {
+pub(in crate::portal) enum SecretDisplay {
     Hidden,
     Revealed,
 }
@@ -31,11 +31,11 @@ pub(in crate::portal) async fn reveal(
     visit: Visit,
     Named(id): Named,
     headers: HeaderMap,
-    fields: Fields,
-) -> Answer {
+    fields: FormFields,
+) -> PageResult {
     let identity = identities::reveal(visit.hub(), visit.service(), &id).await?;
     let with_snippets = fields.is_ticked("snippets");
-    let panel = panel(&visit, &identity, Shown::Revealed, with_snippets);
+    let panel = panel(&visit, &identity, SecretDisplay::Revealed, with_snippets);
     if is_by_script(&headers) {
         return Ok(Html(panel).into_response());
     }
@@ -57,7 +57,7 @@ fn whole_page(visit: &Visit, id: &IdentityId, panel: Markup) -> Response {
 pub(in crate::portal) fn panel(
     visit: &Visit,
     identity: &Identity,
-    shown: Shown,
+    shown: SecretDisplay,
     with_snippets: bool,
 ) -> Markup {
     html! {
@@ -79,7 +79,13 @@ pub(in crate::portal) fn panel(
     }
 }
 
-fn of_keys(visit: &Visit, identity: &Identity, keys: &KeyPair, shown: Shown, with_snippets: bool) -> Markup {
+fn of_keys(
+    visit: &Visit,
+    identity: &Identity,
+    keys: &KeyPair,
+    shown: SecretDisplay,
+    with_snippets: bool,
+) -> Markup {
     let id = &identity.id;
     let rows = [("Primary", &keys.primary), ("Secondary", &keys.secondary)];
     html! {
@@ -100,7 +106,7 @@ fn of_keys(visit: &Visit, identity: &Identity, keys: &KeyPair, shown: Shown, wit
             }
         }
         @match shown {
-            Shown::Hidden if visit.may(Rights::REGISTRY_WRITE) => {
+            SecretDisplay::Hidden if visit.may(Rights::REGISTRY_WRITE) => {
                 form.reveal method="post" action=(paths::under(id, "reveal")) hx-post=(paths::under(id, "reveal"))
                     hx-target="#credentials" hx-swap="outerHTML" {
                     (visit.token_field())
@@ -109,20 +115,20 @@ fn of_keys(visit: &Visit, identity: &Identity, keys: &KeyPair, shown: Shown, wit
                     span.hint { " This is recorded." }
                 }
             }
-            Shown::Hidden => { p.hint { "To see keys takes a policy with RegistryWrite." } }
-            Shown::Revealed => { p.hint { "Whoever has a key is this device. Leave this page when you are done." } }
+            SecretDisplay::Hidden => { p.hint { "To see keys takes a policy with RegistryWrite." } }
+            SecretDisplay::Revealed => { p.hint { "Whoever has a key is this device. Leave this page when you are done." } }
         }
     }
 }
 
 /// A secret as it is, with a way to copy it, or hidden. `name` is its own on the page.
-pub(in crate::portal) fn secret(name: &str, shown: Shown, value: impl Fn() -> String) -> Markup {
+pub(in crate::portal) fn secret(name: &str, shown: SecretDisplay, value: impl Fn() -> String) -> Markup {
     let id = format!("secret-{}", name.to_ascii_lowercase());
     html! {
         div.secret {
             @match shown {
-                Shown::Hidden => { span.value aria-label="hidden" { "••••••••••••••••" } }
-                Shown::Revealed => {
+                SecretDisplay::Hidden => { span.value aria-label="hidden" { "••••••••••••••••" } }
+                SecretDisplay::Revealed => {
                     span.value id=(id) { (value()) }
                     button type="button" data-copy=(id) { "Copy" }
                 }

@@ -8,14 +8,14 @@ use portcullis_registry::id::IdentityId;
 use super::frame::crumbs_below;
 use super::{Named, version, version_field};
 use crate::operations::identities::{self, IdentityError};
-use crate::portal::answer::{Answer, Html, see_other};
-use crate::portal::fields::Fields;
+use crate::portal::answer::{Html, PageResult, see_other};
+use crate::portal::fields::FormFields;
 use crate::portal::layout::{self, Section};
 use crate::portal::visit::Visit;
 use crate::portal::{paths, text};
 
 /// `GET …/delete`.
-pub(in crate::portal) async fn ask(visit: Visit, Named(id): Named) -> Answer {
+pub(in crate::portal) async fn ask(visit: Visit, Named(id): Named) -> PageResult {
     let entry = identities::retrieve(visit.hub(), visit.service(), &id)?;
     let modules = match id.module {
         None => identities::modules(visit.hub(), visit.service(), &id.device)?,
@@ -46,7 +46,7 @@ pub(in crate::portal) async fn ask(visit: Visit, Named(id): Named) -> Answer {
 }
 
 /// `POST …/delete`.
-pub(in crate::portal) async fn delete(visit: Visit, Named(id): Named, fields: Fields) -> Answer {
+pub(in crate::portal) async fn delete(visit: Visit, Named(id): Named, fields: FormFields) -> PageResult {
     let precondition = version(&fields)?;
     match identities::delete(visit.hub(), visit.service(), &id, precondition).await {
         Ok(()) => {

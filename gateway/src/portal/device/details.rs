@@ -8,35 +8,35 @@ use portcullis_registry::identity::Identity;
 use portcullis_registry::policy::Rights;
 
 use super::access::AccessForm;
-use super::credentials::{self, Shown};
+use super::credentials::{self, SecretDisplay};
 use super::frame::{self, Tab};
 use super::status::StatusForm;
 use super::{Named, keys, token};
 use crate::operations::identities;
-use crate::portal::answer::Answer;
+use crate::portal::answer::PageResult;
 use crate::portal::form::Errors;
 use crate::portal::visit::Visit;
 use crate::portal::{paths, text};
 
 /// A form of the page as somebody has filled it in, to be shown again with what is wrong.
 #[derive(Default)]
-pub(super) struct Draft {
+pub(super) struct DetailsForm {
     pub(super) status: Option<StatusForm>,
     pub(super) access: Option<AccessForm>,
     pub(super) errors: Errors,
 }
 
 /// `GET /portal/devices/{device}` and `…/modules/{module}`.
-pub(in crate::portal) async fn show(visit: Visit, Named(id): Named) -> Answer {
+pub(in crate::portal) async fn show(visit: Visit, Named(id): Named) -> PageResult {
     let entry = identities::retrieve(visit.hub(), visit.service(), &id)?;
-    Ok(page(&visit, &entry, Draft::default()))
+    Ok(page(&visit, &entry, DetailsForm::default()))
 }
 
 /// The page, perhaps with a form that was not taken.
-pub(super) fn page(visit: &Visit, entry: &Entry, draft: Draft) -> Response {
+pub(super) fn page(visit: &Visit, entry: &Entry, draft: DetailsForm) -> Response {
     let identity = entry.identity();
     let may_write = visit.may(Rights::REGISTRY_WRITE);
-    let Draft { status, access, errors } = draft;
+    let DetailsForm { status, access, errors } = draft;
     let answer = if errors.is_empty() { StatusCode::OK } else { StatusCode::BAD_REQUEST };
     let content = html! {
         @if !errors.is_empty() { p.notice.failed role="alert" { "Nothing was changed: see what is marked below." } }
@@ -48,7 +48,7 @@ pub(super) fn page(visit: &Visit, entry: &Entry, draft: Draft) -> Response {
                 (status.unwrap_or_else(|| StatusForm::of(&identity)).show(visit, &identity, &errors, may_write))
             }
         }
-        (credentials::panel(visit, &identity, Shown::Hidden, false))
+        (credentials::panel(visit, &identity, SecretDisplay::Hidden, false))
         @if may_write {
             div.cards {
                 (keys::section(visit, &identity))

@@ -7,13 +7,13 @@ use portcullis_registry::identity::{Authentication, AuthenticationSpec, Identity
 use super::{Named, changed, version, version_field};
 use crate::iothub::problem::Problem;
 use crate::operations::identities;
-use crate::portal::answer::Answer;
-use crate::portal::fields::Fields;
+use crate::portal::answer::PageResult;
+use crate::portal::fields::FormFields;
 use crate::portal::paths;
 use crate::portal::visit::Visit;
 
 /// `POST …/keys`.
-pub(in crate::portal) async fn renew(visit: Visit, Named(id): Named, fields: Fields) -> Answer {
+pub(in crate::portal) async fn renew(visit: Visit, Named(id): Named, fields: FormFields) -> PageResult {
     let (hub, service) = (visit.hub(), visit.service());
     let precondition = version(&fields)?;
     let entry = identities::retrieve(hub, service, &id)?;

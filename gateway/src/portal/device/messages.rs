@@ -15,19 +15,19 @@ use super::frame::{self, Tab, crumbs_below};
 use super::send::MessageForm;
 use crate::iothub::problem::Problem;
 use crate::operations::c2d;
-use crate::portal::answer::{Answer, Html, see_other};
+use crate::portal::answer::{Html, PageResult, see_other};
 use crate::portal::form::Errors;
 use crate::portal::layout::{self, Section};
 use crate::portal::visit::Visit;
 use crate::portal::{paths, text};
 
 /// `GET …/messages`.
-pub(in crate::portal) async fn show(visit: Visit, Named(id): Named) -> Answer {
+pub(in crate::portal) async fn show(visit: Visit, Named(id): Named) -> PageResult {
     page(&visit, &id, &MessageForm::default(), &Errors::default(), None)
 }
 
 /// `GET …/purge`: asks whether to.
-pub(in crate::portal) async fn ask_purge(visit: Visit, Named(id): Named) -> Answer {
+pub(in crate::portal) async fn ask_purge(visit: Visit, Named(id): Named) -> PageResult {
     let queued = c2d::peek(visit.hub(), visit.service(), &id, usize::MAX)?.len();
     let content = html! {
         (crumbs_below(&id))
@@ -47,7 +47,7 @@ pub(in crate::portal) async fn ask_purge(visit: Visit, Named(id): Named) -> Answ
 }
 
 /// `POST …/purge`.
-pub(in crate::portal) async fn purge(visit: Visit, Named(id): Named) -> Answer {
+pub(in crate::portal) async fn purge(visit: Visit, Named(id): Named) -> PageResult {
     let count = c2d::purge(visit.hub(), visit.service(), &id).await?;
     visit.flash(format!("{} purged.", text::count(usize::try_from(count).unwrap_or(usize::MAX), "message")));
     Ok(see_other(&paths::under(&id, PATH)))
@@ -60,7 +60,7 @@ pub(super) fn page(
     form: &MessageForm,
     errors: &Errors,
     above: Option<Problem>,
-) -> Answer {
+) -> PageResult {
     let hub = visit.hub();
     let queued = c2d::peek(hub, visit.service(), id, SHOWN_MAX)?;
     let entry = hub.registry.entry(id).ok_or_else(|| RegistryError::NotFound(id.clone()))?;

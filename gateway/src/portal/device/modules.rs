@@ -13,16 +13,16 @@ use super::Named;
 use super::frame::{self, Tab, crumbs_below};
 use crate::iothub::problem::Problem;
 use crate::operations::identities::{self, IdentityError};
-use crate::portal::answer::{Answer, Html, see_other};
+use crate::portal::answer::{Html, PageResult, see_other};
 use crate::portal::credential_form::CredentialForm;
-use crate::portal::fields::Fields;
+use crate::portal::fields::FormFields;
 use crate::portal::form::{Errors, TextField};
 use crate::portal::layout::{self, Section};
 use crate::portal::visit::Visit;
 use crate::portal::{paths, text};
 
 /// `GET …/modules`.
-pub(in crate::portal) async fn list(visit: Visit, Named(id): Named) -> Answer {
+pub(in crate::portal) async fn list(visit: Visit, Named(id): Named) -> PageResult {
     let entry = identities::retrieve(visit.hub(), visit.service(), &id)?;
     let modules = identities::modules(visit.hub(), visit.service(), &id.device)?;
     let limit = visit.hub().config.limits.modules_per_device_max;
@@ -81,7 +81,7 @@ struct NewModule {
 }
 
 /// `GET …/new-module`.
-pub(in crate::portal) async fn show_new(visit: Visit, Named(device): Named) -> Answer {
+pub(in crate::portal) async fn show_new(visit: Visit, Named(device): Named) -> PageResult {
     identities::retrieve(visit.hub(), visit.service(), &device)?;
     let credential = CredentialForm::new(AuthenticationKind::Sas, None);
     let form = NewModule { device, id: String::new(), managed_by: String::new(), credential };
@@ -89,7 +89,7 @@ pub(in crate::portal) async fn show_new(visit: Visit, Named(device): Named) -> A
 }
 
 /// `POST …/new-module`.
-pub(in crate::portal) async fn create(visit: Visit, Named(device): Named, fields: Fields) -> Answer {
+pub(in crate::portal) async fn create(visit: Visit, Named(device): Named, fields: FormFields) -> PageResult {
     let form = NewModule {
         device,
         id: fields.text("module-id").unwrap_or_default().to_owned(),

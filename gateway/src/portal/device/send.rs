@@ -12,8 +12,8 @@ use super::Named;
 use super::messages::{self, page};
 use crate::iothub::problem::Problem;
 use crate::operations::c2d::{self, C2dError};
-use crate::portal::answer::{Answer, see_other};
-use crate::portal::fields::Fields;
+use crate::portal::answer::{PageResult, see_other};
+use crate::portal::fields::FormFields;
 use crate::portal::form::{self, Errors, TextField};
 use crate::portal::paths;
 use crate::portal::visit::Visit;
@@ -32,7 +32,7 @@ pub(super) struct MessageForm {
 }
 
 /// `POST …/messages`.
-pub(in crate::portal) async fn send(visit: Visit, Named(id): Named, fields: Fields) -> Answer {
+pub(in crate::portal) async fn send(visit: Visit, Named(id): Named, fields: FormFields) -> PageResult {
     let (hub, service) = (visit.hub(), visit.service());
     let form = MessageForm::read(&fields);
     let mut errors = Errors::default();
@@ -52,7 +52,7 @@ pub(in crate::portal) async fn send(visit: Visit, Named(id): Named, fields: Fiel
 }
 
 impl MessageForm {
-    fn read(fields: &Fields) -> Self {
+    fn read(fields: &FormFields) -> Self {
         let text = |name: &str| fields.trimmed(name).unwrap_or_default().to_owned();
         let names = fields.all("property-name");
         let properties = names.zip(fields.all("property-value"));

@@ -8,7 +8,7 @@ use portcullis_registry::id::IdentityId;
 use portcullis_registry::identity::{Authentication, Identity};
 use portcullis_registry::sas;
 
-use super::credentials::{Shown, is_expressible, of_secret};
+use super::credentials::{SecretDisplay, is_expressible, of_secret};
 use crate::hub::Hub;
 use crate::iothub::connection_string::Secret;
 use crate::portal::paths;
@@ -35,7 +35,7 @@ struct SnippetSubject<'a> {
 }
 
 /// Every snippet for an identity.
-pub(super) fn section(hub: &Hub, identity: &Identity, shown: Shown) -> Markup {
+pub(super) fn section(hub: &Hub, identity: &Identity, shown: SecretDisplay) -> Markup {
     let Some(about) = SnippetSubject::new(hub, identity, shown) else { return html! {} };
     let snippets = [about.python(), about.node(), about.mosquitto(), about.command_line()];
     html! {
@@ -48,7 +48,7 @@ pub(super) fn section(hub: &Hub, identity: &Identity, shown: Shown) -> Markup {
                 } @else {
                     "The device must trust the CA that has signed this hub's certificate, here as " code { (about.ca) } "."
                 }
-                @if shown == Shown::Hidden && !about.by_certificate {
+                @if shown == SecretDisplay::Hidden && !about.by_certificate {
                     " Reveal the connection string above, and it is put into the programs below."
                 }
             }
@@ -67,20 +67,20 @@ pub(super) fn section(hub: &Hub, identity: &Identity, shown: Shown) -> Markup {
 
 impl<'a> SnippetSubject<'a> {
     /// None for an identity that cannot connect, or not by a connection string.
-    fn new(hub: &'a Hub, identity: &'a Identity, shown: Shown) -> Option<Self> {
+    fn new(hub: &'a Hub, identity: &'a Identity, shown: SecretDisplay) -> Option<Self> {
         let (id, host) = (&identity.id, hub.hosts.primary());
         if !is_expressible(id) {
             return None;
         }
         let (connection_string, token) = match (&identity.authentication, shown) {
             (Authentication::None, _) => return None,
-            (Authentication::Sas(keys), Shown::Revealed) => {
+            (Authentication::Sas(keys), SecretDisplay::Revealed) => {
                 let key = Secret::Key { policy: None, key: keys.primary.clone() };
                 let expiry = hub.clock.wall().as_second() + TOKEN_SECONDS;
                 let token = sas::sign(&resource(host, id), &keys.primary, expiry, None);
                 (of_secret(host, id, key), Some(token))
             }
-            (Authentication::Sas(_), Shown::Hidden) => {
+            (Authentication::Sas(_), SecretDisplay::Hidden) => {
                 let without = of_secret(host, id, Secret::X509);
                 let named = without.strip_suffix("x509=true").unwrap_or(&without);
                 (format!("{named}SharedAccessKey=…"), None)

@@ -3,11 +3,11 @@
 use maud::{Markup, html};
 use portcullis_registry::identity::{Identity, IdentitySpec, STATUS_REASON_CHARS_MAX, Status};
 
-use super::details::{self, Draft};
+use super::details::{self, DetailsForm};
 use super::{Named, changed, version, version_field};
 use crate::operations::identities;
-use crate::portal::answer::Answer;
-use crate::portal::fields::Fields;
+use crate::portal::answer::PageResult;
+use crate::portal::fields::FormFields;
 use crate::portal::form::{self, Errors, TextField};
 use crate::portal::visit::Visit;
 use crate::portal::{paths, text};
@@ -22,14 +22,18 @@ pub(super) struct StatusForm {
 }
 
 /// `POST …/status`.
-pub(in crate::portal) async fn save(visit: Visit, Named(id): Named, fields: Fields) -> Answer {
+pub(in crate::portal) async fn save(visit: Visit, Named(id): Named, fields: FormFields) -> PageResult {
     let (hub, service) = (visit.hub(), visit.service());
     let precondition = version(&fields)?;
     let entry = identities::retrieve(hub, service, &id)?;
     let form = StatusForm::read(&fields);
     let mut errors = Errors::default();
     let Some(spec) = form.parse(&entry.identity(), &mut errors) else {
-        return Ok(details::page(&visit, &entry, Draft { status: Some(form), errors, ..Draft::default() }));
+        return Ok(details::page(
+            &visit,
+            &entry,
+            DetailsForm { status: Some(form), errors, ..DetailsForm::default() },
+        ));
     };
     let outcome = identities::put(hub, service, spec, precondition).await;
     changed(&visit, outcome, &id, "Saved.")
@@ -45,7 +49,7 @@ impl StatusForm {
         }
     }
 
-    fn read(fields: &Fields) -> Self {
+    fn read(fields: &FormFields) -> Self {
         let text = |name: &str| fields.trimmed(name).unwrap_or_default().to_owned();
         Self {
             is_enabled: fields.text("status") != Some("disabled"),

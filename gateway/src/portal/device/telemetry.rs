@@ -5,11 +5,11 @@ use maud::html;
 use super::Named;
 use super::frame::{self, Tab};
 use crate::operations::identities;
-use crate::portal::answer::Answer;
+use crate::portal::answer::PageResult;
 use crate::portal::visit::Visit;
 
 /// `GET /portal/devices/{device}/telemetry`. Where it comes from says the frame.
-pub(in crate::portal) async fn show(visit: Visit, Named(id): Named) -> Answer {
+pub(in crate::portal) async fn show(visit: Visit, Named(id): Named) -> PageResult {
     let entry = identities::retrieve(visit.hub(), visit.service(), &id)?;
     let content = html! {
         div.live-bar {

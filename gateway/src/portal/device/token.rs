@@ -11,8 +11,8 @@ use super::frame::crumbs_below;
 use super::snippets::resource;
 use crate::iothub::problem::Problem;
 use crate::operations::identities;
-use crate::portal::answer::{Answer, Html};
-use crate::portal::fields::Fields;
+use crate::portal::answer::{Html, PageResult};
+use crate::portal::fields::FormFields;
 use crate::portal::form::{Errors, TextField};
 use crate::portal::guard::is_by_script;
 use crate::portal::layout::{self, Section};
@@ -24,8 +24,8 @@ pub(in crate::portal) async fn make(
     visit: Visit,
     Named(id): Named,
     headers: HeaderMap,
-    fields: Fields,
-) -> Answer {
+    fields: FormFields,
+) -> PageResult {
     let mut errors = Errors::default();
     let minutes = fields.trimmed("minutes").unwrap_or_default();
     let parsed = minutes.parse().ok().filter(|minutes| (1..=MINUTES_MAX).contains(minutes));

@@ -9,9 +9,9 @@ use portcullis_registry::identity::{AuthenticationKind, IdentitySpec, Status};
 
 use crate::iothub::problem::Problem;
 use crate::operations::identities::{self, IdentityError};
-use crate::portal::answer::{Answer, Html, see_other};
+use crate::portal::answer::{Html, PageResult, see_other};
 use crate::portal::credential_form::CredentialForm;
-use crate::portal::fields::{Fields, Query};
+use crate::portal::fields::{FormFields, Query};
 use crate::portal::form::{self, Errors, TextField};
 use crate::portal::layout::{self, Section};
 use crate::portal::paths;
@@ -37,7 +37,7 @@ pub(in crate::portal) async fn show(visit: Visit) -> Response {
 }
 
 /// `POST /portal/new-device`.
-pub(in crate::portal) async fn create(visit: Visit, fields: Fields) -> Answer {
+pub(in crate::portal) async fn create(visit: Visit, fields: FormFields) -> PageResult {
     let wanted = NewDevice::read(&fields);
     let mut errors = Errors::default();
     let Some(spec) = wanted.parse(&mut errors) else {
@@ -79,7 +79,7 @@ pub(in crate::portal) async fn check_id(visit: Visit, Query(query): Query) -> Re
 }
 
 impl NewDevice {
-    fn read(fields: &Fields) -> Self {
+    fn read(fields: &FormFields) -> Self {
         Self {
             id: fields.text("id").unwrap_or_default().to_owned(),
             iot_edge: fields.is_ticked("edge"),

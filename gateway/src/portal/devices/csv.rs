@@ -4,15 +4,15 @@ use axum::http::{HeaderName, header};
 use axum::response::IntoResponse;
 use portcullis_registry::identity::Status;
 
-use super::list_query::ListQuery;
 use super::list::View;
+use super::list_query::ListQuery;
 use crate::iothub::time::time_text;
-use crate::portal::answer::Answer;
+use crate::portal::answer::PageResult;
 use crate::portal::fields::Query;
 use crate::portal::visit::Visit;
 
 /// `GET /portal/devices.csv`, with the query of the list.
-pub(in crate::portal) async fn show(visit: Visit, Query(query): Query) -> Answer {
+pub(in crate::portal) async fn show(visit: Visit, Query(query): Query) -> PageResult {
     let view = View::of(&visit, ListQuery::parse(&query)).await?;
     let mut text = line(&COLUMNS);
     for entry in &view.listing.devices {

@@ -8,17 +8,17 @@ use portcullis_registry::identity::{AuthenticationKind, Status};
 use portcullis_registry::policy::Rights;
 use portcullis_registry::store::Counts;
 
-use super::list_query::{ListQuery, Count, From};
+use super::list_query::{Count, From, ListQuery};
 use crate::operations::identities::{self, IdentityError};
 use crate::operations::listing::{self, IdFilter, Listing};
-use crate::portal::answer::{Answer, Html};
+use crate::portal::answer::{Html, PageResult};
 use crate::portal::fields::Query;
 use crate::portal::layout::{self, Section};
 use crate::portal::visit::Visit;
 use crate::portal::{paths, text};
 
 /// `GET /portal/devices`.
-pub(in crate::portal) async fn show(visit: Visit, Query(query): Query) -> Answer {
+pub(in crate::portal) async fn show(visit: Visit, Query(query): Query) -> PageResult {
     let view = View::of(&visit, ListQuery::parse(&query)).await?;
     let counts = identities::counts(visit.hub(), visit.service())?;
     Ok(page(&visit, &view, counts))

@@ -4,14 +4,14 @@
 use portcullis_registry::identity::{AuthenticationKind, Status};
 use portcullis_registry::store::Place;
 
-use crate::operations::listing::{Filter, IdFilter};
-use crate::portal::fields::Fields;
+use crate::operations::listing::{DeviceFilter, IdFilter};
+use crate::portal::fields::FormFields;
 use crate::portal::paths::encoded;
 
 /// One view of the list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::portal) struct ListQuery {
-    pub(super) filter: Filter,
+    pub(super) filter: DeviceFilter,
     pub(super) is_descending: bool,
     pub(super) count: Count,
     pub(super) from: From,
@@ -44,7 +44,7 @@ impl Count {
 
 impl ListQuery {
     /// Reads a query. What cannot be read is as if it were not there: the page shows what it understood.
-    pub(in crate::portal) fn parse(query: &Fields) -> Self {
+    pub(in crate::portal) fn parse(query: &FormFields) -> Self {
         let id = match (query.trimmed("q"), query.text("match")) {
             (None, _) => IdFilter::Any,
             (Some(text), Some("contains")) => IdFilter::Contains(bounded(text)),
@@ -59,7 +59,7 @@ impl ListQuery {
         let kind = query.text("auth");
         let count = query.text("count").and_then(|text| text.parse().ok());
         Self {
-            filter: Filter {
+            filter: DeviceFilter {
                 id,
                 status: is_enabled.map(|yes| if yes { Status::Enabled } else { Status::Disabled }),
                 authentication: AuthenticationKind::ALL.into_iter().find(|own| Some(own.as_str()) == kind),
@@ -78,7 +78,7 @@ impl ListQuery {
 
     /// The address of this view under `path`.
     pub(in crate::portal) fn address(&self, path: &str) -> String {
-        let Filter { id, status, authentication, connected, iot_edge } = &self.filter;
+        let DeviceFilter { id, status, authentication, connected, iot_edge } = &self.filter;
         let (text, how) = match id {
             IdFilter::Any => (None, None),
             IdFilter::Begins(text) => (Some(text.as_str()), None),
@@ -120,7 +120,7 @@ impl ListQuery {
 
     /// Whether every device is asked for.
     pub(super) fn is_unfiltered(&self) -> bool {
-        self.filter == Filter::default()
+        self.filter == DeviceFilter::default()
     }
 
     /// Where to begin in the order of ids, and whether what comes from there is in the reverse order of the list.
@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn every_view_has_an_address_that_leads_back_to_it() {
-        let read = |query: &str| ListQuery::parse(&Fields::parse(query.as_bytes()));
+        let read = |query: &str| ListQuery::parse(&FormFields::parse(query.as_bytes()));
         for query in [
             "",
             "q=pump-",

@@ -8,12 +8,12 @@ use portcullis_registry::error::RegistryError;
 use portcullis_registry::id::{DeviceId, IdentityId, Precondition};
 use portcullis_registry::identity::{Identity, IdentitySpec, Status};
 
-use crate::iothub::change::Change;
+use crate::iothub::change::IdentityChange;
 use crate::iothub::problem::Problem;
 use crate::operations::bulk::{Bulk, CHANGES_MAX};
 use crate::operations::identities::IdentityError;
-use crate::portal::answer::{Answer, Html, see_other};
-use crate::portal::fields::Fields;
+use crate::portal::answer::{Html, PageResult, see_other};
+use crate::portal::fields::FormFields;
 use crate::portal::layout::{self, Section};
 use crate::portal::visit::Visit;
 use crate::portal::{paths, text};
@@ -27,22 +27,22 @@ enum BulkAction {
 }
 
 /// `POST /portal/selected/enable`.
-pub(in crate::portal) async fn enable(visit: Visit, fields: Fields) -> Answer {
+pub(in crate::portal) async fn enable(visit: Visit, fields: FormFields) -> PageResult {
     BulkAction::Enable.ask_or_do(&visit, &fields).await
 }
 
 /// `POST /portal/selected/disable`.
-pub(in crate::portal) async fn disable(visit: Visit, fields: Fields) -> Answer {
+pub(in crate::portal) async fn disable(visit: Visit, fields: FormFields) -> PageResult {
     BulkAction::Disable.ask_or_do(&visit, &fields).await
 }
 
 /// `POST /portal/selected/delete`.
-pub(in crate::portal) async fn delete(visit: Visit, fields: Fields) -> Answer {
+pub(in crate::portal) async fn delete(visit: Visit, fields: FormFields) -> PageResult {
     BulkAction::Delete.ask_or_do(&visit, &fields).await
 }
 
 impl BulkAction {
-    async fn ask_or_do(self, visit: &Visit, fields: &Fields) -> Answer {
+    async fn ask_or_do(self, visit: &Visit, fields: &FormFields) -> PageResult {
         let back = fields.text("back").and_then(paths::local).unwrap_or(paths::DEVICES);
         let ids: Result<Vec<DeviceId>, _> = fields.all("id").map(DeviceId::parse).collect();
         let mut ids = ids?;
@@ -98,7 +98,7 @@ impl BulkAction {
         }
     }
 
-    async fn run(self, visit: &Visit, ids: Vec<DeviceId>, back: &str) -> Answer {
+    async fn run(self, visit: &Visit, ids: Vec<DeviceId>, back: &str) -> PageResult {
         let bulk = Bulk::permit(visit.hub(), visit.service())?;
         let mut failures = Vec::new();
         let (mut asked, mut changes) = (Vec::new(), Vec::new());
@@ -126,17 +126,17 @@ impl BulkAction {
     }
 
     /// A device as it is, but for what this changes; whoever changes it meanwhile wins.
-    fn change(self, visit: &Visit, device: &DeviceId) -> Result<Change, IdentityError> {
+    fn change(self, visit: &Visit, device: &DeviceId) -> Result<IdentityChange, IdentityError> {
         let id = IdentityId::device(device.clone());
         let status = match self {
-            BulkAction::Delete => return Ok(Change::Delete(id, Precondition::AnyVersion)),
+            BulkAction::Delete => return Ok(IdentityChange::Delete(id, Precondition::AnyVersion)),
             BulkAction::Enable => Status::Enabled,
             BulkAction::Disable => Status::Disabled,
         };
         let entry = visit.hub().registry.entry(&id).ok_or(RegistryError::NotFound(id))?;
         let identity: &Identity = &entry.identity();
         let spec = IdentitySpec { status, ..IdentitySpec::keeping(identity) };
-        Ok(Change::Update(spec, Precondition::Version(identity.etag())))
+        Ok(IdentityChange::Update(spec, Precondition::Version(identity.etag())))
     }
 
     fn report(self, visit: &Visit, done: usize, failures: &[(DeviceId, Problem)], back: &str) -> Response {

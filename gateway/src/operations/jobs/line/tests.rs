@@ -77,7 +77,7 @@ fn read(line: &str, stored: Option<&Identity>) -> Identity {
     let asked = parse(line).unwrap();
     assert!(!asked.has_twin);
     match asked.change {
-        Change::CreateOrUpdate(spec, _) => spec.preview(stored, Timestamp::UNIX_EPOCH),
+        IdentityChange::CreateOrUpdate(spec, _) => spec.preview(stored, Timestamp::UNIX_EPOCH),
         other => panic!("{other:?}"),
     }
 }
