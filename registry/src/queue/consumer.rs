@@ -58,13 +58,6 @@ impl Consumer {
         self.registry.settle(&self.entry, &message, Outcome::Completed, now).await
     }
 
-    /// How many messages are leased to this session.
-    pub fn leased(&self) -> usize {
-        let guard = self.entry.queue.lock();
-        let slots = guard.iter().flat_map(|inner| &inner.messages);
-        slots.filter(|slot| slot.hold == Hold::Session(self.number)).count()
-    }
-
     /// Has the store know which messages this session has and did not complete, so that they are known as repeats
     /// after a restart too. For a session's end; one that ends otherwise tells it in passing.
     pub async fn note_unanswered(&mut self) {
