@@ -45,7 +45,6 @@ pub type Submitted<'a> = Pin<Box<dyn Future<Output = Result<Vec<Written>, StoreE
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expect {
     Absent,
-    Exists,
     Is(Revision),
 }
 

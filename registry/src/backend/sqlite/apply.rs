@@ -245,9 +245,9 @@ fn check_expected(
 ) -> Result<Option<(Revision, GenerationId)>, Rejection> {
     let stored = stored(database, id)?;
     match (expect, stored) {
-        (Expect::Absent, None) | (Expect::Exists, Some(_)) => Ok(stored),
+        (Expect::Absent, None) => Ok(stored),
         (Expect::Is(revision), Some((current, _))) if revision == current => Ok(stored),
-        (Expect::Exists | Expect::Is(_), None) => Err(Rejection::Refused(StoreError::NotFound)),
+        (Expect::Is(_), None) => Err(Rejection::Refused(StoreError::NotFound)),
         (Expect::Absent | Expect::Is(_), Some(_)) => Err(Rejection::Refused(StoreError::Conflict)),
     }
 }

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::backend::Expect;
 use crate::error::RegistryError;
-use crate::id::{DeviceId, GenerationId, IdentityId, Precondition};
+use crate::id::{DeviceId, GenerationId, IdentityId, Precondition, Revision};
 use crate::identity::IdentitySpec;
 use crate::message::NewC2d;
 use crate::store::{Registry, RegistryLimits};
@@ -337,11 +337,12 @@ async fn one_refused_write_of_a_batch_spoils_no_other() {
         let generation = GenerationId::new(1);
         vec![Mutation::PutIdentity { id: device(name), generation, expect, modules_max: 20, record: vec![1] }]
     };
+    let unmet = Expect::Is(Revision::new(1));
     let outcomes = tokio::join!(
         backend.submit(put("a", Expect::Absent)),
-        backend.submit(put("b", Expect::Exists)),
+        backend.submit(put("b", unmet)),
         backend.submit(put("a", Expect::Absent)),
-        backend.submit([put("c", Expect::Absent), put("nobody", Expect::Exists)].concat()),
+        backend.submit([put("c", Expect::Absent), put("nobody", unmet)].concat()),
         backend.submit(put("b", Expect::Absent)),
     );
     assert!(outcomes.0.is_ok());
