@@ -110,7 +110,9 @@ impl Backend for Memory {
         Box::pin(std::future::pending())
     }
 
-    fn close(&self) {}
+    fn close(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
 }
 
 /// A hub with one device, and what must be true of it.

@@ -31,8 +31,9 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// Resolves when the backend takes no more writes, for whatever reason.
     fn lost(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
 
-    /// Finishes what was submitted and closes.
-    fn close(&self);
+    /// Finishes what was submitted and closes. An error says why the store did not end in order; closing what is
+    /// closed already is none. Blocks.
+    fn close(&self) -> Result<(), StoreError>;
 }
 
 /// Hears of changes; must not block for long and must not submit.

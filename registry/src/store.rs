@@ -345,9 +345,17 @@ impl Registry {
     }
 
     /// Finishes what was submitted and closes the store; every later write is refused. Blocks.
-    pub fn close(&self) {
-        self.backend.post(vec![ended(true)]);
-        self.backend.close();
+    ///
+    /// An error says why it did not end in order. Whatever was acknowledged is kept all the same.
+    pub fn close(&self) -> Result<(), StoreError> {
+        let is_noted = self.backend.post(vec![ended(true)]);
+        self.backend.close()?;
+        if !is_noted {
+            let what = "the store did not take the note that it ended in order; after the next start, messages to \
+                        kept sessions may be called repeats";
+            return Err(StoreError::Fatal(what.into()));
+        }
+        Ok(())
     }
 
     async fn put(&self, identity: Identity, expect: Expect) -> Result<Arc<Identity>, StoreError> {

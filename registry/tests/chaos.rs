@@ -451,7 +451,7 @@ fn chaos() {
     for end in ["Completed", "Rejected", "Expired", "Purged", "waiting", "deleted with its device"] {
         assert!(ends.contains_key(end), "no message was {end}: {ends:?}");
     }
-    registry.close();
+    registry.close().unwrap();
 }
 
 const CHILD_DIRECTORY: &str = "PORTCULLIS_TEST_CHAOS_DIRECTORY";

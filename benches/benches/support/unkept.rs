@@ -99,5 +99,7 @@ impl Backend for Unkept {
         Box::pin(pending())
     }
 
-    fn close(&self) {}
+    fn close(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
 }

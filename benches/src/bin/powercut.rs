@@ -113,7 +113,7 @@ fn write(directory: &Path, writes: usize) -> anyhow::Result<()> {
     let mut registry = open(directory)?;
     for number in 0..writes {
         if number % REOPEN_EVERY == REOPEN_EVERY - 1 {
-            registry.close();
+            registry.close()?;
             drop(registry);
             registry = open(directory)?;
         }
@@ -130,7 +130,7 @@ fn write(directory: &Path, writes: usize) -> anyhow::Result<()> {
         })?;
         println!("{ACKNOWLEDGED}");
     }
-    registry.close();
+    registry.close()?;
     Ok(())
 }
 
@@ -161,7 +161,7 @@ fn check(directory: &Path, acknowledged: usize) -> anyhow::Result<()> {
         .iter()
         .map(|entry| reason(&entry.identity().id.device))
         .collect();
-    registry.close();
+    registry.close()?;
     let found = found.context("half: a device without its status reason")?;
     let (before, after) = (model(acknowledged)?, model(acknowledged + 1)?);
     if found != before && found != after {

@@ -39,7 +39,7 @@ mod tests;
 pub struct SqliteBackend {
     jobs: mpsc::Sender<Job>,
     writer: Mutex<Option<Writer>>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    thread: Mutex<Option<JoinHandle<Result<(), StoreError>>>>,
 }
 
 /// One write and who waits for it.
@@ -114,31 +114,44 @@ impl Backend for SqliteBackend {
         Box::pin(self.jobs.closed())
     }
 
-    fn close(&self) {
-        // An empty job tells the writer to finish.
+    fn close(&self) -> Result<(), StoreError> {
+        // An empty job tells the writer to finish. One that has ended takes none; how it ended, its thread knows.
         let _ = self.jobs.blocking_send(Job { mutations: Vec::new(), answer: None });
-        if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            let _ = thread.join();
-        }
+        let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() else {
+            return Ok(());
+        };
+        thread.join().unwrap_or_else(|_| Err(StoreError::Fatal("the store's thread panicked".into())))
     }
 }
 
 impl Writer {
     /// Writes batch after batch until told to finish or until the disk fails.
-    fn run(mut self, feed: &Feed) {
+    fn run(mut self, feed: &Feed) -> Result<(), StoreError> {
         let mut batch = Vec::new();
         let mut finishing = false;
         while !finishing && self.jobs.blocking_recv_many(&mut batch, BATCH_JOBS_MAX) > 0 {
             finishing = batch.iter().any(|job| job.mutations.is_empty());
             if let Err(error) = self.write(&mut batch, feed) {
                 tracing::error!(%error, "the store failed; nothing is acknowledged any more");
-                return;
+                return Err(error);
             }
         }
         self.jobs.close();
-        // Only tidiness: what is in the WAL is as safe as what is in the file, and the mark is never ahead.
-        let _ = self.database.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
-        let _ = self.mark.sync();
+        self.finish()
+    }
+
+    /// Leaves the files tidy. Nothing acknowledged depends on it: what is in the WAL is as safe as what is in the
+    /// database, and the mark is never ahead.
+    fn finish(self) -> Result<(), StoreError> {
+        let checkpoint = self.database.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
+        let synced = self.mark.sync();
+        let closed = self.database.close().map_err(|(_, error)| error);
+        checkpoint.and(closed).map_err(|error| {
+            StoreError::Fatal(format!("the store's file could not be tidied up; nothing is lost: {error}"))
+        })?;
+        synced.map_err(|error| {
+            StoreError::Fatal(format!("store.id could not be synced; nothing is lost: {error}"))
+        })
     }
 
     /// One transaction for the whole batch. An error means the store can no longer be trusted.

@@ -127,7 +127,7 @@ async fn a_backup_of_no_hub_or_of_a_damaged_one_is_refused() {
     assert!(back_up(directory.path(), &file).is_err());
     assert!(!file.exists());
     let (data_dir, registry) = running(&directory).await;
-    tokio::task::spawn_blocking(move || registry.close()).await.unwrap();
+    tokio::task::spawn_blocking(move || registry.close()).await.unwrap().unwrap();
     let database = rusqlite::Connection::open(data_dir.join("store/hub.db")).unwrap();
     database.execute("DELETE FROM identity WHERE mod = 'm'", []).unwrap();
     assert!(back_up(&data_dir, &file).unwrap_err().to_string().contains("table identity has 1 rows"));

@@ -19,7 +19,7 @@ fn open(directory: &Path) -> Arc<Registry> {
 }
 
 async fn close(registry: Arc<Registry>) {
-    tokio::task::spawn_blocking(move || registry.close()).await.unwrap();
+    tokio::task::spawn_blocking(move || registry.close()).await.unwrap().unwrap();
 }
 
 fn now() -> Timestamp {

@@ -29,7 +29,7 @@ fn filled() -> TempDir {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let now = "2026-05-01T08:00:00Z".parse().unwrap();
     runtime.block_on(registry.create(IdentitySpec::sas_device(device("d1")), now)).unwrap();
-    registry.close();
+    registry.close().unwrap();
     directory
 }
 
@@ -79,7 +79,7 @@ fn killed() -> (TempDir, Vec<(&'static str, Vec<u8>)>) {
     runtime.block_on(registry.put_meta("policies", b"keys".to_vec())).unwrap();
     let files = ["hub.db", "hub.db-wal", "store.id"];
     let files = files.map(|name| (name, fs::read(living.join(name)).unwrap())).to_vec();
-    registry.close();
+    registry.close().unwrap();
     (directory, files)
 }
 
@@ -164,7 +164,7 @@ fn t906_an_older_copy_is_refused_and_taken_where_the_mark_is_removed() {
     let registry = registry(directory.path());
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(registry.put_meta("policies", b"keys".to_vec())).unwrap();
-    registry.close();
+    registry.close().unwrap();
     drop(registry);
     fs::write(directory.path().join("hub.db"), older).unwrap();
     assert!(refusal(directory.path()).contains("an older copy"));
@@ -202,10 +202,25 @@ async fn t907_a_full_disk_refuses_writes_and_heals() {
         registry.delete(&device(&format!("d{number}")), Precondition::Absent).await.unwrap();
     }
     assert!(create(one_more).await.is_ok());
-    tokio::task::spawn_blocking(move || registry.close()).await.unwrap();
+    tokio::task::spawn_blocking(move || registry.close()).await.unwrap().unwrap();
     let kept = contents(directory.path()).unwrap();
     let identities = kept.iter().filter(|change| matches!(change, Change::IdentityPut { .. })).count();
     assert_eq!(identities, created - created / 2 + 1);
+}
+
+#[test]
+fn closing_a_store_that_failed_says_why_and_closing_twice_is_no_error() {
+    let directory = filled();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let good = SqliteBackend::open(directory.path()).unwrap();
+    good.start(Box::new(|_| {})).unwrap();
+    assert_eq!((good.close(), good.close()), (Ok(()), Ok(())));
+    drop(good);
+    let failing = registry(directory.path());
+    Connection::open(directory.path().join("hub.db")).unwrap().execute_batch("DROP TABLE tally").unwrap();
+    let refused = runtime.block_on(failing.put_meta("policies", b"keys".to_vec()));
+    assert_eq!(refused, Err(StoreError::Unavailable));
+    assert!(failing.close().unwrap_err().to_string().contains("no such table"));
 }
 
 #[test]
@@ -261,7 +276,7 @@ fn store_of_version_1() -> TempDir {
             }
         }
     });
-    registry.close();
+    registry.close().unwrap();
     drop(registry);
     let old = TempDir::new().unwrap();
     let database = Connection::open(old.path().join("hub.db")).unwrap();
@@ -298,7 +313,7 @@ fn t906_a_store_of_version_1_is_brought_to_today_with_every_message_in_order() {
             let bodies: Vec<_> = queued.iter().map(|queued| queued.message.body.clone()).collect();
             assert_eq!(bodies, ["1", "2", "3"].map(|body| format!("{name}{body}")));
         }
-        registry.close();
+        registry.close().unwrap();
     }
     let database = Connection::open(directory.path().join("hub.db")).unwrap();
     let version: i64 = database.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();

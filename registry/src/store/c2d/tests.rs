@@ -21,7 +21,7 @@ fn open_with(directory: &Path, limits: RegistryLimits) -> Arc<Registry> {
 }
 
 async fn close(registry: Arc<Registry>) {
-    tokio::task::spawn_blocking(move || registry.close()).await.unwrap();
+    tokio::task::spawn_blocking(move || registry.close()).await.unwrap().unwrap();
 }
 
 fn now() -> Timestamp {
@@ -160,7 +160,7 @@ async fn after_a_kill_what_a_kept_session_may_have_had_counts_as_a_repeat() {
     };
     // Closed without a word of it, as far as a process can kill itself.
     let killed = Arc::clone(&registry);
-    tokio::task::spawn_blocking(move || killed.backend.close()).await.unwrap();
+    tokio::task::spawn_blocking(move || killed.backend.close()).await.unwrap().unwrap();
     drop((registry, entry));
     let registry = open(directory.path());
     assert_eq!((is_repeat(&registry, "d1"), is_repeat(&registry, "d2")), (true, false));
