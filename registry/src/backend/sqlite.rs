@@ -11,7 +11,6 @@ use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
@@ -156,7 +155,7 @@ impl Writer {
 
     /// One transaction for the whole batch. An error means the store can no longer be trusted.
     fn write(&mut self, batch: &mut Vec<Job>, feed: &Feed) -> Result<(), StoreError> {
-        match self.commit(batch, feed) {
+        match self.commit(batch) {
             Ok(committed) => {
                 self.mark.write(committed.number).map_err(|error| {
                     StoreError::Fatal(format!("the mark beside the store cannot be written: {error}"))
@@ -176,11 +175,11 @@ impl Writer {
         }
     }
 
-    fn commit(&mut self, batch: &mut Vec<Job>, feed: &Feed) -> Result<Committed, rusqlite::Error> {
+    fn commit(&mut self, batch: &[Job]) -> Result<Committed, rusqlite::Error> {
         let mut next_revision = self.next_revision;
         let mut committed = Committed::default();
         let mut transaction = self.database.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        for job in batch.iter() {
+        for job in batch {
             let before = (committed.changes.len(), next_revision);
             match apply_all(&mut transaction, &job.mutations, &mut next_revision, &mut committed.changes) {
                 Ok(written) => committed.outcomes.push(Ok(written)),
@@ -193,10 +192,6 @@ impl Writer {
             }
         }
         committed.number = tally::count_commit(&transaction)?;
-        if cfg!(feature = "planted-bug") {
-            std::mem::take(&mut committed).tell(batch, feed);
-            thread::sleep(PLANTED_BUG_TIME);
-        }
         transaction.commit()?;
         self.next_revision = next_revision;
         Ok(committed)
@@ -257,5 +252,3 @@ impl Job {
 const JOBS_MAX: usize = 4096;
 /// Writes in one transaction at most.
 const BATCH_JOBS_MAX: usize = 1024;
-/// How long the planted bug acknowledges before it commits: as long as a cache that writes behind might.
-const PLANTED_BUG_TIME: Duration = Duration::from_millis(20);
