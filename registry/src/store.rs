@@ -249,7 +249,8 @@ impl Registry {
         }
     }
 
-    /// Registers a new identity, with a generation and a queue of its own.
+    /// Registers a new identity, with a generation and a queue of its own. Answers the state that was stored, even if
+    /// it was changed or deleted since.
     pub async fn create(&self, spec: IdentitySpec, now: Timestamp) -> Result<Arc<Identity>, RegistryError> {
         let id = spec.id.clone();
         self.check_parent(&id)?;
@@ -262,6 +263,7 @@ impl Registry {
     }
 
     /// Replaces an identity as a whole; absent keys stay as they are. The precondition is judged on what is stored.
+    /// Answers the state that was stored, even if it was changed or deleted since.
     pub async fn replace(
         &self,
         spec: IdentitySpec,

@@ -10,6 +10,7 @@ use crate::identity::{Authentication, AuthenticationSpec};
 use crate::message::NewC2d;
 
 mod access;
+mod answers;
 mod model;
 mod pages;
 mod queue_max;
