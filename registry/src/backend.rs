@@ -13,7 +13,7 @@ use crate::message::Outcome;
 
 pub mod sqlite;
 
-/// Keeps identities, sessions, messages, feedback and hub-level records on stable storage.
+/// Keeps identities, subscriptions, messages, feedback and hub-level records on stable storage.
 pub trait Backend: Send + Sync + fmt::Debug {
     /// Everything kept, as the changes that made it; devices before their modules, messages in order. Once, at start.
     fn load(&self, visit: &mut dyn FnMut(Change) -> Result<(), StoreError>) -> Result<(), StoreError>;
@@ -60,10 +60,10 @@ pub enum Mutation {
         modules_max: usize,
         record: Vec<u8>,
     },
-    /// Deletes an identity with its session, messages and feedback; a device with its modules and theirs.
+    /// Deletes an identity with its subscriptions, messages and feedback; a device with its modules and theirs.
     DeleteIdentity { id: IdentityId, expect: Expect },
-    /// Keeps or forgets the session of exactly this generation.
-    PutSession { id: IdentityId, generation: GenerationId, session: Option<Vec<u8>> },
+    /// Stores or removes the subscriptions of exactly this generation.
+    PutSubscriptions { id: IdentityId, generation: GenerationId, subscriptions: Option<Vec<u8>> },
     /// Adds a message to the queue of exactly this generation, unless `queue_max` are in it.
     Enqueue { id: IdentityId, generation: GenerationId, queue_max: usize, record: Vec<u8> },
     /// Removes a message, and adds the feedback its sender asked for, if any. One that is gone already is no error,
@@ -94,7 +94,7 @@ pub enum Written {
 pub enum Change {
     IdentityPut { id: IdentityId, generation: GenerationId, revision: Revision, record: Vec<u8> },
     IdentityDeleted { id: IdentityId },
-    SessionPut { id: IdentityId, session: Option<Vec<u8>> },
+    SubscriptionsPut { id: IdentityId, subscriptions: Option<Vec<u8>> },
     MessagePut { id: IdentityId, number: u64, generation: GenerationId, record: Vec<u8> },
     DeliveryNoted { id: IdentityId, number: u64, delivery_count: u32 },
     MessageGone { id: IdentityId, number: u64, outcome: Outcome },

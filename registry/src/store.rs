@@ -286,7 +286,7 @@ impl Registry {
         }
     }
 
-    /// Deletes an identity with its queue and session; a device with its modules. Which revision it had.
+    /// Deletes an identity with its queue and subscriptions; a device with its modules. Which revision it had.
     pub async fn delete(
         &self,
         id: &IdentityId,
@@ -311,19 +311,20 @@ impl Registry {
         }
     }
 
-    /// Keeps the session of an identity, or forgets it. The bytes are the caller's; a re-created id inherits nothing.
-    pub async fn save_session(
+    /// Stores the subscriptions of an identity, or removes them. The bytes are the caller's; a re-created id inherits
+    /// nothing.
+    pub async fn save_subscriptions(
         &self,
         id: &IdentityId,
         generation: GenerationId,
-        session: Option<Vec<u8>>,
+        subscriptions: Option<Vec<u8>>,
     ) -> Result<(), RegistryError> {
         let stale = || RegistryError::StaleGeneration(id.clone());
         let entry = self.entry(id).ok_or_else(stale)?;
-        if entry.session().as_deref() == session.as_deref() {
+        if entry.subscriptions().as_deref() == subscriptions.as_deref() {
             return Ok(());
         }
-        let put = Mutation::PutSession { id: id.clone(), generation, session };
+        let put = Mutation::PutSubscriptions { id: id.clone(), generation, subscriptions };
         match self.backend.submit(vec![put]).await {
             Ok(_) => Ok(()),
             Err(StoreError::Conflict | StoreError::NotFound) => Err(stale()),
@@ -354,7 +355,7 @@ impl Registry {
         self.backend.close()?;
         if !is_noted {
             let what = "the store did not take the note that it ended in order; after the next start, messages to \
-                        kept sessions may be called repeats";
+                        identities with stored subscriptions may be called repeats";
             return Err(StoreError::Fatal(what.into()));
         }
         Ok(())
@@ -417,9 +418,9 @@ impl State {
                 self.put(id, identity);
             }
             Change::IdentityDeleted { id } => self.delete(&id),
-            Change::SessionPut { id, session } => {
+            Change::SubscriptionsPut { id, subscriptions } => {
                 if let Some(entry) = self.entry(&id) {
-                    entry.set_session(session);
+                    entry.set_subscriptions(subscriptions);
                 }
             }
             Change::MessagePut { id, number, generation, record } => {

@@ -152,7 +152,7 @@ async fn consume(world: Arc<World>, worker: u64) {
         if random.below(4) == 0 {
             let now = world.now();
             let lock = Duration::from_secs(5 + random.below(20));
-            if entry.session().is_none() {
+            if entry.subscriptions().is_none() {
                 continue;
             }
             let Some(received) = world.registry.receive(&entry, lock, now, world.monotonic()) else {
@@ -185,8 +185,8 @@ async fn consume(world: Arc<World>, worker: u64) {
             }
             continue;
         }
-        // A device that connects has subscribed, and its session is kept.
-        let saved = world.registry.save_session(&id, generation, Some(vec![1])).await;
+        // A device that connects has subscribed, and its subscriptions are stored.
+        let saved = world.registry.save_subscriptions(&id, generation, Some(vec![1])).await;
         if saved.is_err() {
             continue;
         }

@@ -40,8 +40,8 @@ impl Unkept {
                 (vec![Change::IdentityPut { id, generation, revision, record }], Written::Revision(revision))
             }
             Mutation::DeleteIdentity { id, .. } => (vec![Change::IdentityDeleted { id }], Written::Done),
-            Mutation::PutSession { id, session, .. } => {
-                (vec![Change::SessionPut { id, session }], Written::Done)
+            Mutation::PutSubscriptions { id, subscriptions, .. } => {
+                (vec![Change::SubscriptionsPut { id, subscriptions }], Written::Done)
             }
             Mutation::Enqueue { id, generation, record, .. } => {
                 let number = self.next();

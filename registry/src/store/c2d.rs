@@ -340,13 +340,13 @@ impl State {
         entry.queue.push(message);
     }
 
-    /// The last run was killed: which messages were on their way to a kept session then, nobody knows. They count as
+    /// The last run was killed: which messages were on their way to a subscriber then, nobody knows. They count as
     /// repeats, which may be wrong and harms nobody; to call a repeat a first delivery would.
     pub(super) fn suspect_repeats(&self) {
         let entries = self.deadlines().entries();
         entries
             .iter()
-            .filter(|entry| entry.session().is_some())
+            .filter(|entry| entry.subscriptions().is_some())
             .for_each(|entry| entry.queue.suspect_repeats());
     }
 

@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension};
 use super::apply::REVISION;
 use super::row::{
     checksum, damaged, delivery_checksum, feedback_checksum, identity_checksum, message_checksum,
-    session_checksum, unusable,
+    subscriptions_checksum, unusable,
 };
 use super::tally::{Counted, Table};
 use crate::backend::{Change, StoreError};
@@ -18,7 +18,7 @@ pub(super) fn load(database: &Connection, visit: Visit<'_>) -> Result<(), StoreE
     let mut counted = Counted::default();
     load_meta(database, &mut counted, visit)?;
     load_identities(database, &mut counted, visit)?;
-    load_sessions(database, &mut counted, visit)?;
+    load_subscriptions(database, &mut counted, visit)?;
     load_messages(database, &mut counted, visit)?;
     load_deliveries(database, &mut counted, visit)?;
     load_feedback(database, &mut counted, visit)?;
@@ -56,13 +56,17 @@ fn load_identities(database: &Connection, counted: &mut Counted, visit: Visit<'_
     })
 }
 
-fn load_sessions(database: &Connection, counted: &mut Counted, visit: Visit<'_>) -> Result<(), StoreError> {
+fn load_subscriptions(
+    database: &Connection,
+    counted: &mut Counted,
+    visit: Visit<'_>,
+) -> Result<(), StoreError> {
     load_rows(database, "SELECT dev, mod, crc, doc, 0, 0 FROM session", &mut |row| {
-        if row.crc != session_checksum(&row.id, &row.record) {
-            return Err(damaged(&format!("session of {}", row.id)));
+        if row.crc != subscriptions_checksum(&row.id, &row.record) {
+            return Err(damaged(&format!("the subscriptions of {}", row.id)));
         }
-        counted.add(Table::Session, row.crc);
-        visit(Change::SessionPut { id: row.id, session: Some(row.record) })
+        counted.add(Table::Subscriptions, row.crc);
+        visit(Change::SubscriptionsPut { id: row.id, subscriptions: Some(row.record) })
     })
 }
 

@@ -16,7 +16,7 @@ use crate::backend::StoreError;
 pub(super) enum Table {
     Meta,
     Identity,
-    Session,
+    Subscriptions,
     C2d,
     Delivery,
     Feedback,
@@ -105,7 +105,7 @@ fn stored(database: &Connection, name: &str) -> Result<Option<Sum>, rusqlite::Er
     sum.optional()
 }
 
-/// In the order of `Table`.
+/// In the order of `Table`. The table of subscriptions has kept its first name.
 const TABLES: [&str; 6] = ["meta", "identity", "session", "c2d", "delivery", "feedback"];
 /// The row that counts commits.
 const COMMITS: &str = "commits";

@@ -148,13 +148,13 @@ async fn counts_and_deliveries_survive_opening_again() {
 }
 
 #[tokio::test]
-async fn after_a_kill_what_a_kept_session_may_have_had_counts_as_a_repeat() {
+async fn after_a_kill_what_a_subscriber_may_have_had_counts_as_a_repeat() {
     let directory = TempDir::new().unwrap();
     let (registry, entry) = with_device(&directory, &["one"]).await;
     registry.create(IdentitySpec::sas_device(device("d2")), now()).await.unwrap();
     registry.send(&device("d2"), message("two", Ack::None), now()).await.unwrap();
     let generation = entry.identity().generation;
-    registry.save_session(&device("d1"), generation, Some(vec![1])).await.unwrap();
+    registry.save_subscriptions(&device("d1"), generation, Some(vec![1])).await.unwrap();
     let is_repeat = |registry: &Arc<Registry>, name: &str| {
         registry.attach(&registry.entry(&device(name)).unwrap()).lease(now()).unwrap().is_repeat
     };
