@@ -1,8 +1,8 @@
 //! The queue of cloud-to-device messages that every identity is born with, in memory; the backend holds its truth.
 //!
-//! An empty queue allocates nothing. A message is with nobody, with the identity's one session until that ends, or
-//! locked by whoever polled it until the lock's time is over; what comes back keeps its place. A message found expired
-//! is never handed out again, whatever the clock does, and leaves once its outcome is stored.
+//! An empty queue allocates nothing. A message is with nobody, with the identity's one consumer until that ends, or
+//! locked by a device that polled it until the lock's time is over. What comes back keeps its position. A message found
+//! expired is never delivered again, whatever the clock does, and leaves once its outcome is stored.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -17,7 +17,7 @@ mod consumer;
 
 pub use consumer::Consumer;
 
-/// One message handed to a session.
+/// One message leased to a consumer.
 #[derive(Clone, Debug)]
 pub struct Lease {
     pub message: Arc<C2dMessage>,
@@ -54,7 +54,7 @@ pub(crate) struct DeviceQueue(Mutex<Option<Box<Inner>>>);
 #[derive(Debug, Default)]
 struct Inner {
     messages: Vec<Slot>,
-    session: Option<Attached>,
+    consumer: Option<Attached>,
 }
 
 #[derive(Debug)]
@@ -67,15 +67,15 @@ struct Slot {
     is_noted: bool,
     /// Found expired; only its outcome is still to be stored.
     is_expired: bool,
-    hold: Hold,
+    holder: Holder,
 }
 
 /// Who has a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Hold {
+enum Holder {
     Nobody,
-    /// The session of this number, until it ends.
-    Session(u64),
+    /// The consumer of this number, until it ends.
+    Consumer(u64),
     /// Whoever polled it, until this time on the monotonic clock.
     Lock {
         token: LockToken,
@@ -111,7 +111,7 @@ impl DeviceQueue {
             was_delivered: false,
             is_noted: false,
             is_expired: false,
-            hold: Hold::Nobody,
+            holder: Holder::Nobody,
         });
         inner.wake();
     }
@@ -144,8 +144,8 @@ impl DeviceQueue {
         let is_given_back = delivery_count > slot.delivery_count;
         slot.delivery_count = slot.delivery_count.max(delivery_count);
         (slot.was_delivered, slot.is_noted) = (true, true);
-        if is_given_back && matches!(slot.hold, Hold::Lock { .. }) {
-            slot.hold = Hold::Nobody;
+        if is_given_back && matches!(slot.holder, Holder::Lock { .. }) {
+            slot.holder = Holder::Nobody;
             inner.wake();
         }
     }
@@ -168,7 +168,7 @@ impl DeviceQueue {
         let seen = inner.messages.iter().take(count).map(|slot| Queued {
             message: Arc::clone(&slot.message),
             delivery_count: slot.delivery_count,
-            is_held: slot.hold != Hold::Nobody,
+            is_held: slot.holder != Holder::Nobody,
         });
         seen.collect()
     }
@@ -200,13 +200,13 @@ impl DeviceQueue {
         }
         // A device that has it may acknowledge it for a while; the sender shall not wait for ever.
         let patience = slot.message.expiry.saturating_add(HELD_TIME_MAX).unwrap_or(Timestamp::MAX);
-        match slot.hold {
-            Hold::Session(_) if now >= patience => {
+        match slot.holder {
+            Holder::Consumer(_) if now >= patience => {
                 slot.is_expired = true;
                 Due::Settle(Arc::clone(&slot.message))
             }
-            Hold::Session(_) => Due::Later(patience),
-            Hold::Nobody | Hold::Lock { .. } => {
+            Holder::Consumer(_) => Due::Later(patience),
+            Holder::Nobody | Holder::Lock { .. } => {
                 Due::Later(now.saturating_add(LOOK_AGAIN).unwrap_or(Timestamp::MAX))
             }
         }
@@ -219,7 +219,7 @@ impl DeviceQueue {
         inner.end_locks(monotonic);
         let slot = inner.next(now)?;
         let token = LockToken::random();
-        slot.hold = Hold::Lock { token, until };
+        slot.holder = Holder::Lock { token, until };
         let is_repeat = std::mem::replace(&mut slot.was_delivered, true);
         Some(Received {
             message: Arc::clone(&slot.message),
@@ -233,7 +233,7 @@ impl DeviceQueue {
     pub(crate) fn locked(&self, token: LockToken, monotonic: Instant) -> Option<(Arc<C2dMessage>, u32)> {
         let guard = self.lock();
         let mut slots = guard.as_ref()?.messages.iter();
-        let is_locked = |slot: &&Slot| matches!(slot.hold, Hold::Lock { token: own, until } if own == token && until > monotonic);
+        let is_locked = |slot: &&Slot| matches!(slot.holder, Holder::Lock { token: own, until } if own == token && until > monotonic);
         slots.find(is_locked).map(|slot| (Arc::clone(&slot.message), slot.delivery_count))
     }
 
@@ -251,8 +251,8 @@ impl DeviceQueue {
 
 impl Inner {
     fn wake(&self) {
-        if let Some(session) = &self.session {
-            session.wake.notify_one();
+        if let Some(consumer) = &self.consumer {
+            consumer.wake.notify_one();
         }
     }
 
@@ -265,15 +265,15 @@ impl Inner {
     fn next(&mut self, now: Timestamp) -> Option<&mut Slot> {
         self.messages
             .iter_mut()
-            .filter(|slot| slot.hold == Hold::Nobody)
+            .filter(|slot| slot.holder == Holder::Nobody)
             .find_map(|slot| if slot.expire(now) { None } else { Some(slot) })
     }
 
     fn end_locks(&mut self, monotonic: Instant) {
         let mut is_any = false;
         for slot in &mut self.messages {
-            if matches!(slot.hold, Hold::Lock { until, .. } if until <= monotonic) {
-                slot.hold = Hold::Nobody;
+            if matches!(slot.holder, Holder::Lock { until, .. } if until <= monotonic) {
+                slot.holder = Holder::Nobody;
                 is_any = true;
             }
         }
@@ -286,18 +286,18 @@ impl Inner {
 impl Slot {
     /// Whether it is with nobody and has expired; if so, it has for good.
     fn expire(&mut self, now: Timestamp) -> bool {
-        self.is_expired |= self.hold == Hold::Nobody && self.message.expiry <= now;
-        self.is_expired && self.hold == Hold::Nobody
+        self.is_expired |= self.holder == Holder::Nobody && self.message.expiry <= now;
+        self.is_expired && self.holder == Holder::Nobody
     }
 }
 
 fn release_if_idle(guard: &mut MutexGuard<'_, Option<Box<Inner>>>) {
-    if guard.as_ref().is_some_and(|inner| inner.messages.is_empty() && inner.session.is_none()) {
+    if guard.as_ref().is_some_and(|inner| inner.messages.is_empty() && inner.consumer.is_none()) {
         **guard = None;
     }
 }
 
-/// How long after its expiry a message in a session's hands may still be acknowledged. Source: IoT Hub, the lock time.
+/// How long after its expiry a message with a consumer may still be acknowledged. Source: IoT Hub, the lock time.
 const HELD_TIME_MAX: SignedDuration = SignedDuration::from_secs(60);
 /// When to look again at an expired message that somebody has locked.
 const LOOK_AGAIN: SignedDuration = SignedDuration::from_secs(1);

@@ -96,7 +96,7 @@ impl Registry {
         Ok(written.iter().filter(|written| **written == Written::Found(true)).count() as u64)
     }
 
-    /// Attaches a session to an identity's queue.
+    /// Attaches a consumer to an identity's queue; an earlier one is woken no more.
     pub fn attach(self: &Arc<Self>, entry: &Arc<Entry>) -> Consumer {
         let number = self.next_consumer.fetch_add(1, Ordering::Relaxed);
         Consumer::attach(Arc::clone(self), Arc::clone(entry), number)
