@@ -14,7 +14,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use portcullis_registry::backend::sqlite::SqliteBackend;
-use portcullis_registry::backend::{Backend, Change, Feed, Mutation, StoreError, Submitted};
+use portcullis_registry::backend::{Backend, Change, ChangeFeed, Mutation, StoreError, Submitted};
 
 /// A store that acknowledges before it commits.
 #[derive(Debug)]
@@ -67,7 +67,7 @@ impl Backend for EarlyBackend {
         self.store.load(visit)
     }
 
-    fn start(&self, feed: Feed) -> Result<(), StoreError> {
+    fn start(&self, feed: ChangeFeed) -> Result<(), StoreError> {
         self.scratch.start(feed)?;
         self.store.start(Box::new(|_| {}))?;
         let (writes, acknowledged) = mpsc::channel();

@@ -21,7 +21,7 @@ use portcullis::auth::{
 use portcullis::session::table::{Seat, SessionTable, Taken};
 use portcullis::testing::x509::identity;
 use portcullis_registry::authority::Authorities;
-use portcullis_registry::backend::{Backend, Change, Feed, Mutation, StoreError, Submitted, Written};
+use portcullis_registry::backend::{Backend, Change, ChangeFeed, Mutation, StoreError, Submitted, Written};
 use portcullis_registry::credential::{KeyPair, SymmetricKey};
 use portcullis_registry::id::{Precondition, Revision};
 use portcullis_registry::identity::{AuthenticationSpec, IdentitySpec, Status};
@@ -42,7 +42,7 @@ fn now() -> Timestamp {
 /// Keeps one device in memory; what is written is stable at once, and others may go on before and after.
 #[derive(Default)]
 struct Memory {
-    feed: OnceLock<Mutex<Feed>>,
+    feed: OnceLock<Mutex<ChangeFeed>>,
     next: AtomicU64,
     messages: Mutex<BTreeSet<u64>>,
 }
@@ -88,7 +88,7 @@ impl Backend for Memory {
         Ok(())
     }
 
-    fn start(&self, feed: Feed) -> Result<(), StoreError> {
+    fn start(&self, feed: ChangeFeed) -> Result<(), StoreError> {
         self.feed.set(Mutex::new(feed)).map_err(|_| StoreError::Unavailable)
     }
 

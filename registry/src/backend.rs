@@ -2,7 +2,7 @@
 //!
 //! Above it stay records, limits, clocks and expiry; below it SQL, files and group commit. A backend decides a write's
 //! preconditions itself, in the order in which it makes writes stable, so that one whose truth lies on other machines
-//! fits too. A success is told only after the feed has been told, so whoever hears of a success also sees it.
+//! fits too. A write is answered only after the change feed has had its changes, so whoever gets the answer sees them.
 
 use std::fmt;
 use std::future::Future;
@@ -18,8 +18,8 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// Everything kept, as the changes that made it; devices before their modules, messages in order. Once, at start.
     fn load(&self, visit: &mut dyn FnMut(Change) -> Result<(), StoreError>) -> Result<(), StoreError>;
 
-    /// From now on writes are taken; `feed` hears of each change, in the order in which they became stable.
-    fn start(&self, feed: Feed) -> Result<(), StoreError>;
+    /// From now on writes are taken; `feed` gets each change, in the order in which they became stable.
+    fn start(&self, feed: ChangeFeed) -> Result<(), StoreError>;
 
     /// Does all of `mutations` or none of them. One result each, in order. `Ok` means on stable storage.
     /// Dropping the future does not undo the write.
@@ -36,8 +36,8 @@ pub trait Backend: Send + Sync + fmt::Debug {
     fn close(&self) -> Result<(), StoreError>;
 }
 
-/// Hears of changes; must not block for long and must not submit.
-pub type Feed = Box<dyn Fn(Change) + Send>;
+/// Takes each change that became stable; must not block for long and must not submit.
+pub type ChangeFeed = Box<dyn Fn(Change) + Send>;
 
 /// What becomes of a write.
 pub type Submitted<'a> = Pin<Box<dyn Future<Output = Result<Vec<Written>, StoreError>> + Send + 'a>>;

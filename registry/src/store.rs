@@ -1,7 +1,7 @@
 //! The registry: a map in memory over a durable backend.
 //!
-//! Reads touch the map only. A write goes to the backend, which decides its precondition; the backend's feed changes
-//! the map, and the write is answered after that. Lock order: a guard of the map is never held while any other lock
+//! Reads touch the map only. A write goes to the backend, which decides its precondition; the change feed changes the
+//! map, and the write is answered after that. Lock order: a guard of the map is never held while any other lock
 //! is taken or anything is awaited; the `Arc<Entry>` is copied out first.
 
 use std::collections::{BTreeSet, HashMap};
@@ -127,7 +127,7 @@ pub enum Place<'a> {
 
 type Observer = Box<dyn Fn(&Changed) + Send + Sync>;
 
-/// What the backend's feed changes.
+/// What the backend's change feed changes.
 #[derive(Default)]
 struct State {
     entries: DashMap<IdentityId, Arc<Entry>>,
@@ -170,9 +170,9 @@ impl Registry {
         if !ended_in_order {
             state.suspect_repeats();
         }
-        let feed: Weak<State> = Arc::downgrade(&state);
+        let fed: Weak<State> = Arc::downgrade(&state);
         backend.start(Box::new(move |change| {
-            let Some(state) = feed.upgrade() else { return };
+            let Some(state) = fed.upgrade() else { return };
             if let Err(error) = state.apply(change) {
                 tracing::error!(%error, "a change cannot be shown");
             }

@@ -15,7 +15,7 @@ use std::thread::{self, JoinHandle};
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::backend::{Backend, Change, Feed, Mutation, StoreError, Submitted, Written};
+use crate::backend::{Backend, Change, ChangeFeed, Mutation, StoreError, Submitted, Written};
 use apply::{Rejection, apply};
 use load::{load, stored_revision};
 use mark::Mark;
@@ -82,7 +82,7 @@ impl Backend for SqliteBackend {
         load(&writer.database, visit)
     }
 
-    fn start(&self, feed: Feed) -> Result<(), StoreError> {
+    fn start(&self, feed: ChangeFeed) -> Result<(), StoreError> {
         let writer = self
             .writer
             .lock()
@@ -125,7 +125,7 @@ impl Backend for SqliteBackend {
 
 impl Writer {
     /// Writes batch after batch until told to finish or until the disk fails.
-    fn run(mut self, feed: &Feed) -> Result<(), StoreError> {
+    fn run(mut self, feed: &ChangeFeed) -> Result<(), StoreError> {
         let mut batch = Vec::new();
         let mut finishing = false;
         while !finishing && self.jobs.blocking_recv_many(&mut batch, BATCH_JOBS_MAX) > 0 {
@@ -154,7 +154,7 @@ impl Writer {
     }
 
     /// One transaction for the whole batch. An error means the store can no longer be trusted.
-    fn write(&mut self, batch: &mut Vec<Job>, feed: &Feed) -> Result<(), StoreError> {
+    fn write(&mut self, batch: &mut Vec<Job>, feed: &ChangeFeed) -> Result<(), StoreError> {
         match self.commit(batch) {
             Ok(committed) => {
                 self.mark.write(committed.number).map_err(|error| {
@@ -231,7 +231,7 @@ struct Committed {
 
 impl Committed {
     /// Shows the changes, then answers those who wait for them.
-    fn tell(self, batch: &mut Vec<Job>, feed: &Feed) {
+    fn tell(self, batch: &mut Vec<Job>, feed: &ChangeFeed) {
         self.changes.into_iter().for_each(feed);
         for (job, outcome) in batch.drain(..).zip(self.outcomes) {
             job.tell(outcome);

@@ -1,7 +1,7 @@
 //! What a write answers: the state that was stored, whatever becomes of the identity before the answer is read.
 
 use super::*;
-use crate::backend::{Feed, Submitted};
+use crate::backend::{ChangeFeed, Submitted};
 
 /// What somebody else does to an identity of which this revision was just stored.
 type Overtaking = Box<dyn FnOnce(&Identity) -> Mutation + Send>;
@@ -38,7 +38,7 @@ impl Backend for OvertakenBackend {
         self.store.load(visit)
     }
 
-    fn start(&self, feed: Feed) -> Result<(), StoreError> {
+    fn start(&self, feed: ChangeFeed) -> Result<(), StoreError> {
         self.store.start(feed)
     }
 
