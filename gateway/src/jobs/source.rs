@@ -181,7 +181,7 @@ impl Reader {
     fn text(&mut self, text: &[u8]) -> Result<(), Ended> {
         for part in text.chunks(TEXT_BYTES) {
             let Self { splitter, batch, held, words, .. } = self;
-            splitter.feed(part, |line| {
+            splitter.push(part, |line| {
                 *held += line.text.as_ref().map_or(0, String::len);
                 batch.items.push(read(*words, line));
             });
