@@ -36,8 +36,8 @@ pub(crate) struct Shown<'a>(pub(crate) &'a str);
 
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (place, char) in self.0.chars().enumerate() {
-            if place == SHOWN_CHARS_MAX {
+        for (index, char) in self.0.chars().enumerate() {
+            if index == SHOWN_CHARS_MAX {
                 return f.write_str("…");
             }
             if char.is_control() {

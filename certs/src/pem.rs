@@ -1,4 +1,4 @@
-//! Reads and writes PEM text. The only place that knows which library does.
+//! Reads and writes PEM text. No other file knows which library does.
 
 use rustls_pemfile::Item;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};

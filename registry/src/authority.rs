@@ -152,14 +152,14 @@ impl Authorities {
                 Authority { name, certificate, revision, created: own.created, updated: now, verification };
             return Ok(());
         }
-        let Err(place) = self.0.binary_search_by(|own| own.name.cmp(&name)) else {
+        let Err(index) = self.0.binary_search_by(|own| own.name.cmp(&name)) else {
             return Err(AuthorityError::AlreadyExists(name));
         };
         if self.0.len() >= AUTHORITIES_MAX {
             return Err(AuthorityError::TooMany);
         }
         let enrolled = Authority { name, certificate, revision, created: now, updated: now, verification };
-        self.0.insert(place, enrolled);
+        self.0.insert(index, enrolled);
         Ok(())
     }
 

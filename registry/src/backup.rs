@@ -149,7 +149,7 @@ pub fn restore(file: &Path, data_dir: &Path, progress: &Progress) -> Result<Mani
     }
     let mut backup = Opened::new(file)?;
     let total = backup.manifest.parts.iter().map(|part| part.bytes).sum();
-    // Beside the directory, and renamed into its place when all of it is on stable storage.
+    // Beside the directory, and renamed to it when all of it is on stable storage.
     let staging = Unfinished::directory(&data_dir.with_added_extension("restoring"))?;
     let store = staging.path.join(STORE);
     DirBuilder::new().mode(0o700).create(&store).map_err(at(&store))?;
@@ -172,13 +172,13 @@ pub fn restore(file: &Path, data_dir: &Path, progress: &Progress) -> Result<Mani
     }
     let manifest = backup.finish()?;
     check_counts(file, &manifest, snapshot::adopt(&store)?)?;
-    let place = || -> io::Result<()> {
+    let publish = || -> io::Result<()> {
         File::open(&store)?.sync_all()?;
         File::open(&staging.path)?.sync_all()?;
         fs::rename(&staging.path, data_dir)?;
         sync_parent(data_dir)
     };
-    place().map_err(at(data_dir))?;
+    publish().map_err(at(data_dir))?;
     staging.keep();
     Ok(manifest)
 }
@@ -208,7 +208,7 @@ impl Opened {
         let damaged = |what: &str| BackupError::Damaged { file: file.to_owned(), what: what.into() };
         let manifest: Manifest =
             serde_json::from_str(&line).map_err(|_| damaged("its list of parts cannot be read"))?;
-        if !manifest.parts.iter().all(Part::has_a_place) {
+        if !manifest.parts.iter().all(Part::is_in_data_directory) {
             return Err(damaged("it names a file that belongs to no hub"));
         }
         let parts = manifest.parts.iter().try_fold(0, |sum: u64, part| sum.checked_add(part.bytes));
@@ -234,7 +234,7 @@ impl Opened {
 
 impl Part {
     /// The store, or a file directly in the data directory: a restore writes nowhere else.
-    fn has_a_place(&self) -> bool {
+    fn is_in_data_directory(&self) -> bool {
         let plain = |name: &str| name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-');
         self.name == STORE_PART || self.name.strip_suffix(".pem").is_some_and(plain)
     }

@@ -8,7 +8,7 @@ use crate::id::ModuleId;
 use crate::identity::Identity;
 use crate::queue::{DeviceQueue, Queued};
 
-/// An identity's place in the registry. It outlives connections and updates, and ends with its generation.
+/// What the registry holds of one identity. It outlives connections and updates, and ends with its generation.
 #[derive(Debug)]
 pub struct Entry {
     identity: RwLock<Arc<Identity>>,

@@ -137,8 +137,8 @@ impl FeedbackQueue {
     pub(crate) fn outdated(&self, limits: &FeedbackLimits, now: Timestamp) -> Vec<u64> {
         let inner = self.lock();
         let surplus = inner.count.saturating_sub(limits.records_max);
-        let is_outdated = |(place, (_, pending)): &(usize, (&u64, &Pending))| {
-            *place < surplus
+        let is_outdated = |(index, (_, pending)): &(usize, (&u64, &Pending))| {
+            *index < surplus
                 || pending.deliveries >= limits.deliveries_max
                 || age(&pending.record, now) >= limits.ttl
         };
@@ -285,9 +285,9 @@ impl FeedbackReceiver {
 
     /// The service has the batch: it is forgotten for good.
     pub async fn complete(&mut self, token: LockToken, monotonic: Instant) -> Result<bool, StoreError> {
-        let Some(place) = self.batches.iter().position(|own| *own == token) else { return Ok(false) };
+        let Some(index) = self.batches.iter().position(|own| *own == token) else { return Ok(false) };
         let is_done = self.registry.complete_feedback(token, monotonic).await?;
-        self.batches.swap_remove(place);
+        self.batches.swap_remove(index);
         Ok(is_done)
     }
 }

@@ -11,7 +11,7 @@ use std::fmt;
 /// One line that is not blank.
 #[derive(PartialEq, Eq)]
 pub struct Line {
-    /// Its place in the file, from 1; blank lines count.
+    /// Its position in the file, from 1; blank lines count.
     pub number: u64,
     /// Without its line end.
     pub text: Result<String, LineError>,

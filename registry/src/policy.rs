@@ -175,12 +175,12 @@ impl Policies {
 
     /// Removes a policy that is not built in; so there is always one that has every right.
     pub fn remove(&mut self, name: &str) -> Result<(), PoliciesError> {
-        let place = self.0.iter().position(|policy| policy.name == name);
-        let place = place.ok_or_else(|| PoliciesError::Unknown(name.to_owned()))?;
-        if self.0[place].is_built_in() {
+        let index = self.0.iter().position(|policy| policy.name == name);
+        let index = index.ok_or_else(|| PoliciesError::Unknown(name.to_owned()))?;
+        if self.0[index].is_built_in() {
             return Err(PoliciesError::BuiltIn(name.to_owned()));
         }
-        self.0.remove(place);
+        self.0.remove(index);
         Ok(())
     }
 

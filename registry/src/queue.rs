@@ -120,8 +120,8 @@ impl DeviceQueue {
     pub(crate) fn remove(&self, number: u64) -> Option<Arc<C2dMessage>> {
         let mut guard = self.lock();
         let inner = guard.as_mut()?;
-        let place = inner.place(number)?;
-        let slot = inner.messages.remove(place);
+        let index = inner.index_of(number)?;
+        let slot = inner.messages.remove(index);
         release_if_idle(&mut guard);
         Some(slot.message)
     }
@@ -139,8 +139,8 @@ impl DeviceQueue {
     pub(crate) fn note(&self, number: u64, delivery_count: u32) {
         let mut guard = self.lock();
         let Some(inner) = guard.as_mut() else { return };
-        let Some(place) = inner.place(number) else { return };
-        let slot = &mut inner.messages[place];
+        let Some(index) = inner.index_of(number) else { return };
+        let slot = &mut inner.messages[index];
         let is_given_back = delivery_count > slot.delivery_count;
         slot.delivery_count = slot.delivery_count.max(delivery_count);
         (slot.was_delivered, slot.is_noted) = (true, true);
@@ -193,8 +193,8 @@ impl DeviceQueue {
     pub(crate) fn due(&self, number: u64, now: Timestamp) -> Due {
         let mut guard = self.lock();
         let Some(inner) = guard.as_mut() else { return Due::Gone };
-        let Some(place) = inner.place(number) else { return Due::Gone };
-        let slot = &mut inner.messages[place];
+        let Some(index) = inner.index_of(number) else { return Due::Gone };
+        let slot = &mut inner.messages[index];
         if slot.expire(now) {
             return Due::Settle(Arc::clone(&slot.message));
         }
@@ -256,7 +256,7 @@ impl Inner {
         }
     }
 
-    fn place(&self, number: u64) -> Option<usize> {
+    fn index_of(&self, number: u64) -> Option<usize> {
         // In order of their numbers, since they were pushed so.
         self.messages.binary_search_by_key(&number, |slot| slot.message.number).ok()
     }

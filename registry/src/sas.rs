@@ -158,7 +158,7 @@ fn parse_signature(text: &str) -> Result<[u8; SIGNATURE_BYTES], SasError> {
     // The decoder wants room for whole groups.
     let mut bytes = [0; SIGNATURE_BYTES + 1];
     match STANDARD.decode_slice(&base64[..length], &mut bytes) {
-        Ok(SIGNATURE_BYTES) => Ok(std::array::from_fn(|place| bytes[place])),
+        Ok(SIGNATURE_BYTES) => Ok(std::array::from_fn(|index| bytes[index])),
         _ => Err(SasError::BadSignature),
     }
 }

@@ -90,7 +90,7 @@ pub enum ChangeKind {
     MessageExpired(Arc<C2dMessage>),
 }
 
-/// An identity in place of an earlier state of it.
+/// What a replace stored, and what it replaced.
 #[derive(Clone, Debug)]
 pub struct Replaced {
     pub before: Revision,
@@ -114,14 +114,16 @@ pub struct Page {
     pub next: Option<DeviceId>,
 }
 
-/// Where in the order of ids a page begins.
+/// Where in the order of ids a page begins, and which way it goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place<'a> {
+pub enum PageStart<'a> {
+    /// At the first id.
     First,
+    /// Behind this id, which need not be there.
     After(&'a str),
-    /// At the end, and backwards.
+    /// At the last id, and backwards.
     Last,
-    /// Before this one, and backwards.
+    /// Before this id, and backwards.
     Before(&'a str),
 }
 
@@ -205,22 +207,22 @@ impl Registry {
     /// At most `count` devices with ids after `after`, in byte order of the ids. What is created or deleted meanwhile
     /// may be missed; what stays is on exactly one page.
     pub fn page(&self, after: Option<&DeviceId>, count: usize) -> Page {
-        self.page_of("", after.map_or(Place::First, |id| Place::After(id.as_str())), count)
+        self.page_of("", after.map_or(PageStart::First, |id| PageStart::After(id.as_str())), count)
     }
 
-    /// At most `count` devices whose ids begin with `prefix`, from a place on. From the end they come backwards.
-    pub fn page_of(&self, prefix: &str, place: Place<'_>, count: usize) -> Page {
+    /// At most `count` devices whose ids begin with `prefix`, from `start` on.
+    pub fn page_of(&self, prefix: &str, start: PageStart<'_>, count: usize) -> Page {
         // Behind every id that begins so: no id holds this character.
         let end = format!("{prefix}\u{7f}");
-        let (from, to, is_backwards) = match place {
-            Place::First => (Bound::Included(prefix), end.as_str(), false),
-            Place::After(id) if id < prefix => (Bound::Included(prefix), end.as_str(), false),
-            Place::After(id) => (Bound::Excluded(id), end.as_str(), false),
-            Place::Last => (Bound::Included(prefix), end.as_str(), true),
-            Place::Before(id) => (Bound::Included(prefix), id.min(end.as_str()), true),
+        let (from, to, is_backwards) = match start {
+            PageStart::First => (Bound::Included(prefix), end.as_str(), false),
+            PageStart::After(id) if id < prefix => (Bound::Included(prefix), end.as_str(), false),
+            PageStart::After(id) => (Bound::Excluded(id), end.as_str(), false),
+            PageStart::Last => (Bound::Included(prefix), end.as_str(), true),
+            PageStart::Before(id) => (Bound::Included(prefix), id.min(end.as_str()), true),
         };
-        let (Bound::Included(start) | Bound::Excluded(start)) = from else { return Page::default() };
-        if start >= to {
+        let (Bound::Included(lowest) | Bound::Excluded(lowest)) = from else { return Page::default() };
+        if lowest >= to {
             return Page::default();
         }
         let order = self.state.order.read().unwrap_or_else(PoisonError::into_inner);
@@ -467,7 +469,7 @@ impl State {
         self.last_generation.fetch_max(identity.generation.number(), Ordering::AcqRel);
     }
 
-    /// Puts a new entry into the map; its place in `order` is the caller's to give.
+    /// Puts a new entry into the map; the caller puts its id into `order`.
     fn insert(&self, id: IdentityId, entry: Arc<Entry>) {
         match &id.module {
             None => self.devices.fetch_add(1, Ordering::Relaxed),

@@ -44,11 +44,11 @@ fn t905_a_flipped_bit_in_a_record_is_found() {
     let directory = filled();
     let database = Connection::open(directory.path().join("hub.db")).unwrap();
     let mut record: Vec<u8> = database.query_row("SELECT doc FROM identity", [], |row| row.get(0)).unwrap();
-    for place in 0..record.len() {
-        record[place] ^= 4;
+    for index in 0..record.len() {
+        record[index] ^= 4;
         database.execute("UPDATE identity SET doc = ?1", [&record]).unwrap();
-        assert!(refusal(directory.path()).contains("identity d1"), "{place}");
-        record[place] ^= 4;
+        assert!(refusal(directory.path()).contains("identity d1"), "{index}");
+        record[index] ^= 4;
     }
     database.execute("UPDATE identity SET doc = ?1, gen = gen + 1", [&record]).unwrap();
     assert!(refusal(directory.path()).contains("identity d1"));
@@ -100,14 +100,14 @@ fn t905_a_flipped_bit_anywhere_is_found_or_harmless() {
     let stride = std::env::var(FLIP_STRIDE).map_or(101, |stride| stride.parse().unwrap());
     let (mut found, mut harmless) = (0, 0);
     for (file, (name, content)) in files.iter().enumerate() {
-        for place in (0..content.len()).step_by(stride) {
+        for index in (0..content.len()).step_by(stride) {
             let mut flipped = files.clone();
-            flipped[file].1[place] ^= 1 << (place % 8);
+            flipped[file].1[index] ^= 1 << (index % 8);
             put_files(&copy, &flipped);
             match contents(&copy) {
                 Err(_) => found += 1,
                 Ok(read) => {
-                    assert_eq!(read, good, "byte {place} of {name}");
+                    assert_eq!(read, good, "byte {index} of {name}");
                     harmless += 1;
                 }
             }
@@ -288,9 +288,9 @@ fn store_of_version_1() -> TempDir {
     }
     let mut read = database.prepare("SELECT dev, gen, doc FROM new.c2d ORDER BY seq").unwrap();
     let rows = read.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).unwrap();
-    for (place, row) in rows.enumerate() {
+    for (index, row) in rows.enumerate() {
         let (dev, generation, record): (String, u64, Vec<u8>) = row.unwrap();
-        let number = 1 + place as u64 / 2;
+        let number = 1 + index as u64 / 2;
         let crc = row::message_checksum(&device(&dev), number, GenerationId::new(generation), &record);
         database
             .execute(

@@ -113,7 +113,7 @@ async fn the_tenth_abandon_is_the_last() {
     let start = Instant::now();
     for count in 0..10 {
         let received = registry.receive(&entry, LOCK, now(), start).unwrap();
-        // What is given back keeps its place in front.
+        // What is given back stays in front.
         assert_eq!((body(&received.message), received.delivery_count), ("one", count));
         registry.abandon_received(&entry, received.token, now(), start).await.unwrap();
         let lost = registry.abandon_received(&entry, received.token, now(), start).await;

@@ -216,7 +216,7 @@ impl World {
     }
 }
 
-/// A registry of nothing, to hold a place while another is opened.
+/// A registry of nothing, to stand in while another is opened.
 fn dangling() -> Arc<Registry> {
     open(TempDir::new().unwrap().path())
 }
