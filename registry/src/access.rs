@@ -193,7 +193,7 @@ impl fmt::Display for Entry {
     }
 }
 
-/// Enough of a word to tell which it was.
+/// Enough of a word to recognise it by.
 fn excerpt(word: &str) -> String {
     word.chars().take(EXCERPT_CHARACTERS).collect()
 }

@@ -275,7 +275,7 @@ impl Unfinished {
 impl Drop for Unfinished {
     fn drop(&mut self) {
         if !self.kept {
-            // Whatever went wrong is told already.
+            // The error that stopped the work is on its way to the caller; this one would hide it.
             let _ = fs::remove_file(&self.path).or_else(|_| fs::remove_dir_all(&self.path));
         }
     }

@@ -61,7 +61,7 @@ impl Deadlines {
         self.locks.entry(until).or_default().push(Arc::clone(entry));
     }
 
-    /// Whose locks are over; each is told once.
+    /// The entries whose locks are over; each comes once for each lock.
     pub(crate) fn end_locks(&mut self, monotonic: Instant) -> Vec<Arc<Entry>> {
         let mut over = Vec::new();
         while let Some(first) = self.locks.first_entry().filter(|first| *first.key() <= monotonic) {

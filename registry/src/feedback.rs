@@ -62,7 +62,7 @@ struct Inner {
     /// By the numbers the backend gave, which grow; those in batches are not among them.
     waiting: BTreeMap<u64, Pending>,
     batches: HashMap<LockToken, Batch>,
-    /// Every record there is, by the identity it tells of.
+    /// Every record there is, by the identity it is about.
     of: HashMap<IdentityId, BTreeSet<u64>>,
     count: usize,
 }
@@ -98,9 +98,9 @@ impl FeedbackQueue {
         inner.of.entry(record.device.clone()).or_default().insert(number);
         inner.count += 1;
         inner.waiting.insert(number, Pending { record: Arc::new(record), deliveries: 0 });
-        let tells = inner.waiting.len() == 1 || inner.waiting.len() >= BATCH_RECORDS_MAX;
+        let is_ready = inner.waiting.len() == 1 || inner.waiting.len() >= BATCH_RECORDS_MAX;
         drop(inner);
-        if tells {
+        if is_ready {
             self.ready.notify_one();
         }
     }
@@ -113,7 +113,7 @@ impl FeedbackQueue {
         inner.batches.retain(|_, batch| !batch.records.is_empty());
     }
 
-    /// Discards what tells of an identity that is no more.
+    /// Discards the records about a deleted identity.
     pub(crate) fn forget(&self, id: &IdentityId) {
         let mut inner = self.lock();
         for number in inner.of.get(id).cloned().unwrap_or_default() {

@@ -98,7 +98,7 @@ impl fmt::Display for IdentityId {
     }
 }
 
-/// Tells an identity from an earlier one of the same id. Grows for ever; reads like the 18 digits of IoT Hub's.
+/// Distinguishes an identity from an earlier one of the same id. Grows for ever; reads like the 18 digits of IoT Hub's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct GenerationId(u64);
 
@@ -172,7 +172,7 @@ pub struct InvalidPrecondition;
 
 impl Precondition {
     /// Reads the header `If-Match`. The SDKs write the star and the tag with and without quotation marks, so
-    /// `*`, `"*"`, `"x"`, `x` and `W/"x"` are all read (IoT Hub: azure-iot-sdk-python #716 tells how it went wrong).
+    /// `*`, `"*"`, `"x"`, `x` and `W/"x"` are all read (IoT Hub: azure-iot-sdk-python #716).
     pub fn parse_if_match(header: Option<&str>) -> Result<Self, InvalidPrecondition> {
         let Some(text) = header.map(str::trim) else { return Ok(Self::Absent) };
         let text = text.strip_prefix("W/").unwrap_or(text);

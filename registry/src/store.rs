@@ -74,7 +74,7 @@ pub struct Registry {
     next_consumer: AtomicU64,
 }
 
-/// What happened to an identity. Told after the map shows it and before the write is answered.
+/// What happened to an identity. The observer gets it after the map shows it and before the write is answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Changed {
     pub id: IdentityId,
@@ -186,7 +186,7 @@ impl Registry {
         Ok(Arc::new(Self { limits, backend, state, next_consumer: AtomicU64::new(0) }))
     }
 
-    /// Sets who hears of changes; once, before serving. The observer must not block and must not call back.
+    /// Sets the observer of changes; once, before serving. It must not block and must not call back.
     pub fn observe(&self, observer: Observer) {
         if self.state.observer.set(observer).is_err() {
             tracing::error!("a registry has one observer");
@@ -412,7 +412,7 @@ impl State {
         self.meta.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
     }
 
-    /// Shows one stable change in the map, then tells the observer.
+    /// Shows one stable change in the map, then notifies the observer.
     fn apply(&self, change: Change) -> Result<(), StoreError> {
         match change {
             Change::IdentityPut { id, generation, revision, record } => {
@@ -462,7 +462,7 @@ impl State {
                 ChangeKind::Created
             }
         };
-        self.tell(id, kind);
+        self.notify(id, kind);
     }
 
     fn note_generation(&self, identity: &Identity) {
@@ -500,7 +500,7 @@ impl State {
                 self.modules.fetch_sub(1, Ordering::Relaxed)
             }
         };
-        self.tell(id.clone(), ChangeKind::Deleted);
+        self.notify(id.clone(), ChangeKind::Deleted);
     }
 
     /// Keeps the count of disabled devices when one state of an identity follows another.
@@ -515,14 +515,14 @@ impl State {
         };
     }
 
-    fn tell(&self, id: IdentityId, kind: ChangeKind) {
+    fn notify(&self, id: IdentityId, kind: ChangeKind) {
         if let Some(observer) = self.observer.get() {
             observer(&Changed { id, kind });
         }
     }
 }
 
-/// Says whether this run has ended in order, so that the next one knows that the store knows all.
+/// Notes whether this run has ended in order, so that the next one knows that every delivery was noted.
 fn ended(in_order: bool) -> Mutation {
     Mutation::PutMeta { key: ENDED_IN_ORDER.into(), value: vec![u8::from(in_order)] }
 }

@@ -41,7 +41,7 @@ pub struct SqliteBackend {
     thread: Mutex<Option<JoinHandle<Result<(), StoreError>>>>,
 }
 
-/// One write and who waits for it.
+/// One write, and where its caller waits for the outcome.
 #[derive(Debug)]
 struct Job {
     mutations: Vec<Mutation>,
@@ -114,7 +114,7 @@ impl Backend for SqliteBackend {
     }
 
     fn close(&self) -> Result<(), StoreError> {
-        // An empty job tells the writer to finish. One that has ended takes none; how it ended, its thread knows.
+        // An empty job makes the writer finish. A writer that has ended takes none, and its thread holds the error.
         let _ = self.jobs.blocking_send(Job { mutations: Vec::new(), answer: None });
         let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() else {
             return Ok(());
@@ -124,7 +124,7 @@ impl Backend for SqliteBackend {
 }
 
 impl Writer {
-    /// Writes batch after batch until told to finish or until the disk fails.
+    /// Writes batch after batch until an empty job comes or the disk fails.
     fn run(mut self, feed: &ChangeFeed) -> Result<(), StoreError> {
         let mut batch = Vec::new();
         let mut finishing = false;
@@ -160,16 +160,16 @@ impl Writer {
                 self.mark.write(committed.number).map_err(|error| {
                     StoreError::Fatal(format!("the mark beside the store cannot be written: {error}"))
                 })?;
-                committed.tell(batch, feed);
+                committed.publish(batch, feed);
                 Ok(())
             }
             Err(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => {
                 tracing::warn!("the disk is full; writes are refused until it is not");
-                batch.drain(..).for_each(|job| job.tell(Err(StoreError::DiskFull)));
+                batch.drain(..).for_each(|job| job.reply(Err(StoreError::DiskFull)));
                 Ok(())
             }
             Err(error) => {
-                batch.drain(..).for_each(|job| job.tell(Err(StoreError::Unavailable)));
+                batch.drain(..).for_each(|job| job.reply(Err(StoreError::Unavailable)));
                 Err(unusable(&error))
             }
         }
@@ -230,19 +230,20 @@ struct Committed {
 }
 
 impl Committed {
-    /// Shows the changes, then answers those who wait for them.
-    fn tell(self, batch: &mut Vec<Job>, feed: &ChangeFeed) {
+    /// Gives the changes to the feed, then answers the callers that wait for them.
+    fn publish(self, batch: &mut Vec<Job>, feed: &ChangeFeed) {
         self.changes.into_iter().for_each(feed);
         for (job, outcome) in batch.drain(..).zip(self.outcomes) {
-            job.tell(outcome);
+            job.reply(outcome);
         }
     }
 }
 
 impl Job {
-    fn tell(self, outcome: Result<Vec<Written>, StoreError>) {
+    /// Answers the caller, if one waits.
+    fn reply(self, outcome: Result<Vec<Written>, StoreError>) {
         if let Some(answer) = self.answer {
-            // Whoever asked may be gone; the write stands.
+            // The caller may be gone; the write stands.
             let _ = answer.send(outcome);
         }
     }

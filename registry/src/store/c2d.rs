@@ -356,11 +356,11 @@ impl State {
         let Some(message) = self.entry(id).and_then(|entry| entry.queue.remove(number)) else { return };
         self.queued_bytes.fetch_sub(message.memory(), Ordering::Relaxed);
         if outcome == Outcome::Expired {
-            self.tell(id.clone(), ChangeKind::MessageExpired(message));
+            self.notify(id.clone(), ChangeKind::MessageExpired(message));
         }
     }
 
-    /// What an identity that is gone had waiting, and what was still to be told of it.
+    /// Drops the messages and the feedback of a deleted identity.
     pub(super) fn forget_messages(&self, id: &IdentityId, entry: &Entry) {
         for message in entry.queue.clear() {
             self.deadlines().remove(message.number);

@@ -95,7 +95,7 @@ pub(super) fn load_messages_v1(
     })
 }
 
-/// After the messages they tell of.
+/// After the messages they belong to.
 fn load_deliveries(database: &Connection, counted: &mut Counted, visit: Visit<'_>) -> Result<(), StoreError> {
     let sql = "SELECT c2d.dev, c2d.mod, delivery.crc, x'', delivery.seq, delivery.count
         FROM delivery JOIN c2d ON c2d.seq = delivery.seq";

@@ -1,7 +1,7 @@
 //! The file `store.id`: it says that there is a store, and how many commits it had at least.
 //!
 //! SQLite takes a damaged commit at the end of its WAL for one that was never finished, and goes on without it. This
-//! mark, outside the WAL, tells the two apart: it is written after each commit is on stable storage and before the
+//! mark, outside the WAL, distinguishes the two: it is written after each commit is on stable storage and before the
 //! commit is acknowledged. It is not synced itself, so after a power cut it may lag behind, which is harmless; it is
 //! never ahead.
 

@@ -4,7 +4,7 @@
 //! The sums stand in a table of their own and change in the transaction that changes the rows. Triggers see to it, so
 //! that no statement can forget; they belong to the writing connection and are made anew each time it opens.
 //!
-//! To add a table whose rows carry `crc`: name it in `TABLES`, and tell `Counted` of each of its rows when loading.
+//! To add a table whose rows carry `crc`: name it in `TABLES`, and add each of its rows to `Counted` when loading.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -71,7 +71,7 @@ pub(super) fn begin(database: &Connection) -> Result<(), rusqlite::Error> {
     }
     transaction.execute("INSERT OR IGNORE INTO tally VALUES (?1, 0, 0)", [COMMITS])?;
     transaction.commit()?;
-    // Without this, REPLACE would not tell of the row it replaces.
+    // Without this, REPLACE would fire no trigger for the row it replaces.
     database.pragma_update(None, "recursive_triggers", true)?;
     for name in TABLES {
         database.execute_batch(&format!(

@@ -382,7 +382,7 @@ fn child(name: &str, prepared: &str, directory: &Path) -> std::process::Child {
         .unwrap()
 }
 
-/// Not a test of its own: what `t908_…` runs under a limit. Tells each outcome, until the store is lost.
+/// Not a test of its own: what `t908_…` runs under a limit. Prints each outcome, until the store is lost.
 #[test]
 fn child_that_creates_until_the_store_is_lost() {
     let Some(directory) = std::env::var_os(CHILD_DIRECTORY) else { return };

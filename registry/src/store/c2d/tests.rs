@@ -63,11 +63,11 @@ fn body(message: &C2dMessage) -> &str {
 
 /// Every feedback there is, as id and outcome.
 fn feedback(registry: &Registry) -> Vec<(String, Outcome)> {
-    let mut told = Vec::new();
+    let mut outcomes = Vec::new();
     while let Some(batch) = registry.receive_feedback(LOCK, later(1_000), Instant::now()) {
-        told.extend(batch.records.iter().map(|record| (record.message_id.clone(), record.outcome)));
+        outcomes.extend(batch.records.iter().map(|record| (record.message_id.clone(), record.outcome)));
     }
-    told
+    outcomes
 }
 
 #[tokio::test]
@@ -102,8 +102,8 @@ async fn complete_and_reject_end_a_message_once_and_are_told() {
         assert_eq!(settle().await, Err(SettleError::LockLost));
     }
     assert_eq!(entry.queued(), 0);
-    let told = [("one".to_owned(), Outcome::Completed), ("two".to_owned(), Outcome::Rejected)];
-    assert_eq!(feedback(&registry), told);
+    let expected = [("one".to_owned(), Outcome::Completed), ("two".to_owned(), Outcome::Rejected)];
+    assert_eq!(feedback(&registry), expected);
 }
 
 #[tokio::test]
@@ -245,8 +245,8 @@ async fn a_message_in_a_sessions_hands_may_be_acknowledged_a_while_after_its_exp
     assert_eq!(session.complete(one.message.number, later(69)).await, Ok(true));
     // But its sender does not wait for ever.
     assert_eq!(registry.sweep(later(70), Instant::now()).await, Ok(1));
-    let told = [("one".to_owned(), Outcome::Completed), ("two".to_owned(), Outcome::Expired)];
-    assert_eq!(feedback(&registry), told);
+    let expected = [("one".to_owned(), Outcome::Completed), ("two".to_owned(), Outcome::Expired)];
+    assert_eq!(feedback(&registry), expected);
 }
 
 #[tokio::test]
@@ -330,14 +330,14 @@ async fn only_the_outcomes_asked_for_are_told() {
         session.complete(lease.message.number, now()).await.unwrap();
     }
     drop(session);
-    let told = ["positive", "full"].map(|name| (name.to_owned(), Outcome::Completed));
-    assert_eq!(feedback(&registry), told);
+    let expected = ["positive", "full"].map(|name| (name.to_owned(), Outcome::Completed));
+    assert_eq!(feedback(&registry), expected);
     for ack in asked {
         registry.send(&device("d1"), message(ack.as_str(), ack), now()).await.unwrap();
     }
     registry.purge(&device("d1"), now()).await.unwrap();
-    let told = ["negative", "full"].map(|name| (name.to_owned(), Outcome::Purged));
-    assert_eq!(feedback(&registry), told);
+    let expected = ["negative", "full"].map(|name| (name.to_owned(), Outcome::Purged));
+    assert_eq!(feedback(&registry), expected);
 }
 
 #[tokio::test]
