@@ -1,8 +1,9 @@
 //! Feedback: what became of messages whose senders asked, waiting for services to fetch it, in batches.
 //!
 //! In memory; the backend holds its truth, and a record is stored in the same write that takes its message away. A
-//! batch is ready when it is full or its first record has waited long enough; it is with one receiver at a time, and
-//! comes again when that one gives it back, is gone, or its lock is over. Full means that the oldest makes room.
+//! batch is ready when it is full or its first record has waited long enough. One receiver has it at a time; it comes
+//! again when the receiver gives it back or is dropped, or when its lock is over. When the queue is full, the oldest
+//! record makes room.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -28,7 +29,7 @@ pub struct Feedback {
     pub at: Timestamp,
 }
 
-/// Feedback handed to a receiver.
+/// Feedback delivered to a receiver.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FeedbackBatch {
     /// To complete or abandon it by.
@@ -46,7 +47,7 @@ pub struct FeedbackLimits {
     pub ttl: Duration,
     /// How long the first record of a batch waits for others.
     pub batch_time_max: Duration,
-    /// How often a record is handed out at most.
+    /// How often a record is delivered at most.
     pub deliveries_max: u32,
 }
 
@@ -126,14 +127,14 @@ impl FeedbackQueue {
         self.lock().count
     }
 
-    /// The oldest records that are with nobody: those that must go so that one more fits.
+    /// The oldest records that are in no batch: those that must go so that one more fits.
     pub(crate) fn surplus(&self, limits: &FeedbackLimits) -> Vec<u64> {
         let inner = self.lock();
         let surplus = (inner.count + 1).saturating_sub(limits.records_max);
         inner.waiting.keys().take(surplus).copied().collect()
     }
 
-    /// Records whose time is over, that were handed out too often, or that are too many; the oldest first.
+    /// Records whose time is over, that were delivered too often, or that are too many; the oldest first.
     pub(crate) fn outdated(&self, limits: &FeedbackLimits, now: Timestamp) -> Vec<u64> {
         let inner = self.lock();
         let surplus = inner.count.saturating_sub(limits.records_max);
@@ -276,7 +277,7 @@ impl FeedbackReceiver {
         self.registry.feedback_queue().ready.notified().await;
     }
 
-    /// The next batch that is ready, in this receiver's hands until it is completed or the receiver is dropped.
+    /// The next batch that is ready, locked by this receiver until it is completed or the receiver is dropped.
     pub fn lease(&mut self, now: Timestamp) -> Option<FeedbackBatch> {
         let batch = self.registry.feedback_queue().lease(self.registry.feedback_limits(), now, None)?;
         self.batches.push(batch.token);

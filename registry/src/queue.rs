@@ -1,4 +1,4 @@
-//! The queue of cloud-to-device messages that every identity is born with, in memory; the backend holds its truth.
+//! The queue of cloud-to-device messages that every identity has, in memory; the backend holds its truth.
 //!
 //! An empty queue allocates nothing. A message is with nobody, with the identity's one consumer until that ends, or
 //! locked by a device that polled it until the lock's time is over. What comes back keeps its position. A message found
@@ -21,17 +21,17 @@ pub use consumer::Consumer;
 #[derive(Clone, Debug)]
 pub struct Lease {
     pub message: Arc<C2dMessage>,
-    /// Whether it was handed out before; after a kill, whether it may have been.
+    /// Whether it was delivered before; after a kill, whether it may have been.
     pub is_repeat: bool,
 }
 
-/// One message handed to a device that polls.
+/// One message delivered to a device that polls.
 #[derive(Clone, Debug)]
 pub struct Received {
     pub message: Arc<C2dMessage>,
     /// To complete, abandon or reject it by.
     pub token: LockToken,
-    /// Whether it was handed out before, as far as is known.
+    /// Whether it was delivered before, as far as is known.
     pub is_repeat: bool,
     /// How often it was abandoned before.
     pub delivery_count: u32,
@@ -101,7 +101,7 @@ pub(crate) enum Due {
 }
 
 impl DeviceQueue {
-    /// Adds a message; the backend hands them over in order.
+    /// Adds a message; the backend gives them in order.
     pub(crate) fn push(&self, message: Arc<C2dMessage>) {
         let mut guard = self.lock();
         let inner = guard.get_or_insert_default();
@@ -150,7 +150,7 @@ impl DeviceQueue {
         }
     }
 
-    /// Every message may have been handed out before.
+    /// Every message may have been delivered before.
     pub(crate) fn suspect_repeats(&self) {
         if let Some(inner) = self.lock().as_mut() {
             inner.messages.iter_mut().for_each(|slot| slot.was_delivered = true);

@@ -192,11 +192,11 @@ async fn consume(world: Arc<World>, worker: u64) {
         }
         // One connection after the other, each gone without a goodbye: the next takes over what it had.
         for _ in 0..=random.below(2) {
-            let mut session = world.registry.attach(&entry);
+            let mut consumer = world.registry.attach(&entry);
             let now = world.now();
             let mut leased = Vec::new();
             while leased.len() < 16
-                && let Some(lease) = session.lease(now)
+                && let Some(lease) = consumer.lease(now)
             {
                 print_delivery(&id, generation.number(), &lease.message, lease.is_repeat, now);
                 leased.push(lease.message);
@@ -204,7 +204,7 @@ async fn consume(world: Arc<World>, worker: u64) {
             for message in leased.iter().filter(|_| random.below(5) > 0) {
                 let number = &message.message_id;
                 println!("@ completing {id} {generation} {number}");
-                if session.complete(message.number, world.now()).await.unwrap() {
+                if consumer.complete(message.number, world.now()).await.unwrap() {
                     println!("@ completed {id} {generation} {number}");
                 }
             }

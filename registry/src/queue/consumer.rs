@@ -59,8 +59,8 @@ impl Consumer {
         self.registry.settle(&self.entry, &message, Outcome::Completed, now).await
     }
 
-    /// Has the store know which messages this consumer has and did not complete, so that they are known as repeats
-    /// after a restart too. For a session that ends in order; a dropped consumer does it without waiting.
+    /// Stores which messages this consumer has and did not complete, so that they are marked as repeats after a restart
+    /// too. For a session that ends in order; a dropped consumer does it without waiting.
     pub async fn note_unanswered(&mut self) {
         let unanswered = {
             let mut guard = self.entry.queue.lock();

@@ -53,7 +53,7 @@ impl Registry {
         if identity.status == Status::Disabled {
             return Err(SendError::Disabled(to.clone()));
         }
-        // In its queue it would wait in vain, and its sender would hear of that only when it expires.
+        // It would wait in vain, and its sender would learn that only when it expires.
         if !identity.access.allows(Right::C2d) {
             return Err(SendError::AccessDenied(to.clone()));
         }
@@ -62,7 +62,7 @@ impl Registry {
         if self.state.queued_bytes.load(Ordering::Relaxed) + message.memory() > self.limits.queued_bytes_max {
             return Err(SendError::HubFull);
         }
-        // Expired messages give their places to living ones.
+        // Expired messages make room for living ones.
         let expired = entry.queue.expired(now);
         let expired = expired.iter().map(|message| self.settling(to, message, Outcome::Expired, now));
         let enqueue = Mutation::Enqueue {
@@ -102,7 +102,7 @@ impl Registry {
         Consumer::attach(Arc::clone(self), Arc::clone(entry), number)
     }
 
-    /// Hands out the next message in order, for a device that polls: locked for `lock_time`, then with nobody again.
+    /// The next message in order, for a device that polls: locked for `lock_time`, then with nobody again.
     pub fn receive(
         &self,
         entry: &Arc<Entry>,
@@ -194,18 +194,18 @@ impl Registry {
         self.state.feedback.lease(&self.limits.feedback, now, Some(until))
     }
 
-    /// A receiver of feedback that keeps what it is handed until it is dropped.
+    /// A receiver of feedback that keeps its batches until it is dropped.
     pub fn feedback_receiver(self: &Arc<Self>) -> FeedbackReceiver {
         FeedbackReceiver::new(Arc::clone(self))
     }
 
-    /// Somebody has a batch of feedback: it is forgotten. `false` when it is not locked any more.
+    /// Removes a batch of feedback that a service has processed. `false` when it is not locked any more.
     pub async fn complete_feedback(&self, token: LockToken, monotonic: Instant) -> Result<bool, StoreError> {
         let Some(numbers) = self.state.feedback.numbers(token, monotonic) else { return Ok(false) };
         self.backend.submit(vec![Mutation::DropFeedback { numbers }]).await.map(|_| true)
     }
 
-    /// Somebody gives a batch of feedback back. `false` when it is not locked any more.
+    /// Gives a batch of feedback back, to be delivered again. `false` when it is not locked any more.
     pub fn abandon_feedback(&self, token: LockToken, monotonic: Instant) -> bool {
         self.state.feedback.numbers(token, monotonic).is_some() && self.state.feedback.release(token)
     }
@@ -256,8 +256,8 @@ impl Registry {
         Ok(written.first() == Some(&Written::Found(true)))
     }
 
-    /// Has the store know of deliveries that ended without an answer. Should that fail, a repeat after a restart may not
-    /// say that it is one.
+    /// Stores that deliveries ended without an answer. Should that fail, a repeat after a restart may not be marked as
+    /// one.
     pub(crate) async fn note_deliveries(&self, entry: &Entry, unanswered: &[(u64, u32)]) {
         let notes = noting(entry, unanswered);
         if !notes.is_empty() {
