@@ -26,7 +26,7 @@ async fn allow_everything(hub: &TestHub, identity: &TestIdentity) {
 
 /// The words the registry has for an identity, if it has any.
 fn stored(hub: &TestHub, identity: &TestIdentity) -> Option<Vec<String>> {
-    hub.hub.registry.entry(&identity.id).unwrap().identity().access.to_words()
+    hub.hub.registry.entry(&identity.id).unwrap().identity().access.to_entries()
 }
 
 fn events(identity: &TestIdentity) -> String {

@@ -19,7 +19,7 @@ enum IdentityRecord {
     V1(IdentityV1),
     V2 {
         identity: IdentityV1,
-        /// The words of the access list, if there is one.
+        /// The entries of the access list, if there is one.
         allow: Option<Vec<String>>,
     },
     V3 {
@@ -83,7 +83,7 @@ struct FeedbackV1 {
 
 /// An identity as it is stored; id, generation and revision are in columns of their own.
 pub(crate) fn encode_identity(identity: &Identity) -> Vec<u8> {
-    let allow = identity.access.to_words();
+    let allow = identity.access.to_entries();
     let queue_max = identity.queue_max.map(QueueMax::get);
     let identity = IdentityV1 {
         disabled: identity.status == Status::Disabled,

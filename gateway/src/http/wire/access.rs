@@ -20,7 +20,7 @@ pub(in crate::http) struct AccessJson {
 impl AccessJson {
     /// Nothing for an identity without an access list.
     pub(in crate::http) fn of(access: &Access) -> Option<Self> {
-        access.to_words().map(|allow| Self { allow })
+        access.to_entries().map(|allow| Self { allow })
     }
 }
 
