@@ -10,7 +10,7 @@ use portcullis_registry::entry::Entry;
 use portcullis_registry::id::{DeviceId, IdentityId};
 use portcullis_registry::identity::{AuthenticationKind, Status};
 use portcullis_registry::policy::Rights;
-use portcullis_registry::store::{Page, PageStart};
+use portcullis_registry::store::{DevicePage, PageStart};
 
 use crate::auth::VerifiedService;
 use crate::hub::Hub;
@@ -117,7 +117,7 @@ impl<'h> Candidates<'h> {
     }
 
     /// The next step from a place on.
-    fn page(&self, place: PageStart<'_>) -> Page {
+    fn page(&self, place: PageStart<'_>) -> DevicePage {
         let devices = match self {
             Self::All { hub, prefix } => return hub.registry.page_of(prefix, place, STEP_DEVICES),
             Self::These(devices) => devices,
@@ -133,7 +133,7 @@ impl<'h> Candidates<'h> {
             PageStart::Last => devices.iter().rev().cloned().collect(),
             PageStart::Before(id) => devices[..up_to(id)].iter().rev().cloned().collect(),
         };
-        Page { devices, next: None }
+        DevicePage { devices, next: None }
     }
 }
 

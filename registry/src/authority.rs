@@ -92,7 +92,7 @@ pub enum AuthorityError {
     Reason,
 }
 
-/// Stored CAs that cannot be read. Nobody is vouched for then.
+/// StoredAuthorities CAs that cannot be read. Nobody is vouched for then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the stored CA certificates are damaged or of a newer version")]
 pub struct AuthoritiesDamaged;
@@ -218,13 +218,13 @@ impl Authorities {
 
     /// As bytes to be stored.
     pub fn encode(&self) -> Vec<u8> {
-        let stored = Stored::V1(self.0.iter().map(StoredAuthority::from).collect());
+        let stored = StoredAuthorities::V1(self.0.iter().map(StoredAuthority::from).collect());
         postcard::to_stdvec(&stored).expect("writing to memory cannot fail")
     }
 
     /// From stored bytes. Damaged ones are refused: a hub must not take them for "no CA".
     pub fn decode(bytes: &[u8]) -> Result<Self, AuthoritiesDamaged> {
-        let Ok((Stored::V1(stored), [])) = postcard::take_from_bytes(bytes) else {
+        let Ok((StoredAuthorities::V1(stored), [])) = postcard::take_from_bytes(bytes) else {
             return Err(AuthoritiesDamaged);
         };
         let all: Option<Vec<_>> = stored.into_iter().map(StoredAuthority::into_authority).collect();
@@ -254,7 +254,7 @@ impl Authorities {
 }
 
 #[derive(Serialize, Deserialize)]
-enum Stored {
+enum StoredAuthorities {
     V1(Vec<StoredAuthority>),
 }
 

@@ -41,8 +41,8 @@ pub struct Part {
     pub bytes: u64,
 }
 
-/// Hears how many bytes are done of how many.
-pub type Progress = Arc<dyn Fn(u64, u64) + Send + Sync>;
+/// Called with how many bytes are done, of how many.
+pub type ProgressObserver = Arc<dyn Fn(u64, u64) + Send + Sync>;
 
 /// Why a backup was not made, is not good, or was not restored.
 #[derive(Debug, thiserror::Error)]
@@ -72,10 +72,10 @@ pub fn create(
     kept: &[&str],
     to: &Path,
     now: Timestamp,
-    progress: Progress,
+    progress: ProgressObserver,
 ) -> Result<Manifest, BackupError> {
-    let (file, backup) = Unfinished::file(to)?;
-    let (_, copy) = Unfinished::file(&to.with_added_extension("store"))?;
+    let (file, backup) = RemovedUnlessKept::file(to)?;
+    let (_, copy) = RemovedUnlessKept::file(&to.with_added_extension("store"))?;
     snapshot::copy(&data_dir.join(STORE), &copy.path, move |done, expected| progress(done, expected))?;
     let counts = snapshot::check(&snapshot::open(&copy.path)?)?;
     let mut parts = vec![Part { name: STORE_PART.into(), bytes: length(&copy.path)? }];
@@ -119,7 +119,7 @@ pub fn create(
 
 /// Checks every byte and every row of a backup. Takes as much memory as the backup is large.
 pub fn verify(file: &Path) -> Result<Manifest, BackupError> {
-    let mut backup = Opened::new(file)?;
+    let mut backup = OpenedBackup::new(file)?;
     let mut store = None;
     for part in backup.manifest.parts.clone() {
         let mut content = (&mut backup.content).take(part.bytes);
@@ -137,7 +137,7 @@ pub fn verify(file: &Path) -> Result<Manifest, BackupError> {
 }
 
 /// Restores a backup into the data directory `data_dir`, which must not be there or be empty: all of it or nothing.
-pub fn restore(file: &Path, data_dir: &Path, progress: &Progress) -> Result<Manifest, BackupError> {
+pub fn restore(file: &Path, data_dir: &Path, progress: &ProgressObserver) -> Result<Manifest, BackupError> {
     let at = |path: &Path| {
         let path = path.to_owned();
         move |error| BackupError::Io(path, error)
@@ -147,10 +147,10 @@ pub fn restore(file: &Path, data_dir: &Path, progress: &Progress) -> Result<Mani
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(at(data_dir)(error)),
         Ok(false) | Err(_) => {}
     }
-    let mut backup = Opened::new(file)?;
+    let mut backup = OpenedBackup::new(file)?;
     let total = backup.manifest.parts.iter().map(|part| part.bytes).sum();
     // Beside the directory, and renamed to it when all of it is on stable storage.
-    let staging = Unfinished::directory(&data_dir.with_added_extension("restoring"))?;
+    let staging = RemovedUnlessKept::directory(&data_dir.with_added_extension("restoring"))?;
     let store = staging.path.join(STORE);
     DirBuilder::new().mode(0o700).create(&store).map_err(at(&store))?;
     let mut done = 0;
@@ -184,13 +184,13 @@ pub fn restore(file: &Path, data_dir: &Path, progress: &Progress) -> Result<Mani
 }
 
 /// A backup that is being read.
-struct Opened {
+struct OpenedBackup {
     file: PathBuf,
     manifest: Manifest,
     content: Digested<BufReader<File>>,
 }
 
-impl Opened {
+impl OpenedBackup {
     /// Reads the manifest. Its sizes are those of the file, so nothing is believed that is not there.
     fn new(file: &Path) -> Result<Self, BackupError> {
         let at = |error| BackupError::Io(file.to_owned(), error);
@@ -241,12 +241,12 @@ impl Part {
 }
 
 /// A file or directory that is removed again unless it is kept.
-struct Unfinished {
+struct RemovedUnlessKept {
     path: PathBuf,
     kept: bool,
 }
 
-impl Unfinished {
+impl RemovedUnlessKept {
     fn file(path: &Path) -> Result<(File, Self), BackupError> {
         match private(path) {
             Ok(file) => Ok((file, Self { path: path.to_owned(), kept: false })),
@@ -272,7 +272,7 @@ impl Unfinished {
     }
 }
 
-impl Drop for Unfinished {
+impl Drop for RemovedUnlessKept {
     fn drop(&mut self) {
         if !self.kept {
             // The error that stopped the work is on its way to the caller; this one would hide it.
@@ -296,8 +296,8 @@ fn sync_parent(path: &Path) -> io::Result<()> {
     File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
 }
 
-fn check_counts(file: &Path, manifest: &Manifest, counts: snapshot::Counts) -> Result<(), BackupError> {
-    let snapshot::Counts { devices, modules, messages } = counts;
+fn check_counts(file: &Path, manifest: &Manifest, counts: snapshot::CopyCounts) -> Result<(), BackupError> {
+    let snapshot::CopyCounts { devices, modules, messages } = counts;
     if (devices, modules, messages) == (manifest.devices, manifest.modules, manifest.messages) {
         return Ok(());
     }

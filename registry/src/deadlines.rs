@@ -13,13 +13,13 @@ use crate::message::C2dMessage;
 /// Every waiting message, and every lock that ends by itself.
 #[derive(Debug, Default)]
 pub(crate) struct Deadlines {
-    messages: BTreeMap<u64, Waiting>,
+    messages: BTreeMap<u64, WaitingMessage>,
     due: BTreeSet<(Timestamp, u64)>,
     locks: BTreeMap<Instant, Vec<Arc<Entry>>>,
 }
 
 #[derive(Debug)]
-struct Waiting {
+struct WaitingMessage {
     entry: Arc<Entry>,
     enqueued: Timestamp,
     due: Timestamp,
@@ -27,7 +27,8 @@ struct Waiting {
 
 impl Deadlines {
     pub(crate) fn insert(&mut self, entry: &Arc<Entry>, message: &C2dMessage) {
-        let waiting = Waiting { entry: Arc::clone(entry), enqueued: message.enqueued, due: message.expiry };
+        let waiting =
+            WaitingMessage { entry: Arc::clone(entry), enqueued: message.enqueued, due: message.expiry };
         self.due.insert((waiting.due, message.number));
         self.messages.insert(message.number, waiting);
     }

@@ -54,15 +54,15 @@ pub struct FeedbackLimits {
 /// The feedback of one hub.
 #[derive(Debug, Default)]
 pub(crate) struct FeedbackQueue {
-    inner: Mutex<Inner>,
+    inner: Mutex<QueuedFeedback>,
     ready: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Inner {
+struct QueuedFeedback {
     /// By the numbers the backend gave, which grow; those in batches are not among them.
     waiting: BTreeMap<u64, Pending>,
-    batches: HashMap<LockToken, Batch>,
+    batches: HashMap<LockToken, LockedBatch>,
     /// Every record there is, by the identity it is about.
     of: HashMap<IdentityId, BTreeSet<u64>>,
     count: usize,
@@ -75,7 +75,7 @@ struct Pending {
 }
 
 #[derive(Debug)]
-struct Batch {
+struct LockedBatch {
     records: BTreeMap<u64, Pending>,
     /// Absent: until its receiver is gone.
     until: Option<Instant>,
@@ -176,7 +176,7 @@ impl FeedbackQueue {
             token,
             records: records.values().map(|pending| Arc::clone(&pending.record)).collect(),
         };
-        inner.batches.insert(token, Batch { records, until });
+        inner.batches.insert(token, LockedBatch { records, until });
         let is_more = inner.is_ready(limits, now);
         drop(inner);
         if is_more {
@@ -205,7 +205,7 @@ impl FeedbackQueue {
     /// Gives back what was locked for a time that is over, and wakes a receiver if a batch is ready.
     pub(crate) fn tick(&self, limits: &FeedbackLimits, now: Timestamp, monotonic: Instant) {
         let mut inner = self.lock();
-        let is_over = |batch: &Batch| batch.until.is_some_and(|until| until <= monotonic);
+        let is_over = |batch: &LockedBatch| batch.until.is_some_and(|until| until <= monotonic);
         let over: Vec<LockToken> =
             inner.batches.iter().filter(|(_, batch)| is_over(batch)).map(|(token, _)| *token).collect();
         for token in over {
@@ -217,12 +217,12 @@ impl FeedbackQueue {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    fn lock(&self) -> MutexGuard<'_, QueuedFeedback> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Inner {
+impl QueuedFeedback {
     fn is_ready(&self, limits: &FeedbackLimits, now: Timestamp) -> bool {
         let Some((_, first)) = self.waiting.first_key_value() else { return false };
         self.waiting.len() >= BATCH_RECORDS_MAX

@@ -217,13 +217,15 @@ impl Policies {
 
     /// As bytes to be stored.
     pub fn encode(&self) -> Vec<u8> {
-        let stored = Stored::V1(self.0.iter().map(StoredPolicy::from).collect());
+        let stored = StoredPolicies::V1(self.0.iter().map(StoredPolicy::from).collect());
         postcard::to_stdvec(&stored).expect("writing to memory cannot fail")
     }
 
     /// From stored bytes. Damaged or empty ones are refused: fewer policies must never be taken for all of them.
     pub fn decode(bytes: &[u8]) -> Result<Self, PoliciesError> {
-        let Ok(Stored::V1(stored)) = postcard::from_bytes(bytes) else { return Err(PoliciesError::Damaged) };
+        let Ok(StoredPolicies::V1(stored)) = postcard::from_bytes(bytes) else {
+            return Err(PoliciesError::Damaged);
+        };
         let policies: Option<Vec<_>> = stored.into_iter().map(StoredPolicy::into_policy).collect();
         policies.filter(|policies| !policies.is_empty()).map(Self).ok_or(PoliciesError::Damaged)
     }
@@ -249,7 +251,7 @@ const POLICIES_MAX: usize = 100;
 const NAME_BYTES_MAX: usize = 64;
 
 #[derive(Serialize, Deserialize)]
-enum Stored {
+enum StoredPolicies {
     V1(Vec<StoredPolicy>),
 }
 
@@ -307,7 +309,7 @@ mod tests {
             assert_eq!(Policies::decode(&bytes[..end]), Err(PoliciesError::Damaged), "{end}");
         }
         assert_eq!(
-            Policies::decode(&postcard::to_stdvec(&Stored::V1(Vec::new())).unwrap()),
+            Policies::decode(&postcard::to_stdvec(&StoredPolicies::V1(Vec::new())).unwrap()),
             Err(PoliciesError::Damaged)
         );
     }

@@ -49,10 +49,10 @@ pub struct Queued {
 
 /// The messages of one identity.
 #[derive(Debug, Default)]
-pub(crate) struct DeviceQueue(Mutex<Option<Box<Inner>>>);
+pub(crate) struct DeviceQueue(Mutex<Option<Box<QueueContent>>>);
 
 #[derive(Debug, Default)]
-struct Inner {
+struct QueueContent {
     messages: Vec<Slot>,
     consumer: Option<Attached>,
 }
@@ -244,12 +244,12 @@ impl DeviceQueue {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Box<Inner>>> {
+    fn lock(&self) -> MutexGuard<'_, Option<Box<QueueContent>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Inner {
+impl QueueContent {
     fn wake(&self) {
         if let Some(consumer) = &self.consumer {
             consumer.wake.notify_one();
@@ -291,7 +291,7 @@ impl Slot {
     }
 }
 
-fn release_if_idle(guard: &mut MutexGuard<'_, Option<Box<Inner>>>) {
+fn release_if_idle(guard: &mut MutexGuard<'_, Option<Box<QueueContent>>>) {
     if guard.as_ref().is_some_and(|inner| inner.messages.is_empty() && inner.consumer.is_none()) {
         **guard = None;
     }

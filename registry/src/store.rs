@@ -70,7 +70,7 @@ impl Default for RegistryLimits {
 pub struct Registry {
     limits: RegistryLimits,
     backend: Box<dyn Backend>,
-    state: Arc<State>,
+    state: Arc<RegistryState>,
     next_consumer: AtomicU64,
 }
 
@@ -108,7 +108,7 @@ pub struct Counts {
 
 /// Some devices in the order of their ids, or backwards.
 #[derive(Clone, Debug, Default)]
-pub struct Page {
+pub struct DevicePage {
     pub devices: Vec<Arc<Entry>>,
     /// Behind which id the next page begins; none when this is the last.
     pub next: Option<DeviceId>,
@@ -131,7 +131,7 @@ type Observer = Box<dyn Fn(&Changed) + Send + Sync>;
 
 /// What the backend's change feed changes.
 #[derive(Default)]
-struct State {
+struct RegistryState {
     entries: DashMap<IdentityId, Arc<Entry>>,
     /// The devices in the order of their ids, for pages: some 30 bytes a device, for the ids are shared with the map.
     order: RwLock<BTreeSet<DeviceId>>,
@@ -148,9 +148,9 @@ struct State {
     observer: OnceLock<Observer>,
 }
 
-impl std::fmt::Debug for State {
+impl std::fmt::Debug for RegistryState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("State")
+        f.debug_struct("RegistryState")
             .field("devices", &self.devices)
             .field("modules", &self.modules)
             .finish_non_exhaustive()
@@ -160,7 +160,7 @@ impl std::fmt::Debug for State {
 impl Registry {
     /// Loads everything the backend keeps, and starts to take writes. Blocks while it reads.
     pub fn open(backend: Box<dyn Backend>, limits: RegistryLimits) -> Result<Arc<Self>, StoreError> {
-        let state = Arc::new(State::default());
+        let state = Arc::new(RegistryState::default());
         state.load(backend.as_ref())?;
         if let Some(stored) = state.meta(LAST_GENERATION) {
             let bytes = stored
@@ -172,7 +172,7 @@ impl Registry {
         if !ended_in_order {
             state.suspect_repeats();
         }
-        let fed: Weak<State> = Arc::downgrade(&state);
+        let fed: Weak<RegistryState> = Arc::downgrade(&state);
         backend.start(Box::new(move |change| {
             let Some(state) = fed.upgrade() else { return };
             if let Err(error) = state.apply(change) {
@@ -206,12 +206,12 @@ impl Registry {
 
     /// At most `count` devices with ids after `after`, in byte order of the ids. What is created or deleted meanwhile
     /// may be missed; what stays is on exactly one page.
-    pub fn page(&self, after: Option<&DeviceId>, count: usize) -> Page {
+    pub fn page(&self, after: Option<&DeviceId>, count: usize) -> DevicePage {
         self.page_of("", after.map_or(PageStart::First, |id| PageStart::After(id.as_str())), count)
     }
 
     /// At most `count` devices whose ids begin with `prefix`, from `start` on.
-    pub fn page_of(&self, prefix: &str, start: PageStart<'_>, count: usize) -> Page {
+    pub fn page_of(&self, prefix: &str, start: PageStart<'_>, count: usize) -> DevicePage {
         // Behind every id that begins so: no id holds this character.
         let end = format!("{prefix}\u{7f}");
         let (from, to, is_backwards) = match start {
@@ -221,9 +221,9 @@ impl Registry {
             PageStart::Last => (Bound::Included(prefix), end.as_str(), true),
             PageStart::Before(id) => (Bound::Included(prefix), id.min(end.as_str()), true),
         };
-        let (Bound::Included(lowest) | Bound::Excluded(lowest)) = from else { return Page::default() };
+        let (Bound::Included(lowest) | Bound::Excluded(lowest)) = from else { return DevicePage::default() };
         if lowest >= to {
-            return Page::default();
+            return DevicePage::default();
         }
         let order = self.state.order.read().unwrap_or_else(PoisonError::into_inner);
         let mut rest = order.range::<str, _>((from, Bound::Excluded(to))).cloned();
@@ -232,7 +232,7 @@ impl Registry {
         let more = next().and_then(|_| ids.last().cloned());
         drop(order);
         let devices = ids.into_iter().filter_map(|id| self.entry(&IdentityId::device(id))).collect();
-        Page { devices, next: more }
+        DevicePage { devices, next: more }
     }
 
     /// The modules of a device, in order of their ids; none when there is no such device.
@@ -403,7 +403,7 @@ impl Registry {
     }
 }
 
-impl State {
+impl RegistryState {
     fn entry(&self, id: &IdentityId) -> Option<Arc<Entry>> {
         self.entries.get(id).map(|entry| Arc::clone(&entry))
     }

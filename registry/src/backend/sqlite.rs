@@ -36,23 +36,23 @@ mod tests;
 /// The store in one directory.
 #[derive(Debug)]
 pub struct SqliteBackend {
-    jobs: mpsc::Sender<Job>,
-    writer: Mutex<Option<Writer>>,
+    writes: mpsc::Sender<PendingWrite>,
+    writer: Mutex<Option<StoreWriter>>,
     thread: Mutex<Option<JoinHandle<Result<(), StoreError>>>>,
 }
 
 /// One write, and where its caller waits for the outcome.
 #[derive(Debug)]
-struct Job {
+struct PendingWrite {
     mutations: Vec<Mutation>,
     answer: Option<oneshot::Sender<Result<Vec<Written>, StoreError>>>,
 }
 
 /// What only the writing thread touches, once started.
 #[derive(Debug)]
-struct Writer {
+struct StoreWriter {
     database: Connection,
-    jobs: mpsc::Receiver<Job>,
+    writes: mpsc::Receiver<PendingWrite>,
     mark: Mark,
     next_revision: u64,
     /// Keeps a second process out for as long as it is open.
@@ -69,9 +69,9 @@ impl SqliteBackend {
             .map_err(|error| unusable(&error))?
             .max(stored_revision(&database)?)
             + 1;
-        let (sender, jobs) = mpsc::channel(JOBS_MAX);
-        let writer = Writer { database, mark, jobs, next_revision, _lock: lock };
-        Ok(Self { jobs: sender, writer: Mutex::new(Some(writer)), thread: Mutex::default() })
+        let (sender, writes) = mpsc::channel(WRITES_MAX);
+        let writer = StoreWriter { database, mark, writes, next_revision, _lock: lock };
+        Ok(Self { writes: sender, writer: Mutex::new(Some(writer)), thread: Mutex::default() })
     }
 }
 
@@ -99,23 +99,23 @@ impl Backend for SqliteBackend {
     fn submit(&self, mutations: Vec<Mutation>) -> Submitted<'_> {
         Box::pin(async move {
             let (answer, outcome) = oneshot::channel();
-            let job = Job { mutations, answer: Some(answer) };
-            self.jobs.send(job).await.map_err(|_| StoreError::Unavailable)?;
+            let write = PendingWrite { mutations, answer: Some(answer) };
+            self.writes.send(write).await.map_err(|_| StoreError::Unavailable)?;
             outcome.await.map_err(|_| StoreError::Unavailable)?
         })
     }
 
     fn post(&self, mutations: Vec<Mutation>) -> bool {
-        self.jobs.try_send(Job { mutations, answer: None }).is_ok()
+        self.writes.try_send(PendingWrite { mutations, answer: None }).is_ok()
     }
 
     fn lost(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
-        Box::pin(self.jobs.closed())
+        Box::pin(self.writes.closed())
     }
 
     fn close(&self) -> Result<(), StoreError> {
-        // An empty job makes the writer finish. A writer that has ended takes none, and its thread holds the error.
-        let _ = self.jobs.blocking_send(Job { mutations: Vec::new(), answer: None });
+        // An empty write makes the writer finish. A writer that has ended takes none, and its thread holds the error.
+        let _ = self.writes.blocking_send(PendingWrite { mutations: Vec::new(), answer: None });
         let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() else {
             return Ok(());
         };
@@ -123,19 +123,19 @@ impl Backend for SqliteBackend {
     }
 }
 
-impl Writer {
-    /// Writes batch after batch until an empty job comes or the disk fails.
+impl StoreWriter {
+    /// Writes batch after batch until an empty write comes or the disk fails.
     fn run(mut self, feed: &ChangeFeed) -> Result<(), StoreError> {
         let mut batch = Vec::new();
         let mut finishing = false;
-        while !finishing && self.jobs.blocking_recv_many(&mut batch, BATCH_JOBS_MAX) > 0 {
-            finishing = batch.iter().any(|job| job.mutations.is_empty());
+        while !finishing && self.writes.blocking_recv_many(&mut batch, BATCH_WRITES_MAX) > 0 {
+            finishing = batch.iter().any(|write| write.mutations.is_empty());
             if let Err(error) = self.write(&mut batch, feed) {
                 tracing::error!(%error, "the store failed; nothing is acknowledged any more");
                 return Err(error);
             }
         }
-        self.jobs.close();
+        self.writes.close();
         self.finish()
     }
 
@@ -154,7 +154,7 @@ impl Writer {
     }
 
     /// One transaction for the whole batch. An error means the store can no longer be trusted.
-    fn write(&mut self, batch: &mut Vec<Job>, feed: &ChangeFeed) -> Result<(), StoreError> {
+    fn write(&mut self, batch: &mut Vec<PendingWrite>, feed: &ChangeFeed) -> Result<(), StoreError> {
         match self.commit(batch) {
             Ok(committed) => {
                 self.mark.write(committed.number).map_err(|error| {
@@ -165,23 +165,23 @@ impl Writer {
             }
             Err(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => {
                 tracing::warn!("the disk is full; writes are refused until it is not");
-                batch.drain(..).for_each(|job| job.reply(Err(StoreError::DiskFull)));
+                batch.drain(..).for_each(|write| write.reply(Err(StoreError::DiskFull)));
                 Ok(())
             }
             Err(error) => {
-                batch.drain(..).for_each(|job| job.reply(Err(StoreError::Unavailable)));
+                batch.drain(..).for_each(|write| write.reply(Err(StoreError::Unavailable)));
                 Err(unusable(&error))
             }
         }
     }
 
-    fn commit(&mut self, batch: &[Job]) -> Result<Committed, rusqlite::Error> {
+    fn commit(&mut self, batch: &[PendingWrite]) -> Result<Committed, rusqlite::Error> {
         let mut next_revision = self.next_revision;
         let mut committed = Committed::default();
         let mut transaction = self.database.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        for job in batch {
+        for write in batch {
             let before = (committed.changes.len(), next_revision);
-            match apply_all(&mut transaction, &job.mutations, &mut next_revision, &mut committed.changes) {
+            match apply_all(&mut transaction, &write.mutations, &mut next_revision, &mut committed.changes) {
                 Ok(written) => committed.outcomes.push(Ok(written)),
                 Err(Rejection::Refused(error)) => {
                     committed.changes.truncate(before.0);
@@ -222,7 +222,7 @@ fn apply_all(
 /// What a transaction has done.
 #[derive(Debug, Default)]
 struct Committed {
-    /// One for each job.
+    /// One for each write.
     outcomes: Vec<Result<Vec<Written>, StoreError>>,
     changes: Vec<Change>,
     /// Which commit it is.
@@ -231,15 +231,15 @@ struct Committed {
 
 impl Committed {
     /// Gives the changes to the feed, then answers the callers that wait for them.
-    fn publish(self, batch: &mut Vec<Job>, feed: &ChangeFeed) {
+    fn publish(self, batch: &mut Vec<PendingWrite>, feed: &ChangeFeed) {
         self.changes.into_iter().for_each(feed);
-        for (job, outcome) in batch.drain(..).zip(self.outcomes) {
-            job.reply(outcome);
+        for (write, outcome) in batch.drain(..).zip(self.outcomes) {
+            write.reply(outcome);
         }
     }
 }
 
-impl Job {
+impl PendingWrite {
     /// Answers the caller, if one waits.
     fn reply(self, outcome: Result<Vec<Written>, StoreError>) {
         if let Some(answer) = self.answer {
@@ -250,6 +250,6 @@ impl Job {
 }
 
 /// Writes that may wait for the writer.
-const JOBS_MAX: usize = 4096;
+const WRITES_MAX: usize = 4096;
 /// Writes in one transaction at most.
-const BATCH_JOBS_MAX: usize = 1024;
+const BATCH_WRITES_MAX: usize = 1024;

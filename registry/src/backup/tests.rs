@@ -27,7 +27,7 @@ fn open(data_dir: &Path) -> Arc<Registry> {
         .unwrap()
 }
 
-fn quiet() -> Progress {
+fn quiet() -> ProgressObserver {
     Arc::new(|_, _| {})
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tokio::sync::Notify;
 
-use super::{Attached, Holder, Inner, Lease, release_if_idle};
+use super::{Attached, Holder, Lease, QueueContent, release_if_idle};
 use crate::backend::StoreError;
 use crate::entry::Entry;
 use crate::message::Outcome;
@@ -70,7 +70,7 @@ impl Consumer {
     }
 
     /// What the store does not know of yet; it is taken as known from now on.
-    fn unanswered(&self, inner: &mut Inner) -> Vec<(u64, u32)> {
+    fn unanswered(&self, inner: &mut QueueContent) -> Vec<(u64, u32)> {
         let ours = inner.messages.iter_mut().filter(|slot| slot.holder == Holder::Consumer(self.number));
         let unknown = ours.filter_map(|slot| {
             let is_noted = std::mem::replace(&mut slot.is_noted, true);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use super::{ChangeKind, Registry, State};
+use super::{ChangeKind, Registry, RegistryState};
 use crate::access::Right;
 use crate::backend::{Mutation, StoreError, Written};
 use crate::deadlines::Deadlines;
@@ -325,7 +325,7 @@ impl Registry {
     }
 }
 
-impl State {
+impl RegistryState {
     pub(super) fn deadlines(&self) -> MutexGuard<'_, Deadlines> {
         self.deadlines.lock().unwrap_or_else(PoisonError::into_inner)
     }

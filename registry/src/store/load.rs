@@ -7,13 +7,13 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, PoisonError};
 use std::thread;
 
-use super::State;
+use super::RegistryState;
 use crate::backend::{Backend, Change, StoreError};
 use crate::entry::Entry;
 use crate::id::DeviceId;
 use crate::record;
 
-impl State {
+impl RegistryState {
     /// Shows everything the backend keeps. Nobody observes yet.
     pub(super) fn load(&self, backend: &dyn Backend) -> Result<(), StoreError> {
         let devices = thread::scope(|scope| {

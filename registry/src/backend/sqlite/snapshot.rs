@@ -19,7 +19,7 @@ use crate::record;
 
 /// How many of what a copy holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Counts {
+pub(crate) struct CopyCounts {
     pub(crate) devices: u64,
     pub(crate) modules: u64,
     pub(crate) messages: u64,
@@ -69,7 +69,7 @@ pub(crate) fn open(path: &Path) -> Result<Connection, StoreError> {
 }
 
 /// Checks every row and every page of a copy.
-pub(crate) fn check(database: &Connection) -> Result<Counts, StoreError> {
+pub(crate) fn check(database: &Connection) -> Result<CopyCounts, StoreError> {
     check_format(database, Path::new("the copy of the store"))?;
     let verdict: String = database
         .query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))
@@ -77,7 +77,7 @@ pub(crate) fn check(database: &Connection) -> Result<Counts, StoreError> {
     if verdict != "ok" {
         return Err(StoreError::Fatal(format!("the copy of the store is damaged: {verdict}")));
     }
-    let mut counts = Counts::default();
+    let mut counts = CopyCounts::default();
     load(database, &mut |change| {
         match &change {
             Change::IdentityPut { id, generation, revision, record } => {
@@ -97,7 +97,7 @@ pub(crate) fn check(database: &Connection) -> Result<Counts, StoreError> {
 }
 
 /// Makes a store of a copy that was put into `directory`.
-pub(crate) fn adopt(directory: &Path) -> Result<Counts, StoreError> {
+pub(crate) fn adopt(directory: &Path) -> Result<CopyCounts, StoreError> {
     let _lock = open_directory(directory)?;
     let (database, mark) = open_database(directory)?;
     let counts = check(&database)?;

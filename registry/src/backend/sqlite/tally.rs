@@ -13,7 +13,7 @@ use crate::backend::StoreError;
 
 /// The tables whose rows are counted.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Table {
+pub(super) enum CountedTable {
     Meta,
     Identity,
     Subscriptions,
@@ -33,7 +33,7 @@ struct Sum {
 }
 
 impl Counted {
-    pub(super) fn add(&mut self, table: Table, crc: u32) {
+    pub(super) fn add(&mut self, table: CountedTable, crc: u32) {
         let sum = &mut self.0[table as usize];
         sum.rows += 1;
         sum.crcs += i64::from(crc);
@@ -105,7 +105,7 @@ fn stored(database: &Connection, name: &str) -> Result<Option<Sum>, rusqlite::Er
     sum.optional()
 }
 
-/// In the order of `Table`. The table of subscriptions has kept its first name.
+/// In the order of `CountedTable`. The table of subscriptions has kept its first name.
 const TABLES: [&str; 6] = ["meta", "identity", "session", "c2d", "delivery", "feedback"];
 /// The row that counts commits.
 const COMMITS: &str = "commits";

@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn ids(page: &Page) -> Vec<String> {
+fn ids(page: &DevicePage) -> Vec<String> {
     page.devices.iter().map(|entry| entry.identity().id.to_string()).collect()
 }
 
