@@ -35,7 +35,7 @@ pub enum InvalidAnchor {
     Pem(PemError),
     #[error("it holds {0} certificates, where the CA's alone belongs")]
     NotAlone(usize),
-    #[error("it has {0} bytes; a CA certificate of more than {ANCHOR_BYTES_MAX} is not taken")]
+    #[error("it has {0} bytes; a CA certificate may have {ANCHOR_BYTES_MAX} at most")]
     TooLarge(usize),
     #[error("it is not X.509 DER")]
     Unreadable,
@@ -56,17 +56,17 @@ pub enum NoProof {
     NotAlone(usize),
     #[error("the proof is not X.509 DER")]
     Unreadable,
-    #[error("the proof says {0}")]
+    #[error("the proof cannot be used: {0}")]
     Name(NoCommonName),
     #[error("the proof's common name is {seen:?}, wanted is the verification code {wanted:?}")]
     OtherName { seen: String, wanted: String },
     #[error("the proof was issued by {seen}, wanted is {wanted}")]
     OtherIssuer { seen: String, wanted: String },
-    #[error("the proof is signed with {0}, which proves nothing any more")]
+    #[error("the proof is signed with {0}, which is too weak to count")]
     WeakSignature(&'static str),
     #[error("the proof is not signed with the key of {0}")]
     BadSignature(String),
-    #[error("the proof does not hold now: {0}")]
+    #[error("the proof is not valid now: {0}")]
     OutOfTime(OutOfTime),
 }
 

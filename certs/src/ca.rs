@@ -44,7 +44,7 @@ pub enum CaError {
     NotAlone,
     #[error("the CA certificate is not X.509 DER")]
     Unreadable,
-    #[error("the CA certificate is not a CA's")]
+    #[error("the CA certificate has no basic constraint CA:TRUE")]
     NotCa,
     #[error("the CA's key does not belong to its certificate")]
     KeyMismatch,

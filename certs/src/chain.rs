@@ -38,7 +38,7 @@ pub enum ChainError {
     AnchorOutOfTime { subject: String, when: OutOfTime },
     #[error("certificate {subject} is not signed with the key of {issuer}")]
     BadSignature { subject: String, issuer: String },
-    #[error("certificate {subject} is signed with {hash}, which proves nothing any more")]
+    #[error("certificate {subject} is signed with {hash}, which is too weak to count")]
     WeakSignature { subject: String, hash: &'static str },
     #[error("certificate {subject} has an RSA key of {bits} bits; {RSA_BITS_MIN} are the least")]
     WeakKey { subject: String, bits: usize },
@@ -63,7 +63,7 @@ pub enum ChainError {
     CriticalExtension(String),
     #[error("more than {ALIKE_MAX} of the certificates shown have the subject {0}")]
     TooManyAlike(String),
-    #[error("finding a path took more steps than a chain is worth")]
+    #[error("checking the chain took too many steps; the device must send fewer certificates")]
     Budget,
     #[error("the chain cannot be read: {0}")]
     Unreadable(String),

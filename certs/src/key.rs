@@ -17,7 +17,7 @@ pub enum KeyError {
     Generate(#[source] rcgen::Error),
     #[error(transparent)]
     Pem(#[from] PemError),
-    #[error("the private key is of no kind that can be used here")]
+    #[error("the private key is of a kind this program cannot use")]
     Unsupported,
 }
 

@@ -36,7 +36,7 @@ pub enum ServerCertError {
     Key(#[source] PemError),
     #[error("the certificate is not X.509 DER")]
     Unreadable,
-    #[error("the private key is of no kind that can be used here")]
+    #[error("the private key is of a kind this program cannot use")]
     KeyUnsupported,
     #[error("the private key does not belong to the certificate")]
     KeyMismatch,

@@ -106,9 +106,9 @@ pub enum Change {
 /// Why a write was not done, or a store cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    #[error("the stored state is another than expected")]
+    #[error("what is stored was changed meanwhile")]
     Conflict,
-    #[error("there is nothing to change")]
+    #[error("it is not in the store")]
     NotFound,
     #[error("the queue holds {0} messages already")]
     QueueFull(usize),

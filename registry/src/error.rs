@@ -14,7 +14,7 @@ pub enum RegistryError {
     PreconditionFailed(IdentityId),
     #[error("{device} has {limit} modules, which is the limit")]
     TooManyModules { device: IdentityId, limit: usize },
-    #[error("{0} was deleted, and perhaps made anew, meanwhile")]
+    #[error("{0} was deleted meanwhile; it may have been registered again")]
     StaleGeneration(IdentityId),
     #[error(transparent)]
     Store(StoreError),
@@ -48,7 +48,7 @@ pub enum SendError {
 /// Why a delivery was not completed, abandoned or rejected.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SettleError {
-    #[error("the lock is over, or the message is gone")]
+    #[error("the lock has expired, or the message is gone")]
     LockLost,
     #[error(transparent)]
     Store(#[from] StoreError),

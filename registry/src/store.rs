@@ -176,7 +176,10 @@ impl Registry {
         backend.start(Box::new(move |change| {
             let Some(state) = fed.upgrade() else { return };
             if let Err(error) = state.apply(change) {
-                tracing::error!(%error, "a change cannot be shown");
+                tracing::error!(
+                    %error,
+                    "a stored change could not be applied in memory; restart the hub to read the store again"
+                );
             }
         }))?;
         if ended_in_order {
@@ -189,7 +192,7 @@ impl Registry {
     /// Sets the observer of changes; once, before serving. It must not block and must not call back.
     pub fn observe(&self, observer: Observer) {
         if self.state.observer.set(observer).is_err() {
-            tracing::error!("a registry has one observer");
+            tracing::error!("the registry has an observer already; the second one gets no changes");
         }
     }
 
