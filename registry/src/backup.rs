@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::backend::StoreError;
 use crate::backend::sqlite::snapshot;
+use crate::durable_file;
 use digest::Digested;
 
 mod digest;
@@ -110,7 +111,7 @@ pub fn create(
         out.flush()?;
         drop(out);
         file.sync_all()?;
-        sync_parent(to)
+        durable_file::sync_parent(to)
     };
     write().map_err(|error| BackupError::Io(to.to_owned(), error))?;
     backup.keep();
@@ -173,10 +174,9 @@ pub fn restore(file: &Path, data_dir: &Path, progress: &ProgressObserver) -> Res
     let manifest = backup.finish()?;
     check_counts(file, &manifest, snapshot::adopt(&store)?)?;
     let publish = || -> io::Result<()> {
-        File::open(&store)?.sync_all()?;
-        File::open(&staging.path)?.sync_all()?;
-        fs::rename(&staging.path, data_dir)?;
-        sync_parent(data_dir)
+        durable_file::sync_directory(&store)?;
+        durable_file::sync_directory(&staging.path)?;
+        durable_file::rename(&staging.path, data_dir)
     };
     publish().map_err(at(data_dir))?;
     staging.keep();
@@ -289,11 +289,6 @@ fn private(path: &Path) -> io::Result<File> {
 fn length(path: &Path) -> Result<u64, BackupError> {
     let metadata = fs::metadata(path).map_err(|error| BackupError::Io(path.to_owned(), error))?;
     Ok(metadata.len())
-}
-
-fn sync_parent(path: &Path) -> io::Result<()> {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 fn check_counts(file: &Path, manifest: &Manifest, counts: snapshot::CopyCounts) -> Result<(), BackupError> {

@@ -14,6 +14,7 @@ pub mod backend;
 pub mod backup;
 pub mod credential;
 mod deadlines;
+pub mod durable_file;
 pub mod entry;
 pub mod error;
 pub mod feedback;

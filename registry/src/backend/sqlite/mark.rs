@@ -11,6 +11,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
 use super::row::checksum;
+use crate::durable_file;
 
 /// The open mark.
 #[derive(Debug)]
@@ -39,7 +40,7 @@ impl Mark {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 let file = options.create_new(true).mode(0o600).open(&path)?;
                 file.sync_all()?;
-                File::open(directory)?.sync_all()?;
+                durable_file::sync_directory(directory)?;
                 file
             }
             opened => opened?,
