@@ -12,15 +12,23 @@ use crate::thumbprint::Thumbprints;
 /// A certificate in words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Description {
+    /// Whose it is.
     pub subject: String,
+    /// Who signed it.
     pub issuer: String,
     /// 1 to 3.
     pub version: u32,
+    /// The first second at which it holds.
     pub valid_from: UnixTime,
+    /// The last second at which it holds.
     pub valid_until: UnixTime,
+    /// The kind and length of its key.
     pub key: String,
+    /// Whether its basic constraint says CA:TRUE.
     pub is_ca: bool,
+    /// Whether a client may show it (extended key usage).
     pub is_for_clients: bool,
+    /// Its hashes.
     pub thumbprints: Thumbprints,
 }
 

@@ -7,10 +7,13 @@ use x509_parser::x509::X509Name;
 /// Why a subject has no common name that could be compared.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoCommonName {
+    /// There is none.
     #[error("the certificate's subject has no common name (alternative names do not count)")]
     Missing,
+    /// There are this many.
     #[error("the certificate's subject has {0} common names, where exactly one belongs")]
     Many(usize),
+    /// It is text in an encoding that is not read.
     #[error("the certificate's common name is in an encoding that is not read")]
     Encoding,
 }

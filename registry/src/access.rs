@@ -42,13 +42,16 @@ struct MethodPattern {
 /// Why a text is no access list.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidAccess {
+    /// The text is no entry of a list; an excerpt is given.
     #[error("{0:?} is none of telemetry, c2d, twin and methods:NAME, where methods:* is every method")]
     Unknown(String),
+    /// The text is no name of a method, nor the beginning of names; an excerpt is given.
     #[error(
         "{0:?}: the name of a method has 1 to {METHOD_CHARACTERS_MAX} visible ASCII characters without comma, / + #, \
          and a * only at its end"
     )]
     Method(String),
+    /// The list has more than [`ENTRIES_MAX`] entries.
     #[error("an access list has at most {ENTRIES_MAX} entries")]
     TooMany,
 }
@@ -57,7 +60,9 @@ pub enum InvalidAccess {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the access list allows {allowed}, not {wanted}")]
 pub struct AccessDenied {
+    /// What the identity wanted to do.
     pub wanted: Right,
+    /// What its access list allows instead.
     pub allowed: Access,
 }
 

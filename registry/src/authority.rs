@@ -22,12 +22,14 @@ pub struct AuthorityName(Box<str>);
 pub struct InvalidAuthorityName;
 
 impl AuthorityName {
+    /// Reads a name. Refuses what has another length or alphabet.
     pub fn parse(text: &str) -> Result<Self, InvalidAuthorityName> {
         let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
         let good = (1..=NAME_BYTES_MAX).contains(&text.len()) && text.bytes().all(is_allowed);
         if good && !matches!(text, "." | "..") { Ok(Self(text.into())) } else { Err(InvalidAuthorityName) }
     }
 
+    /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -42,12 +44,17 @@ impl fmt::Display for AuthorityName {
 /// One enrolled CA.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Authority {
+    /// Under which name it is enrolled.
     pub name: AuthorityName,
     /// DER.
     pub certificate: Vec<u8>,
+    /// Its state; the etag of REST is made of it.
     pub revision: Revision,
+    /// When it was enrolled.
     pub created: Timestamp,
+    /// When it was last changed.
     pub updated: Timestamp,
+    /// Whether it may vouch for devices.
     pub verification: Verification,
 }
 
@@ -59,35 +66,54 @@ pub enum Verification {
     /// A certificate signed with the CA's key named the code.
     Proven,
     /// An operator said so, for this reason.
-    Asserted { reason: String },
+    Asserted {
+        /// What the operator gave as the reason.
+        reason: String,
+    },
 }
 
 /// What a proof must name, and until when.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VerificationCode {
+    /// 48 upper-case hex digits.
     pub code: String,
+    /// From then on the code does not count.
     pub expires: Timestamp,
 }
 
 /// Why a change of the enrolled CAs is refused. Nothing is changed then.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AuthorityError {
+    /// A CA of this name is enrolled.
     #[error("a CA named {0} is enrolled already")]
     AlreadyExists(AuthorityName),
+    /// No CA has this name.
     #[error("no CA named {0} is enrolled")]
     NotFound(AuthorityName),
+    /// The caller's etag is not the stored one.
     #[error("CA {0} has another etag by now")]
     PreconditionFailed(AuthorityName),
+    /// The same certificate is enrolled under this name.
     #[error("this certificate is enrolled already, as {0}")]
     SameCertificate(AuthorityName),
+    /// As many CAs are enrolled as a hub takes.
     #[error("{AUTHORITIES_MAX} CAs are enrolled, which is the limit")]
     TooMany,
+    /// A verified CA needs no code.
     #[error("CA {0} is verified already")]
     AlreadyVerified(AuthorityName),
+    /// There is no code a proof could name.
     #[error("CA {0} has no verification code; ask for one first")]
     NoCode(AuthorityName),
+    /// The code's time is over.
     #[error("the verification code of CA {name} expired at {since}; ask for another")]
-    CodeExpired { name: AuthorityName, since: Timestamp },
+    CodeExpired {
+        /// Whose code it is.
+        name: AuthorityName,
+        /// When it expired.
+        since: Timestamp,
+    },
+    /// The reason is empty or too long.
     #[error("the reason why a CA is marked verified has 1 to {REASON_CHARS_MAX} characters")]
     Reason,
 }
@@ -102,6 +128,7 @@ pub struct AuthoritiesDamaged;
 pub struct Authorities(Vec<Authority>);
 
 impl Authority {
+    /// Whether it may vouch for devices.
     pub fn is_verified(&self) -> bool {
         match self.verification {
             Verification::Pending(_) => false,
@@ -122,6 +149,7 @@ impl Verification {
 }
 
 impl Authorities {
+    /// Every enrolled CA, in the order of the names.
     pub fn all(&self) -> &[Authority] {
         &self.0
     }

@@ -45,7 +45,9 @@ pub type Submitted<'a> = Pin<Box<dyn Future<Output = Result<Vec<Written>, StoreE
 /// What must hold for a mutation to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expect {
+    /// The identity is not there.
     Absent,
+    /// The identity is there in exactly this state.
     Is(Revision),
 }
 
@@ -54,27 +56,77 @@ pub enum Expect {
 pub enum Mutation {
     /// Creates or replaces an identity. A module needs its device, and counts against `modules_max` when it is new.
     PutIdentity {
+        /// Which identity.
         id: IdentityId,
+        /// Its generation; the stored one's when it is replaced.
         generation: GenerationId,
+        /// What must be stored now.
         expect: Expect,
+        /// How many modules the device may have, this one included.
         modules_max: usize,
+        /// What is stored, as `record` encodes it.
         record: Vec<u8>,
     },
     /// Deletes an identity with its subscriptions, messages and feedback; a device with its modules and theirs.
-    DeleteIdentity { id: IdentityId, expect: Expect },
+    DeleteIdentity {
+        /// Which identity.
+        id: IdentityId,
+        /// What must be stored now.
+        expect: Expect,
+    },
     /// Stores or removes the subscriptions of exactly this generation.
-    PutSubscriptions { id: IdentityId, generation: GenerationId, subscriptions: Option<Vec<u8>> },
+    PutSubscriptions {
+        /// Whose they are.
+        id: IdentityId,
+        /// The generation they belong to.
+        generation: GenerationId,
+        /// The new subscriptions; none removes them.
+        subscriptions: Option<Vec<u8>>,
+    },
     /// Adds a message to the queue of exactly this generation, unless `queue_max` are in it.
-    Enqueue { id: IdentityId, generation: GenerationId, queue_max: usize, record: Vec<u8> },
+    Enqueue {
+        /// To whom it goes.
+        id: IdentityId,
+        /// The generation it is for.
+        generation: GenerationId,
+        /// How many messages the queue takes.
+        queue_max: usize,
+        /// The message, as `record` encodes it.
+        record: Vec<u8>,
+    },
     /// Removes a message, and adds the feedback its sender asked for, if any. One that is gone already is no error,
     /// and leaves no feedback.
-    Settle { id: IdentityId, number: u64, outcome: Outcome, feedback: Option<Vec<u8>> },
+    Settle {
+        /// In whose queue it is.
+        id: IdentityId,
+        /// Its number.
+        number: u64,
+        /// What became of it.
+        outcome: Outcome,
+        /// The feedback for its sender, as `record` encodes it.
+        feedback: Option<Vec<u8>>,
+    },
     /// Keeps that a message was delivered in vain, and how often it was abandoned. One that is gone is no error.
-    NoteDelivery { id: IdentityId, number: u64, delivery_count: u32 },
+    NoteDelivery {
+        /// In whose queue it is.
+        id: IdentityId,
+        /// Its number.
+        number: u64,
+        /// How often it was abandoned by now.
+        delivery_count: u32,
+    },
     /// Removes feedback; what is gone already is no error.
-    DropFeedback { numbers: Vec<u64> },
+    DropFeedback {
+        /// The numbers of the records.
+        numbers: Vec<u64>,
+    },
     /// Keeps a hub-level record.
-    PutMeta { key: String, value: Vec<u8> },
+    PutMeta {
+        /// Under which name it is kept.
+        key: String,
+        /// The record, in bytes its writer chose.
+        value: Vec<u8>,
+    },
 }
 
 /// The result of a mutation.
@@ -86,37 +138,107 @@ pub enum Written {
     Number(u64),
     /// Whether the message was there.
     Found(bool),
+    /// Done; there is nothing to report.
     Done,
 }
 
 /// One change that is on stable storage.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    IdentityPut { id: IdentityId, generation: GenerationId, revision: Revision, record: Vec<u8> },
-    IdentityDeleted { id: IdentityId },
-    SubscriptionsPut { id: IdentityId, subscriptions: Option<Vec<u8>> },
-    MessagePut { id: IdentityId, number: u64, generation: GenerationId, record: Vec<u8> },
-    DeliveryNoted { id: IdentityId, number: u64, delivery_count: u32 },
-    MessageGone { id: IdentityId, number: u64, outcome: Outcome },
-    FeedbackPut { id: IdentityId, number: u64, record: Vec<u8> },
-    FeedbackGone { numbers: Vec<u64> },
-    MetaPut { key: String, value: Vec<u8> },
+    /// An identity was created or replaced.
+    IdentityPut {
+        /// Which identity.
+        id: IdentityId,
+        /// Its generation.
+        generation: GenerationId,
+        /// Its new revision.
+        revision: Revision,
+        /// What was stored, as `record` encodes it.
+        record: Vec<u8>,
+    },
+    /// An identity was deleted; each module of a device has a change of its own, before the device's.
+    IdentityDeleted {
+        /// Which identity.
+        id: IdentityId,
+    },
+    /// Subscriptions were stored or removed.
+    SubscriptionsPut {
+        /// Whose they are.
+        id: IdentityId,
+        /// The stored subscriptions; none when they were removed.
+        subscriptions: Option<Vec<u8>>,
+    },
+    /// A message was added to a queue.
+    MessagePut {
+        /// In whose queue it is.
+        id: IdentityId,
+        /// Its number.
+        number: u64,
+        /// The generation it is for.
+        generation: GenerationId,
+        /// The message, as `record` encodes it.
+        record: Vec<u8>,
+    },
+    /// A delivery was noted that ended without an answer, or an abandonment.
+    DeliveryNoted {
+        /// In whose queue the message is.
+        id: IdentityId,
+        /// Its number.
+        number: u64,
+        /// How often it was abandoned by now.
+        delivery_count: u32,
+    },
+    /// A message left its queue.
+    MessageGone {
+        /// In whose queue it was.
+        id: IdentityId,
+        /// Its number.
+        number: u64,
+        /// What became of it.
+        outcome: Outcome,
+    },
+    /// Feedback was added.
+    FeedbackPut {
+        /// Whose message it is about.
+        id: IdentityId,
+        /// Its number.
+        number: u64,
+        /// The feedback, as `record` encodes it.
+        record: Vec<u8>,
+    },
+    /// Feedback was removed.
+    FeedbackGone {
+        /// The numbers of the records.
+        numbers: Vec<u64>,
+    },
+    /// A hub-level record was stored.
+    MetaPut {
+        /// Under which name it is kept.
+        key: String,
+        /// The record, in bytes its writer chose.
+        value: Vec<u8>,
+    },
 }
 
 /// Why a write was not done, or a store cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
+    /// What is stored is not what the write expected.
     #[error("what is stored was changed meanwhile")]
     Conflict,
+    /// What the write needs is not stored.
     #[error("it is not in the store")]
     NotFound,
+    /// The queue is full; this many messages fit.
     #[error("the queue holds {0} messages already")]
     QueueFull(usize),
+    /// The device has as many modules as it may have; this many fit.
     #[error("the device has {0} modules already")]
     TooManyModules(usize),
     /// Certainly not done.
     #[error("the store takes no writes")]
     Unavailable,
+    /// There is no room on the disk. Certainly not done; it may be done when there is room.
     #[error("the disk is full")]
     DiskFull,
     /// Nothing can be acknowledged any more.

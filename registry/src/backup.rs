@@ -27,10 +27,13 @@ mod tests;
 pub struct Manifest {
     /// When it was made, RFC 3339.
     pub created: String,
+    /// Devices in the store.
     pub devices: u64,
+    /// Modules in the store.
     pub modules: u64,
     /// Cloud-to-device messages waiting.
     pub messages: u64,
+    /// The files in it, in the order in which they follow.
     pub parts: Vec<Part>,
 }
 
@@ -39,6 +42,7 @@ pub struct Manifest {
 pub struct Part {
     /// Its path below the data directory.
     pub name: String,
+    /// Its length, in bytes.
     pub bytes: u64,
 }
 
@@ -48,20 +52,33 @@ pub type ProgressObserver = Arc<dyn Fn(u64, u64) + Send + Sync>;
 /// Why a backup was not made, is not good, or was not restored.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
+    /// There is a file or directory of this name.
     #[error("{0} is there already; nothing is overwritten")]
     Exists(PathBuf),
+    /// The file does not begin like a backup.
     #[error("{0} is no backup of this program")]
     NotABackup(PathBuf),
+    /// A later version of this program made the file.
     #[error("{0} is a backup in a newer format than this program reads")]
     NewerFormat(PathBuf),
+    /// The file is not as it was written.
     #[error("{file} is damaged: {what}")]
-    Damaged { file: PathBuf, what: String },
+    Damaged {
+        /// Which file.
+        file: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The data directory to restore into is in use.
     #[error("{0} is not empty; restore into a new directory")]
     NotEmpty(PathBuf),
+    /// A directory beside it that an earlier restore left when it was killed.
     #[error("{0} was left by a restore that was cut short; remove it")]
     Leftover(PathBuf),
+    /// Reading or writing this path failed.
     #[error("{0}")]
     Io(PathBuf, #[source] io::Error),
+    /// The store in it, or the store to be copied, cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
 }

@@ -21,9 +21,13 @@ use crate::store::Registry;
 /// What became of one message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Feedback {
+    /// Whose message it was.
     pub device: IdentityId,
+    /// The generation it was addressed to.
     pub generation: GenerationId,
+    /// The id of the message.
     pub message_id: String,
+    /// What became of the message.
     pub outcome: Outcome,
     /// When it became so.
     pub at: Timestamp,

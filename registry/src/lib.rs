@@ -7,6 +7,8 @@
 //! or CA certificate, which are bytes here; any clock.
 //! Domain types do not derive `Serialize`: what is written down is a promise kept in `record`, what is inside is not.
 
+#![warn(missing_docs)]
+
 pub mod access;
 pub mod activity;
 pub mod authority;

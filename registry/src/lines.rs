@@ -20,8 +20,10 @@ pub struct Line {
 /// Why a line cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LineError {
+    /// The line is longer than [`LINE_BYTES_MAX`].
     #[error("the line has more than {LINE_BYTES_MAX} bytes")]
     TooLong,
+    /// Its bytes are no text.
     #[error("the line is not UTF-8")]
     NotUtf8,
 }

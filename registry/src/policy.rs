@@ -13,11 +13,17 @@ use crate::credential::{KeyPair, SymmetricKey};
 pub struct Rights(u8);
 
 impl Rights {
+    /// Read identities.
     pub const REGISTRY_READ: Rights = Rights(1);
+    /// Create, change and delete identities.
     pub const REGISTRY_WRITE: Rights = Rights(2);
+    /// Send to devices, and receive what they send.
     pub const SERVICE_CONNECT: Rights = Rights(4);
+    /// Connect as a device.
     pub const DEVICE_CONNECT: Rights = Rights(8);
+    /// Read and write identities.
     pub const REGISTRY_READ_WRITE: Rights = Rights(3);
+    /// Every right.
     pub const ALL: Rights = Rights(15);
 
     /// The set as one number, for a record of it.
@@ -69,8 +75,11 @@ impl fmt::Display for Rights {
 /// One policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
+    /// 1 to 64 letters, digits and `-._`.
     pub name: String,
+    /// What its tokens may do.
     pub rights: Rights,
+    /// What its tokens are signed with; either key counts.
     pub keys: KeyPair,
 }
 
@@ -103,10 +112,13 @@ impl Policy {
 /// Why there can be no such policy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidPolicy {
+    /// The name has another length or alphabet.
     #[error("a policy's name has 1 to {NAME_BYTES_MAX} letters, digits and -._")]
     Name,
+    /// No right has this name.
     #[error("{0:?} is none of the rights RegistryRead, RegistryWrite, ServiceConnect, DeviceConnect")]
     Right(String),
+    /// The list of rights is empty.
     #[error("a policy has at least one right")]
     NoRights,
 }
@@ -114,8 +126,11 @@ pub enum InvalidPolicy {
 /// Which keys of a pair are to change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Renewal {
+    /// A new primary key; the secondary stays.
     Primary,
+    /// A new secondary key; the primary stays.
     Secondary,
+    /// Two new keys.
     Both,
     /// No new key: the two change places.
     Swap,
@@ -128,14 +143,19 @@ pub struct Policies(Vec<Policy>);
 /// Why policies cannot be read or changed. Nothing is granted by what cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PoliciesError {
+    /// The stored bytes cannot be read.
     #[error("the stored policies are damaged or of a newer version")]
     Damaged,
+    /// No policy has this name.
     #[error("there is no policy {0:?}")]
     Unknown(String),
+    /// A policy has this name, in some letter case.
     #[error("there is a policy {0:?} already, if not in this letter case")]
     AlreadyExists(String),
+    /// A policy of this name is there in every hub and cannot be removed.
     #[error("{0:?} is built in")]
     BuiltIn(String),
+    /// A hub has no more than these.
     #[error("there are {POLICIES_MAX} policies, which is the limit")]
     TooMany,
 }

@@ -20,6 +20,7 @@ pub use consumer::Consumer;
 /// One message leased to a consumer.
 #[derive(Clone, Debug)]
 pub struct Lease {
+    /// The message.
     pub message: Arc<C2dMessage>,
     /// Whether it was delivered before; after a kill, whether it may have been.
     pub is_repeat: bool,
@@ -28,6 +29,7 @@ pub struct Lease {
 /// One message delivered to a device that polls.
 #[derive(Clone, Debug)]
 pub struct Received {
+    /// The message.
     pub message: Arc<C2dMessage>,
     /// To complete, abandon or reject it by.
     pub token: LockToken,
@@ -40,6 +42,7 @@ pub struct Received {
 /// A message in its queue, as an operator sees it.
 #[derive(Clone, Debug)]
 pub struct Queued {
+    /// The message.
     pub message: Arc<C2dMessage>,
     /// How often it was abandoned.
     pub delivery_count: u32,

@@ -31,16 +31,21 @@ pub use c2d::QueueCounts;
 /// The bounds of a registry.
 #[derive(Clone, Copy, Debug)]
 pub struct RegistryLimits {
+    /// Modules of one device.
     pub modules_per_device_max: usize,
+    /// Messages in one queue, of an identity without a bound of its own.
     pub queue_messages_max: usize,
     /// Body and properties of one message, in bytes.
     pub c2d_bytes_max: usize,
+    /// How long a message lives when its sender does not say.
     pub c2d_ttl_default: Duration,
+    /// How long a message may live at most.
     pub c2d_ttl_max: Duration,
     /// Memory of all waiting messages together, in bytes.
     pub queued_bytes_max: usize,
     /// How often a message may be abandoned until it is given up.
     pub delivery_count_max: u32,
+    /// The bounds of feedback.
     pub feedback: FeedbackLimits,
 }
 
@@ -77,14 +82,20 @@ pub struct Registry {
 /// What happened to an identity. The observer gets it after the map shows it and before the write is answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Changed {
+    /// Which identity.
     pub id: IdentityId,
+    /// What happened to it.
     pub kind: ChangeKind,
 }
 
+/// What can happen to an identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ChangeKind {
+    /// It was registered.
     Created,
+    /// It was replaced.
     Updated,
+    /// It was deleted.
     Deleted,
     /// A message of its queue expired.
     MessageExpired(Arc<C2dMessage>),
@@ -93,22 +104,27 @@ pub enum ChangeKind {
 /// What a replace stored, and what it replaced.
 #[derive(Clone, Debug)]
 pub struct Replaced {
+    /// The revision that was replaced.
     pub before: Revision,
+    /// What was stored, with the revision it was given.
     pub identity: Arc<Identity>,
 }
 
 /// How many of what there are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
+    /// Devices, whatever their status.
     pub devices: usize,
     /// Of the devices, those whose status is `disabled`.
     pub disabled_devices: usize,
+    /// Modules of all devices.
     pub modules: usize,
 }
 
 /// Some devices in the order of their ids, or backwards.
 #[derive(Clone, Debug, Default)]
 pub struct DevicePage {
+    /// The devices of this page.
     pub devices: Vec<Arc<Entry>>,
     /// Behind which id the next page begins; none when this is the last.
     pub next: Option<DeviceId>,
@@ -246,6 +262,7 @@ impl Registry {
         Some(ids.filter_map(|id| self.entry(&id)).collect())
     }
 
+    /// How many identities there are.
     pub fn counts(&self) -> Counts {
         Counts {
             devices: self.state.devices.load(Ordering::Relaxed),

@@ -26,14 +26,21 @@ use crate::record;
 /// What all queues together hold, and what became of messages since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QueueCounts {
+    /// Messages in all queues.
     pub messages: usize,
     /// When the oldest waiting message was accepted.
     pub oldest: Option<Timestamp>,
+    /// Feedback that waits for services.
     pub feedback_records: usize,
+    /// Messages completed since the start.
     pub completed: u64,
+    /// Messages rejected since the start.
     pub rejected: u64,
+    /// Messages expired since the start.
     pub expired: u64,
+    /// Messages given up after too many deliveries since the start.
     pub delivery_count_exceeded: u64,
+    /// Messages purged since the start.
     pub purged: u64,
 }
 
@@ -210,6 +217,7 @@ impl Registry {
         self.state.feedback.numbers(token, monotonic).is_some() && self.state.feedback.release(token)
     }
 
+    /// What the queues hold, and what became of messages.
     pub fn queue_counts(&self) -> QueueCounts {
         let (messages, oldest) = {
             let deadlines = self.state.deadlines();
