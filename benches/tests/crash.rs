@@ -1,5 +1,7 @@
 //! The crash programs in small; their headers tell how to run them in full.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::process::Command;
 
 fn crash(arguments: &[&str]) {

@@ -7,6 +7,8 @@
 //! Deliberately absent: a general broker. A device has a fixed set of topics, its own; nothing a device
 //! sends ever reaches another device, and no wildcard is matched between devices.
 
+#![warn(clippy::print_stdout)]
+
 pub mod admin;
 pub mod audit;
 pub mod auth;

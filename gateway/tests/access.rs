@@ -1,5 +1,7 @@
 //! Access lists: what a device or module may do by its list, over MQTT and HTTPS, and what happens when it changes.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::path::Path;
 
 use portcullis::mqtt::packet::{ConnectReturnCode, Packet, QoS, Subscribe, Utf8Bytes};

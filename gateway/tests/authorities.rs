@@ -1,5 +1,7 @@
 //! Enrolled CAs over REST: enrolment, proof of possession, refusals, removal (threats T408, T412).
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use portcullis::testing::openssl::OpenSsl;
 use portcullis::testing::x509::Shown;
 use portcullis::testing::{RestClient, TestHub};

@@ -1,5 +1,7 @@
 //! The portal's pages of one device: what can be changed there, what is said when it cannot, and what they show.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::sync::Arc;
 
 use portcullis::testing::browser::{Browser, Page};

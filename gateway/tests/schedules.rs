@@ -5,6 +5,8 @@
 //! in which `session` takes them. `shuttle` picks which task goes on at each await and each step, by chance and by
 //! priorities that change; what is between two steps is not parted.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::{Pin, pin};

@@ -7,7 +7,7 @@
 //! or CA certificate, which are bytes here; any clock.
 //! Domain types do not derive `Serialize`: what is written down is a promise kept in `record`, what is inside is not.
 
-#![warn(missing_docs)]
+#![warn(missing_docs, clippy::print_stdout)]
 
 pub mod access;
 pub mod activity;

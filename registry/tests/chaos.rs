@@ -8,6 +8,8 @@
 //!
 //!     PORTCULLIS_CHAOS=full cargo test --release -p portcullis-registry --test chaos -- --nocapture
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
