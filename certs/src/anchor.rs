@@ -1,4 +1,4 @@
-//! The certificate of a CA that may vouch for devices: is it fit to, and does somebody hold its key.
+//! The certificate of a CA that may vouch for devices: whether it is fit to, and the proof that its key is held.
 //!
 //! Only this certificate is trusted, whatever signed it: it may be a root or an intermediate.
 
@@ -59,7 +59,7 @@ pub enum InvalidAnchor {
     },
 }
 
-/// Why a certificate does not prove that somebody holds a CA's key.
+/// Why a certificate does not prove that its maker holds a CA's key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoProof {
     /// The text is not PEM, or holds something else than certificates.
@@ -148,7 +148,7 @@ impl Anchor {
         &self.certificate
     }
 
-    /// The subject, in the words of a log line.
+    /// The subject, as a log line shows it.
     pub fn subject(&self) -> &str {
         &self.subject
     }
@@ -174,7 +174,7 @@ impl Anchor {
         }
     }
 
-    /// Whether `proof`, PEM text of one certificate, shows that somebody holds this CA's key: it names `code` and is
+    /// Whether `proof`, PEM text of one certificate, shows that its maker holds this CA's key: it names `code` and is
     /// signed with the key. Its version and usage do not matter.
     ///
     /// Source: IoT Hub, "Tutorial: Upload and verify a CA certificate to IoT Hub".
@@ -212,7 +212,7 @@ impl Anchor {
         }
     }
 
-    /// How many intermediates may stand between this CA and a device; none: any number.
+    /// How many intermediates may be between this CA and a device; none: any number.
     pub(crate) fn path_len_max(&self) -> Option<u32> {
         self.path_len_max
     }

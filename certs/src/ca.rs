@@ -71,7 +71,7 @@ pub enum CaError {
 
 impl CertificateAuthority {
     /// A new CA certificate for `key`. Its name depends on nothing but the key, so that one made again for the same
-    /// key is trusted by whoever trusted the first.
+    /// key is trusted by every client that trusted the first.
     pub fn self_signed(key: PrivateKey, now: UnixTime) -> Result<Self, CaError> {
         let digest = Sha256::digest(key.public_key());
         let name =

@@ -215,7 +215,7 @@ fn check_path(path: &VerifiedPath<'_>, anchor: &Anchor) -> Result<UnixTime, Chai
     Ok(until)
 }
 
-/// Puts webpki's verdict into words that name the certificate at fault.
+/// Makes webpki's verdict an error that names the certificate at fault.
 fn diagnose(
     chain: &PresentedChain<'_>,
     error: &webpki::Error,
@@ -243,7 +243,7 @@ fn diagnose(
             }
         }
         E::UnknownIssuer => unknown_issuer(&last, row.len() - 1, anchors, now),
-        // The customary self-signed ones say CA:TRUE; who shows one has most likely forgotten to register it.
+        // The customary self-signed ones have CA:TRUE; most likely the operator forgot to register the thumbprint.
         E::CaUsedAsEndEntity if is_self_issued(chain.x509()) => ChainError::SelfSigned,
         E::CaUsedAsEndEntity => ChainError::CaAsDevice,
         E::EndEntityUsedAsCa => {

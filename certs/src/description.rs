@@ -1,4 +1,4 @@
-//! What a certificate says of itself, for people who want to know why a device is or is not let in.
+//! What is in a certificate, for an operator who asks why a device is or is not let in.
 
 use rustls_pki_types::{CertificateDer, UnixTime};
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -9,7 +9,7 @@ use crate::ca::unix_time;
 use crate::name;
 use crate::thumbprint::Thumbprints;
 
-/// A certificate in words.
+/// What is in a certificate, readable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Description {
     /// Whose it is.

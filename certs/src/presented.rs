@@ -95,7 +95,7 @@ impl<'a> PresentedChain<'a> {
         Thumbprints::of(self.leaf)
     }
 
-    /// The subject, in the words of a log line.
+    /// The subject, as a log line shows it.
     pub fn subject(&self) -> String {
         name::shown(self.x509.subject())
     }

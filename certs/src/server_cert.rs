@@ -73,7 +73,7 @@ impl ServerCert {
         &self.chain[0]
     }
 
-    /// Whether a client that dials `name` takes this certificate for the server's. A wildcard stands for one label.
+    /// Whether a client that dials `name` takes this certificate for the server's. A wildcard matches one label.
     pub fn covers(&self, name: &ServerName<'_>) -> bool {
         match name {
             ServerName::DnsName(dialled) => self.names.iter().any(|own| match own {

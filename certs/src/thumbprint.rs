@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Sha256Thumbprint([u8; 32]);
 
-/// SHA-1 over a certificate's DER bytes; shown as 40 upper-case hexadecimal digits. Weak: whoever can have two
+/// SHA-1 over a certificate's DER bytes; shown as 40 upper-case hexadecimal digits. Weak: a peer that can have two
 /// certificates made of the same hash may show either.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Sha1Thumbprint([u8; 20]);

@@ -1,7 +1,7 @@
-//! The CA certificates a hub has enrolled: under which name, and whether somebody has shown to hold the key.
+//! The CA certificates a hub has enrolled: under which name, and whether a proof of its key was shown.
 //!
-//! A certificate is bytes here; whoever looks inside it decides whether it may be enrolled at all. Only a verified CA
-//! vouches for devices.
+//! A certificate is bytes here; the caller looks inside and decides whether it may be enrolled at all. Only a verified
+//! CA vouches for devices.
 //!
 //! Source: IoT Hub, "Authenticate identities with X.509 certificates".
 
@@ -65,7 +65,7 @@ pub enum Verification {
     Pending(Option<VerificationCode>),
     /// A certificate signed with the CA's key named the code.
     Proven,
-    /// An operator said so, for this reason.
+    /// An operator marked it so, for this reason.
     Asserted {
         /// What the operator gave as the reason.
         reason: String,
@@ -118,7 +118,7 @@ pub enum AuthorityError {
     Reason,
 }
 
-/// StoredAuthorities CAs that cannot be read. Nobody is vouched for then.
+/// Stored CAs that cannot be read. No CA vouches for a device then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the stored CA certificates are damaged or of a newer version")]
 pub struct AuthoritiesDamaged;
@@ -138,7 +138,7 @@ impl Authority {
 }
 
 impl Verification {
-    /// Marked verified by an operator, who says why.
+    /// Marked verified by an operator, who gives a reason.
     pub fn asserted(reason: &str) -> Result<Self, AuthorityError> {
         let reason = reason.trim();
         match reason.chars().count() {
@@ -225,7 +225,7 @@ impl Authorities {
         }
     }
 
-    /// Notes that somebody has shown to hold the CA's key. The code is used up with it.
+    /// Notes that the CA's key was proven. The code is used up with it.
     pub fn set_proven(&mut self, name: &AuthorityName, now: Timestamp) -> Result<(), AuthorityError> {
         let revision = self.next_revision();
         let own = self.admitted(name, &Precondition::AnyVersion)?;

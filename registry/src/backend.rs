@@ -2,7 +2,7 @@
 //!
 //! Above it stay records, limits, clocks and expiry; below it SQL, files and group commit. A backend decides a write's
 //! preconditions itself, in the order in which it makes writes stable, so that one whose truth lies on other machines
-//! fits too. A write is answered only after the change feed has had its changes, so whoever gets the answer sees them.
+//! fits too. A write is answered only after the change feed has had its changes, so the caller finds them in the map.
 
 use std::fmt;
 use std::future::Future;
@@ -25,7 +25,7 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// Dropping the future does not undo the write.
     fn submit(&self, mutations: Vec<Mutation>) -> Submitted<'_>;
 
-    /// As `submit`, for what nobody waits for; `false` when there is no room for it now.
+    /// As `submit`, without an answer; `false` when there is no room for it now.
     fn post(&self, mutations: Vec<Mutation>) -> bool;
 
     /// Resolves when the backend takes no more writes, for whatever reason.
@@ -106,7 +106,8 @@ pub enum Mutation {
         /// The feedback for its sender, as `record` encodes it.
         feedback: Option<Vec<u8>>,
     },
-    /// Keeps that a message was delivered in vain, and how often it was abandoned. One that is gone is no error.
+    /// Keeps that a message was delivered without an answer, and how often it was abandoned. One that is gone is no
+    /// error.
     NoteDelivery {
         /// In whose queue it is.
         id: IdentityId,

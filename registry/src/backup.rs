@@ -324,5 +324,5 @@ const STORE_PART: &str = "store/hub.db";
 const FORMAT: &str = "portcullis-backup ";
 const VERSION: u32 = 1;
 const LINE_BYTES_MAX: u64 = 64 * 1024;
-/// Bytes between two words on the progress of a restore.
+/// Bytes between two reports of the progress of a restore.
 const COPY_BYTES: u64 = 8 * 1024 * 1024;

@@ -1,5 +1,5 @@
-//! Which messages wait in all queues, by age and by when something is due for them: so that nobody ever has to walk
-//! over the queues of a million idle devices to find what expires next.
+//! Which messages wait in all queues, by age and by when something is due for them: so that what expires next is found
+//! without a walk over the queues of a million idle devices.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -41,7 +41,7 @@ impl Entry {
         self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// When it was last heard of. Whoever speaks with the identity writes it.
+    /// When it was last active. The connections of the identity write it.
     pub fn activity(&self) -> &Activity {
         &self.activity
     }

@@ -151,7 +151,7 @@ impl Revision {
     }
 }
 
-/// An entity tag without its quotation marks; opaque to whoever gets it.
+/// An entity tag without its quotation marks; opaque to clients.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ETag(String);
 

@@ -30,7 +30,7 @@ pub struct Identity {
     pub managed_by: Option<Box<str>>,
     /// What it may do.
     pub access: Access,
-    /// How many messages may wait for it; none is as many as the hub says.
+    /// How many messages may wait for it; none is the bound of the hub.
     pub queue_max: Option<QueueMax>,
 }
 
@@ -90,7 +90,7 @@ pub struct IdentitySpec {
     pub queue_max: Option<Option<QueueMax>>,
 }
 
-/// How a wished-for identity is to prove itself. An absent key is generated on create and kept on replace.
+/// How a new state of an identity is to prove itself. An absent key is generated on create and kept on replace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AuthenticationSpec {
     /// With SAS tokens.
@@ -129,7 +129,7 @@ impl AuthenticationKind {
         AuthenticationKind::None,
     ];
 
-    /// IoT Hub's word for it.
+    /// IoT Hub's name of it.
     pub fn as_str(self) -> &'static str {
         match self {
             AuthenticationKind::Sas => "sas",
@@ -195,7 +195,7 @@ impl IdentitySpec {
     }
 
     /// The identity this would make now, from nothing or in place of `stored`; keys that are not given are made or kept.
-    /// It is not stored: its revision, and the generation of a new one, are nobody's.
+    /// It is not stored: its revision, and the generation of a new one, are zero.
     pub fn preview(self, stored: Option<&Identity>, now: Timestamp) -> Identity {
         self.build(stored, GenerationId::new(0), Revision::new(0), now)
     }

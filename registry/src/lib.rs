@@ -32,7 +32,7 @@ mod record;
 pub mod sas;
 pub mod store;
 
-/// Bytes nobody can guess, from the operating system.
+/// Random bytes for secrets, from the operating system.
 ///
 /// # Panics
 /// When the operating system has no randomness to give: nothing secret can be made then.

@@ -104,7 +104,7 @@ pub const LINE_BYTES_MAX: usize = 64 * 1024;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// The longest good line, with what may stand around it, and one byte more, so that a longer one is seen as such.
+/// The longest good line, with what may surround it, and one byte more, so that a longer one is seen as such.
 const KEPT_BYTES_MAX: usize = BYTE_ORDER_MARK.len() + LINE_BYTES_MAX + b"\r".len() + 1;
 
 #[cfg(test)]

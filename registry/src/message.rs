@@ -5,7 +5,7 @@ use jiff::Timestamp;
 
 use crate::id::GenerationId;
 
-/// Which outcomes the sender wants to hear of.
+/// Of which outcomes the sender wants feedback.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Ack {
     /// Of none.
@@ -28,7 +28,7 @@ pub enum Outcome {
     Completed,
     /// The device refused it for good.
     Rejected,
-    /// Nobody took it in time.
+    /// The device did not complete it in time.
     Expired,
     /// The device gave it back as often as is allowed.
     DeliveryCountExceeded,
@@ -103,7 +103,7 @@ impl Outcome {
 }
 
 impl Ack {
-    /// The word in `iothub-ack`.
+    /// The value of `iothub-ack`.
     pub fn as_str(self) -> &'static str {
         match self {
             Ack::None => "none",
@@ -113,7 +113,7 @@ impl Ack {
         }
     }
 
-    /// Whether the sender wants to hear of this outcome.
+    /// Whether the sender wants feedback of this outcome.
     pub fn wants(self, outcome: Outcome) -> bool {
         match self {
             Ack::None => false,

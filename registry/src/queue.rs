@@ -79,7 +79,7 @@ enum Holder {
     Nobody,
     /// The consumer of this number, until it ends.
     Consumer(u64),
-    /// Whoever polled it, until this time on the monotonic clock.
+    /// The device that polled it, until this time on the monotonic clock.
     Lock {
         token: LockToken,
         until: Instant,
@@ -202,13 +202,13 @@ impl DeviceQueue {
             return Due::Settle(Arc::clone(&slot.message));
         }
         // A device that has it may acknowledge it for a while; the sender shall not wait for ever.
-        let patience = slot.message.expiry.saturating_add(HELD_TIME_MAX).unwrap_or(Timestamp::MAX);
+        let given_up_at = slot.message.expiry.saturating_add(HELD_TIME_MAX).unwrap_or(Timestamp::MAX);
         match slot.holder {
-            Holder::Consumer(_) if now >= patience => {
+            Holder::Consumer(_) if now >= given_up_at => {
                 slot.is_expired = true;
                 Due::Settle(Arc::clone(&slot.message))
             }
-            Holder::Consumer(_) => Due::Later(patience),
+            Holder::Consumer(_) => Due::Later(given_up_at),
             Holder::Nobody | Holder::Lock { .. } => {
                 Due::Later(now.saturating_add(LOOK_AGAIN).unwrap_or(Timestamp::MAX))
             }
@@ -302,5 +302,5 @@ fn release_if_idle(guard: &mut MutexGuard<'_, Option<Box<QueueContent>>>) {
 
 /// How long after its expiry a message with a consumer may still be acknowledged. Source: IoT Hub, the lock time.
 const HELD_TIME_MAX: SignedDuration = SignedDuration::from_secs(60);
-/// When to look again at an expired message that somebody has locked.
+/// When to look again at an expired message that is locked.
 const LOOK_AGAIN: SignedDuration = SignedDuration::from_secs(1);

@@ -1,7 +1,7 @@
 //! Shared access signature tokens: read, check, sign. Pure: time is an argument, keys are brought along.
 //!
 //! A token is `SharedAccessSignature sr={resource}&sig={signature}&se={expiry}[&skn={policy}]`. The signature is over
-//! the bytes of `sr` and `se` exactly as they stand in the token; they are decoded once, afterwards, and never encoded
+//! the bytes of `sr` and `se` exactly as they are in the token; they are decoded once, afterwards, and never encoded
 //! again, because every SDK encodes them differently.
 //!
 //! Source: IoT Hub, "Control access to IoT Hub by using shared access signatures".
@@ -70,7 +70,7 @@ pub enum SasError {
 }
 
 impl<'a> SasToken<'a> {
-    /// Reads a token; its fields may stand in any order, unknown ones are passed over.
+    /// Reads a token; its fields may come in any order, unknown ones are ignored.
     pub fn parse(text: &'a str) -> Result<Self, SasError> {
         if text.len() > TOKEN_BYTES_MAX {
             return Err(SasError::TooLong);

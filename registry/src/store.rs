@@ -37,7 +37,7 @@ pub struct RegistryLimits {
     pub queue_messages_max: usize,
     /// Body and properties of one message, in bytes.
     pub c2d_bytes_max: usize,
-    /// How long a message lives when its sender does not say.
+    /// How long a message lives when its sender gives no expiry.
     pub c2d_ttl_default: Duration,
     /// How long a message may live at most.
     pub c2d_ttl_max: Duration,
@@ -301,7 +301,7 @@ impl Registry {
             let identity = spec.clone().build(Some(&stored), stored.generation, stored.revision, now);
             match self.put(identity, Expect::Is(stored.revision)).await {
                 Ok(identity) => return Ok(Replaced { before: stored.revision, identity }),
-                // Somebody was faster. What they wrote is in the map by now: judge again on that.
+                // Another write was faster. It is in the map by now: judge again on that.
                 Err(StoreError::Conflict | StoreError::NotFound) => {}
                 Err(other) => return Err(self.store_error(&id, other)),
             }

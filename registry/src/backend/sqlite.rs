@@ -1,8 +1,8 @@
 //! The embedded backend: one SQLite file, one thread that writes it, group commit.
 //!
-//! Layout of the directory: `hub.db` with its WAL, `lock` (held while open), `store.id` (says that there is a store and
-//! how far it got, so that neither a missing file nor an older one is taken for the registry). Every row carries a
-//! CRC32C, and each table's rows are tallied; what does not fit stops the start.
+//! Layout of the directory: `hub.db` with its WAL, `lock` (held while open), and `store.id`, which shows that there is
+//! a store and how far it got, so that neither a missing file nor an older one is taken for the registry. Every row
+//! carries a CRC32C, and each table's rows are tallied; what does not fit stops the start.
 //! After an I/O error nothing is acknowledged any more; a failed sync is never tried again.
 
 use std::fs::File;

@@ -37,7 +37,7 @@ impl Consumer {
     }
 
     /// The next message in order that is with nobody and has not expired at `now`, leased to this consumer. Until it
-    /// has found nothing, `ready` returns at once: whoever stops earlier misses nothing.
+    /// has found nothing, `ready` returns at once: a caller that stops earlier misses nothing.
     pub fn lease(&mut self, now: Timestamp) -> Option<Lease> {
         let mut guard = self.entry.queue.lock();
         let slot = guard.as_mut()?.next(now)?;

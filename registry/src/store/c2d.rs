@@ -348,8 +348,8 @@ impl RegistryState {
         entry.queue.push(message);
     }
 
-    /// The last run was killed: which messages were on their way to a subscriber then, nobody knows. They count as
-    /// repeats, which may be wrong and harms nobody; to call a repeat a first delivery would.
+    /// The last run was killed: which messages were on their way to a subscriber then is not known. They count as
+    /// repeats, which may be wrong and does no harm; to call a repeat a first delivery would.
     pub(super) fn suspect_repeats(&self) {
         let entries = self.deadlines().entries();
         entries

@@ -134,7 +134,7 @@ fn delete_identity(
     Ok(Written::Done)
 }
 
-/// Keeps the highest revision used so far, whoever had it.
+/// Keeps the highest revision used so far, of any identity.
 pub(super) fn put_revision(database: &Connection, revision: u64) -> Result<(), rusqlite::Error> {
     let value = revision.to_be_bytes();
     let crc = checksum(&[REVISION.as_bytes(), &value]);

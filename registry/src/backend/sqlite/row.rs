@@ -7,7 +7,7 @@ pub(super) fn dev(id: &IdentityId) -> &str {
     id.device.as_str()
 }
 
-/// The empty text stands for the device itself; no module id is empty.
+/// The empty text means the device itself; no module id is empty.
 pub(super) fn module(id: &IdentityId) -> &str {
     id.module.as_ref().map_or("", |module| module.as_str())
 }

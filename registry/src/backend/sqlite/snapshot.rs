@@ -1,7 +1,7 @@
 //! A copy of the store in one file, taken while it may be open elsewhere; the check of a copy, and its way back.
 //!
 //! A copy is one long read: the writer goes on meanwhile, and what was acknowledged before is in it. Rows that were
-//! deleted are not. What stands around the copy in a backup is `backup`'s business.
+//! deleted are not. The file of a backup around the copy is `backup`'s business.
 
 use std::fs;
 use std::io::Read;
@@ -25,8 +25,8 @@ pub(crate) struct CopyCounts {
     pub(crate) messages: u64,
 }
 
-/// Copies the store in `directory` into the empty file `to`. `progress` hears how many bytes are done of how many
-/// expected.
+/// Copies the store in `directory` into the empty file `to`. `progress` is called with how many bytes are done, of how
+/// many expected.
 pub(crate) fn copy(
     directory: &Path,
     to: &Path,
@@ -34,7 +34,7 @@ pub(crate) fn copy(
 ) -> Result<(), StoreError> {
     let path = directory.join(DATABASE);
     let marked = mark::read(directory);
-    // Not read-only: after a crash the first to come, whoever it is, has to look through the WAL.
+    // Not read-only: after a crash the first connection has to recover the WAL.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let database = Connection::open_with_flags(&path, flags)
         .map_err(|error| StoreError::Fatal(format!("there is no store at {}: {error}", path.display())))?;

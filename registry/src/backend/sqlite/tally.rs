@@ -1,7 +1,7 @@
 //! How many rows each table has and what their checksums add up to: a row that is missing, doubled or of an earlier
 //! state is found at the next start, though its own checksum fits.
 //!
-//! The sums stand in a table of their own and change in the transaction that changes the rows. Triggers see to it, so
+//! The sums are in a table of their own and change in the transaction that changes the rows. Triggers do that, so
 //! that no statement can forget; they belong to the writing connection and are made anew each time it opens.
 //!
 //! To add a table whose rows carry `crc`: name it in `TABLES`, and add each of its rows to `Counted` when loading.
