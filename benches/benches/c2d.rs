@@ -66,7 +66,7 @@ async fn group_commit() -> f64 {
         }
     });
     let rate = rate.await;
-    tokio::task::spawn_blocking(move || backend.close()).await.expect("a closed store");
+    tokio::task::spawn_blocking(move || backend.close()).await.expect("a thread").expect("a closed store");
     rate
 }
 
@@ -177,6 +177,9 @@ fn main() {
                 waited.value_at_quantile(0.99)
             );
         }
-        tokio::task::spawn_blocking(move || registry.close()).await.expect("a closed store");
+        tokio::task::spawn_blocking(move || registry.close())
+            .await
+            .expect("a thread")
+            .expect("a closed store");
     });
 }

@@ -80,7 +80,7 @@ fn registry(c: &mut Criterion) {
         });
     });
     group.finish();
-    registry.close();
+    registry.close().expect("a closed store");
 }
 
 fn writes(c: &mut Criterion<counted::CpuTime>) {

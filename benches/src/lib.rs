@@ -14,6 +14,7 @@ pub mod comparison;
 pub mod crash;
 pub mod crowd;
 pub mod disk;
+pub mod early;
 pub mod limit;
 pub mod live;
 pub mod load;

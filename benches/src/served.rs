@@ -13,12 +13,18 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use jiff::Timestamp;
 use portcullis::config::local_access::LocalAccess;
+use portcullis::config::{self, Config, ServeFlags};
+use portcullis::serve;
+use portcullis_registry::backend::{Backend, StoreError};
 use portcullis_registry::credential::SymmetricKey;
 use portcullis_registry::sas;
 use reqwest::RequestBuilder;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
+
+use crate::early::EarlyBackend;
+use crate::program::ended;
 
 /// A running hub; killed when dropped.
 #[derive(Debug)]
@@ -32,10 +38,30 @@ pub struct Served {
 /// Becomes the hub when `Served::start` started this process.
 pub fn serve_if_asked() -> Option<ExitCode> {
     let data_dir = std::env::var_os(DATA_DIR)?;
+    if std::env::var_os(EARLY_STORE).is_some() {
+        return Some(ended(serve_on_early_store(data_dir.into())));
+    }
     let listen = ["--mqtt-listen", "--https-listen", "--ops-listen"].map(|flag| [flag, "127.0.0.1:0"]);
     let mut arguments = vec!["portcullis".into(), "serve".into(), "--data-dir".into(), data_dir];
     arguments.extend(listen.concat().into_iter().map(Into::into));
     Some(portcullis_cli::run(arguments))
+}
+
+/// The hub without a command line around it, for its store is none that the command line knows.
+fn serve_on_early_store(data_dir: PathBuf) -> anyhow::Result<()> {
+    let listen = vec!["127.0.0.1:0".to_owned()];
+    let flags = ServeFlags {
+        data_dir: Some(data_dir),
+        mqtt_listen: listen.clone(),
+        https_listen: listen.clone(),
+        ops_listen: listen,
+        ..ServeFlags::default()
+    };
+    let config = Config::load(&flags, config::environment())?;
+    let open = |directory: &Path| -> Result<Box<dyn Backend>, StoreError> {
+        Ok(Box::new(EarlyBackend::open(directory)?))
+    };
+    tokio::runtime::Runtime::new()?.block_on(serve::run_on(config, open))
 }
 
 impl Served {
@@ -53,6 +79,11 @@ impl Served {
     pub fn start_on_failing_disk(data_dir: &Path, file_kib_max: u32) -> anyhow::Result<Self> {
         // POSIX counts in half KiB. Ignored, the signal becomes an error of the write.
         Self::start_after(&format!("trap '' XFSZ; ulimit -f {};", 2 * file_kib_max), data_dir, &[])
+    }
+
+    /// Starts a hub whose store acknowledges before it commits.
+    pub fn start_on_early_store(data_dir: &Path) -> anyhow::Result<Self> {
+        Self::start_with(data_dir, &[(EARLY_STORE, "1")])
     }
 
     /// Starts a hub after the shell has done what `prepared` says.
@@ -222,4 +253,6 @@ impl Rest {
 /// What Linux tells user space everywhere.
 const TICKS_PER_SECOND: u64 = 100;
 const DATA_DIR: &str = "PORTCULLIS_BENCHES_SERVE";
+/// Set when the hub is to run on the store of `early`.
+const EARLY_STORE: &str = "PORTCULLIS_BENCHES_EARLY_STORE";
 const TOKEN_SECONDS: i64 = 24 * 3600;

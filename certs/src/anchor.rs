@@ -1,4 +1,4 @@
-//! The certificate of a CA that may vouch for devices: is it fit to, and does somebody hold its key.
+//! The certificate of a CA that may vouch for devices: whether it is fit to, and the proof that its key is held.
 //!
 //! Only this certificate is trusted, whatever signed it: it may be a root or an intermediate.
 
@@ -31,42 +31,73 @@ pub struct Anchor {
 /// Why a certificate cannot vouch for devices.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidAnchor {
+    /// The text is not PEM, or holds something else than certificates.
     #[error(transparent)]
     Pem(PemError),
+    /// This many certificates are in the text.
     #[error("it holds {0} certificates, where the CA's alone belongs")]
     NotAlone(usize),
-    #[error("it has {0} bytes; a CA certificate of more than {ANCHOR_BYTES_MAX} is not taken")]
+    /// The certificate has this many bytes.
+    #[error("it has {0} bytes; a CA certificate may have {ANCHOR_BYTES_MAX} at most")]
     TooLarge(usize),
+    /// The bytes are no certificate.
     #[error("it is not X.509 DER")]
     Unreadable,
+    /// The basic constraint CA:TRUE is absent; the subject is given.
     #[error("{0} is not a CA certificate: it has no basic constraint CA:TRUE")]
     NotCa(String),
+    /// The key usage does not allow to sign certificates; the subject is given.
     #[error("{0} may not sign certificates: its key usage lacks keyCertSign")]
     MayNotSign(String),
+    /// The RSA key is too short.
     #[error("{subject} has an RSA key of {bits} bits; {RSA_BITS_MIN} are the least")]
-    WeakKey { subject: String, bits: usize },
+    WeakKey {
+        /// Whose key it is.
+        subject: String,
+        /// Its length, in bits.
+        bits: usize,
+    },
 }
 
-/// Why a certificate does not prove that somebody holds a CA's key.
+/// Why a certificate does not prove that its maker holds a CA's key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoProof {
+    /// The text is not PEM, or holds something else than certificates.
     #[error("the proof cannot be read: {0}")]
     Pem(PemError),
+    /// This many certificates are in the text.
     #[error("the proof holds {0} certificates, where one belongs")]
     NotAlone(usize),
+    /// The bytes are no certificate.
     #[error("the proof is not X.509 DER")]
     Unreadable,
-    #[error("the proof says {0}")]
+    /// The certificate does not have the one common name that counts.
+    #[error("the proof cannot be used: {0}")]
     Name(NoCommonName),
+    /// The certificate names something else than the code.
     #[error("the proof's common name is {seen:?}, wanted is the verification code {wanted:?}")]
-    OtherName { seen: String, wanted: String },
+    OtherName {
+        /// The common name it has.
+        seen: String,
+        /// The code it should name.
+        wanted: String,
+    },
+    /// The certificate names another issuer.
     #[error("the proof was issued by {seen}, wanted is {wanted}")]
-    OtherIssuer { seen: String, wanted: String },
-    #[error("the proof is signed with {0}, which proves nothing any more")]
+    OtherIssuer {
+        /// The issuer it names.
+        seen: String,
+        /// The subject of the CA.
+        wanted: String,
+    },
+    /// The signature is by this hash, which can be forged.
+    #[error("the proof is signed with {0}, which is too weak to count")]
     WeakSignature(&'static str),
+    /// The signature is not by the key of the CA of this subject.
     #[error("the proof is not signed with the key of {0}")]
     BadSignature(String),
-    #[error("the proof does not hold now: {0}")]
+    /// The certificate has expired or begins later.
+    #[error("the proof is not valid now: {0}")]
     OutOfTime(OutOfTime),
 }
 
@@ -112,15 +143,17 @@ impl Anchor {
         })
     }
 
+    /// The certificate itself.
     pub fn certificate(&self) -> &CertificateDer<'static> {
         &self.certificate
     }
 
-    /// The subject, in the words of a log line.
+    /// The subject, as a log line shows it.
     pub fn subject(&self) -> &str {
         &self.subject
     }
 
+    /// The hashes of the certificate.
     pub fn thumbprints(&self) -> Thumbprints {
         self.thumbprints
     }
@@ -141,7 +174,7 @@ impl Anchor {
         }
     }
 
-    /// Whether `proof`, PEM text of one certificate, shows that somebody holds this CA's key: it names `code` and is
+    /// Whether `proof`, PEM text of one certificate, shows that its maker holds this CA's key: it names `code` and is
     /// signed with the key. Its version and usage do not matter.
     ///
     /// Source: IoT Hub, "Tutorial: Upload and verify a CA certificate to IoT Hub".
@@ -179,7 +212,7 @@ impl Anchor {
         }
     }
 
-    /// How many intermediates may stand between this CA and a device; none: any number.
+    /// How many intermediates may be between this CA and a device; none: any number.
     pub(crate) fn path_len_max(&self) -> Option<u32> {
         self.path_len_max
     }

@@ -28,6 +28,7 @@ pub struct CertificateAuthority {
 /// A certificate just made.
 #[derive(Clone, Debug)]
 pub struct Minted {
+    /// The certificate.
     pub certificate: CertificateDer<'static>,
     /// The same as PEM text.
     pub pem: String,
@@ -36,31 +37,41 @@ pub struct Minted {
 /// Why a CA cannot be had, or does not sign.
 #[derive(Debug, thiserror::Error)]
 pub enum CaError {
+    /// The text of the certificate is not PEM, or holds something else.
     #[error("the CA certificate cannot be read")]
     Pem(#[source] PemError),
+    /// The key cannot be read.
     #[error("the CA's key cannot be read")]
     Key(#[source] KeyError),
+    /// There are more certificates than one.
     #[error("more than one certificate where the CA's alone belongs")]
     NotAlone,
+    /// The bytes are no certificate.
     #[error("the CA certificate is not X.509 DER")]
     Unreadable,
-    #[error("the CA certificate is not a CA's")]
+    /// The basic constraint CA:TRUE is absent.
+    #[error("the CA certificate has no basic constraint CA:TRUE")]
     NotCa,
+    /// The key is not the certificate's.
     #[error("the CA's key does not belong to its certificate")]
     KeyMismatch,
+    /// The CA certificate has expired; it signs nothing more.
     #[error("the CA certificate has expired")]
     Expired,
+    /// The library that makes certificates failed.
     #[error("no certificate can be made")]
     Mint(#[source] rcgen::Error),
+    /// No serial number can be made.
     #[error("the operating system gives no random bytes")]
     Random(#[source] getrandom::Error),
+    /// The time is beyond what a certificate can hold.
     #[error("the clock shows a time no certificate can hold")]
     Clock,
 }
 
 impl CertificateAuthority {
     /// A new CA certificate for `key`. Its name depends on nothing but the key, so that one made again for the same
-    /// key is trusted by whoever trusted the first.
+    /// key is trusted by every client that trusted the first.
     pub fn self_signed(key: PrivateKey, now: UnixTime) -> Result<Self, CaError> {
         let digest = Sha256::digest(key.public_key());
         let name =
@@ -100,6 +111,7 @@ impl CertificateAuthority {
         Ok(Self { pem: certificate_pem.to_owned(), certificate, valid_until, key })
     }
 
+    /// The certificate of the CA.
     pub fn certificate(&self) -> &CertificateDer<'static> {
         &self.certificate
     }

@@ -20,6 +20,7 @@ use crate::presented::{OutOfTime, PresentedChain, check_time};
 /// A chain that leads to a CA.
 #[derive(Clone, Copy, Debug)]
 pub struct VerifiedChain<'a> {
+    /// The enrolled CA it leads to.
     pub anchor: &'a Anchor,
     /// The last second at which every certificate of the path holds.
     pub valid_until: UnixTime,
@@ -28,43 +29,91 @@ pub struct VerifiedChain<'a> {
 /// Why a chain leads to no CA. The texts are for operators: they name what was seen.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ChainError {
+    /// A certificate has expired or begins later.
     #[error("certificate {subject} {when}")]
-    OutOfTime { subject: String, when: OutOfTime },
+    OutOfTime {
+        /// Which certificate.
+        subject: String,
+        /// When it expired or begins.
+        when: OutOfTime,
+    },
+    /// No enrolled CA issued the last certificate.
     #[error("the chain ends at issuer {issuer}, which is no enrolled CA{}", sent(*.intermediates))]
-    UnknownIssuer { issuer: String, intermediates: usize },
+    UnknownIssuer {
+        /// The issuer that is missing.
+        issuer: String,
+        /// How many intermediates the device sent.
+        intermediates: usize,
+    },
+    /// The device's certificate is signed with its own key.
     #[error("the certificate is signed by itself, not by an enrolled CA")]
     SelfSigned,
+    /// The enrolled CA's certificate has expired or begins later.
     #[error("the enrolled CA {subject} {when}")]
-    AnchorOutOfTime { subject: String, when: OutOfTime },
+    AnchorOutOfTime {
+        /// Which CA.
+        subject: String,
+        /// When it expired or begins.
+        when: OutOfTime,
+    },
+    /// A signature is not by the key it should be by.
     #[error("certificate {subject} is not signed with the key of {issuer}")]
-    BadSignature { subject: String, issuer: String },
-    #[error("certificate {subject} is signed with {hash}, which proves nothing any more")]
-    WeakSignature { subject: String, hash: &'static str },
+    BadSignature {
+        /// Whose certificate it is on.
+        subject: String,
+        /// Whose key should have made it.
+        issuer: String,
+    },
+    /// A signature is by a hash that can be forged.
+    #[error("certificate {subject} is signed with {hash}, which is too weak to count")]
+    WeakSignature {
+        /// Whose certificate it is on.
+        subject: String,
+        /// The hash.
+        hash: &'static str,
+    },
+    /// An RSA key is too short.
     #[error("certificate {subject} has an RSA key of {bits} bits; {RSA_BITS_MIN} are the least")]
-    WeakKey { subject: String, bits: usize },
+    WeakKey {
+        /// Whose key it is.
+        subject: String,
+        /// Its length, in bits.
+        bits: usize,
+    },
+    /// The device's certificate says CA:TRUE.
     #[error("the certificate is itself a CA's (CA:TRUE), which no device's may be when a CA vouches for it")]
     CaAsDevice,
+    /// The issuer of this subject does not say CA:TRUE.
     #[error("certificate {0} signed another one but is not a CA's (no CA:TRUE)")]
     IssuerNotCa(String),
+    /// The key usage of the issuer of this subject does not allow to sign certificates.
     #[error("certificate {0} signed another one but its key usage lacks keyCertSign")]
     IssuerMayNotSign(String),
+    /// There are more intermediates than a CA allows.
     #[error("there are more intermediates than a CA of the chain allows (path length)")]
     PathTooLong,
+    /// A name is outside the name constraints of a CA.
     #[error("a name in the certificate is outside what a CA of the chain may sign (name constraints)")]
     NameConstraint,
+    /// The extended key usage of this certificate has no client authentication.
     #[error("certificate {0} is not for client authentication (extended key usage)")]
     NotForClients(String),
+    /// The device's certificate is of this X.509 version, not of version 3.
     #[error(
         "the certificate is of X.509 version {0}; a CA vouches for version 3 only \
          (openssl x509 -req makes one when -extfile gives it extensions)"
     )]
     Version(u32),
+    /// This certificate holds a critical extension that the validator does not know.
     #[error("certificate {0} holds a critical extension that is not understood")]
     CriticalExtension(String),
+    /// So many certificates have this subject that trying them all would take too long.
     #[error("more than {ALIKE_MAX} of the certificates shown have the subject {0}")]
     TooManyAlike(String),
-    #[error("finding a path took more steps than a chain is worth")]
+    /// Trying the paths takes too long.
+    #[error("checking the chain took too many steps; the device must send fewer certificates")]
     Budget,
+    /// The validator refuses the chain for another reason, which is given.
     #[error("the chain cannot be read: {0}")]
     Unreadable(String),
 }
@@ -166,7 +215,7 @@ fn check_path(path: &VerifiedPath<'_>, anchor: &Anchor) -> Result<UnixTime, Chai
     Ok(until)
 }
 
-/// Puts webpki's verdict into words that name the certificate at fault.
+/// Makes webpki's verdict an error that names the certificate at fault.
 fn diagnose(
     chain: &PresentedChain<'_>,
     error: &webpki::Error,
@@ -194,7 +243,7 @@ fn diagnose(
             }
         }
         E::UnknownIssuer => unknown_issuer(&last, row.len() - 1, anchors, now),
-        // The customary self-signed ones say CA:TRUE; who shows one has most likely forgotten to register it.
+        // The customary self-signed ones have CA:TRUE; most likely the operator forgot to register the thumbprint.
         E::CaUsedAsEndEntity if is_self_issued(chain.x509()) => ChainError::SelfSigned,
         E::CaUsedAsEndEntity => ChainError::CaAsDevice,
         E::EndEntityUsedAsCa => {

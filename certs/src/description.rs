@@ -1,4 +1,4 @@
-//! What a certificate says of itself, for people who want to know why a device is or is not let in.
+//! What is in a certificate, for an operator who asks why a device is or is not let in.
 
 use rustls_pki_types::{CertificateDer, UnixTime};
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -9,18 +9,26 @@ use crate::ca::unix_time;
 use crate::name;
 use crate::thumbprint::Thumbprints;
 
-/// A certificate in words.
+/// What is in a certificate, readable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Description {
+    /// Whose it is.
     pub subject: String,
+    /// Who signed it.
     pub issuer: String,
     /// 1 to 3.
     pub version: u32,
+    /// The first second at which it holds.
     pub valid_from: UnixTime,
+    /// The last second at which it holds.
     pub valid_until: UnixTime,
+    /// The kind and length of its key.
     pub key: String,
+    /// Whether its basic constraint says CA:TRUE.
     pub is_ca: bool,
+    /// Whether a client may show it (extended key usage).
     pub is_for_clients: bool,
+    /// Its hashes.
     pub thumbprints: Thumbprints,
 }
 

@@ -11,7 +11,7 @@ use crate::ca::{CaError, CertificateAuthority, Minted, Validity, later, params};
 use crate::key::PrivateKey;
 
 impl CertificateAuthority {
-    /// A new root CA for devices, named as the operator likes. Intermediates may stand below it.
+    /// A new root CA for devices, named as the operator likes. Intermediates may be below it.
     pub fn root_for_devices(
         key: PrivateKey,
         common_name: &str,
@@ -50,7 +50,7 @@ impl CertificateAuthority {
         self.sign(device_params(common_name, Validity { from: now, until })?, key)
     }
 
-    /// A certificate that shows that whoever has `code` holds this CA's key. It is good for a day and for nothing else.
+    /// A certificate that proves to the hub that gave `code` that the caller holds this CA's key. Valid for a day.
     pub fn prove_possession(&self, code: &str, now: UnixTime) -> Result<Minted, CaError> {
         let key = PrivateKey::generate().map_err(CaError::Key)?;
         self.sign_device(&key, code, PROOF_LIFETIME, now)

@@ -13,15 +13,19 @@ pub struct PrivateKey(KeyPair);
 /// Why a private key cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
+    /// The library that makes keys failed.
     #[error("no key can be made")]
     Generate(#[source] rcgen::Error),
+    /// The text is not PEM, or does not hold one key.
     #[error(transparent)]
     Pem(#[from] PemError),
-    #[error("the private key is of no kind that can be used here")]
+    /// The key is of a kind that cannot sign here.
+    #[error("the private key is of a kind this program cannot use")]
     Unsupported,
 }
 
 impl PrivateKey {
+    /// A new ECDSA P-256 key.
     pub fn generate() -> Result<Self, KeyError> {
         KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map(Self).map_err(KeyError::Generate)
     }

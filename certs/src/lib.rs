@@ -3,6 +3,8 @@
 //! Deliberately absent: sockets and TLS, files, devices and what they may do, any clock (the time is an argument).
 //! Certificates of our own are ECDSA P-256, which every IoT Hub device SDK's TLS library takes.
 
+#![warn(missing_docs, clippy::print_stdout)]
+
 pub mod anchor;
 pub mod ca;
 pub mod chain;

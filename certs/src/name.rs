@@ -7,10 +7,13 @@ use x509_parser::x509::X509Name;
 /// Why a subject has no common name that could be compared.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoCommonName {
+    /// There is none.
     #[error("the certificate's subject has no common name (alternative names do not count)")]
     Missing,
+    /// There are this many.
     #[error("the certificate's subject has {0} common names, where exactly one belongs")]
     Many(usize),
+    /// It is text in an encoding that is not read.
     #[error("the certificate's common name is in an encoding that is not read")]
     Encoding,
 }
@@ -36,8 +39,8 @@ pub(crate) struct Shown<'a>(pub(crate) &'a str);
 
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (place, char) in self.0.chars().enumerate() {
-            if place == SHOWN_CHARS_MAX {
+        for (index, char) in self.0.chars().enumerate() {
+            if index == SHOWN_CHARS_MAX {
                 return f.write_str("…");
             }
             if char.is_control() {

@@ -1,4 +1,4 @@
-//! Reads and writes PEM text. The only place that knows which library does.
+//! Reads and writes PEM text. No other file knows which library does.
 
 use rustls_pemfile::Item;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -6,16 +6,22 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 /// Why a PEM text is not what was expected.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PemError {
+    /// The text is not PEM; the reason is given.
     #[error("it is not PEM text: {0}")]
     Malformed(String),
+    /// The text is PEM without a certificate.
     #[error("it holds no certificate")]
     NoCertificate,
+    /// The text holds more certificates than are read.
     #[error("it holds more than {CERTIFICATES_MAX} certificates")]
     TooManyCertificates,
+    /// The text holds a private key, which is to stay where it is.
     #[error("it holds a private key where only certificates belong")]
     KeyAmongCertificates,
+    /// The text holds no private key that is not encrypted.
     #[error("it holds no private key (an encrypted one cannot be used)")]
     NoKey,
+    /// The text holds more private keys than one.
     #[error("it holds more than one private key")]
     ManyKeys,
 }

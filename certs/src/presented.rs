@@ -21,10 +21,13 @@ pub struct PresentedChain<'a> {
 /// Why a presented chain is not even looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ChainRefused {
+    /// This many certificates were shown.
     #[error("the peer showed {0} certificates, more than {CERTIFICATES_MAX}")]
     TooMany(usize),
+    /// The certificates have this many bytes together.
     #[error("the peer showed {0} bytes of certificates, more than {BYTES_MAX}")]
     TooLarge(usize),
+    /// The bytes of the first one are no certificate.
     #[error("the peer's certificate is not X.509 DER")]
     Unreadable,
 }
@@ -43,6 +46,7 @@ pub enum OutOfTime {
 pub enum BadSignature {
     /// The key is of another kind than the algorithm; another algorithm may fit.
     OtherKeyType,
+    /// The signature does not fit.
     Invalid,
 }
 
@@ -91,7 +95,7 @@ impl<'a> PresentedChain<'a> {
         Thumbprints::of(self.leaf)
     }
 
-    /// The subject, in the words of a log line.
+    /// The subject, as a log line shows it.
     pub fn subject(&self) -> String {
         name::shown(self.x509.subject())
     }

@@ -30,14 +30,19 @@ enum Name {
 /// Why a certificate and key cannot be served.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ServerCertError {
+    /// The text of the chain is not PEM, or holds something else.
     #[error("the certificate cannot be read")]
     Chain(#[source] PemError),
+    /// The text of the key is not PEM, or does not hold one key.
     #[error("the private key cannot be read")]
     Key(#[source] PemError),
+    /// The bytes of the first one are no certificate.
     #[error("the certificate is not X.509 DER")]
     Unreadable,
-    #[error("the private key is of no kind that can be used here")]
+    /// The key is of a kind that cannot serve TLS here.
+    #[error("the private key is of a kind this program cannot use")]
     KeyUnsupported,
+    /// The key is not the certificate's.
     #[error("the private key does not belong to the certificate")]
     KeyMismatch,
 }
@@ -68,7 +73,7 @@ impl ServerCert {
         &self.chain[0]
     }
 
-    /// Whether a client that dials `name` takes this certificate for the server's. A wildcard stands for one label.
+    /// Whether a client that dials `name` takes this certificate for the server's. A wildcard matches one label.
     pub fn covers(&self, name: &ServerName<'_>) -> bool {
         match name {
             ServerName::DnsName(dialled) => self.names.iter().any(|own| match own {
@@ -80,10 +85,12 @@ impl ServerCert {
         }
     }
 
+    /// The first second at which it holds.
     pub fn valid_from(&self) -> UnixTime {
         self.valid_from
     }
 
+    /// The last second at which it holds.
     pub fn valid_until(&self) -> UnixTime {
         self.valid_until
     }

@@ -17,22 +17,29 @@ pub struct TestCa(CertificateAuthority);
 /// A certificate and its key, as values and as PEM text.
 #[derive(Debug)]
 pub struct TestCert {
+    /// The certificate.
     pub certificate: CertificateDer<'static>,
+    /// The same as PEM text.
     pub certificate_pem: String,
+    /// Its private key.
     pub key: PrivateKeyDer<'static>,
+    /// The same as PEM text.
     pub key_pem: String,
 }
 
 impl TestCa {
+    /// A new root CA for servers, unlike any other.
     #[expect(clippy::new_without_default, reason = "each one is different: nothing here is a default")]
     pub fn new() -> Self {
         Self(CertificateAuthority::self_signed(new_key(), UnixTime::now()).expect("a CA"))
     }
 
+    /// The certificate of the CA.
     pub fn certificate(&self) -> &CertificateDer<'static> {
         self.0.certificate()
     }
 
+    /// The same as PEM text.
     pub fn pem(&self) -> &str {
         self.0.pem()
     }

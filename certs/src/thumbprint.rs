@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Sha256Thumbprint([u8; 32]);
 
-/// SHA-1 over a certificate's DER bytes; shown as 40 upper-case hexadecimal digits. Weak: whoever can have two
+/// SHA-1 over a certificate's DER bytes; shown as 40 upper-case hexadecimal digits. Weak: a peer that can have two
 /// certificates made of the same hash may show either.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Sha1Thumbprint([u8; 20]);
@@ -18,23 +18,28 @@ pub struct Sha1Thumbprint([u8; 20]);
 /// Both hashes of one certificate: a registration may name it by either.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Thumbprints {
+    /// The hash by SHA-1.
     pub sha1: Sha1Thumbprint,
+    /// The hash by SHA-256.
     pub sha256: Sha256Thumbprint,
 }
 
 impl Sha256Thumbprint {
+    /// The thumbprint of a certificate.
     pub fn of(certificate: &CertificateDer<'_>) -> Self {
         Self(Sha256::digest(certificate).into())
     }
 }
 
 impl Sha1Thumbprint {
+    /// The thumbprint of a certificate.
     pub fn of(certificate: &CertificateDer<'_>) -> Self {
         Self(Sha1::digest(certificate).into())
     }
 }
 
 impl Thumbprints {
+    /// The thumbprints of a certificate.
     pub fn of(certificate: &CertificateDer<'_>) -> Self {
         Self { sha1: Sha1Thumbprint::of(certificate), sha256: Sha256Thumbprint::of(certificate) }
     }

@@ -224,7 +224,9 @@ impl Hub {
         let hub = Arc::clone(self);
         // Closing the store and the audit record waits for their threads.
         let _ = tokio::task::spawn_blocking(move || {
-            hub.registry.close();
+            if let Err(error) = hub.registry.close() {
+                tracing::error!(%error, "the store did not close in order");
+            }
             hub.audit.close();
         })
         .await;

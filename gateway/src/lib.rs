@@ -67,6 +67,8 @@
 //! A general broker. A device has a fixed set of topics, its own; nothing a device sends ever reaches another device, and
 //! no wildcard is matched between devices.
 
+#![warn(clippy::print_stdout)]
+
 pub mod auth;
 pub mod blob;
 pub mod config;

@@ -2,12 +2,14 @@
 
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
 use axum::Router;
 use portcullis_registry::authority::Authorities;
 use portcullis_registry::backend::sqlite::SqliteBackend;
+use portcullis_registry::backend::{Backend, StoreError};
 use portcullis_registry::backup;
 use portcullis_registry::feedback::FeedbackLimits;
 use portcullis_registry::store::{Registry, RegistryLimits};
@@ -40,9 +42,17 @@ pub struct BoundHub {
     https_fell_back: bool,
 }
 
+/// How the store in a directory is opened.
+pub type OpenStore = fn(&Path) -> Result<Box<dyn Backend>, StoreError>;
+
 /// Serves until SIGTERM or Ctrl-C. Prints what a first user needs to know.
 pub async fn run(config: Config) -> anyhow::Result<()> {
-    let bound = bind(config).await?;
+    run_on(config, open_sqlite).await
+}
+
+/// Serves from a store that `open_store` opens; otherwise as `run`. For programs that try a hub on a faulty store.
+pub async fn run_on(config: Config, open_store: OpenStore) -> anyhow::Result<()> {
+    let bound = bind_on(config, open_store).await?;
     let hub = Arc::clone(&bound.hub);
     let local = bound.local_access();
     local.write(&hub.config.data_dir).context("the access file for this machine cannot be written")?;
@@ -73,11 +83,15 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 
 /// Loads everything and binds every address; nothing is accepted yet.
 pub async fn bind(config: Config) -> anyhow::Result<BoundHub> {
+    bind_on(config, open_sqlite).await
+}
+
+async fn bind_on(config: Config, open_store: OpenStore) -> anyhow::Result<BoundHub> {
     let mqtt = bind_all(&config.mqtt_listen, "MQTT")?.0;
     let (https, https_fell_back) = bind_all(&config.https_listen, "HTTPS")?;
     let ops = bind_all(&config.ops_listen, "operations")?.0;
     let tls = ServerTls::open_or_create(&config).context("the server certificate")?;
-    let registry = open_registry(&config).await?;
+    let registry = open_registry(&config, open_store).await?;
     let policies = policies::open(&registry, &config).await.context("the shared access policies")?;
     let hosts = HostNames::new(config.host_names(), ports(mqtt.iter().chain(&https)));
     let trust = open_trust(&registry)?;
@@ -207,7 +221,11 @@ async fn serve_https(hub: Arc<Hub>, router: Router, commands: Arc<Commands>, acc
     }
 }
 
-async fn open_registry(config: &Config) -> anyhow::Result<Arc<Registry>> {
+fn open_sqlite(directory: &Path) -> Result<Box<dyn Backend>, StoreError> {
+    Ok(Box::new(SqliteBackend::open(directory)?))
+}
+
+async fn open_registry(config: &Config, open_store: OpenStore) -> anyhow::Result<Arc<Registry>> {
     let directory = config.data_dir.join(backup::STORE);
     let limits = &config.limits;
     let limits = RegistryLimits {
@@ -225,10 +243,7 @@ async fn open_registry(config: &Config) -> anyhow::Result<Arc<Registry>> {
             deliveries_max: u32::try_from(limits.feedback_delivery_count_max).unwrap_or(u32::MAX),
         },
     };
-    let opened =
-        tokio::task::spawn_blocking(move || -> Result<_, portcullis_registry::backend::StoreError> {
-            Registry::open(Box::new(SqliteBackend::open(&directory)?), limits)
-        });
+    let opened = tokio::task::spawn_blocking(move || Registry::open(open_store(&directory)?, limits));
     opened.await.context("the store's thread")?.context("the store")
 }
 

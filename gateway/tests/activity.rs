@@ -1,5 +1,7 @@
 //! Whether a device is there and when it was last heard of: told per event, never sampled.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use portcullis_testing::{TestHub, TestIdentity};
 use serde_json::Value;
 

@@ -1,5 +1,7 @@
 //! Operating a hub over MQTT: commands with private answers, and events (threats T615, T616).
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use bytes::Bytes;
 use portcullis::hub::audit::trail::AuditFilter;
 use portcullis::mqtt::packet::{ConnectReturnCode, Publish};

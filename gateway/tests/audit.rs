@@ -1,5 +1,7 @@
 //! The audit record: every change has its line, whoever asked, however it went; no secret is in it.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use portcullis::hub::audit::trail::{self, Broken, Verified};
 use portcullis_testing::TestHub;
 use serde_json::{Value, json};

@@ -1,5 +1,7 @@
 //! Enrolled CAs over REST: enrolment, proof of possession, refusals, removal (threats T408, T412).
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use portcullis_certs::testing::TestCa;
 use portcullis_registry::identity::AuthenticationSpec;
 use portcullis_testing::openssl::OpenSsl;

@@ -1,6 +1,8 @@
 //! Cloud-to-device messages from the sender's side: feedback, batches, a look into queues, purges, metrics; and that
 //! whatever happens to a device meanwhile, its messages are its own and come in order.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::time::Duration;
 
 use portcullis::mqtt::packet::{ConnectReturnCode, Packet};

@@ -2,6 +2,8 @@
 //! that take over, disabling, a restart of the hub. Each message reaches its own device, first in order, marked when it
 //! comes again, and none is lost. The store under it has a larger run of its own, `registry/tests/chaos.rs`.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

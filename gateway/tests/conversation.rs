@@ -1,5 +1,7 @@
 //! The main job: a device proves who it is, sends telemetry, and receives cloud-to-device messages.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use bytes::Bytes;
 use portcullis::mqtt::packet::{Packet, Publish, QoS};
 use portcullis_registry::message::{Ack, NewC2d};

@@ -1,5 +1,7 @@
 //! What devices and modules do over HTTPS: poll their queue, settle what they were handed, post telemetry.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use portcullis::iothub::property_bag::PropertyBag;
 use portcullis_registry::message::{Ack, NewC2d};
 use portcullis_testing::{RestClient, TestHub, TestIdentity};

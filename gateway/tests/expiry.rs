@@ -1,6 +1,8 @@
 //! A connection ends with what it rests on: on both transports, for devices, modules and services, whatever it waits for
 //! and whatever becomes of the clock (threats P7).
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::time::Duration;
 
 use portcullis::mqtt::packet::{Connect, ConnectReturnCode, Packet, Password, QoS, Subscribe, Utf8Bytes};

@@ -1,6 +1,8 @@
 //! Blob stores that mean harm, or whose address does: the server that stands at the other end of an import or export is
 //! whatever a user named.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;

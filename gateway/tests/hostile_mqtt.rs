@@ -1,5 +1,7 @@
 //! Bytes no client should send, before and after CONNECT (threats T2xx, T6xx): closed, and nobody else notices.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use bytes::{Bytes, BytesMut};
 use portcullis::mqtt::codec;
 use portcullis::mqtt::packet::{Connect, ConnectReturnCode, Packet, Publish, QoS, Utf8Bytes};

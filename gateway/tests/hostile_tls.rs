@@ -1,5 +1,7 @@
 //! Peers that never become devices: silent, slow, plain-text, old or broken TLS (threats T1xx).
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use portcullis_testing::{HubSettings, TestHub, until, within};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;

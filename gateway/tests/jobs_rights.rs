@@ -1,5 +1,7 @@
 //! Jobs beside each other and beside everything else: one at a time, seen by those who may, closing whom they revoke.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use futures_util::future::join_all;
 use portcullis_testing::{RestClient, TestHub, within};
 use serde_json::{Value, json};

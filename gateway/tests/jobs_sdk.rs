@@ -1,6 +1,8 @@
 //! Import and export jobs of the official Azure IoT service SDKs for Python and Node, as they come from their package
 //! indexes, with containers in Azurite. `outside/jobs.py` and `outside/jobs.js`.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::Output;

@@ -1,5 +1,7 @@
 //! Shared access policies over REST: made, changed and deleted, and what becomes of those who rest on them.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::future::Future;
 
 use portcullis::config::local_access::LocalAccess;

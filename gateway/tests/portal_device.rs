@@ -1,5 +1,7 @@
 //! The portal's pages of one device: what can be changed there, what is said when it cannot, and what they show.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::sync::Arc;
 
 use portcullis_registry::credential::{KeyPair, ThumbprintPair};
@@ -282,7 +284,7 @@ async fn an_access_list_and_a_queue_bound_are_edited() {
         assert_eq!(post(&mut browser, &hub, of, "access", &fields).await.status, 303);
         let stored = identity(&hub, of);
         assert_eq!(
-            stored.access.to_words().unwrap(),
+            stored.access.to_entries().unwrap(),
             ["telemetry", "twin", "methods:diag*", "methods:reboot"]
         );
         assert_eq!(stored.queue_max.map(|own| own.get()), Some(7));
@@ -301,7 +303,7 @@ async fn an_access_list_and_a_queue_bound_are_edited() {
         assert_eq!(identity(&hub, of).queue_max.map(|own| own.get()), Some(7));
         assert_eq!(post(&mut browser, &hub, of, "access", &[("allow", "everything")]).await.status, 303);
         let stored = identity(&hub, of);
-        assert_eq!((stored.access.to_words(), stored.queue_max), (None, None));
+        assert_eq!((stored.access.to_entries(), stored.queue_max), (None, None));
     }
     hub.stop().await;
 }

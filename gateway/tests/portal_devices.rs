@@ -1,6 +1,8 @@
 //! The portal's list of devices and its form for a new one: what they show, what they do, and what is wrong with what
 //! was put in, beside the field.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::BTreeSet;
 
 use portcullis_certs::testing::TestCa;

@@ -1,5 +1,7 @@
 //! What the portal tells while a page is open: to whom, until when, and that no reader holds a device up.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::HashSet;
 use std::sync::Arc;
 

@@ -1,5 +1,7 @@
 //! What a policy may not do, the portal does not do for it, however it is asked; and where secrets never are.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use axum::http::Method;
 use portcullis::portal::{PageNeeds, routes};
 use portcullis_testing::TestHub;

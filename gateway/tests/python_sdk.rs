@@ -1,5 +1,7 @@
 //! The official Azure IoT SDK for Python, as it comes from its package index, against a hub: `outside/device.py`.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;

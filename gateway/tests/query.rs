@@ -1,5 +1,7 @@
 //! Queries over REST: what tools ask, pages that miss nothing, and what is refused.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use portcullis_testing::{HubSettings, RestClient, TestHub};
 use serde_json::{Value, json};
 

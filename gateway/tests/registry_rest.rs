@@ -1,5 +1,7 @@
 //! The registry at large, as a service meets it over REST: bulk changes, pages, statistics, purges.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use portcullis_testing::{HubSettings, RestClient, TestHub};
 use serde_json::{Value, json};
 

@@ -1,5 +1,7 @@
 //! What an operator takes away is gone at once: live connections, wills, and what would come later.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use bytes::Bytes;
 use portcullis_registry::credential::SymmetricKey;
 use portcullis_registry::id::Precondition;

@@ -2,6 +2,8 @@
 //! will is sent, nothing it says later counts, it does not come back in, and its queue is there for whoever may
 //! (threats P6, T603, T604, T606, T607).
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::HashSet;
 use std::sync::Arc;
 

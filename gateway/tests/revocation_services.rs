@@ -1,6 +1,8 @@
 //! A policy's key regenerated or the policy deleted, against every state of the connections of services that rest on it
 //! (threats P6, T604, T607).
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use bytes::BytesMut;
 use portcullis::mqtt::codec;
 use portcullis::mqtt::packet::{Connect, ConnectReturnCode, Packet, Password};

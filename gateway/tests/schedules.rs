@@ -5,6 +5,8 @@
 //! in which `session` takes them. `shuttle` picks which task goes on at each await and each step, by chance and by
 //! priorities that change; what is between two steps is not parted.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -20,7 +22,7 @@ use portcullis::auth::{
 };
 use portcullis::hub::session_table::{Seat, SessionTable, Taken};
 use portcullis_registry::authority::Authorities;
-use portcullis_registry::backend::{Backend, Change, Feed, Mutation, StoreError, Submitted, Written};
+use portcullis_registry::backend::{Backend, Change, ChangeFeed, Mutation, StoreError, Submitted, Written};
 use portcullis_registry::credential::{KeyPair, SymmetricKey};
 use portcullis_registry::id::{Precondition, Revision};
 use portcullis_registry::identity::{AuthenticationSpec, IdentitySpec, Status};
@@ -42,7 +44,7 @@ fn now() -> Timestamp {
 /// Keeps one device in memory; what is written is stable at once, and others may go on before and after.
 #[derive(Default)]
 struct Memory {
-    feed: OnceLock<Mutex<Feed>>,
+    feed: OnceLock<Mutex<ChangeFeed>>,
     next: AtomicU64,
     messages: Mutex<BTreeSet<u64>>,
 }
@@ -88,7 +90,7 @@ impl Backend for Memory {
         Ok(())
     }
 
-    fn start(&self, feed: Feed) -> Result<(), StoreError> {
+    fn start(&self, feed: ChangeFeed) -> Result<(), StoreError> {
         self.feed.set(Mutex::new(feed)).map_err(|_| StoreError::Unavailable)
     }
 
@@ -110,7 +112,9 @@ impl Backend for Memory {
         Box::pin(std::future::pending())
     }
 
-    fn close(&self) {}
+    fn close(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
 }
 
 /// A hub with one device, and what must be true of it.

@@ -1,5 +1,7 @@
 //! The server's own certificate: brought along, replaced while devices are connected, about to end (threats T115).
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::fs;
 
 use portcullis::hub::certificate_reload;

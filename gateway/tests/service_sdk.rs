@@ -2,6 +2,8 @@
 //! every call they have for identities, and their errors. `outside/service.py` and `outside/service.js`. The one for
 //! Python fetches feedback too: `outside/feedback.py`.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::Output;

@@ -1,6 +1,8 @@
 //! One connection for each identity: the newest wins, two copies of one device are slowed and told of, and a device
 //! that comes back waits for nothing.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use portcullis::hub::metrics::Scope;
 use portcullis::mqtt::packet::Packet;
 use portcullis_testing::{TestClient, TestHub, TestIdentity, until};

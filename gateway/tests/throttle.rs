@@ -1,6 +1,8 @@
 //! What comes too often: bad logins, by address and by identity, over MQTT and REST; messages; connections in all. Who
 //! does nothing wrong is never in the way of any of it.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::net::{Ipv4Addr, SocketAddr};
 
 use portcullis::hub::metrics::Scope;

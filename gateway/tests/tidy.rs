@@ -1,5 +1,7 @@
 //! What the code promises about its own shape: crate arrows, file headers, nothing left undone.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,7 @@
 //! MQTT over WebSockets on the HTTPS port: the same conversation in frames, and frames nobody should send (threats T230).
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};

@@ -1,14 +1,14 @@
 //! What an identity may do: everything its kind may, or only what its access list names.
 //!
-//! A list is parsed once and bounded; an identity without one carries one empty pointer. A right that is added to this
-//! list of words later is in no list written before, so "everything" is never the same as a list of all words.
+//! A list is parsed once and bounded; an identity without one carries one empty pointer. A right that this program
+//! learns later is in no list written before, so "everything" is never the same as a list of all rights.
 
 use std::fmt;
 use std::sync::Arc;
 
 /// What an identity may do.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Access(Option<Arc<Vec<Entry>>>);
+pub struct Access(Option<Arc<Vec<AccessEntry>>>);
 
 /// Something an identity does on a connection of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,15 +17,15 @@ pub enum Right {
     Telemetry,
     /// Receive cloud-to-device messages; for a module, what is routed to its inputs too.
     C2d,
-    /// Read its twin, report properties and hear of desired ones.
+    /// Read its twin, report properties and receive desired ones.
     Twin,
-    /// Hear calls of any of the methods the list names, and answer them.
+    /// Receive and answer calls of the methods the list names.
     Methods,
 }
 
-/// One word of a list. The order is the one in which lists are written.
+/// One entry of a list. The order is the one in which lists are written.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Entry {
+enum AccessEntry {
     Telemetry,
     C2d,
     Twin,
@@ -42,13 +42,16 @@ struct MethodPattern {
 /// Why a text is no access list.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidAccess {
+    /// The text is no entry of a list; an excerpt is given.
     #[error("{0:?} is none of telemetry, c2d, twin and methods:NAME, where methods:* is every method")]
     Unknown(String),
+    /// The text is no name of a method, nor the beginning of names; an excerpt is given.
     #[error(
         "{0:?}: the name of a method has 1 to {METHOD_CHARACTERS_MAX} visible ASCII characters without comma, / + #, \
          and a * only at its end"
     )]
     Method(String),
+    /// The list has more than [`ENTRIES_MAX`] entries.
     #[error("an access list has at most {ENTRIES_MAX} entries")]
     TooMany,
 }
@@ -57,7 +60,9 @@ pub enum InvalidAccess {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the access list allows {allowed}, not {wanted}")]
 pub struct AccessDenied {
+    /// What the identity wanted to do.
     pub wanted: Right,
+    /// What its access list allows instead.
     pub allowed: Access,
 }
 
@@ -66,13 +71,13 @@ impl Access {
     pub const EVERYTHING: Self = Self(None);
 
     /// Reads a list. One without entries allows nothing.
-    pub fn parse<T: AsRef<str>>(words: impl IntoIterator<Item = T>) -> Result<Self, InvalidAccess> {
+    pub fn parse<T: AsRef<str>>(texts: impl IntoIterator<Item = T>) -> Result<Self, InvalidAccess> {
         let mut entries = Vec::new();
-        for word in words {
+        for text in texts {
             if entries.len() == ENTRIES_MAX {
                 return Err(InvalidAccess::TooMany);
             }
-            entries.push(Entry::parse(word.as_ref())?);
+            entries.push(AccessEntry::parse(text.as_ref())?);
         }
         entries.sort_unstable();
         entries.dedup();
@@ -80,9 +85,9 @@ impl Access {
         Ok(Self(Some(Arc::new(entries))))
     }
 
-    /// The words of the list, in a fixed order; none if there is no list.
-    pub fn to_words(&self) -> Option<Vec<String>> {
-        self.0.as_ref().map(|entries| entries.iter().map(Entry::to_string).collect())
+    /// The entries of the list as texts, in a fixed order; none if there is no list.
+    pub fn to_entries(&self) -> Option<Vec<String>> {
+        self.0.as_ref().map(|entries| entries.iter().map(AccessEntry::to_string).collect())
     }
 
     /// Whether it includes the right.
@@ -90,13 +95,13 @@ impl Access {
         self.0.as_ref().is_none_or(|entries| entries.iter().any(|entry| entry.right() == wanted))
     }
 
-    /// The right, or who lacks it what instead.
+    /// Refuses a right that it does not include.
     pub fn check(&self, wanted: Right) -> Result<(), AccessDenied> {
         if self.allows(wanted) { Ok(()) } else { Err(AccessDenied { wanted, allowed: self.clone() }) }
     }
 
-    /// Whether it allows all that `other` does. When in doubt it does not: patterns are held against each other one by
-    /// one.
+    /// Whether it allows all that `other` does. When in doubt it does not: each entry of `other` must be covered by one
+    /// entry of this list.
     pub fn covers(&self, other: &Self) -> bool {
         match (&self.0, &other.0) {
             (None, _) => true,
@@ -108,31 +113,31 @@ impl Access {
     }
 }
 
-impl Entry {
-    fn parse(word: &str) -> Result<Self, InvalidAccess> {
-        match word {
-            "telemetry" => Ok(Entry::Telemetry),
-            "c2d" => Ok(Entry::C2d),
-            "twin" => Ok(Entry::Twin),
-            _ => match word.strip_prefix("methods:") {
-                Some(pattern) => MethodPattern::parse(pattern).map(Entry::Methods),
-                None => Err(InvalidAccess::Unknown(excerpt(word))),
+impl AccessEntry {
+    fn parse(text: &str) -> Result<Self, InvalidAccess> {
+        match text {
+            "telemetry" => Ok(AccessEntry::Telemetry),
+            "c2d" => Ok(AccessEntry::C2d),
+            "twin" => Ok(AccessEntry::Twin),
+            _ => match text.strip_prefix("methods:") {
+                Some(pattern) => MethodPattern::parse(pattern).map(AccessEntry::Methods),
+                None => Err(InvalidAccess::Unknown(excerpt(text))),
             },
         }
     }
 
     fn right(&self) -> Right {
         match self {
-            Entry::Telemetry => Right::Telemetry,
-            Entry::C2d => Right::C2d,
-            Entry::Twin => Right::Twin,
-            Entry::Methods(_) => Right::Methods,
+            AccessEntry::Telemetry => Right::Telemetry,
+            AccessEntry::C2d => Right::C2d,
+            AccessEntry::Twin => Right::Twin,
+            AccessEntry::Methods(_) => Right::Methods,
         }
     }
 
     fn covers(&self, other: &Self) -> bool {
         match (self, other) {
-            (Entry::Methods(own), Entry::Methods(other)) => own.covers(other),
+            (AccessEntry::Methods(own), AccessEntry::Methods(other)) => own.covers(other),
             _ => self == other,
         }
     }
@@ -144,7 +149,7 @@ impl MethodPattern {
             Some(name) => (name, true),
             None => (text, false),
         };
-        // A comma parts the words on a command line; the others have a meaning in topics.
+        // A comma separates entries on a command line; the others have a meaning in topics.
         let is_of_a_name = |byte: u8| byte.is_ascii_graphic() && !b"*,/+#".contains(&byte);
         if text.is_empty() || text.len() > METHOD_CHARACTERS_MAX || !name.bytes().all(is_of_a_name) {
             return Err(InvalidAccess::Method(excerpt(text)));
@@ -163,10 +168,10 @@ impl MethodPattern {
 
 impl fmt::Display for Access {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.to_words() {
+        match self.to_entries() {
             None => f.write_str("everything"),
-            Some(words) if words.is_empty() => f.write_str("nothing"),
-            Some(words) => f.write_str(&words.join(", ")),
+            Some(entries) if entries.is_empty() => f.write_str("nothing"),
+            Some(entries) => f.write_str(&entries.join(", ")),
         }
     }
 }
@@ -182,23 +187,23 @@ impl fmt::Display for Right {
     }
 }
 
-impl fmt::Display for Entry {
+impl fmt::Display for AccessEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Entry::Methods(MethodPattern { name, is_prefix }) => {
+            AccessEntry::Methods(MethodPattern { name, is_prefix }) => {
                 write!(f, "methods:{name}{}", if *is_prefix { "*" } else { "" })
             }
-            Entry::Telemetry | Entry::C2d | Entry::Twin => self.right().fmt(f),
+            AccessEntry::Telemetry | AccessEntry::C2d | AccessEntry::Twin => self.right().fmt(f),
         }
     }
 }
 
-/// Enough of a word to tell which it was.
-fn excerpt(word: &str) -> String {
-    word.chars().take(EXCERPT_CHARACTERS).collect()
+/// Enough of a text to recognise it by.
+fn excerpt(text: &str) -> String {
+    text.chars().take(EXCERPT_CHARACTERS).collect()
 }
 
-/// Words in one list.
+/// Entries of one list.
 pub const ENTRIES_MAX: usize = 32;
 
 /// The star included.
@@ -212,8 +217,8 @@ mod tests {
 
     use super::*;
 
-    fn access(words: &[&str]) -> Access {
-        Access::parse(words).unwrap()
+    fn access(entries: &[&str]) -> Access {
+        Access::parse(entries).unwrap()
     }
 
     #[test]
@@ -223,19 +228,23 @@ mod tests {
             assert!(Access::EVERYTHING.allows(right));
             assert!(!access(&[]).allows(right));
         }
-        assert_eq!(Access::EVERYTHING.to_words(), None);
+        assert_eq!(Access::EVERYTHING.to_entries(), None);
     }
 
     #[test]
     fn a_list_allows_what_it_names_and_nothing_else() {
-        for (words, allowed) in [
+        for (entries, allowed) in [
             (&["telemetry"][..], &[Right::Telemetry][..]),
             (&["c2d", "twin"], &[Right::C2d, Right::Twin]),
             (&["methods:reboot"], &[Right::Methods]),
             (&["methods:*", "telemetry"], &[Right::Telemetry, Right::Methods]),
         ] {
             for right in RIGHTS {
-                assert_eq!(access(words).check(right).is_ok(), allowed.contains(&right), "{words:?} {right}");
+                assert_eq!(
+                    access(entries).check(right).is_ok(),
+                    allowed.contains(&right),
+                    "{entries:?} {right}"
+                );
             }
         }
         let denied = access(&["methods:diag*", "telemetry"]).check(Right::C2d).unwrap_err();
@@ -244,13 +253,13 @@ mod tests {
     }
 
     #[test]
-    fn words_are_written_in_one_order_and_once() {
-        let words = access(&["methods:b*", "twin", "c2d", "methods:a", "twin", "telemetry"]).to_words();
-        assert_eq!(words.unwrap(), ["telemetry", "c2d", "twin", "methods:a", "methods:b*"]);
+    fn entries_are_written_in_one_order_and_once() {
+        let entries = access(&["methods:b*", "twin", "c2d", "methods:a", "twin", "telemetry"]).to_entries();
+        assert_eq!(entries.unwrap(), ["telemetry", "c2d", "twin", "methods:a", "methods:b*"]);
     }
 
     #[test]
-    fn what_is_no_list_is_refused_in_words() {
+    fn what_is_no_list_is_refused_and_named() {
         let long = format!("methods:{}", "x".repeat(METHOD_CHARACTERS_MAX + 1));
         for bad in [
             "",
@@ -274,26 +283,26 @@ mod tests {
         ] {
             assert!(Access::parse([bad]).is_err(), "{bad:?}");
         }
-        let word = Access::parse(["telemetrie"]).unwrap_err().to_string();
-        assert!(word.starts_with(r#""telemetrie" is none of telemetry, c2d, twin"#), "{word}");
+        let refusal = Access::parse(["telemetrie"]).unwrap_err().to_string();
+        assert!(refusal.starts_with(r#""telemetrie" is none of telemetry, c2d, twin"#), "{refusal}");
         assert!(Access::parse(["x".repeat(100_000)]).unwrap_err().to_string().len() < 300);
     }
 
     #[test]
     fn a_list_is_bounded() {
-        let words: Vec<_> = (0..=ENTRIES_MAX).map(|number| format!("methods:m{number}")).collect();
-        assert!(Access::parse(&words[1..]).is_ok());
-        assert_eq!(Access::parse(&words), Err(InvalidAccess::TooMany));
+        let entries: Vec<_> = (0..=ENTRIES_MAX).map(|number| format!("methods:m{number}")).collect();
+        assert!(Access::parse(&entries[1..]).is_ok());
+        assert_eq!(Access::parse(&entries), Err(InvalidAccess::TooMany));
         assert_eq!(Access::parse(vec!["c2d"; ENTRIES_MAX + 1]), Err(InvalidAccess::TooMany));
     }
 
     #[test]
     fn one_covers_another_when_it_allows_all_of_it() {
         let everything = Access::EVERYTHING;
-        let all_words = access(&["telemetry", "c2d", "twin", "methods:*"]);
-        assert!(everything.covers(&everything) && everything.covers(&all_words));
-        // What is added to the words later is in no list of today.
-        assert!(!all_words.covers(&everything));
+        let all_entries = access(&["telemetry", "c2d", "twin", "methods:*"]);
+        assert!(everything.covers(&everything) && everything.covers(&all_entries));
+        // What is added to the rights later is in no list of today.
+        assert!(!all_entries.covers(&everything));
         for (wide, narrow) in [
             (&["telemetry", "c2d"][..], &["c2d"][..]),
             (&["c2d"], &[]),
@@ -313,7 +322,7 @@ mod tests {
 
     const RIGHTS: [Right; 4] = [Right::Telemetry, Right::C2d, Right::Twin, Right::Methods];
 
-    fn word() -> impl Strategy<Value = String> {
+    fn entry() -> impl Strategy<Value = String> {
         prop_oneof![
             Just("telemetry".to_owned()),
             Just("c2d".to_owned()),
@@ -325,19 +334,19 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_a_list_that_comes_back_or_an_error(words in prop::collection::vec(".{0,20}", 0..4)) {
-            if let Ok(access) = Access::parse(&words) {
-                prop_assert_eq!(Access::parse(access.to_words().unwrap()), Ok(access));
+        fn any_text_is_a_list_that_comes_back_or_an_error(entries in prop::collection::vec(".{0,20}", 0..4)) {
+            if let Ok(access) = Access::parse(&entries) {
+                prop_assert_eq!(Access::parse(access.to_entries().unwrap()), Ok(access));
             }
         }
 
         #[test]
         fn what_covers_another_allows_every_right_of_it(
-            one in prop::collection::vec(word(), 0..6),
-            other in prop::collection::vec(word(), 0..6),
+            one in prop::collection::vec(entry(), 0..6),
+            other in prop::collection::vec(entry(), 0..6),
         ) {
             let (one, other) = (Access::parse(&one).unwrap(), Access::parse(&other).unwrap());
-            prop_assert_eq!(Access::parse(other.to_words().unwrap()), Ok(other.clone()));
+            prop_assert_eq!(Access::parse(other.to_entries().unwrap()), Ok(other.clone()));
             prop_assert!(other.covers(&other));
             if one.covers(&other) {
                 for right in RIGHTS {

@@ -1,10 +1,10 @@
-//! When an identity was last heard of, kept beside it: changed at each event of its connection, and never sampled.
+//! When an identity was last active, kept beside it: changed at each event of its connection, and never sampled.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use jiff::Timestamp;
 
-/// Two times of one identity, each in a word of its own, so that a packet costs one store and no lock.
+/// Two times of one identity, each in an atomic of its own, so that a packet costs one store and no lock.
 #[derive(Debug)]
 pub struct Activity {
     connection_changed: AtomicI64,
@@ -12,7 +12,7 @@ pub struct Activity {
 }
 
 impl Default for Activity {
-    /// Never heard of.
+    /// Never active.
     fn default() -> Self {
         Self { connection_changed: AtomicI64::new(NEVER), last: AtomicI64::new(NEVER) }
     }

@@ -1,7 +1,7 @@
-//! The CA certificates a hub has enrolled: under which name, and whether somebody has shown to hold the key.
+//! The CA certificates a hub has enrolled: under which name, and whether a proof of its key was shown.
 //!
-//! A certificate is bytes here; whoever looks inside it decides whether it may be enrolled at all. Only a verified CA
-//! vouches for devices.
+//! A certificate is bytes here; the caller looks inside and decides whether it may be enrolled at all. Only a verified
+//! CA vouches for devices.
 //!
 //! Source: IoT Hub, "Authenticate identities with X.509 certificates".
 
@@ -22,12 +22,14 @@ pub struct AuthorityName(Box<str>);
 pub struct InvalidAuthorityName;
 
 impl AuthorityName {
+    /// Reads a name. Refuses what has another length or alphabet.
     pub fn parse(text: &str) -> Result<Self, InvalidAuthorityName> {
         let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
         let good = (1..=NAME_BYTES_MAX).contains(&text.len()) && text.bytes().all(is_allowed);
         if good && !matches!(text, "." | "..") { Ok(Self(text.into())) } else { Err(InvalidAuthorityName) }
     }
 
+    /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -42,12 +44,17 @@ impl fmt::Display for AuthorityName {
 /// One enrolled CA.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Authority {
+    /// Under which name it is enrolled.
     pub name: AuthorityName,
     /// DER.
     pub certificate: Vec<u8>,
+    /// Its state; the etag of REST is made of it.
     pub revision: Revision,
+    /// When it was enrolled.
     pub created: Timestamp,
+    /// When it was last changed.
     pub updated: Timestamp,
+    /// Whether it may vouch for devices.
     pub verification: Verification,
 }
 
@@ -58,41 +65,60 @@ pub enum Verification {
     Pending(Option<VerificationCode>),
     /// A certificate signed with the CA's key named the code.
     Proven,
-    /// An operator said so, for this reason.
-    Asserted { reason: String },
+    /// An operator marked it so, for this reason.
+    Asserted {
+        /// What the operator gave as the reason.
+        reason: String,
+    },
 }
 
 /// What a proof must name, and until when.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VerificationCode {
+    /// 48 upper-case hex digits.
     pub code: String,
+    /// From then on the code does not count.
     pub expires: Timestamp,
 }
 
 /// Why a change of the enrolled CAs is refused. Nothing is changed then.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AuthorityError {
+    /// A CA of this name is enrolled.
     #[error("a CA named {0} is enrolled already")]
     AlreadyExists(AuthorityName),
+    /// No CA has this name.
     #[error("no CA named {0} is enrolled")]
     NotFound(AuthorityName),
+    /// The caller's etag is not the stored one.
     #[error("CA {0} has another etag by now")]
     PreconditionFailed(AuthorityName),
+    /// The same certificate is enrolled under this name.
     #[error("this certificate is enrolled already, as {0}")]
     SameCertificate(AuthorityName),
+    /// As many CAs are enrolled as a hub takes.
     #[error("{AUTHORITIES_MAX} CAs are enrolled, which is the limit")]
     TooMany,
+    /// A verified CA needs no code.
     #[error("CA {0} is verified already")]
     AlreadyVerified(AuthorityName),
+    /// There is no code a proof could name.
     #[error("CA {0} has no verification code; ask for one first")]
     NoCode(AuthorityName),
+    /// The code's time is over.
     #[error("the verification code of CA {name} expired at {since}; ask for another")]
-    CodeExpired { name: AuthorityName, since: Timestamp },
+    CodeExpired {
+        /// Whose code it is.
+        name: AuthorityName,
+        /// When it expired.
+        since: Timestamp,
+    },
+    /// The reason is empty or too long.
     #[error("the reason why a CA is marked verified has 1 to {REASON_CHARS_MAX} characters")]
     Reason,
 }
 
-/// Stored CAs that cannot be read. Nobody is vouched for then.
+/// Stored CAs that cannot be read. No CA vouches for a device then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the stored CA certificates are damaged or of a newer version")]
 pub struct AuthoritiesDamaged;
@@ -102,6 +128,7 @@ pub struct AuthoritiesDamaged;
 pub struct Authorities(Vec<Authority>);
 
 impl Authority {
+    /// Whether it may vouch for devices.
     pub fn is_verified(&self) -> bool {
         match self.verification {
             Verification::Pending(_) => false,
@@ -111,7 +138,7 @@ impl Authority {
 }
 
 impl Verification {
-    /// Marked verified by an operator, who says why.
+    /// Marked verified by an operator, who gives a reason.
     pub fn asserted(reason: &str) -> Result<Self, AuthorityError> {
         let reason = reason.trim();
         match reason.chars().count() {
@@ -122,6 +149,7 @@ impl Verification {
 }
 
 impl Authorities {
+    /// Every enrolled CA, in the order of the names.
     pub fn all(&self) -> &[Authority] {
         &self.0
     }
@@ -152,14 +180,14 @@ impl Authorities {
                 Authority { name, certificate, revision, created: own.created, updated: now, verification };
             return Ok(());
         }
-        let Err(place) = self.0.binary_search_by(|own| own.name.cmp(&name)) else {
+        let Err(index) = self.0.binary_search_by(|own| own.name.cmp(&name)) else {
             return Err(AuthorityError::AlreadyExists(name));
         };
         if self.0.len() >= AUTHORITIES_MAX {
             return Err(AuthorityError::TooMany);
         }
         let enrolled = Authority { name, certificate, revision, created: now, updated: now, verification };
-        self.0.insert(place, enrolled);
+        self.0.insert(index, enrolled);
         Ok(())
     }
 
@@ -197,7 +225,7 @@ impl Authorities {
         }
     }
 
-    /// Notes that somebody has shown to hold the CA's key. The code is used up with it.
+    /// Notes that the CA's key was proven. The code is used up with it.
     pub fn set_proven(&mut self, name: &AuthorityName, now: Timestamp) -> Result<(), AuthorityError> {
         let revision = self.next_revision();
         let own = self.admitted(name, &Precondition::AnyVersion)?;
@@ -218,13 +246,13 @@ impl Authorities {
 
     /// As bytes to be stored.
     pub fn encode(&self) -> Vec<u8> {
-        let stored = Stored::V1(self.0.iter().map(StoredAuthority::from).collect());
+        let stored = StoredAuthorities::V1(self.0.iter().map(StoredAuthority::from).collect());
         postcard::to_stdvec(&stored).expect("writing to memory cannot fail")
     }
 
     /// From stored bytes. Damaged ones are refused: a hub must not take them for "no CA".
     pub fn decode(bytes: &[u8]) -> Result<Self, AuthoritiesDamaged> {
-        let Ok((Stored::V1(stored), [])) = postcard::take_from_bytes(bytes) else {
+        let Ok((StoredAuthorities::V1(stored), [])) = postcard::take_from_bytes(bytes) else {
             return Err(AuthoritiesDamaged);
         };
         let all: Option<Vec<_>> = stored.into_iter().map(StoredAuthority::into_authority).collect();
@@ -254,7 +282,7 @@ impl Authorities {
 }
 
 #[derive(Serialize, Deserialize)]
-enum Stored {
+enum StoredAuthorities {
     V1(Vec<StoredAuthority>),
 }
 

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::backend::StoreError;
 use crate::backend::sqlite::snapshot;
+use crate::durable_file;
 use digest::Digested;
 
 mod digest;
@@ -26,10 +27,13 @@ mod tests;
 pub struct Manifest {
     /// When it was made, RFC 3339.
     pub created: String,
+    /// Devices in the store.
     pub devices: u64,
+    /// Modules in the store.
     pub modules: u64,
     /// Cloud-to-device messages waiting.
     pub messages: u64,
+    /// The files in it, in the order in which they follow.
     pub parts: Vec<Part>,
 }
 
@@ -38,29 +42,43 @@ pub struct Manifest {
 pub struct Part {
     /// Its path below the data directory.
     pub name: String,
+    /// Its length, in bytes.
     pub bytes: u64,
 }
 
-/// Hears how many bytes are done of how many.
-pub type Progress = Arc<dyn Fn(u64, u64) + Send + Sync>;
+/// Called with how many bytes are done, of how many.
+pub type ProgressObserver = Arc<dyn Fn(u64, u64) + Send + Sync>;
 
 /// Why a backup was not made, is not good, or was not restored.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
+    /// There is a file or directory of this name.
     #[error("{0} is there already; nothing is overwritten")]
     Exists(PathBuf),
+    /// The file does not begin like a backup.
     #[error("{0} is no backup of this program")]
     NotABackup(PathBuf),
+    /// A later version of this program made the file.
     #[error("{0} is a backup in a newer format than this program reads")]
     NewerFormat(PathBuf),
+    /// The file is not as it was written.
     #[error("{file} is damaged: {what}")]
-    Damaged { file: PathBuf, what: String },
+    Damaged {
+        /// Which file.
+        file: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The data directory to restore into is in use.
     #[error("{0} is not empty; restore into a new directory")]
     NotEmpty(PathBuf),
+    /// A directory beside it that an earlier restore left when it was killed.
     #[error("{0} was left by a restore that was cut short; remove it")]
     Leftover(PathBuf),
+    /// Reading or writing this path failed.
     #[error("{0}")]
     Io(PathBuf, #[source] io::Error),
+    /// The store in it, or the store to be copied, cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -72,10 +90,10 @@ pub fn create(
     kept: &[&str],
     to: &Path,
     now: Timestamp,
-    progress: Progress,
+    progress: ProgressObserver,
 ) -> Result<Manifest, BackupError> {
-    let (file, backup) = Unfinished::file(to)?;
-    let (_, copy) = Unfinished::file(&to.with_added_extension("store"))?;
+    let (file, backup) = RemovedUnlessKept::file(to)?;
+    let (_, copy) = RemovedUnlessKept::file(&to.with_added_extension("store"))?;
     snapshot::copy(&data_dir.join(STORE), &copy.path, move |done, expected| progress(done, expected))?;
     let counts = snapshot::check(&snapshot::open(&copy.path)?)?;
     let mut parts = vec![Part { name: STORE_PART.into(), bytes: length(&copy.path)? }];
@@ -110,7 +128,7 @@ pub fn create(
         out.flush()?;
         drop(out);
         file.sync_all()?;
-        sync_parent(to)
+        durable_file::sync_parent(to)
     };
     write().map_err(|error| BackupError::Io(to.to_owned(), error))?;
     backup.keep();
@@ -119,7 +137,7 @@ pub fn create(
 
 /// Checks every byte and every row of a backup. Takes as much memory as the backup is large.
 pub fn verify(file: &Path) -> Result<Manifest, BackupError> {
-    let mut backup = Opened::new(file)?;
+    let mut backup = OpenedBackup::new(file)?;
     let mut store = None;
     for part in backup.manifest.parts.clone() {
         let mut content = (&mut backup.content).take(part.bytes);
@@ -137,7 +155,7 @@ pub fn verify(file: &Path) -> Result<Manifest, BackupError> {
 }
 
 /// Restores a backup into the data directory `data_dir`, which must not be there or be empty: all of it or nothing.
-pub fn restore(file: &Path, data_dir: &Path, progress: &Progress) -> Result<Manifest, BackupError> {
+pub fn restore(file: &Path, data_dir: &Path, progress: &ProgressObserver) -> Result<Manifest, BackupError> {
     let at = |path: &Path| {
         let path = path.to_owned();
         move |error| BackupError::Io(path, error)
@@ -147,10 +165,10 @@ pub fn restore(file: &Path, data_dir: &Path, progress: &Progress) -> Result<Mani
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(at(data_dir)(error)),
         Ok(false) | Err(_) => {}
     }
-    let mut backup = Opened::new(file)?;
+    let mut backup = OpenedBackup::new(file)?;
     let total = backup.manifest.parts.iter().map(|part| part.bytes).sum();
-    // Beside the directory, and renamed into its place when all of it is on stable storage.
-    let staging = Unfinished::directory(&data_dir.with_added_extension("restoring"))?;
+    // Beside the directory, and renamed to it when all of it is on stable storage.
+    let staging = RemovedUnlessKept::directory(&data_dir.with_added_extension("restoring"))?;
     let store = staging.path.join(STORE);
     DirBuilder::new().mode(0o700).create(&store).map_err(at(&store))?;
     let mut done = 0;
@@ -172,25 +190,24 @@ pub fn restore(file: &Path, data_dir: &Path, progress: &Progress) -> Result<Mani
     }
     let manifest = backup.finish()?;
     check_counts(file, &manifest, snapshot::adopt(&store)?)?;
-    let place = || -> io::Result<()> {
-        File::open(&store)?.sync_all()?;
-        File::open(&staging.path)?.sync_all()?;
-        fs::rename(&staging.path, data_dir)?;
-        sync_parent(data_dir)
+    let publish = || -> io::Result<()> {
+        durable_file::sync_directory(&store)?;
+        durable_file::sync_directory(&staging.path)?;
+        durable_file::rename(&staging.path, data_dir)
     };
-    place().map_err(at(data_dir))?;
+    publish().map_err(at(data_dir))?;
     staging.keep();
     Ok(manifest)
 }
 
 /// A backup that is being read.
-struct Opened {
+struct OpenedBackup {
     file: PathBuf,
     manifest: Manifest,
     content: Digested<BufReader<File>>,
 }
 
-impl Opened {
+impl OpenedBackup {
     /// Reads the manifest. Its sizes are those of the file, so nothing is believed that is not there.
     fn new(file: &Path) -> Result<Self, BackupError> {
         let at = |error| BackupError::Io(file.to_owned(), error);
@@ -208,7 +225,7 @@ impl Opened {
         let damaged = |what: &str| BackupError::Damaged { file: file.to_owned(), what: what.into() };
         let manifest: Manifest =
             serde_json::from_str(&line).map_err(|_| damaged("its list of parts cannot be read"))?;
-        if !manifest.parts.iter().all(Part::has_a_place) {
+        if !manifest.parts.iter().all(Part::is_in_data_directory) {
             return Err(damaged("it names a file that belongs to no hub"));
         }
         let parts = manifest.parts.iter().try_fold(0, |sum: u64, part| sum.checked_add(part.bytes));
@@ -234,19 +251,19 @@ impl Opened {
 
 impl Part {
     /// The store, or a file directly in the data directory: a restore writes nowhere else.
-    fn has_a_place(&self) -> bool {
+    fn is_in_data_directory(&self) -> bool {
         let plain = |name: &str| name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-');
         self.name == STORE_PART || self.name.strip_suffix(".pem").is_some_and(plain)
     }
 }
 
 /// A file or directory that is removed again unless it is kept.
-struct Unfinished {
+struct RemovedUnlessKept {
     path: PathBuf,
     kept: bool,
 }
 
-impl Unfinished {
+impl RemovedUnlessKept {
     fn file(path: &Path) -> Result<(File, Self), BackupError> {
         match private(path) {
             Ok(file) => Ok((file, Self { path: path.to_owned(), kept: false })),
@@ -272,10 +289,10 @@ impl Unfinished {
     }
 }
 
-impl Drop for Unfinished {
+impl Drop for RemovedUnlessKept {
     fn drop(&mut self) {
         if !self.kept {
-            // Whatever went wrong is told already.
+            // The error that stopped the work is on its way to the caller; this one would hide it.
             let _ = fs::remove_file(&self.path).or_else(|_| fs::remove_dir_all(&self.path));
         }
     }
@@ -291,13 +308,8 @@ fn length(path: &Path) -> Result<u64, BackupError> {
     Ok(metadata.len())
 }
 
-fn sync_parent(path: &Path) -> io::Result<()> {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
-}
-
-fn check_counts(file: &Path, manifest: &Manifest, counts: snapshot::Counts) -> Result<(), BackupError> {
-    let snapshot::Counts { devices, modules, messages } = counts;
+fn check_counts(file: &Path, manifest: &Manifest, counts: snapshot::CopyCounts) -> Result<(), BackupError> {
+    let snapshot::CopyCounts { devices, modules, messages } = counts;
     if (devices, modules, messages) == (manifest.devices, manifest.modules, manifest.messages) {
         return Ok(());
     }
@@ -312,5 +324,5 @@ const STORE_PART: &str = "store/hub.db";
 const FORMAT: &str = "portcullis-backup ";
 const VERSION: u32 = 1;
 const LINE_BYTES_MAX: u64 = 64 * 1024;
-/// Bytes between two words on the progress of a restore.
+/// Bytes between two reports of the progress of a restore.
 const COPY_BYTES: u64 = 8 * 1024 * 1024;

@@ -21,8 +21,10 @@ struct KeyBytes {
 /// Why a text is no symmetric key. It never holds the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidKey {
+    /// The text is not base64 of the standard alphabet.
     #[error("a symmetric key is standard base64")]
     Encoding,
+    /// The key has this many bytes.
     #[error("a symmetric key has {KEY_BYTES_MIN} to {KEY_BYTES_MAX} bytes, this one has {0}")]
     Length(usize),
 }
@@ -60,6 +62,7 @@ impl SymmetricKey {
         Ok(Self(Arc::new(KeyBytes { bytes, length: from.len() as u8 })))
     }
 
+    /// The secret itself.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0.bytes[..usize::from(self.0.length)]
     }
@@ -87,7 +90,9 @@ impl fmt::Debug for SymmetricKey {
 /// The two keys of an identity or policy; either one counts, so that one can be replaced while the other works.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyPair {
+    /// The first key; either one counts.
     pub primary: SymmetricKey,
+    /// The second key, for changing the first without an interruption.
     pub secondary: SymmetricKey,
 }
 
@@ -105,10 +110,13 @@ pub struct Thumbprint(Box<str>);
 /// Why a text is no thumbprint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidThumbprint {
+    /// The text has this many digits.
     #[error("a thumbprint has 40 (SHA-1) or 64 (SHA-256) hex digits, this one has {0}")]
     Length(usize),
+    /// A character is no hex digit.
     #[error("a thumbprint consists of hex digits")]
     Digit,
+    /// All digits are zero.
     #[error("a thumbprint of zeros belongs to no certificate")]
     Zero,
 }
@@ -129,6 +137,7 @@ impl Thumbprint {
         Ok(Self(digits.to_ascii_uppercase().into()))
     }
 
+    /// The thumbprint as upper-case hex digits.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -148,7 +157,9 @@ impl fmt::Display for Thumbprint {
 /// The thumbprints of a self-signed identity; at least one is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ThumbprintPair {
+    /// The first thumbprint; either one counts.
     pub primary: Option<Thumbprint>,
+    /// The second thumbprint, for changing certificates without an interruption.
     pub secondary: Option<Thumbprint>,
 }
 

@@ -1,5 +1,5 @@
-//! Which messages wait in all queues, by age and by when something is due for them: so that nobody ever has to walk
-//! over the queues of a million idle devices to find what expires next.
+//! Which messages wait in all queues, by age and by when something is due for them: so that what expires next is found
+//! without a walk over the queues of a million idle devices.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,13 +13,13 @@ use crate::message::C2dMessage;
 /// Every waiting message, and every lock that ends by itself.
 #[derive(Debug, Default)]
 pub(crate) struct Deadlines {
-    messages: BTreeMap<u64, Waiting>,
+    messages: BTreeMap<u64, WaitingMessage>,
     due: BTreeSet<(Timestamp, u64)>,
     locks: BTreeMap<Instant, Vec<Arc<Entry>>>,
 }
 
 #[derive(Debug)]
-struct Waiting {
+struct WaitingMessage {
     entry: Arc<Entry>,
     enqueued: Timestamp,
     due: Timestamp,
@@ -27,7 +27,8 @@ struct Waiting {
 
 impl Deadlines {
     pub(crate) fn insert(&mut self, entry: &Arc<Entry>, message: &C2dMessage) {
-        let waiting = Waiting { entry: Arc::clone(entry), enqueued: message.enqueued, due: message.expiry };
+        let waiting =
+            WaitingMessage { entry: Arc::clone(entry), enqueued: message.enqueued, due: message.expiry };
         self.due.insert((waiting.due, message.number));
         self.messages.insert(message.number, waiting);
     }
@@ -61,7 +62,7 @@ impl Deadlines {
         self.locks.entry(until).or_default().push(Arc::clone(entry));
     }
 
-    /// Whose locks are over; each is told once.
+    /// The entries whose locks are over; each comes once for each lock.
     pub(crate) fn end_locks(&mut self, monotonic: Instant) -> Vec<Arc<Entry>> {
         let mut over = Vec::new();
         while let Some(first) = self.locks.first_entry().filter(|first| *first.key() <= monotonic) {

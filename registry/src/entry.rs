@@ -1,4 +1,4 @@
-//! One identity in memory: its current state, its session, its queue, and the modules under it.
+//! One identity in memory: its current state, its subscriptions, its queue, and the modules under it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -8,11 +8,11 @@ use crate::id::ModuleId;
 use crate::identity::Identity;
 use crate::queue::{DeviceQueue, Queued};
 
-/// An identity's place in the registry. It outlives connections and updates, and ends with its generation.
+/// What the registry holds of one identity. It outlives connections and updates, and ends with its generation.
 #[derive(Debug)]
 pub struct Entry {
     identity: RwLock<Arc<Identity>>,
-    session: Mutex<Option<Arc<[u8]>>>,
+    subscriptions: Mutex<Option<Arc<[u8]>>>,
     modules: Mutex<Vec<ModuleId>>,
     deleted: AtomicBool,
     activity: Activity,
@@ -23,7 +23,7 @@ impl Entry {
     pub(crate) fn new(identity: Identity) -> Self {
         Self {
             identity: RwLock::new(Arc::new(identity)),
-            session: Mutex::default(),
+            subscriptions: Mutex::default(),
             modules: Mutex::default(),
             deleted: AtomicBool::new(false),
             activity: Activity::default(),
@@ -36,12 +36,12 @@ impl Entry {
         Arc::clone(&self.identity.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The kept session, in the words of whoever kept it.
-    pub fn session(&self) -> Option<Arc<[u8]>> {
-        self.session.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// The stored subscriptions, in the bytes their writer chose; none when none are stored.
+    pub fn subscriptions(&self) -> Option<Arc<[u8]>> {
+        self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// When it was last heard of. Whoever speaks with the identity writes it.
+    /// When it was last active. The connections of the identity write it.
     pub fn activity(&self) -> &Activity {
         &self.activity
     }
@@ -65,8 +65,8 @@ impl Entry {
         *self.identity.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(identity);
     }
 
-    pub(crate) fn set_session(&self, session: Option<Vec<u8>>) {
-        *self.session.lock().unwrap_or_else(PoisonError::into_inner) = session.map(Into::into);
+    pub(crate) fn set_subscriptions(&self, subscriptions: Option<Vec<u8>>) {
+        *self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner) = subscriptions.map(Into::into);
     }
 
     pub(crate) fn set_deleted(&self) {

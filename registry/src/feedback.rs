@@ -1,8 +1,9 @@
 //! Feedback: what became of messages whose senders asked, waiting for services to fetch it, in batches.
 //!
 //! In memory; the backend holds its truth, and a record is stored in the same write that takes its message away. A
-//! batch is ready when it is full or its first record has waited long enough; it is with one receiver at a time, and
-//! comes again when that one gives it back, is gone, or its lock is over. Full means that the oldest makes room.
+//! batch is ready when it is full or its first record has waited long enough. One receiver has it at a time; it comes
+//! again when the receiver gives it back or is dropped, or when its lock is over. When the queue is full, the oldest
+//! record makes room.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,15 +21,19 @@ use crate::store::Registry;
 /// What became of one message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Feedback {
+    /// Whose message it was.
     pub device: IdentityId,
+    /// The generation it was addressed to.
     pub generation: GenerationId,
+    /// The id of the message.
     pub message_id: String,
+    /// What became of the message.
     pub outcome: Outcome,
     /// When it became so.
     pub at: Timestamp,
 }
 
-/// Feedback handed to a receiver.
+/// Feedback delivered to a receiver.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FeedbackBatch {
     /// To complete or abandon it by.
@@ -46,23 +51,23 @@ pub struct FeedbackLimits {
     pub ttl: Duration,
     /// How long the first record of a batch waits for others.
     pub batch_time_max: Duration,
-    /// How often a record is handed out at most.
+    /// How often a record is delivered at most.
     pub deliveries_max: u32,
 }
 
 /// The feedback of one hub.
 #[derive(Debug, Default)]
 pub(crate) struct FeedbackQueue {
-    inner: Mutex<Inner>,
+    inner: Mutex<QueuedFeedback>,
     ready: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Inner {
+struct QueuedFeedback {
     /// By the numbers the backend gave, which grow; those in batches are not among them.
     waiting: BTreeMap<u64, Pending>,
-    batches: HashMap<LockToken, Batch>,
-    /// Every record there is, by the identity it tells of.
+    batches: HashMap<LockToken, LockedBatch>,
+    /// Every record there is, by the identity it is about.
     of: HashMap<IdentityId, BTreeSet<u64>>,
     count: usize,
 }
@@ -74,7 +79,7 @@ struct Pending {
 }
 
 #[derive(Debug)]
-struct Batch {
+struct LockedBatch {
     records: BTreeMap<u64, Pending>,
     /// Absent: until its receiver is gone.
     until: Option<Instant>,
@@ -98,9 +103,9 @@ impl FeedbackQueue {
         inner.of.entry(record.device.clone()).or_default().insert(number);
         inner.count += 1;
         inner.waiting.insert(number, Pending { record: Arc::new(record), deliveries: 0 });
-        let tells = inner.waiting.len() == 1 || inner.waiting.len() >= BATCH_RECORDS_MAX;
+        let is_ready = inner.waiting.len() == 1 || inner.waiting.len() >= BATCH_RECORDS_MAX;
         drop(inner);
-        if tells {
+        if is_ready {
             self.ready.notify_one();
         }
     }
@@ -113,7 +118,7 @@ impl FeedbackQueue {
         inner.batches.retain(|_, batch| !batch.records.is_empty());
     }
 
-    /// Discards what tells of an identity that is no more.
+    /// Discards the records about a deleted identity.
     pub(crate) fn forget(&self, id: &IdentityId) {
         let mut inner = self.lock();
         for number in inner.of.get(id).cloned().unwrap_or_default() {
@@ -126,19 +131,19 @@ impl FeedbackQueue {
         self.lock().count
     }
 
-    /// The oldest records that are with nobody: those that must go so that one more fits.
+    /// The oldest records that are in no batch: those that must go so that one more fits.
     pub(crate) fn surplus(&self, limits: &FeedbackLimits) -> Vec<u64> {
         let inner = self.lock();
         let surplus = (inner.count + 1).saturating_sub(limits.records_max);
         inner.waiting.keys().take(surplus).copied().collect()
     }
 
-    /// Records whose time is over, that were handed out too often, or that are too many; the oldest first.
+    /// Records whose time is over, that were delivered too often, or that are too many; the oldest first.
     pub(crate) fn outdated(&self, limits: &FeedbackLimits, now: Timestamp) -> Vec<u64> {
         let inner = self.lock();
         let surplus = inner.count.saturating_sub(limits.records_max);
-        let is_outdated = |(place, (_, pending)): &(usize, (&u64, &Pending))| {
-            *place < surplus
+        let is_outdated = |(index, (_, pending)): &(usize, (&u64, &Pending))| {
+            *index < surplus
                 || pending.deliveries >= limits.deliveries_max
                 || age(&pending.record, now) >= limits.ttl
         };
@@ -175,7 +180,7 @@ impl FeedbackQueue {
             token,
             records: records.values().map(|pending| Arc::clone(&pending.record)).collect(),
         };
-        inner.batches.insert(token, Batch { records, until });
+        inner.batches.insert(token, LockedBatch { records, until });
         let is_more = inner.is_ready(limits, now);
         drop(inner);
         if is_more {
@@ -204,7 +209,7 @@ impl FeedbackQueue {
     /// Gives back what was locked for a time that is over, and wakes a receiver if a batch is ready.
     pub(crate) fn tick(&self, limits: &FeedbackLimits, now: Timestamp, monotonic: Instant) {
         let mut inner = self.lock();
-        let is_over = |batch: &Batch| batch.until.is_some_and(|until| until <= monotonic);
+        let is_over = |batch: &LockedBatch| batch.until.is_some_and(|until| until <= monotonic);
         let over: Vec<LockToken> =
             inner.batches.iter().filter(|(_, batch)| is_over(batch)).map(|(token, _)| *token).collect();
         for token in over {
@@ -216,12 +221,12 @@ impl FeedbackQueue {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    fn lock(&self) -> MutexGuard<'_, QueuedFeedback> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Inner {
+impl QueuedFeedback {
     fn is_ready(&self, limits: &FeedbackLimits, now: Timestamp) -> bool {
         let Some((_, first)) = self.waiting.first_key_value() else { return false };
         self.waiting.len() >= BATCH_RECORDS_MAX
@@ -276,7 +281,7 @@ impl FeedbackReceiver {
         self.registry.feedback_queue().ready.notified().await;
     }
 
-    /// The next batch that is ready, in this receiver's hands until it is completed or the receiver is dropped.
+    /// The next batch that is ready, locked by this receiver until it is completed or the receiver is dropped.
     pub fn lease(&mut self, now: Timestamp) -> Option<FeedbackBatch> {
         let batch = self.registry.feedback_queue().lease(self.registry.feedback_limits(), now, None)?;
         self.batches.push(batch.token);
@@ -285,9 +290,9 @@ impl FeedbackReceiver {
 
     /// The service has the batch: it is forgotten for good.
     pub async fn complete(&mut self, token: LockToken, monotonic: Instant) -> Result<bool, StoreError> {
-        let Some(place) = self.batches.iter().position(|own| *own == token) else { return Ok(false) };
+        let Some(index) = self.batches.iter().position(|own| *own == token) else { return Ok(false) };
         let is_done = self.registry.complete_feedback(token, monotonic).await?;
-        self.batches.swap_remove(place);
+        self.batches.swap_remove(index);
         Ok(is_done)
     }
 }

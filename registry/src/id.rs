@@ -18,19 +18,25 @@ pub struct ModuleId(Arc<str>);
 /// A device, or a module under a device.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct IdentityId {
+    /// The device, or the device of the module.
     pub device: DeviceId,
+    /// The module; none for the device itself.
     pub module: Option<ModuleId>,
 }
 
 /// Why a text is no id.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidId {
+    /// The text has this many characters.
     #[error("an id has 1 to {ID_BYTES_MAX} characters, this one has {0}")]
     Length(usize),
+    /// This character is in no id.
     #[error("{0:?} may not be in an id: letters, digits and -.:%_*?!(),=@;$' may")]
     Character(char),
+    /// IoT Hub allows this character, but a topic of MQTT cannot carry it.
     #[error("{0:?} may not be in an id: MQTT gives it a meaning of its own")]
     MqttWildcard(char),
+    /// The text is `.` or `..`, which URLs resolve away.
     #[error("an id may not be `.` or `..`")]
     Dots,
 }
@@ -42,6 +48,7 @@ impl DeviceId {
         Ok(Self(text.into()))
     }
 
+    /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -61,16 +68,19 @@ impl ModuleId {
         Ok(Self(text.into()))
     }
 
+    /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
 impl IdentityId {
+    /// The id of a device.
     pub fn device(device: DeviceId) -> Self {
         Self { device, module: None }
     }
 
+    /// The id of a module.
     pub fn module(device: DeviceId, module: ModuleId) -> Self {
         Self { device, module: Some(module) }
     }
@@ -98,15 +108,17 @@ impl fmt::Display for IdentityId {
     }
 }
 
-/// Tells an identity from an earlier one of the same id. Grows for ever; reads like the 18 digits of IoT Hub's.
+/// Distinguishes an identity from an earlier one of the same id. Grows for ever; reads like the 18 digits of IoT Hub's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct GenerationId(u64);
 
 impl GenerationId {
+    /// The generation of this number.
     pub fn new(number: u64) -> Self {
         Self(number)
     }
 
+    /// Its number.
     pub fn number(self) -> u64 {
         self.0
     }
@@ -123,10 +135,12 @@ impl fmt::Display for GenerationId {
 pub struct Revision(u64);
 
 impl Revision {
+    /// The revision of this number.
     pub fn new(number: u64) -> Self {
         Self(number)
     }
 
+    /// Its number.
     pub fn number(self) -> u64 {
         self.0
     }
@@ -137,7 +151,7 @@ impl Revision {
     }
 }
 
-/// An entity tag without its quotation marks; opaque to whoever gets it.
+/// An entity tag without its quotation marks; opaque to clients.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ETag(String);
 
@@ -172,7 +186,7 @@ pub struct InvalidPrecondition;
 
 impl Precondition {
     /// Reads the header `If-Match`. The SDKs write the star and the tag with and without quotation marks, so
-    /// `*`, `"*"`, `"x"`, `x` and `W/"x"` are all read (IoT Hub: azure-iot-sdk-python #716 tells how it went wrong).
+    /// `*`, `"*"`, `"x"`, `x` and `W/"x"` are all read (IoT Hub: azure-iot-sdk-python #716).
     pub fn parse_if_match(header: Option<&str>) -> Result<Self, InvalidPrecondition> {
         let Some(text) = header.map(str::trim) else { return Ok(Self::Absent) };
         let text = text.strip_prefix("W/").unwrap_or(text);

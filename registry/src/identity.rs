@@ -10,27 +10,36 @@ use crate::queue_max::QueueMax;
 /// One state of an identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
+    /// Its name; no two identities have the same.
     pub id: IdentityId,
+    /// Distinguishes it from earlier identities of the same id.
     pub generation: GenerationId,
+    /// Its state; the etag is made of it.
     pub revision: Revision,
+    /// Whether it may connect.
     pub status: Status,
     /// At most 128 characters.
     pub status_reason: Option<String>,
     /// When `status` last changed; none if it never did.
     pub status_updated: Option<Timestamp>,
+    /// How it proves itself.
     pub authentication: Authentication,
+    /// Whether it is registered as an IoT Edge device (IoT Hub: capability `iotEdge`).
     pub iot_edge: bool,
     /// Who looks after a module; free text.
     pub managed_by: Option<Box<str>>,
+    /// What it may do.
     pub access: Access,
-    /// How many messages may wait for it; none is as many as the hub says.
+    /// How many messages may wait for it; none is the bound of the hub.
     pub queue_max: Option<QueueMax>,
 }
 
 /// Whether an identity may connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
+    /// It may connect.
     Enabled,
+    /// It may not; a live connection ends when this is set.
     Disabled,
 }
 
@@ -50,20 +59,30 @@ pub enum Authentication {
 /// Which way an identity proves itself, without what it does so with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuthenticationKind {
+    /// SAS tokens.
     Sas,
+    /// A client certificate with a registered thumbprint.
     SelfSigned,
+    /// A client certificate that an enrolled CA signed.
     CertificateAuthority,
+    /// Never.
     None,
 }
 
 /// What a caller asks for when creating or replacing an identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdentitySpec {
+    /// Whose state this is to be.
     pub id: IdentityId,
+    /// Whether it may connect.
     pub status: Status,
+    /// At most [`STATUS_REASON_CHARS_MAX`] characters.
     pub status_reason: Option<String>,
+    /// How it is to prove itself.
     pub authentication: AuthenticationSpec,
+    /// Whether it is an IoT Edge device.
     pub iot_edge: bool,
+    /// Who looks after a module; free text.
     pub managed_by: Option<String>,
     /// None keeps the access it has: a caller that knows nothing of access must not widen it. A new one may do everything.
     pub access: Option<Access>,
@@ -71,16 +90,26 @@ pub struct IdentitySpec {
     pub queue_max: Option<Option<QueueMax>>,
 }
 
-/// How a wished-for identity is to prove itself. An absent key is generated on create and kept on replace.
+/// How a new state of an identity is to prove itself. An absent key is generated on create and kept on replace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AuthenticationSpec {
-    Sas { primary: Option<SymmetricKey>, secondary: Option<SymmetricKey> },
+    /// With SAS tokens.
+    Sas {
+        /// The first key.
+        primary: Option<SymmetricKey>,
+        /// The second key.
+        secondary: Option<SymmetricKey>,
+    },
+    /// With a client certificate of one of these thumbprints.
     SelfSigned(ThumbprintPair),
+    /// With a client certificate of an enrolled CA.
     CertificateAuthority,
+    /// Not at all.
     None,
 }
 
 impl Authentication {
+    /// Which way it is, without the secrets.
     pub fn kind(&self) -> AuthenticationKind {
         match self {
             Authentication::Sas(_) => AuthenticationKind::Sas,
@@ -92,6 +121,7 @@ impl Authentication {
 }
 
 impl AuthenticationKind {
+    /// Every kind.
     pub const ALL: [AuthenticationKind; 4] = [
         AuthenticationKind::Sas,
         AuthenticationKind::SelfSigned,
@@ -99,7 +129,7 @@ impl AuthenticationKind {
         AuthenticationKind::None,
     ];
 
-    /// IoT Hub's word for it.
+    /// IoT Hub's name of it.
     pub fn as_str(self) -> &'static str {
         match self {
             AuthenticationKind::Sas => "sas",
@@ -165,7 +195,7 @@ impl IdentitySpec {
     }
 
     /// The identity this would make now, from nothing or in place of `stored`; keys that are not given are made or kept.
-    /// It is not stored: its revision, and the generation of a new one, are nobody's.
+    /// It is not stored: its revision, and the generation of a new one, are zero.
     pub fn preview(self, stored: Option<&Identity>, now: Timestamp) -> Identity {
         self.build(stored, GenerationId::new(0), Revision::new(0), now)
     }

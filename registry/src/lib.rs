@@ -7,6 +7,8 @@
 //! or CA certificate, which are bytes here; any clock.
 //! Domain types do not derive `Serialize`: what is written down is a promise kept in `record`, what is inside is not.
 
+#![warn(missing_docs, clippy::print_stdout)]
+
 pub mod access;
 pub mod activity;
 pub mod authority;
@@ -14,6 +16,7 @@ pub mod backend;
 pub mod backup;
 pub mod credential;
 mod deadlines;
+pub mod durable_file;
 pub mod entry;
 pub mod error;
 pub mod feedback;
@@ -29,7 +32,7 @@ mod record;
 pub mod sas;
 pub mod store;
 
-/// Bytes nobody can guess, from the operating system.
+/// Random bytes for secrets, from the operating system.
 ///
 /// # Panics
 /// When the operating system has no randomness to give: nothing secret can be made then.

@@ -2,7 +2,7 @@
 //!
 //! The file comes in pieces of any size and memory is bounded by one line, whatever the file. A byte order mark at the
 //! start, `\r\n` and a missing last line end are taken, blank lines are skipped; lines that are too long or no UTF-8
-//! are told as such and the next one is read. What the JSON means is others' business.
+//! are reported as such and the next one is read. What the JSON means is others' business.
 //!
 //! Source: IoT Hub, "Import and export device identities in bulk".
 
@@ -11,7 +11,7 @@ use std::fmt;
 /// One line that is not blank.
 #[derive(PartialEq, Eq)]
 pub struct Line {
-    /// Its place in the file, from 1; blank lines count.
+    /// Its position in the file, from 1; blank lines count.
     pub number: u64,
     /// Without its line end.
     pub text: Result<String, LineError>,
@@ -20,13 +20,15 @@ pub struct Line {
 /// Why a line cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LineError {
+    /// The line is longer than [`LINE_BYTES_MAX`].
     #[error("the line has more than {LINE_BYTES_MAX} bytes")]
     TooLong,
+    /// Its bytes are no text.
     #[error("the line is not UTF-8")]
     NotUtf8,
 }
 
-/// Cuts what it is fed into lines.
+/// Cuts the pieces that are pushed into lines.
 #[derive(Default)]
 pub struct LineSplitter {
     /// The line that has not ended yet, as far as it is kept.
@@ -37,7 +39,7 @@ pub struct LineSplitter {
 
 impl LineSplitter {
     /// Takes the next piece of the file and gives each line that ends in it, in order.
-    pub fn feed(&mut self, piece: &[u8], mut each: impl FnMut(Line)) {
+    pub fn push(&mut self, piece: &[u8], mut each: impl FnMut(Line)) {
         let mut rest = piece;
         while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
             self.keep(&rest[..end]);
@@ -102,7 +104,7 @@ pub const LINE_BYTES_MAX: usize = 64 * 1024;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// The longest good line, with what may stand around it, and one byte more to tell it from a longer one.
+/// The longest good line, with what may surround it, and one byte more, so that a longer one is seen as such.
 const KEPT_BYTES_MAX: usize = BYTE_ORDER_MARK.len() + LINE_BYTES_MAX + b"\r".len() + 1;
 
 #[cfg(test)]
@@ -114,7 +116,7 @@ mod tests {
         let mut splitter = LineSplitter::default();
         let mut found = Vec::new();
         for piece in pieces {
-            splitter.feed(piece, |line| found.push(line));
+            splitter.push(piece, |line| found.push(line));
         }
         found.extend(splitter.finish());
         found
@@ -165,11 +167,11 @@ mod tests {
     fn t808_an_endless_line_is_not_held() {
         let mut splitter = LineSplitter::default();
         for _ in 0..1000 {
-            splitter.feed(&[b'x'; 64 * 1024], |line| panic!("{line:?}"));
+            splitter.push(&[b'x'; 64 * 1024], |line| panic!("{line:?}"));
         }
         assert!(splitter.begun.capacity() <= 4 * LINE_BYTES_MAX, "{}", splitter.begun.capacity());
         let mut found = Vec::new();
-        splitter.feed(b"\n{}\n", |line| found.push(line));
+        splitter.push(b"\n{}\n", |line| found.push(line));
         assert_eq!(found, [bad(1, LineError::TooLong), good(2, "{}")]);
     }
 

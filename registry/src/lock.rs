@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// Random, so that nobody completes what was not handed to them; written as a GUID.
+/// Random, so that no device completes what was not delivered to it; written as a GUID.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct LockToken(u128);
 

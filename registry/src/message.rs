@@ -5,13 +5,17 @@ use jiff::Timestamp;
 
 use crate::id::GenerationId;
 
-/// Which outcomes the sender wants to hear of.
+/// Of which outcomes the sender wants feedback.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Ack {
+    /// Of none.
     #[default]
     None,
+    /// Of completion.
     Positive,
+    /// Of every outcome but completion.
     Negative,
+    /// Of every outcome.
     Full,
 }
 
@@ -24,7 +28,7 @@ pub enum Outcome {
     Completed,
     /// The device refused it for good.
     Rejected,
-    /// Nobody took it in time.
+    /// The device did not complete it in time.
     Expired,
     /// The device gave it back as often as is allowed.
     DeliveryCountExceeded,
@@ -37,16 +41,23 @@ pub enum Outcome {
 pub struct NewC2d {
     /// Made up when absent.
     pub message_id: Option<String>,
+    /// Ties an answer to a request; the applications' own.
     pub correlation_id: Option<String>,
+    /// Who sent it; the applications' own.
     pub user_id: Option<String>,
+    /// The media type of the body.
     pub content_type: Option<String>,
+    /// The encoding of the body.
     pub content_encoding: Option<String>,
     /// `/devices/{id}/messages/devicebound` when absent.
     pub to: Option<String>,
+    /// Which outcomes the sender wants feedback of.
     pub ack: Ack,
     /// The hub's default time to live when absent.
     pub expiry: Option<Timestamp>,
+    /// The application's properties, in order.
     pub properties: Vec<(String, String)>,
+    /// Counts with the properties against [`RegistryLimits::c2d_bytes_max`](crate::store::RegistryLimits).
     pub body: Bytes,
 }
 
@@ -57,16 +68,27 @@ pub struct C2dMessage {
     pub number: u64,
     /// The generation it was addressed to; no other ever gets it.
     pub generation: GenerationId,
+    /// When it was accepted.
     pub enqueued: Timestamp,
+    /// From then on it is not delivered.
     pub expiry: Timestamp,
+    /// The sender's id of it, or a random one.
     pub message_id: String,
+    /// Ties an answer to a request; the applications' own.
     pub correlation_id: Option<String>,
+    /// Who sent it; the applications' own.
     pub user_id: Option<String>,
+    /// The media type of the body.
     pub content_type: Option<String>,
+    /// The encoding of the body.
     pub content_encoding: Option<String>,
+    /// The address the sender gave, if any.
     pub to: Option<String>,
+    /// Which outcomes the sender wants feedback of.
     pub ack: Ack,
+    /// The application's properties, in order.
     pub properties: Vec<(String, String)>,
+    /// The content.
     pub body: Bytes,
 }
 
@@ -81,7 +103,7 @@ impl Outcome {
 }
 
 impl Ack {
-    /// The word in `iothub-ack`.
+    /// The value of `iothub-ack`.
     pub fn as_str(self) -> &'static str {
         match self {
             Ack::None => "none",
@@ -91,7 +113,7 @@ impl Ack {
         }
     }
 
-    /// Whether the sender wants to hear of this outcome.
+    /// Whether the sender wants feedback of this outcome.
     pub fn wants(self, outcome: Outcome) -> bool {
         match self {
             Ack::None => false,

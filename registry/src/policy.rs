@@ -13,11 +13,17 @@ use crate::credential::{KeyPair, SymmetricKey};
 pub struct Rights(u8);
 
 impl Rights {
+    /// Read identities.
     pub const REGISTRY_READ: Rights = Rights(1);
+    /// Create, change and delete identities.
     pub const REGISTRY_WRITE: Rights = Rights(2);
+    /// Send to devices, and receive what they send.
     pub const SERVICE_CONNECT: Rights = Rights(4);
+    /// Connect as a device.
     pub const DEVICE_CONNECT: Rights = Rights(8);
+    /// Read and write identities.
     pub const REGISTRY_READ_WRITE: Rights = Rights(3);
+    /// Every right.
     pub const ALL: Rights = Rights(15);
 
     /// The set as one number, for a record of it.
@@ -69,8 +75,11 @@ impl fmt::Display for Rights {
 /// One policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
+    /// 1 to 64 letters, digits and `-._`.
     pub name: String,
+    /// What its tokens may do.
     pub rights: Rights,
+    /// What its tokens are signed with; either key counts.
     pub keys: KeyPair,
 }
 
@@ -103,10 +112,13 @@ impl Policy {
 /// Why there can be no such policy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidPolicy {
+    /// The name has another length or alphabet.
     #[error("a policy's name has 1 to {NAME_BYTES_MAX} letters, digits and -._")]
     Name,
+    /// No right has this name.
     #[error("{0:?} is none of the rights RegistryRead, RegistryWrite, ServiceConnect, DeviceConnect")]
     Right(String),
+    /// The list of rights is empty.
     #[error("a policy has at least one right")]
     NoRights,
 }
@@ -114,8 +126,11 @@ pub enum InvalidPolicy {
 /// Which keys of a pair are to change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Renewal {
+    /// A new primary key; the secondary stays.
     Primary,
+    /// A new secondary key; the primary stays.
     Secondary,
+    /// Two new keys.
     Both,
     /// No new key: the two change places.
     Swap,
@@ -128,14 +143,19 @@ pub struct Policies(Vec<Policy>);
 /// Why policies cannot be read or changed. Nothing is granted by what cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PoliciesError {
+    /// The stored bytes cannot be read.
     #[error("the stored policies are damaged or of a newer version")]
     Damaged,
+    /// No policy has this name.
     #[error("there is no policy {0:?}")]
     Unknown(String),
+    /// A policy has this name, in some letter case.
     #[error("there is a policy {0:?} already, if not in this letter case")]
     AlreadyExists(String),
+    /// A policy of this name is there in every hub and cannot be removed.
     #[error("{0:?} is built in")]
     BuiltIn(String),
+    /// A hub has no more than these.
     #[error("there are {POLICIES_MAX} policies, which is the limit")]
     TooMany,
 }
@@ -175,12 +195,12 @@ impl Policies {
 
     /// Removes a policy that is not built in; so there is always one that has every right.
     pub fn remove(&mut self, name: &str) -> Result<(), PoliciesError> {
-        let place = self.0.iter().position(|policy| policy.name == name);
-        let place = place.ok_or_else(|| PoliciesError::Unknown(name.to_owned()))?;
-        if self.0[place].is_built_in() {
+        let index = self.0.iter().position(|policy| policy.name == name);
+        let index = index.ok_or_else(|| PoliciesError::Unknown(name.to_owned()))?;
+        if self.0[index].is_built_in() {
             return Err(PoliciesError::BuiltIn(name.to_owned()));
         }
-        self.0.remove(place);
+        self.0.remove(index);
         Ok(())
     }
 
@@ -217,13 +237,15 @@ impl Policies {
 
     /// As bytes to be stored.
     pub fn encode(&self) -> Vec<u8> {
-        let stored = Stored::V1(self.0.iter().map(StoredPolicy::from).collect());
+        let stored = StoredPolicies::V1(self.0.iter().map(StoredPolicy::from).collect());
         postcard::to_stdvec(&stored).expect("writing to memory cannot fail")
     }
 
     /// From stored bytes. Damaged or empty ones are refused: fewer policies must never be taken for all of them.
     pub fn decode(bytes: &[u8]) -> Result<Self, PoliciesError> {
-        let Ok(Stored::V1(stored)) = postcard::from_bytes(bytes) else { return Err(PoliciesError::Damaged) };
+        let Ok(StoredPolicies::V1(stored)) = postcard::from_bytes(bytes) else {
+            return Err(PoliciesError::Damaged);
+        };
         let policies: Option<Vec<_>> = stored.into_iter().map(StoredPolicy::into_policy).collect();
         policies.filter(|policies| !policies.is_empty()).map(Self).ok_or(PoliciesError::Damaged)
     }
@@ -249,7 +271,7 @@ const POLICIES_MAX: usize = 100;
 const NAME_BYTES_MAX: usize = 64;
 
 #[derive(Serialize, Deserialize)]
-enum Stored {
+enum StoredPolicies {
     V1(Vec<StoredPolicy>),
 }
 
@@ -307,7 +329,7 @@ mod tests {
             assert_eq!(Policies::decode(&bytes[..end]), Err(PoliciesError::Damaged), "{end}");
         }
         assert_eq!(
-            Policies::decode(&postcard::to_stdvec(&Stored::V1(Vec::new())).unwrap()),
+            Policies::decode(&postcard::to_stdvec(&StoredPolicies::V1(Vec::new())).unwrap()),
             Err(PoliciesError::Damaged)
         );
     }

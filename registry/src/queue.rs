@@ -1,8 +1,8 @@
-//! The queue of cloud-to-device messages that every identity is born with, in memory; the backend holds its truth.
+//! The queue of cloud-to-device messages that every identity has, in memory; the backend holds its truth.
 //!
-//! An empty queue allocates nothing. A message is with nobody, with the identity's one session until that ends, or
-//! locked by whoever polled it until the lock's time is over; what comes back keeps its place. A message found expired
-//! is never handed out again, whatever the clock does, and leaves once its outcome is stored.
+//! An empty queue allocates nothing. A message is with nobody, with the identity's one consumer until that ends, or
+//! locked by a device that polled it until the lock's time is over. What comes back keeps its position. A message found
+//! expired is never delivered again, whatever the clock does, and leaves once its outcome is stored.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -17,21 +17,23 @@ mod consumer;
 
 pub use consumer::Consumer;
 
-/// One message handed to a session.
+/// One message leased to a consumer.
 #[derive(Clone, Debug)]
 pub struct Lease {
+    /// The message.
     pub message: Arc<C2dMessage>,
-    /// Whether it was handed out before; after a kill, whether it may have been.
+    /// Whether it was delivered before; after a kill, whether it may have been.
     pub is_repeat: bool,
 }
 
-/// One message handed to a device that polls.
+/// One message delivered to a device that polls.
 #[derive(Clone, Debug)]
 pub struct Received {
+    /// The message.
     pub message: Arc<C2dMessage>,
     /// To complete, abandon or reject it by.
     pub token: LockToken,
-    /// Whether it was handed out before, as far as is known.
+    /// Whether it was delivered before, as far as is known.
     pub is_repeat: bool,
     /// How often it was abandoned before.
     pub delivery_count: u32,
@@ -40,6 +42,7 @@ pub struct Received {
 /// A message in its queue, as an operator sees it.
 #[derive(Clone, Debug)]
 pub struct Queued {
+    /// The message.
     pub message: Arc<C2dMessage>,
     /// How often it was abandoned.
     pub delivery_count: u32,
@@ -49,12 +52,12 @@ pub struct Queued {
 
 /// The messages of one identity.
 #[derive(Debug, Default)]
-pub(crate) struct DeviceQueue(Mutex<Option<Box<Inner>>>);
+pub(crate) struct DeviceQueue(Mutex<Option<Box<QueueContent>>>);
 
 #[derive(Debug, Default)]
-struct Inner {
+struct QueueContent {
     messages: Vec<Slot>,
-    session: Option<Attached>,
+    consumer: Option<Attached>,
 }
 
 #[derive(Debug)]
@@ -67,16 +70,16 @@ struct Slot {
     is_noted: bool,
     /// Found expired; only its outcome is still to be stored.
     is_expired: bool,
-    hold: Hold,
+    holder: Holder,
 }
 
 /// Who has a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Hold {
+enum Holder {
     Nobody,
-    /// The session of this number, until it ends.
-    Session(u64),
-    /// Whoever polled it, until this time on the monotonic clock.
+    /// The consumer of this number, until it ends.
+    Consumer(u64),
+    /// The device that polled it, until this time on the monotonic clock.
     Lock {
         token: LockToken,
         until: Instant,
@@ -101,7 +104,7 @@ pub(crate) enum Due {
 }
 
 impl DeviceQueue {
-    /// Adds a message; the backend hands them over in order.
+    /// Adds a message; the backend gives them in order.
     pub(crate) fn push(&self, message: Arc<C2dMessage>) {
         let mut guard = self.lock();
         let inner = guard.get_or_insert_default();
@@ -111,7 +114,7 @@ impl DeviceQueue {
             was_delivered: false,
             is_noted: false,
             is_expired: false,
-            hold: Hold::Nobody,
+            holder: Holder::Nobody,
         });
         inner.wake();
     }
@@ -120,8 +123,8 @@ impl DeviceQueue {
     pub(crate) fn remove(&self, number: u64) -> Option<Arc<C2dMessage>> {
         let mut guard = self.lock();
         let inner = guard.as_mut()?;
-        let place = inner.place(number)?;
-        let slot = inner.messages.remove(place);
+        let index = inner.index_of(number)?;
+        let slot = inner.messages.remove(index);
         release_if_idle(&mut guard);
         Some(slot.message)
     }
@@ -139,18 +142,18 @@ impl DeviceQueue {
     pub(crate) fn note(&self, number: u64, delivery_count: u32) {
         let mut guard = self.lock();
         let Some(inner) = guard.as_mut() else { return };
-        let Some(place) = inner.place(number) else { return };
-        let slot = &mut inner.messages[place];
+        let Some(index) = inner.index_of(number) else { return };
+        let slot = &mut inner.messages[index];
         let is_given_back = delivery_count > slot.delivery_count;
         slot.delivery_count = slot.delivery_count.max(delivery_count);
         (slot.was_delivered, slot.is_noted) = (true, true);
-        if is_given_back && matches!(slot.hold, Hold::Lock { .. }) {
-            slot.hold = Hold::Nobody;
+        if is_given_back && matches!(slot.holder, Holder::Lock { .. }) {
+            slot.holder = Holder::Nobody;
             inner.wake();
         }
     }
 
-    /// Every message may have been handed out before.
+    /// Every message may have been delivered before.
     pub(crate) fn suspect_repeats(&self) {
         if let Some(inner) = self.lock().as_mut() {
             inner.messages.iter_mut().for_each(|slot| slot.was_delivered = true);
@@ -168,7 +171,7 @@ impl DeviceQueue {
         let seen = inner.messages.iter().take(count).map(|slot| Queued {
             message: Arc::clone(&slot.message),
             delivery_count: slot.delivery_count,
-            is_held: slot.hold != Hold::Nobody,
+            is_held: slot.holder != Holder::Nobody,
         });
         seen.collect()
     }
@@ -193,20 +196,20 @@ impl DeviceQueue {
     pub(crate) fn due(&self, number: u64, now: Timestamp) -> Due {
         let mut guard = self.lock();
         let Some(inner) = guard.as_mut() else { return Due::Gone };
-        let Some(place) = inner.place(number) else { return Due::Gone };
-        let slot = &mut inner.messages[place];
+        let Some(index) = inner.index_of(number) else { return Due::Gone };
+        let slot = &mut inner.messages[index];
         if slot.expire(now) {
             return Due::Settle(Arc::clone(&slot.message));
         }
         // A device that has it may acknowledge it for a while; the sender shall not wait for ever.
-        let patience = slot.message.expiry.saturating_add(HELD_TIME_MAX).unwrap_or(Timestamp::MAX);
-        match slot.hold {
-            Hold::Session(_) if now >= patience => {
+        let given_up_at = slot.message.expiry.saturating_add(HELD_TIME_MAX).unwrap_or(Timestamp::MAX);
+        match slot.holder {
+            Holder::Consumer(_) if now >= given_up_at => {
                 slot.is_expired = true;
                 Due::Settle(Arc::clone(&slot.message))
             }
-            Hold::Session(_) => Due::Later(patience),
-            Hold::Nobody | Hold::Lock { .. } => {
+            Holder::Consumer(_) => Due::Later(given_up_at),
+            Holder::Nobody | Holder::Lock { .. } => {
                 Due::Later(now.saturating_add(LOOK_AGAIN).unwrap_or(Timestamp::MAX))
             }
         }
@@ -219,7 +222,7 @@ impl DeviceQueue {
         inner.end_locks(monotonic);
         let slot = inner.next(now)?;
         let token = LockToken::random();
-        slot.hold = Hold::Lock { token, until };
+        slot.holder = Holder::Lock { token, until };
         let is_repeat = std::mem::replace(&mut slot.was_delivered, true);
         Some(Received {
             message: Arc::clone(&slot.message),
@@ -233,7 +236,7 @@ impl DeviceQueue {
     pub(crate) fn locked(&self, token: LockToken, monotonic: Instant) -> Option<(Arc<C2dMessage>, u32)> {
         let guard = self.lock();
         let mut slots = guard.as_ref()?.messages.iter();
-        let is_locked = |slot: &&Slot| matches!(slot.hold, Hold::Lock { token: own, until } if own == token && until > monotonic);
+        let is_locked = |slot: &&Slot| matches!(slot.holder, Holder::Lock { token: own, until } if own == token && until > monotonic);
         slots.find(is_locked).map(|slot| (Arc::clone(&slot.message), slot.delivery_count))
     }
 
@@ -244,19 +247,19 @@ impl DeviceQueue {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Box<Inner>>> {
+    fn lock(&self) -> MutexGuard<'_, Option<Box<QueueContent>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Inner {
+impl QueueContent {
     fn wake(&self) {
-        if let Some(session) = &self.session {
-            session.wake.notify_one();
+        if let Some(consumer) = &self.consumer {
+            consumer.wake.notify_one();
         }
     }
 
-    fn place(&self, number: u64) -> Option<usize> {
+    fn index_of(&self, number: u64) -> Option<usize> {
         // In order of their numbers, since they were pushed so.
         self.messages.binary_search_by_key(&number, |slot| slot.message.number).ok()
     }
@@ -265,15 +268,15 @@ impl Inner {
     fn next(&mut self, now: Timestamp) -> Option<&mut Slot> {
         self.messages
             .iter_mut()
-            .filter(|slot| slot.hold == Hold::Nobody)
+            .filter(|slot| slot.holder == Holder::Nobody)
             .find_map(|slot| if slot.expire(now) { None } else { Some(slot) })
     }
 
     fn end_locks(&mut self, monotonic: Instant) {
         let mut is_any = false;
         for slot in &mut self.messages {
-            if matches!(slot.hold, Hold::Lock { until, .. } if until <= monotonic) {
-                slot.hold = Hold::Nobody;
+            if matches!(slot.holder, Holder::Lock { until, .. } if until <= monotonic) {
+                slot.holder = Holder::Nobody;
                 is_any = true;
             }
         }
@@ -286,18 +289,18 @@ impl Inner {
 impl Slot {
     /// Whether it is with nobody and has expired; if so, it has for good.
     fn expire(&mut self, now: Timestamp) -> bool {
-        self.is_expired |= self.hold == Hold::Nobody && self.message.expiry <= now;
-        self.is_expired && self.hold == Hold::Nobody
+        self.is_expired |= self.holder == Holder::Nobody && self.message.expiry <= now;
+        self.is_expired && self.holder == Holder::Nobody
     }
 }
 
-fn release_if_idle(guard: &mut MutexGuard<'_, Option<Box<Inner>>>) {
-    if guard.as_ref().is_some_and(|inner| inner.messages.is_empty() && inner.session.is_none()) {
+fn release_if_idle(guard: &mut MutexGuard<'_, Option<Box<QueueContent>>>) {
+    if guard.as_ref().is_some_and(|inner| inner.messages.is_empty() && inner.consumer.is_none()) {
         **guard = None;
     }
 }
 
-/// How long after its expiry a message in a session's hands may still be acknowledged. Source: IoT Hub, the lock time.
+/// How long after its expiry a message with a consumer may still be acknowledged. Source: IoT Hub, the lock time.
 const HELD_TIME_MAX: SignedDuration = SignedDuration::from_secs(60);
-/// When to look again at an expired message that somebody has locked.
+/// When to look again at an expired message that is locked.
 const LOOK_AGAIN: SignedDuration = SignedDuration::from_secs(1);

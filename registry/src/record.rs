@@ -19,7 +19,7 @@ enum IdentityRecord {
     V1(IdentityV1),
     V2 {
         identity: IdentityV1,
-        /// The words of the access list, if there is one.
+        /// The entries of the access list, if there is one.
         allow: Option<Vec<String>>,
     },
     V3 {
@@ -81,9 +81,9 @@ struct FeedbackV1 {
     at_ns: i128,
 }
 
-/// An identity as it is stored; id, generation and revision stand beside it.
+/// An identity as it is stored; id, generation and revision are in columns of their own.
 pub(crate) fn encode_identity(identity: &Identity) -> Vec<u8> {
-    let allow = identity.access.to_words();
+    let allow = identity.access.to_entries();
     let queue_max = identity.queue_max.map(QueueMax::get);
     let identity = IdentityV1 {
         disabled: identity.status == Status::Disabled,
@@ -156,7 +156,7 @@ fn decode_authentication(stored: AuthenticationV1) -> Option<Authentication> {
     })
 }
 
-/// A message as it is stored; its number and generation stand beside it.
+/// A message as it is stored; its number and generation are in columns of their own.
 pub(crate) fn encode_message(message: &C2dMessage) -> Vec<u8> {
     let record = MessageRecord::V1(MessageV1 {
         enqueued_ns: message.enqueued.as_nanosecond(),
@@ -211,7 +211,7 @@ pub(crate) fn decode_message(
     })
 }
 
-/// Feedback as it is stored; the identity it tells of stands beside it.
+/// Feedback as it is stored; the identity it is about is in a column of its own.
 pub(crate) fn encode_feedback(feedback: &Feedback) -> Vec<u8> {
     let record = FeedbackRecord::V1(FeedbackV1 {
         generation: feedback.generation.number(),

@@ -1,7 +1,7 @@
 //! Shared access signature tokens: read, check, sign. Pure: time is an argument, keys are brought along.
 //!
 //! A token is `SharedAccessSignature sr={resource}&sig={signature}&se={expiry}[&skn={policy}]`. The signature is over
-//! the bytes of `sr` and `se` exactly as they stand in the token; they are decoded once, afterwards, and never encoded
+//! the bytes of `sr` and `se` exactly as they are in the token; they are decoded once, afterwards, and never encoded
 //! again, because every SDK encodes them differently.
 //!
 //! Source: IoT Hub, "Control access to IoT Hub by using shared access signatures".
@@ -32,32 +32,45 @@ pub struct SasToken<'a> {
 /// Exactly what is wrong with a token.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SasError {
+    /// The text does not begin as a token does.
     #[error("it does not begin with `SharedAccessSignature `")]
     NotAToken,
+    /// The text is longer than any token.
     #[error("it is longer than {TOKEN_BYTES_MAX} bytes")]
     TooLong,
+    /// This field is absent or empty.
     #[error("it has no {0}")]
     Missing(&'static str),
+    /// This field is there more than once.
     #[error("it has {0} twice")]
     Duplicate(&'static str),
+    /// `sig` is not the base64 of 32 bytes.
     #[error("its sig is not the base64 of an HMAC-SHA256")]
     BadSignature,
+    /// `se` is not a number of seconds.
     #[error("its se is not a time in seconds since 1970")]
     BadExpiry,
+    /// `sr` does not decode to a plain path.
     #[error("its sr is not a path of plain, non-empty segments")]
     BadResource,
+    /// `skn` does not decode to a policy's name, or to one that is too long.
     #[error("its skn is not a policy name")]
     BadPolicy,
+    /// Neither key made the signature.
     #[error("its signature was made with another key")]
     SignatureMismatch,
+    /// The token's time is over.
     #[error(
         "it expired {since_seconds} s ago by this hub's clock; if it is new, its maker's clock is that far behind or more"
     )]
-    Expired { since_seconds: i64 },
+    Expired {
+        /// How long ago it ended, in seconds.
+        since_seconds: i64,
+    },
 }
 
 impl<'a> SasToken<'a> {
-    /// Reads a token; its fields may stand in any order, unknown ones are passed over.
+    /// Reads a token; its fields may come in any order, unknown ones are ignored.
     pub fn parse(text: &'a str) -> Result<Self, SasError> {
         if text.len() > TOKEN_BYTES_MAX {
             return Err(SasError::TooLong);
@@ -158,7 +171,7 @@ fn parse_signature(text: &str) -> Result<[u8; SIGNATURE_BYTES], SasError> {
     // The decoder wants room for whole groups.
     let mut bytes = [0; SIGNATURE_BYTES + 1];
     match STANDARD.decode_slice(&base64[..length], &mut bytes) {
-        Ok(SIGNATURE_BYTES) => Ok(std::array::from_fn(|place| bytes[place])),
+        Ok(SIGNATURE_BYTES) => Ok(std::array::from_fn(|index| bytes[index])),
         _ => Err(SasError::BadSignature),
     }
 }

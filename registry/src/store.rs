@@ -1,7 +1,7 @@
 //! The registry: a map in memory over a durable backend.
 //!
-//! Reads touch the map only. A write goes to the backend, which decides its precondition; the backend's feed changes
-//! the map, and the write is answered after that. Lock order: a guard of the map is never held while any other lock
+//! Reads touch the map only. A write goes to the backend, which decides its precondition; the change feed changes the
+//! map, and the write is answered after that. Lock order: a guard of the map is never held while any other lock
 //! is taken or anything is awaited; the `Arc<Entry>` is copied out first.
 
 use std::collections::{BTreeSet, HashMap};
@@ -31,16 +31,21 @@ pub use c2d::QueueCounts;
 /// The bounds of a registry.
 #[derive(Clone, Copy, Debug)]
 pub struct RegistryLimits {
+    /// Modules of one device.
     pub modules_per_device_max: usize,
+    /// Messages in one queue, of an identity without a bound of its own.
     pub queue_messages_max: usize,
     /// Body and properties of one message, in bytes.
     pub c2d_bytes_max: usize,
+    /// How long a message lives when its sender gives no expiry.
     pub c2d_ttl_default: Duration,
+    /// How long a message may live at most.
     pub c2d_ttl_max: Duration,
     /// Memory of all waiting messages together, in bytes.
     pub queued_bytes_max: usize,
     /// How often a message may be abandoned until it is given up.
     pub delivery_count_max: u32,
+    /// The bounds of feedback.
     pub feedback: FeedbackLimits,
 }
 
@@ -70,66 +75,79 @@ impl Default for RegistryLimits {
 pub struct Registry {
     limits: RegistryLimits,
     backend: Box<dyn Backend>,
-    state: Arc<State>,
+    state: Arc<RegistryState>,
     next_consumer: AtomicU64,
 }
 
-/// What happened to an identity. Told after the map shows it and before the write is answered.
+/// What happened to an identity. The observer gets it after the map shows it and before the write is answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Changed {
+    /// Which identity.
     pub id: IdentityId,
+    /// What happened to it.
     pub kind: ChangeKind,
 }
 
+/// What can happen to an identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ChangeKind {
+    /// It was registered.
     Created,
+    /// It was replaced.
     Updated,
+    /// It was deleted.
     Deleted,
     /// A message of its queue expired.
     MessageExpired(Arc<C2dMessage>),
 }
 
-/// An identity in place of an earlier state of it.
+/// What a replace stored, and what it replaced.
 #[derive(Clone, Debug)]
 pub struct Replaced {
+    /// The revision that was replaced.
     pub before: Revision,
+    /// What was stored, with the revision it was given.
     pub identity: Arc<Identity>,
 }
 
 /// How many of what there are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
+    /// Devices, whatever their status.
     pub devices: usize,
     /// Of the devices, those whose status is `disabled`.
     pub disabled_devices: usize,
+    /// Modules of all devices.
     pub modules: usize,
 }
 
 /// Some devices in the order of their ids, or backwards.
 #[derive(Clone, Debug, Default)]
-pub struct Page {
+pub struct DevicePage {
+    /// The devices of this page.
     pub devices: Vec<Arc<Entry>>,
     /// Behind which id the next page begins; none when this is the last.
     pub next: Option<DeviceId>,
 }
 
-/// Where in the order of ids a page begins.
+/// Where in the order of ids a page begins, and which way it goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place<'a> {
+pub enum PageStart<'a> {
+    /// At the first id.
     First,
+    /// Behind this id, which need not be there.
     After(&'a str),
-    /// At the end, and backwards.
+    /// At the last id, and backwards.
     Last,
-    /// Before this one, and backwards.
+    /// Before this id, and backwards.
     Before(&'a str),
 }
 
 type Observer = Box<dyn Fn(&Changed) + Send + Sync>;
 
-/// What the backend's feed changes.
+/// What the backend's change feed changes.
 #[derive(Default)]
-struct State {
+struct RegistryState {
     entries: DashMap<IdentityId, Arc<Entry>>,
     /// The devices in the order of their ids, for pages: some 30 bytes a device, for the ids are shared with the map.
     order: RwLock<BTreeSet<DeviceId>>,
@@ -146,9 +164,9 @@ struct State {
     observer: OnceLock<Observer>,
 }
 
-impl std::fmt::Debug for State {
+impl std::fmt::Debug for RegistryState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("State")
+        f.debug_struct("RegistryState")
             .field("devices", &self.devices)
             .field("modules", &self.modules)
             .finish_non_exhaustive()
@@ -158,7 +176,7 @@ impl std::fmt::Debug for State {
 impl Registry {
     /// Loads everything the backend keeps, and starts to take writes. Blocks while it reads.
     pub fn open(backend: Box<dyn Backend>, limits: RegistryLimits) -> Result<Arc<Self>, StoreError> {
-        let state = Arc::new(State::default());
+        let state = Arc::new(RegistryState::default());
         state.load(backend.as_ref())?;
         if let Some(stored) = state.meta(LAST_GENERATION) {
             let bytes = stored
@@ -170,11 +188,14 @@ impl Registry {
         if !ended_in_order {
             state.suspect_repeats();
         }
-        let feed: Weak<State> = Arc::downgrade(&state);
+        let fed: Weak<RegistryState> = Arc::downgrade(&state);
         backend.start(Box::new(move |change| {
-            let Some(state) = feed.upgrade() else { return };
+            let Some(state) = fed.upgrade() else { return };
             if let Err(error) = state.apply(change) {
-                tracing::error!(%error, "a change cannot be shown");
+                tracing::error!(
+                    %error,
+                    "a stored change could not be applied in memory; restart the hub to read the store again"
+                );
             }
         }))?;
         if ended_in_order {
@@ -184,10 +205,10 @@ impl Registry {
         Ok(Arc::new(Self { limits, backend, state, next_consumer: AtomicU64::new(0) }))
     }
 
-    /// Sets who hears of changes; once, before serving. The observer must not block and must not call back.
+    /// Sets the observer of changes; once, before serving. It must not block and must not call back.
     pub fn observe(&self, observer: Observer) {
         if self.state.observer.set(observer).is_err() {
-            tracing::error!("a registry has one observer");
+            tracing::error!("the registry has an observer already; the second one gets no changes");
         }
     }
 
@@ -204,24 +225,24 @@ impl Registry {
 
     /// At most `count` devices with ids after `after`, in byte order of the ids. What is created or deleted meanwhile
     /// may be missed; what stays is on exactly one page.
-    pub fn page(&self, after: Option<&DeviceId>, count: usize) -> Page {
-        self.page_of("", after.map_or(Place::First, |id| Place::After(id.as_str())), count)
+    pub fn page(&self, after: Option<&DeviceId>, count: usize) -> DevicePage {
+        self.page_of("", after.map_or(PageStart::First, |id| PageStart::After(id.as_str())), count)
     }
 
-    /// At most `count` devices whose ids begin with `prefix`, from a place on. From the end they come backwards.
-    pub fn page_of(&self, prefix: &str, place: Place<'_>, count: usize) -> Page {
+    /// At most `count` devices whose ids begin with `prefix`, from `start` on.
+    pub fn page_of(&self, prefix: &str, start: PageStart<'_>, count: usize) -> DevicePage {
         // Behind every id that begins so: no id holds this character.
         let end = format!("{prefix}\u{7f}");
-        let (from, to, is_backwards) = match place {
-            Place::First => (Bound::Included(prefix), end.as_str(), false),
-            Place::After(id) if id < prefix => (Bound::Included(prefix), end.as_str(), false),
-            Place::After(id) => (Bound::Excluded(id), end.as_str(), false),
-            Place::Last => (Bound::Included(prefix), end.as_str(), true),
-            Place::Before(id) => (Bound::Included(prefix), id.min(end.as_str()), true),
+        let (from, to, is_backwards) = match start {
+            PageStart::First => (Bound::Included(prefix), end.as_str(), false),
+            PageStart::After(id) if id < prefix => (Bound::Included(prefix), end.as_str(), false),
+            PageStart::After(id) => (Bound::Excluded(id), end.as_str(), false),
+            PageStart::Last => (Bound::Included(prefix), end.as_str(), true),
+            PageStart::Before(id) => (Bound::Included(prefix), id.min(end.as_str()), true),
         };
-        let (Bound::Included(start) | Bound::Excluded(start)) = from else { return Page::default() };
-        if start >= to {
-            return Page::default();
+        let (Bound::Included(lowest) | Bound::Excluded(lowest)) = from else { return DevicePage::default() };
+        if lowest >= to {
+            return DevicePage::default();
         }
         let order = self.state.order.read().unwrap_or_else(PoisonError::into_inner);
         let mut rest = order.range::<str, _>((from, Bound::Excluded(to))).cloned();
@@ -230,7 +251,7 @@ impl Registry {
         let more = next().and_then(|_| ids.last().cloned());
         drop(order);
         let devices = ids.into_iter().filter_map(|id| self.entry(&IdentityId::device(id))).collect();
-        Page { devices, next: more }
+        DevicePage { devices, next: more }
     }
 
     /// The modules of a device, in order of their ids; none when there is no such device.
@@ -241,6 +262,7 @@ impl Registry {
         Some(ids.filter_map(|id| self.entry(&id)).collect())
     }
 
+    /// How many identities there are.
     pub fn counts(&self) -> Counts {
         Counts {
             devices: self.state.devices.load(Ordering::Relaxed),
@@ -249,7 +271,8 @@ impl Registry {
         }
     }
 
-    /// Registers a new identity, with a generation and a queue of its own.
+    /// Registers a new identity, with a generation and a queue of its own. Answers the state that was stored, even if
+    /// it was changed or deleted since.
     pub async fn create(&self, spec: IdentitySpec, now: Timestamp) -> Result<Arc<Identity>, RegistryError> {
         let id = spec.id.clone();
         self.check_parent(&id)?;
@@ -262,6 +285,7 @@ impl Registry {
     }
 
     /// Replaces an identity as a whole; absent keys stay as they are. The precondition is judged on what is stored.
+    /// Answers the state that was stored, even if it was changed or deleted since.
     pub async fn replace(
         &self,
         spec: IdentitySpec,
@@ -277,14 +301,14 @@ impl Registry {
             let identity = spec.clone().build(Some(&stored), stored.generation, stored.revision, now);
             match self.put(identity, Expect::Is(stored.revision)).await {
                 Ok(identity) => return Ok(Replaced { before: stored.revision, identity }),
-                // Somebody was faster. What they wrote is in the map by now: judge again on that.
+                // Another write was faster. It is in the map by now: judge again on that.
                 Err(StoreError::Conflict | StoreError::NotFound) => {}
                 Err(other) => return Err(self.store_error(&id, other)),
             }
         }
     }
 
-    /// Deletes an identity with its queue and session; a device with its modules. Which revision it had.
+    /// Deletes an identity with its queue and subscriptions; a device with its modules. Which revision it had.
     pub async fn delete(
         &self,
         id: &IdentityId,
@@ -309,19 +333,20 @@ impl Registry {
         }
     }
 
-    /// Keeps the session of an identity, or forgets it. The bytes are the caller's; a re-created id inherits nothing.
-    pub async fn save_session(
+    /// Stores the subscriptions of an identity, or removes them. The bytes are the caller's; a re-created id inherits
+    /// nothing.
+    pub async fn save_subscriptions(
         &self,
         id: &IdentityId,
         generation: GenerationId,
-        session: Option<Vec<u8>>,
+        subscriptions: Option<Vec<u8>>,
     ) -> Result<(), RegistryError> {
         let stale = || RegistryError::StaleGeneration(id.clone());
         let entry = self.entry(id).ok_or_else(stale)?;
-        if entry.session().as_deref() == session.as_deref() {
+        if entry.subscriptions().as_deref() == subscriptions.as_deref() {
             return Ok(());
         }
-        let put = Mutation::PutSession { id: id.clone(), generation, session };
+        let put = Mutation::PutSubscriptions { id: id.clone(), generation, subscriptions };
         match self.backend.submit(vec![put]).await {
             Ok(_) => Ok(()),
             Err(StoreError::Conflict | StoreError::NotFound) => Err(stale()),
@@ -345,9 +370,17 @@ impl Registry {
     }
 
     /// Finishes what was submitted and closes the store; every later write is refused. Blocks.
-    pub fn close(&self) {
-        self.backend.post(vec![ended(true)]);
-        self.backend.close();
+    ///
+    /// An error says why it did not end in order. Whatever was acknowledged is kept all the same.
+    pub fn close(&self) -> Result<(), StoreError> {
+        let is_noted = self.backend.post(vec![ended(true)]);
+        self.backend.close()?;
+        if !is_noted {
+            let what = "the store did not take the note that it ended in order; after the next start, messages to \
+                        identities with stored subscriptions may be called repeats";
+            return Err(StoreError::Fatal(what.into()));
+        }
+        Ok(())
     }
 
     async fn put(&self, identity: Identity, expect: Expect) -> Result<Arc<Identity>, StoreError> {
@@ -390,7 +423,7 @@ impl Registry {
     }
 }
 
-impl State {
+impl RegistryState {
     fn entry(&self, id: &IdentityId) -> Option<Arc<Entry>> {
         self.entries.get(id).map(|entry| Arc::clone(&entry))
     }
@@ -399,7 +432,7 @@ impl State {
         self.meta.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
     }
 
-    /// Shows one stable change in the map, then tells the observer.
+    /// Shows one stable change in the map, then notifies the observer.
     fn apply(&self, change: Change) -> Result<(), StoreError> {
         match change {
             Change::IdentityPut { id, generation, revision, record } => {
@@ -407,9 +440,9 @@ impl State {
                 self.put(id, identity);
             }
             Change::IdentityDeleted { id } => self.delete(&id),
-            Change::SessionPut { id, session } => {
+            Change::SubscriptionsPut { id, subscriptions } => {
                 if let Some(entry) = self.entry(&id) {
-                    entry.set_session(session);
+                    entry.set_subscriptions(subscriptions);
                 }
             }
             Change::MessagePut { id, number, generation, record } => {
@@ -449,14 +482,14 @@ impl State {
                 ChangeKind::Created
             }
         };
-        self.tell(id, kind);
+        self.notify(id, kind);
     }
 
     fn note_generation(&self, identity: &Identity) {
         self.last_generation.fetch_max(identity.generation.number(), Ordering::AcqRel);
     }
 
-    /// Puts a new entry into the map; its place in `order` is the caller's to give.
+    /// Puts a new entry into the map; the caller puts its id into `order`.
     fn insert(&self, id: IdentityId, entry: Arc<Entry>) {
         match &id.module {
             None => self.devices.fetch_add(1, Ordering::Relaxed),
@@ -487,7 +520,7 @@ impl State {
                 self.modules.fetch_sub(1, Ordering::Relaxed)
             }
         };
-        self.tell(id.clone(), ChangeKind::Deleted);
+        self.notify(id.clone(), ChangeKind::Deleted);
     }
 
     /// Keeps the count of disabled devices when one state of an identity follows another.
@@ -502,14 +535,14 @@ impl State {
         };
     }
 
-    fn tell(&self, id: IdentityId, kind: ChangeKind) {
+    fn notify(&self, id: IdentityId, kind: ChangeKind) {
         if let Some(observer) = self.observer.get() {
             observer(&Changed { id, kind });
         }
     }
 }
 
-/// Says whether this run has ended in order, so that the next one knows that the store knows all.
+/// Notes whether this run has ended in order, so that the next one knows that every delivery was noted.
 fn ended(in_order: bool) -> Mutation {
     Mutation::PutMeta { key: ENDED_IN_ORDER.into(), value: vec![u8::from(in_order)] }
 }

@@ -1,12 +1,14 @@
 //! Chaos: many devices whose ids differ by case and prefix, many operators and devices at once, and a process that is
-//! killed again and again. What a sender was told must come true: each accepted message is delivered to its own
+//! killed again and again. What a sender was promised must come true: each accepted message is delivered to its own
 //! identity and generation, first deliveries in order, never after its expiry, and in the end it either waits still or
 //! has exactly one outcome.
 //!
-//! The child process does the work and tells every step before and after it; the parent kills it and judges what was
-//! told. It is quick as part of the tests; at its full size it runs for some minutes, in a release build:
+//! The child process does the work and prints every step before and after it; the parent kills it and judges what was
+//! printed. It is quick as part of the tests; at its full size it runs for some minutes, in a release build:
 //!
 //!     PORTCULLIS_CHAOS=full cargo test --release -p portcullis-registry --test chaos -- --nocapture
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io::{BufRead, BufReader};
@@ -152,13 +154,13 @@ async fn consume(world: Arc<World>, worker: u64) {
         if random.below(4) == 0 {
             let now = world.now();
             let lock = Duration::from_secs(5 + random.below(20));
-            if entry.session().is_none() {
+            if entry.subscriptions().is_none() {
                 continue;
             }
             let Some(received) = world.registry.receive(&entry, lock, now, world.monotonic()) else {
                 continue;
             };
-            tell_delivery(&id, generation.number(), &received.message, received.is_repeat, now);
+            print_delivery(&id, generation.number(), &received.message, received.is_repeat, now);
             let number = &received.message.message_id;
             let settle = |outcome| {
                 world.registry.settle_received(
@@ -185,26 +187,26 @@ async fn consume(world: Arc<World>, worker: u64) {
             }
             continue;
         }
-        // A device that connects has subscribed, and its session is kept.
-        let saved = world.registry.save_session(&id, generation, Some(vec![1])).await;
+        // A device that connects has subscribed, and its subscriptions are stored.
+        let saved = world.registry.save_subscriptions(&id, generation, Some(vec![1])).await;
         if saved.is_err() {
             continue;
         }
         // One connection after the other, each gone without a goodbye: the next takes over what it had.
         for _ in 0..=random.below(2) {
-            let mut session = world.registry.attach(&entry);
+            let mut consumer = world.registry.attach(&entry);
             let now = world.now();
             let mut leased = Vec::new();
             while leased.len() < 16
-                && let Some(lease) = session.lease(now)
+                && let Some(lease) = consumer.lease(now)
             {
-                tell_delivery(&id, generation.number(), &lease.message, lease.is_repeat, now);
+                print_delivery(&id, generation.number(), &lease.message, lease.is_repeat, now);
                 leased.push(lease.message);
             }
             for message in leased.iter().filter(|_| random.below(5) > 0) {
                 let number = &message.message_id;
                 println!("@ completing {id} {generation} {number}");
-                if session.complete(message.number, world.now()).await.unwrap() {
+                if consumer.complete(message.number, world.now()).await.unwrap() {
                     println!("@ completed {id} {generation} {number}");
                 }
             }
@@ -213,7 +215,7 @@ async fn consume(world: Arc<World>, worker: u64) {
 }
 
 /// Who got it; for whom it was; whether it was called a repeat; how many seconds it had left.
-fn tell_delivery(id: &IdentityId, generation: u64, message: &C2dMessage, is_repeat: bool, now: Timestamp) {
+fn print_delivery(id: &IdentityId, generation: u64, message: &C2dMessage, is_repeat: bool, now: Timestamp) {
     let meant_for = std::str::from_utf8(&message.body).unwrap();
     let left = message.expiry.duration_since(now).as_secs();
     println!("@ got {id} {generation:018} {meant_for} {is_repeat} {left}");
@@ -263,7 +265,7 @@ fn run_round(directory: &Path, round: usize, sends: usize, judge: &mut Judge) {
         .args(["--exact", "child_that_works_until_it_is_killed", "--nocapture"])
         .env(CHILD_DIRECTORY, directory)
         .env(CHILD_ROUND, round.to_string())
-        // A little later than it ended: the last step of its time it may not have told.
+        // A little later than it ended: the last step of its time it may not have printed.
         .env(CHILD_TIME, (judge.seconds + 100).to_string())
         .stdout(Stdio::piped())
         .spawn()
@@ -356,17 +358,17 @@ impl Judge {
         }
     }
 
-    /// Looks at what is left: every accepted message of a living generation waits, or has one outcome. Tells how
+    /// Looks at what is left: every accepted message of a living generation waits, or has one outcome. Counts how
     /// many ended how.
     fn judge_rest(&self, registry: &Arc<Registry>) -> BTreeMap<String, usize> {
-        let told = outcomes(registry);
+        let outcomes = outcomes(registry);
         let (waiting, living) = self.judge_queues(registry);
         let mut ends = BTreeMap::new();
         let mut count = |end: &str| *ends.entry(end.to_owned()).or_insert(0) += 1;
         let mut lost = BTreeSet::new();
         for message in &self.sent {
             let is_living = living.contains(&(message.0.clone(), message.1.clone()));
-            match (waiting.contains(message), told.get(message)) {
+            match (waiting.contains(message), outcomes.get(message)) {
                 (true, None) => {
                     assert!(!self.completed.contains(message), "{message:?} was completed and is there");
                     count("waiting");
@@ -385,7 +387,8 @@ impl Judge {
             }
         }
         assert!(lost.is_empty(), "lost: {lost:?}");
-        let strangers = waiting.iter().chain(told.keys()).find(|message| !self.sending.contains(*message));
+        let strangers =
+            waiting.iter().chain(outcomes.keys()).find(|message| !self.sending.contains(*message));
         assert_eq!(strangers, None);
         ends
     }
@@ -409,19 +412,19 @@ impl Judge {
     }
 }
 
-/// What became of messages, as their senders are told; each once.
+/// What became of messages, as their feedback says; each once.
 fn outcomes(registry: &Registry) -> HashMap<Name, Outcome> {
     let now: Timestamp = "2026-05-01T08:00:00Z".parse().unwrap();
-    let mut told = HashMap::new();
+    let mut outcomes = HashMap::new();
     while let Some(batch) = registry.receive_feedback(Duration::from_secs(3600), now, Instant::now()) {
         for record in &batch.records {
             let number = record.message_id.parse().unwrap();
             let name = (record.device.to_string(), record.generation.to_string(), number);
-            let earlier = told.insert(name.clone(), record.outcome);
+            let earlier = outcomes.insert(name.clone(), record.outcome);
             assert_eq!(earlier, None, "{name:?} has two outcomes");
         }
     }
-    told
+    outcomes
 }
 
 #[test]
@@ -451,7 +454,7 @@ fn chaos() {
     for end in ["Completed", "Rejected", "Expired", "Purged", "waiting", "deleted with its device"] {
         assert!(ends.contains_key(end), "no message was {end}: {ends:?}");
     }
-    registry.close();
+    registry.close().unwrap();
 }
 
 const CHILD_DIRECTORY: &str = "PORTCULLIS_TEST_CHAOS_DIRECTORY";

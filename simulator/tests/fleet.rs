@@ -1,5 +1,7 @@
 //! Small fleets against a real hub: everything a run promises, seen in its report and in the hub's registry.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::fs;
 use std::time::Duration;
 

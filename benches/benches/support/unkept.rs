@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use portcullis_registry::backend::{Backend, Change, Feed, Mutation, StoreError, Submitted, Written};
+use portcullis_registry::backend::{Backend, Change, ChangeFeed, Mutation, StoreError, Submitted, Written};
 use portcullis_registry::id::Revision;
 use portcullis_registry::store::{Registry, RegistryLimits};
 
@@ -17,7 +17,7 @@ pub(crate) fn registry() -> Arc<Registry> {
 
 #[derive(Default)]
 struct Unkept {
-    feed: Mutex<Option<Feed>>,
+    feed: Mutex<Option<ChangeFeed>>,
     last: AtomicU64,
 }
 
@@ -40,8 +40,8 @@ impl Unkept {
                 (vec![Change::IdentityPut { id, generation, revision, record }], Written::Revision(revision))
             }
             Mutation::DeleteIdentity { id, .. } => (vec![Change::IdentityDeleted { id }], Written::Done),
-            Mutation::PutSession { id, session, .. } => {
-                (vec![Change::SessionPut { id, session }], Written::Done)
+            Mutation::PutSubscriptions { id, subscriptions, .. } => {
+                (vec![Change::SubscriptionsPut { id, subscriptions }], Written::Done)
             }
             Mutation::Enqueue { id, generation, record, .. } => {
                 let number = self.next();
@@ -81,7 +81,7 @@ impl Backend for Unkept {
         Ok(())
     }
 
-    fn start(&self, feed: Feed) -> Result<(), StoreError> {
+    fn start(&self, feed: ChangeFeed) -> Result<(), StoreError> {
         *self.feed.lock().expect("nobody panics here") = Some(feed);
         Ok(())
     }
@@ -99,5 +99,7 @@ impl Backend for Unkept {
         Box::pin(pending())
     }
 
-    fn close(&self) {}
+    fn close(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
 }

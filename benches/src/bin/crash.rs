@@ -1,7 +1,7 @@
 //! Kills a hub under load again and again, and looks whether it kept what it acknowledged (threats T901, P9). It may
 //! also be asked to stop (T914), or run on a disk that fails (T908).
 //!
-//! `cargo run --release -p portcullis-benches --bin crash -- --rounds 500`. With `--features planted-bug` the hub
+//! `cargo run --release -p portcullis-benches --bin crash -- --rounds 500`. With `--acknowledge-early` the hub's store
 //! acknowledges before it commits, and this must end red.
 
 use std::collections::HashMap;
@@ -30,6 +30,9 @@ struct Arguments {
     /// How each round ends
     #[arg(long, value_enum, default_value = "kill")]
     end: End,
+    /// Acknowledge before the commit, as a faulty store does: to see that it is found
+    #[arg(long, conflicts_with = "end")]
+    acknowledge_early: bool,
     /// Where the hub keeps its data; a temporary directory unless given
     #[arg(long)]
     data_dir: Option<PathBuf>,
@@ -60,6 +63,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let mut loaded = Duration::ZERO;
     for round in 1..=arguments.rounds {
         let served = match arguments.end {
+            _ if arguments.acknowledge_early => Served::start_on_early_store(&data_dir)?,
             End::Kill | End::Terminate => Served::start(&data_dir)?,
             End::Disk => Served::start_on_failing_disk(&data_dir, failing_at(&data_dir)?)?,
         };

@@ -207,7 +207,7 @@ fn durable(runtime: &Runtime, writes: usize, writers: usize) -> anyhow::Result<(
             }
         })
         .with_context(|| format!("turn {turn}"))?;
-        registry.close();
+        registry.close()?;
         let directory = tempfile::tempdir()?;
         let store = Arc::new(BareStore::open(&directory.path().join("bare.db"))?);
         bare += at_once(runtime, writes / TURNS, writers, move |number| {

@@ -83,7 +83,7 @@ fn fill(runtime: &Runtime, devices: usize, data_dir: &Path) -> anyhow::Result<()
         }
         anyhow::Ok(())
     })?;
-    registry.close();
+    registry.close()?;
     Ok(())
 }
 

@@ -5,7 +5,7 @@
 //! and torn, the store is opened on what is left, and must hold all that was acknowledged by then and nothing half.
 //!
 //! `cargo run --release -p portcullis-benches --bin powercut -- --cuts 5000`; needs strace. Both `--forget-syncs` and
-//! `--features planted-bug` must end red.
+//! `--acknowledge-early` must end red.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,6 +17,7 @@ use anyhow::{Context, bail, ensure};
 use clap::Parser;
 use jiff::Timestamp;
 use portcullis_benches::disk::{Disk, Event, STRACE, files, read_log};
+use portcullis_benches::early::EarlyBackend;
 use portcullis_benches::program::program;
 use portcullis_registry::backend::sqlite::SqliteBackend;
 use portcullis_registry::id::{DeviceId, IdentityId, Precondition};
@@ -34,6 +35,9 @@ struct Arguments {
     /// Take syncs for nothing, as a lying disk does: to see that it is found
     #[arg(long)]
     forget_syncs: bool,
+    /// Acknowledge before the commit, as a faulty store does: to see that it is found
+    #[arg(long)]
+    acknowledge_early: bool,
     #[arg(long, default_value = "strace")]
     strace: PathBuf,
     /// Be the process that writes, to the store in this directory
@@ -45,7 +49,7 @@ fn main() -> ExitCode {
     program(|| {
         let arguments = Arguments::parse();
         match &arguments.write_to {
-            Some(directory) => write(directory, arguments.writes),
+            Some(directory) => write(directory, &arguments),
             None => run(&arguments),
         }
     })
@@ -99,7 +103,9 @@ fn record(temporary: &Path, arguments: &Arguments) -> anyhow::Result<Vec<Event>>
         .arg("-o")
         .arg(&log)
         .arg(std::env::current_exe()?)
-        .args(["--writes", &arguments.writes.to_string(), "--write-to"])
+        .args(["--writes", &arguments.writes.to_string()])
+        .args(arguments.acknowledge_early.then_some("--acknowledge-early"))
+        .arg("--write-to")
         .arg(&directory)
         .output()
         .context("strace cannot be run; install it (Debian: strace)")?;
@@ -108,12 +114,13 @@ fn record(temporary: &Path, arguments: &Arguments) -> anyhow::Result<Vec<Event>>
 }
 
 /// Writes one after the other and tells of each; closes and opens the store now and then, so that checkpoints happen.
-fn write(directory: &Path, writes: usize) -> anyhow::Result<()> {
+fn write(directory: &Path, arguments: &Arguments) -> anyhow::Result<()> {
+    let open = if arguments.acknowledge_early { open_early } else { open };
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     let mut registry = open(directory)?;
-    for number in 0..writes {
+    for number in 0..arguments.writes {
         if number % REOPEN_EVERY == REOPEN_EVERY - 1 {
-            registry.close();
+            registry.close()?;
             drop(registry);
             registry = open(directory)?;
         }
@@ -130,7 +137,7 @@ fn write(directory: &Path, writes: usize) -> anyhow::Result<()> {
         })?;
         println!("{ACKNOWLEDGED}");
     }
-    registry.close();
+    registry.close()?;
     Ok(())
 }
 
@@ -161,7 +168,7 @@ fn check(directory: &Path, acknowledged: usize) -> anyhow::Result<()> {
         .iter()
         .map(|entry| reason(&entry.identity().id.device))
         .collect();
-    registry.close();
+    registry.close()?;
     let found = found.context("half: a device without its status reason")?;
     let (before, after) = (model(acknowledged)?, model(acknowledged + 1)?);
     if found != before && found != after {
@@ -172,6 +179,10 @@ fn check(directory: &Path, acknowledged: usize) -> anyhow::Result<()> {
 
 fn open(directory: &Path) -> anyhow::Result<Arc<Registry>> {
     Ok(Registry::open(Box::new(SqliteBackend::open(directory)?), RegistryLimits::default())?)
+}
+
+fn open_early(directory: &Path) -> anyhow::Result<Arc<Registry>> {
+    Ok(Registry::open(Box::new(EarlyBackend::open(directory)?), RegistryLimits::default())?)
 }
 
 fn id(number: usize) -> anyhow::Result<IdentityId> {

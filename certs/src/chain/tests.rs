@@ -257,10 +257,10 @@ fn t111_a_ring_of_cross_signed_certificates_costs_little() {
     let cas: Vec<Vec<TestCa>> =
         names.iter().map(|name| (0..3).map(|_| TestCa::root(name)).collect()).collect();
     let mut ring = Vec::new();
-    for (place, group) in cas.iter().enumerate() {
-        let signers = &cas[(place + 1) % cas.len()];
+    for (index, group) in cas.iter().enumerate() {
+        let signers = &cas[(index + 1) % cas.len()];
         for (own, signer) in group.iter().zip(signers) {
-            ring.push(own.cross_signed_by(signer, names[place]));
+            ring.push(own.cross_signed_by(signer, names[index]));
         }
     }
     let device = cas[0][0].device("d1");

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use jiff::Timestamp;
-use portcullis_registry::backup::{self, BackupError, Manifest, Progress};
+use portcullis_registry::backup::{self, BackupError, Manifest, ProgressObserver};
 
 use crate::exit::{Exit, Failure};
 use crate::output;
@@ -107,7 +107,7 @@ impl Bar {
         Self(bar.with_message(doing))
     }
 
-    fn progress(&self) -> Progress {
+    fn progress(&self) -> ProgressObserver {
         let bar = self.0.clone();
         Arc::new(move |done, expected| {
             bar.set_length(expected.max(done));

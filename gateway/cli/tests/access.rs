@@ -1,5 +1,7 @@
 //! Access lists: what a device or module may do by its list, over MQTT and HTTPS, and what happens when it changes.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::path::Path;
 
 use portcullis::mqtt::packet::{ConnectReturnCode, Packet, QoS, Subscribe, Utf8Bytes};
@@ -26,7 +28,7 @@ async fn allow_everything(hub: &TestHub, identity: &TestIdentity) {
 
 /// The words the registry has for an identity, if it has any.
 fn stored(hub: &TestHub, identity: &TestIdentity) -> Option<Vec<String>> {
-    hub.hub.registry.entry(&identity.id).unwrap().identity().access.to_words()
+    hub.hub.registry.entry(&identity.id).unwrap().identity().access.to_entries()
 }
 
 fn events(identity: &TestIdentity) -> String {

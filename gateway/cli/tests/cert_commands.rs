@@ -1,5 +1,7 @@
 //! The certificate workflow as a person does it: mint, enrol, verify, inspect, connect, rotate; one command each.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;

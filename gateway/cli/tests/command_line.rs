@@ -1,5 +1,7 @@
 //! The built command line against a hub: every verb on identities from end to end, with the exit codes scripts rest on.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
 use std::io::Write;

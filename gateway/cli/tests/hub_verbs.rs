@@ -1,5 +1,7 @@
 //! The built command line on a hub as a whole: its policies, its status, what is wrong with it, and its own manual.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::process::Command;
 
 use portcullis_registry::credential::SymmetricKey;

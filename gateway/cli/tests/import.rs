@@ -1,6 +1,8 @@
 //! `device-identity import`, `export` and `rollback`: whole files of identities through the built command line, each line
 //! with a result.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::process::Stdio;
 
 use portcullis_registry::identity::Status;

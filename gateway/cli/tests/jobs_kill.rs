@@ -1,6 +1,8 @@
 //! The built program, killed in the middle of an import: each line is done whole or not at all, and nothing stays
 //! behind that runs for ever.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;

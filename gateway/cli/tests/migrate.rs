@@ -1,6 +1,8 @@
 //! `migrate from-iothub`: a fleet read out of one hub by the built command line, through a front that throttles, cuts and
 //! forgets as an IoT Hub far away may, and brought into another hub.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};

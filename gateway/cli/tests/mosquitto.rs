@@ -1,5 +1,7 @@
 //! mosquitto's command line clients against a hub, as the README shows them.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 

@@ -1,5 +1,7 @@
 //! Why a device does not get in, and how its connections went: over REST and on the command line.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use portcullis::mqtt::packet::{Connect, Password};
 use portcullis_registry::credential::SymmetricKey;
 use portcullis_registry::id::{DeviceId, IdentityId};

@@ -192,9 +192,9 @@ async fn restore(
     clean: bool,
 ) -> Result<Option<Vec<u8>>, portcullis_registry::error::RegistryError> {
     if !clean {
-        return Ok(who.entry().session().map(|stored| stored.to_vec()));
+        return Ok(who.entry().subscriptions().map(|stored| stored.to_vec()));
     }
-    hub.registry.save_session(who.id(), who.generation(), None).await?;
+    hub.registry.save_subscriptions(who.id(), who.generation(), None).await?;
     Ok(None)
 }
 
@@ -428,7 +428,7 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
 
     async fn save_subscriptions(&mut self, who: Option<&VerifiedIdentity>, bytes: Option<Vec<u8>>) {
         let Some(who) = who else { return self.core.subscriptions_saved() };
-        match self.hub.registry.save_session(who.id(), who.generation(), bytes).await {
+        match self.hub.registry.save_subscriptions(who.id(), who.generation(), bytes).await {
             Ok(()) => self.core.subscriptions_saved(),
             // Not stored means not granted: the peer must not believe in a subscription that a restart forgets.
             Err(_) => self.core.close(CloseReason::StoreUnavailable),

@@ -9,7 +9,7 @@ use portcullis_registry::error::RegistryError;
 use portcullis_registry::id::{DeviceId, IdentityId, Precondition, Revision};
 use portcullis_registry::identity::{Identity, IdentitySpec};
 use portcullis_registry::policy::Rights;
-use portcullis_registry::store::{Counts, Page};
+use portcullis_registry::store::{Counts, DevicePage};
 
 use crate::auth::{AuthError, VerifiedService};
 use crate::hub::Hub;
@@ -129,7 +129,7 @@ pub fn page(
     caller: &VerifiedService,
     after: Option<&DeviceId>,
     count: usize,
-) -> Result<Page, IdentityError> {
+) -> Result<DevicePage, IdentityError> {
     caller.check(Rights::REGISTRY_READ)?;
     Ok(hub.registry.page(after, count))
 }

@@ -10,7 +10,7 @@ use portcullis_registry::entry::Entry;
 use portcullis_registry::id::{DeviceId, IdentityId};
 use portcullis_registry::identity::{AuthenticationKind, Status};
 use portcullis_registry::policy::Rights;
-use portcullis_registry::store::{Page, Place};
+use portcullis_registry::store::{DevicePage, PageStart};
 
 use crate::auth::VerifiedService;
 use crate::hub::Hub;
@@ -53,7 +53,7 @@ pub async fn devices(
     hub: &Hub,
     caller: &VerifiedService,
     filter: &DeviceFilter,
-    place: Place<'_>,
+    place: PageStart<'_>,
     count: usize,
 ) -> Result<Listing, IdentityError> {
     caller.check(Rights::REGISTRY_READ)?;
@@ -63,8 +63,8 @@ pub async fn devices(
     loop {
         let from = match (&last, place) {
             (None, place) => place,
-            (Some(id), Place::First | Place::After(_)) => Place::After(id.as_str()),
-            (Some(id), Place::Last | Place::Before(_)) => Place::Before(id.as_str()),
+            (Some(id), PageStart::First | PageStart::After(_)) => PageStart::After(id.as_str()),
+            (Some(id), PageStart::Last | PageStart::Before(_)) => PageStart::Before(id.as_str()),
         };
         let page = candidates.page(from);
         looked_at += STEP_DEVICES;
@@ -117,7 +117,7 @@ impl<'h> Candidates<'h> {
     }
 
     /// The next step from a place on.
-    fn page(&self, place: Place<'_>) -> Page {
+    fn page(&self, place: PageStart<'_>) -> DevicePage {
         let devices = match self {
             Self::All { hub, prefix } => return hub.registry.page_of(prefix, place, STEP_DEVICES),
             Self::These(devices) => devices,
@@ -125,15 +125,15 @@ impl<'h> Candidates<'h> {
         let is_before = |entry: &Arc<Entry>, id: &str| entry.identity().id.device.as_str() < id;
         let up_to = |id: &str| devices.partition_point(|entry| is_before(entry, id));
         let devices = match place {
-            Place::First => devices.clone(),
-            Place::After(id) => {
+            PageStart::First => devices.clone(),
+            PageStart::After(id) => {
                 let rest = devices[up_to(id)..].iter();
                 rest.filter(|entry| entry.identity().id.device.as_str() != id).cloned().collect()
             }
-            Place::Last => devices.iter().rev().cloned().collect(),
-            Place::Before(id) => devices[..up_to(id)].iter().rev().cloned().collect(),
+            PageStart::Last => devices.iter().rev().cloned().collect(),
+            PageStart::Before(id) => devices[..up_to(id)].iter().rev().cloned().collect(),
         };
-        Page { devices, next: None }
+        DevicePage { devices, next: None }
     }
 }
 

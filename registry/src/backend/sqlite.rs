@@ -1,8 +1,8 @@
 //! The embedded backend: one SQLite file, one thread that writes it, group commit.
 //!
-//! Layout of the directory: `hub.db` with its WAL, `lock` (held while open), `store.id` (says that there is a store and
-//! how far it got, so that neither a missing file nor an older one is taken for the registry). Every row carries a
-//! CRC32C, and each table's rows are tallied; what does not fit stops the start.
+//! Layout of the directory: `hub.db` with its WAL, `lock` (held while open), and `store.id`, which shows that there is
+//! a store and how far it got, so that neither a missing file nor an older one is taken for the registry. Every row
+//! carries a CRC32C, and each table's rows are tallied; what does not fit stops the start.
 //! After an I/O error nothing is acknowledged any more; a failed sync is never tried again.
 
 use std::fs::File;
@@ -11,12 +11,11 @@ use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::backend::{Backend, Change, Feed, Mutation, StoreError, Submitted, Written};
+use crate::backend::{Backend, Change, ChangeFeed, Mutation, StoreError, Submitted, Written};
 use apply::{Rejection, apply};
 use load::{load, stored_revision};
 use mark::Mark;
@@ -37,23 +36,23 @@ mod tests;
 /// The store in one directory.
 #[derive(Debug)]
 pub struct SqliteBackend {
-    jobs: mpsc::Sender<Job>,
-    writer: Mutex<Option<Writer>>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    writes: mpsc::Sender<PendingWrite>,
+    writer: Mutex<Option<StoreWriter>>,
+    thread: Mutex<Option<JoinHandle<Result<(), StoreError>>>>,
 }
 
-/// One write and who waits for it.
+/// One write, and where its caller waits for the outcome.
 #[derive(Debug)]
-struct Job {
+struct PendingWrite {
     mutations: Vec<Mutation>,
     answer: Option<oneshot::Sender<Result<Vec<Written>, StoreError>>>,
 }
 
 /// What only the writing thread touches, once started.
 #[derive(Debug)]
-struct Writer {
+struct StoreWriter {
     database: Connection,
-    jobs: mpsc::Receiver<Job>,
+    writes: mpsc::Receiver<PendingWrite>,
     mark: Mark,
     next_revision: u64,
     /// Keeps a second process out for as long as it is open.
@@ -70,9 +69,9 @@ impl SqliteBackend {
             .map_err(|error| unusable(&error))?
             .max(stored_revision(&database)?)
             + 1;
-        let (sender, jobs) = mpsc::channel(JOBS_MAX);
-        let writer = Writer { database, mark, jobs, next_revision, _lock: lock };
-        Ok(Self { jobs: sender, writer: Mutex::new(Some(writer)), thread: Mutex::default() })
+        let (sender, writes) = mpsc::channel(WRITES_MAX);
+        let writer = StoreWriter { database, mark, writes, next_revision, _lock: lock };
+        Ok(Self { writes: sender, writer: Mutex::new(Some(writer)), thread: Mutex::default() })
     }
 }
 
@@ -83,7 +82,7 @@ impl Backend for SqliteBackend {
         load(&writer.database, visit)
     }
 
-    fn start(&self, feed: Feed) -> Result<(), StoreError> {
+    fn start(&self, feed: ChangeFeed) -> Result<(), StoreError> {
         let writer = self
             .writer
             .lock()
@@ -100,76 +99,89 @@ impl Backend for SqliteBackend {
     fn submit(&self, mutations: Vec<Mutation>) -> Submitted<'_> {
         Box::pin(async move {
             let (answer, outcome) = oneshot::channel();
-            let job = Job { mutations, answer: Some(answer) };
-            self.jobs.send(job).await.map_err(|_| StoreError::Unavailable)?;
+            let write = PendingWrite { mutations, answer: Some(answer) };
+            self.writes.send(write).await.map_err(|_| StoreError::Unavailable)?;
             outcome.await.map_err(|_| StoreError::Unavailable)?
         })
     }
 
     fn post(&self, mutations: Vec<Mutation>) -> bool {
-        self.jobs.try_send(Job { mutations, answer: None }).is_ok()
+        self.writes.try_send(PendingWrite { mutations, answer: None }).is_ok()
     }
 
     fn lost(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
-        Box::pin(self.jobs.closed())
+        Box::pin(self.writes.closed())
     }
 
-    fn close(&self) {
-        // An empty job tells the writer to finish.
-        let _ = self.jobs.blocking_send(Job { mutations: Vec::new(), answer: None });
-        if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            let _ = thread.join();
-        }
+    fn close(&self) -> Result<(), StoreError> {
+        // An empty write makes the writer finish. A writer that has ended takes none, and its thread holds the error.
+        let _ = self.writes.blocking_send(PendingWrite { mutations: Vec::new(), answer: None });
+        let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() else {
+            return Ok(());
+        };
+        thread.join().unwrap_or_else(|_| Err(StoreError::Fatal("the store's thread panicked".into())))
     }
 }
 
-impl Writer {
-    /// Writes batch after batch until told to finish or until the disk fails.
-    fn run(mut self, feed: &Feed) {
+impl StoreWriter {
+    /// Writes batch after batch until an empty write comes or the disk fails.
+    fn run(mut self, feed: &ChangeFeed) -> Result<(), StoreError> {
         let mut batch = Vec::new();
         let mut finishing = false;
-        while !finishing && self.jobs.blocking_recv_many(&mut batch, BATCH_JOBS_MAX) > 0 {
-            finishing = batch.iter().any(|job| job.mutations.is_empty());
+        while !finishing && self.writes.blocking_recv_many(&mut batch, BATCH_WRITES_MAX) > 0 {
+            finishing = batch.iter().any(|write| write.mutations.is_empty());
             if let Err(error) = self.write(&mut batch, feed) {
                 tracing::error!(%error, "the store failed; nothing is acknowledged any more");
-                return;
+                return Err(error);
             }
         }
-        self.jobs.close();
-        // Only tidiness: what is in the WAL is as safe as what is in the file, and the mark is never ahead.
-        let _ = self.database.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
-        let _ = self.mark.sync();
+        self.writes.close();
+        self.finish()
+    }
+
+    /// Leaves the files tidy. Nothing acknowledged depends on it: what is in the WAL is as safe as what is in the
+    /// database, and the mark is never ahead.
+    fn finish(self) -> Result<(), StoreError> {
+        let checkpoint = self.database.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
+        let synced = self.mark.sync();
+        let closed = self.database.close().map_err(|(_, error)| error);
+        checkpoint.and(closed).map_err(|error| {
+            StoreError::Fatal(format!("the store's file could not be tidied up; nothing is lost: {error}"))
+        })?;
+        synced.map_err(|error| {
+            StoreError::Fatal(format!("store.id could not be synced; nothing is lost: {error}"))
+        })
     }
 
     /// One transaction for the whole batch. An error means the store can no longer be trusted.
-    fn write(&mut self, batch: &mut Vec<Job>, feed: &Feed) -> Result<(), StoreError> {
-        match self.commit(batch, feed) {
+    fn write(&mut self, batch: &mut Vec<PendingWrite>, feed: &ChangeFeed) -> Result<(), StoreError> {
+        match self.commit(batch) {
             Ok(committed) => {
                 self.mark.write(committed.number).map_err(|error| {
                     StoreError::Fatal(format!("the mark beside the store cannot be written: {error}"))
                 })?;
-                committed.tell(batch, feed);
+                committed.publish(batch, feed);
                 Ok(())
             }
             Err(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => {
                 tracing::warn!("the disk is full; writes are refused until it is not");
-                batch.drain(..).for_each(|job| job.tell(Err(StoreError::DiskFull)));
+                batch.drain(..).for_each(|write| write.reply(Err(StoreError::DiskFull)));
                 Ok(())
             }
             Err(error) => {
-                batch.drain(..).for_each(|job| job.tell(Err(StoreError::Unavailable)));
+                batch.drain(..).for_each(|write| write.reply(Err(StoreError::Unavailable)));
                 Err(unusable(&error))
             }
         }
     }
 
-    fn commit(&mut self, batch: &mut Vec<Job>, feed: &Feed) -> Result<Committed, rusqlite::Error> {
+    fn commit(&mut self, batch: &[PendingWrite]) -> Result<Committed, rusqlite::Error> {
         let mut next_revision = self.next_revision;
         let mut committed = Committed::default();
         let mut transaction = self.database.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        for job in batch.iter() {
+        for write in batch {
             let before = (committed.changes.len(), next_revision);
-            match apply_all(&mut transaction, &job.mutations, &mut next_revision, &mut committed.changes) {
+            match apply_all(&mut transaction, &write.mutations, &mut next_revision, &mut committed.changes) {
                 Ok(written) => committed.outcomes.push(Ok(written)),
                 Err(Rejection::Refused(error)) => {
                     committed.changes.truncate(before.0);
@@ -180,10 +192,6 @@ impl Writer {
             }
         }
         committed.number = tally::count_commit(&transaction)?;
-        if cfg!(feature = "planted-bug") {
-            std::mem::take(&mut committed).tell(batch, feed);
-            thread::sleep(PLANTED_BUG_TIME);
-        }
         transaction.commit()?;
         self.next_revision = next_revision;
         Ok(committed)
@@ -214,7 +222,7 @@ fn apply_all(
 /// What a transaction has done.
 #[derive(Debug, Default)]
 struct Committed {
-    /// One for each job.
+    /// One for each write.
     outcomes: Vec<Result<Vec<Written>, StoreError>>,
     changes: Vec<Change>,
     /// Which commit it is.
@@ -222,27 +230,26 @@ struct Committed {
 }
 
 impl Committed {
-    /// Shows the changes, then answers those who wait for them.
-    fn tell(self, batch: &mut Vec<Job>, feed: &Feed) {
+    /// Gives the changes to the feed, then answers the callers that wait for them.
+    fn publish(self, batch: &mut Vec<PendingWrite>, feed: &ChangeFeed) {
         self.changes.into_iter().for_each(feed);
-        for (job, outcome) in batch.drain(..).zip(self.outcomes) {
-            job.tell(outcome);
+        for (write, outcome) in batch.drain(..).zip(self.outcomes) {
+            write.reply(outcome);
         }
     }
 }
 
-impl Job {
-    fn tell(self, outcome: Result<Vec<Written>, StoreError>) {
+impl PendingWrite {
+    /// Answers the caller, if one waits.
+    fn reply(self, outcome: Result<Vec<Written>, StoreError>) {
         if let Some(answer) = self.answer {
-            // Whoever asked may be gone; the write stands.
+            // The caller may be gone; the write stands.
             let _ = answer.send(outcome);
         }
     }
 }
 
 /// Writes that may wait for the writer.
-const JOBS_MAX: usize = 4096;
+const WRITES_MAX: usize = 4096;
 /// Writes in one transaction at most.
-const BATCH_JOBS_MAX: usize = 1024;
-/// How long the planted bug acknowledges before it commits: as long as a cache that writes behind might.
-const PLANTED_BUG_TIME: Duration = Duration::from_millis(20);
+const BATCH_WRITES_MAX: usize = 1024;

@@ -27,7 +27,7 @@ fn open(data_dir: &Path) -> Arc<Registry> {
         .unwrap()
 }
 
-fn quiet() -> Progress {
+fn quiet() -> ProgressObserver {
     Arc::new(|_, _| {})
 }
 
@@ -88,15 +88,15 @@ async fn t916_a_flipped_bit_anywhere_or_a_missing_end_is_found() {
     back_up(&data_dir, &file).unwrap();
     let good = fs::read(&file).unwrap();
     let target = directory.path().join("target");
-    for place in (0..good.len()).step_by(83) {
+    for index in (0..good.len()).step_by(83) {
         let mut bad = good.clone();
-        bad[place] ^= 1 << (place % 8);
+        bad[index] ^= 1 << (index % 8);
         fs::write(&file, bad).unwrap();
-        assert!(verify(&file).is_err(), "{place}");
-        if place % 8 == 0 {
-            assert!(restore(&file, &target, &quiet()).is_err(), "{place}");
+        assert!(verify(&file).is_err(), "{index}");
+        if index % 8 == 0 {
+            assert!(restore(&file, &target, &quiet()).is_err(), "{index}");
         }
-        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2, "{place} left something behind");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2, "{index} left something behind");
     }
     for end in (0..good.len()).step_by(397) {
         fs::write(&file, &good[..end]).unwrap();
@@ -127,7 +127,7 @@ async fn a_backup_of_no_hub_or_of_a_damaged_one_is_refused() {
     assert!(back_up(directory.path(), &file).is_err());
     assert!(!file.exists());
     let (data_dir, registry) = running(&directory).await;
-    tokio::task::spawn_blocking(move || registry.close()).await.unwrap();
+    tokio::task::spawn_blocking(move || registry.close()).await.unwrap().unwrap();
     let database = rusqlite::Connection::open(data_dir.join("store/hub.db")).unwrap();
     database.execute("DELETE FROM identity WHERE mod = 'm'", []).unwrap();
     assert!(back_up(&data_dir, &file).unwrap_err().to_string().contains("table identity has 1 rows"));
@@ -136,7 +136,7 @@ async fn a_backup_of_no_hub_or_of_a_damaged_one_is_refused() {
 
 #[test]
 fn a_backup_writes_nowhere_but_into_the_data_directory() {
-    let part = |name: &str| Part { name: name.into(), bytes: 0 }.has_a_place();
+    let part = |name: &str| Part { name: name.into(), bytes: 0 }.is_in_data_directory();
     assert!(part("store/hub.db") && part("ca-key.pem"));
     for name in ["/etc/ca.pem", "../ca.pem", "store/../ca.pem", "ca.pem/", "", "store/lock", "ca.pem\0"] {
         assert!(!part(name), "{name}");

@@ -1,17 +1,18 @@
-//! One session's access to its identity's queue.
+//! What takes an identity's messages from its queue, for as long as a session lasts.
 
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use tokio::sync::Notify;
 
-use super::{Attached, Hold, Inner, Lease, release_if_idle};
+use super::{Attached, Holder, Lease, QueueContent, release_if_idle};
 use crate::backend::StoreError;
 use crate::entry::Entry;
 use crate::message::Outcome;
 use crate::store::Registry;
 
-/// One session's access to its identity's queue. Dropping it gives back every message it has not completed.
+/// Takes an identity's messages from its queue, for one session. Dropping it gives back every message it has not
+/// completed.
 #[derive(Debug)]
 pub struct Consumer {
     registry: Arc<Registry>,
@@ -24,8 +25,8 @@ impl Consumer {
     pub(crate) fn attach(registry: Arc<Registry>, entry: Arc<Entry>, number: u64) -> Self {
         let wake = Arc::new(Notify::new());
         let attached = Attached { number, wake: Arc::clone(&wake) };
-        entry.queue.lock().get_or_insert_default().session = Some(attached);
-        // What came before the session did is waiting.
+        entry.queue.lock().get_or_insert_default().consumer = Some(attached);
+        // What came before the consumer did is waiting.
         wake.notify_one();
         Self { registry, entry, number, wake }
     }
@@ -35,38 +36,31 @@ impl Consumer {
         self.wake.notified().await;
     }
 
-    /// The next message in order that is with nobody and has not expired at `now`, leased to this session. Until it
-    /// has found nothing, `ready` returns at once: whoever stops earlier misses nothing.
+    /// The next message in order that is with nobody and has not expired at `now`, leased to this consumer. Until it
+    /// has found nothing, `ready` returns at once: a caller that stops earlier misses nothing.
     pub fn lease(&mut self, now: Timestamp) -> Option<Lease> {
         let mut guard = self.entry.queue.lock();
         let slot = guard.as_mut()?.next(now)?;
         let is_repeat = std::mem::replace(&mut slot.was_delivered, true);
-        slot.hold = Hold::Session(self.number);
+        slot.holder = Holder::Consumer(self.number);
         self.wake.notify_one();
         Some(Lease { message: Arc::clone(&slot.message), is_repeat })
     }
 
-    /// The device has the message: it leaves the queue for good. `false` when it is not leased to this session.
+    /// The device has the message: it leaves the queue for good. `false` when it is not leased to this consumer.
     pub async fn complete(&mut self, number: u64, now: Timestamp) -> Result<bool, StoreError> {
         let message = {
             let guard = self.entry.queue.lock();
             let slots = guard.iter().flat_map(|inner| &inner.messages);
-            let ours = slots.filter(|slot| slot.hold == Hold::Session(self.number));
+            let ours = slots.filter(|slot| slot.holder == Holder::Consumer(self.number));
             ours.filter(|slot| slot.message.number == number).map(|slot| Arc::clone(&slot.message)).next()
         };
         let Some(message) = message else { return Ok(false) };
         self.registry.settle(&self.entry, &message, Outcome::Completed, now).await
     }
 
-    /// How many messages are leased to this session.
-    pub fn leased(&self) -> usize {
-        let guard = self.entry.queue.lock();
-        let slots = guard.iter().flat_map(|inner| &inner.messages);
-        slots.filter(|slot| slot.hold == Hold::Session(self.number)).count()
-    }
-
-    /// Has the store know which messages this session has and did not complete, so that they are known as repeats
-    /// after a restart too. For a session's end; one that ends otherwise tells it in passing.
+    /// Stores which messages this consumer has and did not complete, so that they are marked as repeats after a restart
+    /// too. For a session that ends in order; a dropped consumer does it without waiting.
     pub async fn note_unanswered(&mut self) {
         let unanswered = {
             let mut guard = self.entry.queue.lock();
@@ -76,8 +70,8 @@ impl Consumer {
     }
 
     /// What the store does not know of yet; it is taken as known from now on.
-    fn unanswered(&self, inner: &mut Inner) -> Vec<(u64, u32)> {
-        let ours = inner.messages.iter_mut().filter(|slot| slot.hold == Hold::Session(self.number));
+    fn unanswered(&self, inner: &mut QueueContent) -> Vec<(u64, u32)> {
+        let ours = inner.messages.iter_mut().filter(|slot| slot.holder == Holder::Consumer(self.number));
         let unknown = ours.filter_map(|slot| {
             let is_noted = std::mem::replace(&mut slot.is_noted, true);
             (!is_noted).then(|| (slot.message.number, slot.delivery_count))
@@ -91,11 +85,11 @@ impl Drop for Consumer {
         let mut guard = self.entry.queue.lock();
         let Some(inner) = guard.as_mut() else { return };
         let unanswered = self.unanswered(inner);
-        for slot in inner.messages.iter_mut().filter(|slot| slot.hold == Hold::Session(self.number)) {
-            slot.hold = Hold::Nobody;
+        for slot in inner.messages.iter_mut().filter(|slot| slot.holder == Holder::Consumer(self.number)) {
+            slot.holder = Holder::Nobody;
         }
-        if inner.session.as_ref().is_some_and(|attached| attached.number == self.number) {
-            inner.session = None;
+        if inner.consumer.as_ref().is_some_and(|attached| attached.number == self.number) {
+            inner.consumer = None;
         }
         inner.wake();
         release_if_idle(&mut guard);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use super::{ChangeKind, Registry, State};
+use super::{ChangeKind, Registry, RegistryState};
 use crate::access::Right;
 use crate::backend::{Mutation, StoreError, Written};
 use crate::deadlines::Deadlines;
@@ -26,14 +26,21 @@ use crate::record;
 /// What all queues together hold, and what became of messages since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QueueCounts {
+    /// Messages in all queues.
     pub messages: usize,
     /// When the oldest waiting message was accepted.
     pub oldest: Option<Timestamp>,
+    /// Feedback that waits for services.
     pub feedback_records: usize,
+    /// Messages completed since the start.
     pub completed: u64,
+    /// Messages rejected since the start.
     pub rejected: u64,
+    /// Messages expired since the start.
     pub expired: u64,
+    /// Messages given up after too many deliveries since the start.
     pub delivery_count_exceeded: u64,
+    /// Messages purged since the start.
     pub purged: u64,
 }
 
@@ -53,7 +60,7 @@ impl Registry {
         if identity.status == Status::Disabled {
             return Err(SendError::Disabled(to.clone()));
         }
-        // In its queue it would wait in vain, and its sender would hear of that only when it expires.
+        // It would wait in vain, and its sender would learn that only when it expires.
         if !identity.access.allows(Right::C2d) {
             return Err(SendError::AccessDenied(to.clone()));
         }
@@ -62,7 +69,7 @@ impl Registry {
         if self.state.queued_bytes.load(Ordering::Relaxed) + message.memory() > self.limits.queued_bytes_max {
             return Err(SendError::HubFull);
         }
-        // Expired messages give their places to living ones.
+        // Expired messages make room for living ones.
         let expired = entry.queue.expired(now);
         let expired = expired.iter().map(|message| self.settling(to, message, Outcome::Expired, now));
         let enqueue = Mutation::Enqueue {
@@ -96,13 +103,13 @@ impl Registry {
         Ok(written.iter().filter(|written| **written == Written::Found(true)).count() as u64)
     }
 
-    /// Attaches a session to an identity's queue.
+    /// Attaches a consumer to an identity's queue; an earlier one is woken no more.
     pub fn attach(self: &Arc<Self>, entry: &Arc<Entry>) -> Consumer {
         let number = self.next_consumer.fetch_add(1, Ordering::Relaxed);
         Consumer::attach(Arc::clone(self), Arc::clone(entry), number)
     }
 
-    /// Hands out the next message in order, for a device that polls: locked for `lock_time`, then with nobody again.
+    /// The next message in order, for a device that polls: locked for `lock_time`, then with nobody again.
     pub fn receive(
         &self,
         entry: &Arc<Entry>,
@@ -194,22 +201,23 @@ impl Registry {
         self.state.feedback.lease(&self.limits.feedback, now, Some(until))
     }
 
-    /// A receiver of feedback that keeps what it is handed until it is dropped.
+    /// A receiver of feedback that keeps its batches until it is dropped.
     pub fn feedback_receiver(self: &Arc<Self>) -> FeedbackReceiver {
         FeedbackReceiver::new(Arc::clone(self))
     }
 
-    /// Somebody has a batch of feedback: it is forgotten. `false` when it is not locked any more.
+    /// Removes a batch of feedback that a service has processed. `false` when it is not locked any more.
     pub async fn complete_feedback(&self, token: LockToken, monotonic: Instant) -> Result<bool, StoreError> {
         let Some(numbers) = self.state.feedback.numbers(token, monotonic) else { return Ok(false) };
         self.backend.submit(vec![Mutation::DropFeedback { numbers }]).await.map(|_| true)
     }
 
-    /// Somebody gives a batch of feedback back. `false` when it is not locked any more.
+    /// Gives a batch of feedback back, to be delivered again. `false` when it is not locked any more.
     pub fn abandon_feedback(&self, token: LockToken, monotonic: Instant) -> bool {
         self.state.feedback.numbers(token, monotonic).is_some() && self.state.feedback.release(token)
     }
 
+    /// What the queues hold, and what became of messages.
     pub fn queue_counts(&self) -> QueueCounts {
         let (messages, oldest) = {
             let deadlines = self.state.deadlines();
@@ -256,8 +264,8 @@ impl Registry {
         Ok(written.first() == Some(&Written::Found(true)))
     }
 
-    /// Has the store know of deliveries that ended without an answer. Should that fail, a repeat after a restart may not
-    /// say that it is one.
+    /// Stores that deliveries ended without an answer. Should that fail, a repeat after a restart may not be marked as
+    /// one.
     pub(crate) async fn note_deliveries(&self, entry: &Entry, unanswered: &[(u64, u32)]) {
         let notes = noting(entry, unanswered);
         if !notes.is_empty() {
@@ -325,7 +333,7 @@ impl Registry {
     }
 }
 
-impl State {
+impl RegistryState {
     pub(super) fn deadlines(&self) -> MutexGuard<'_, Deadlines> {
         self.deadlines.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -340,13 +348,13 @@ impl State {
         entry.queue.push(message);
     }
 
-    /// The last run was killed: which messages were on their way to a kept session then, nobody knows. They count as
-    /// repeats, which may be wrong and harms nobody; to call a repeat a first delivery would.
+    /// The last run was killed: which messages were on their way to a subscriber then is not known. They count as
+    /// repeats, which may be wrong and does no harm; to call a repeat a first delivery would.
     pub(super) fn suspect_repeats(&self) {
         let entries = self.deadlines().entries();
         entries
             .iter()
-            .filter(|entry| entry.session().is_some())
+            .filter(|entry| entry.subscriptions().is_some())
             .for_each(|entry| entry.queue.suspect_repeats());
     }
 
@@ -356,11 +364,11 @@ impl State {
         let Some(message) = self.entry(id).and_then(|entry| entry.queue.remove(number)) else { return };
         self.queued_bytes.fetch_sub(message.memory(), Ordering::Relaxed);
         if outcome == Outcome::Expired {
-            self.tell(id.clone(), ChangeKind::MessageExpired(message));
+            self.notify(id.clone(), ChangeKind::MessageExpired(message));
         }
     }
 
-    /// What an identity that is gone had waiting, and what was still to be told of it.
+    /// Drops the messages and the feedback of a deleted identity.
     pub(super) fn forget_messages(&self, id: &IdentityId, entry: &Entry) {
         for message in entry.queue.clear() {
             self.deadlines().remove(message.number);

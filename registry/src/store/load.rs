@@ -7,14 +7,14 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, PoisonError};
 use std::thread;
 
-use super::State;
+use super::RegistryState;
 use crate::backend::{Backend, Change, StoreError};
 use crate::entry::Entry;
 use crate::id::DeviceId;
 use crate::record;
 
-impl State {
-    /// Shows everything the backend keeps. Nobody observes yet.
+impl RegistryState {
+    /// Shows everything the backend keeps. There is no observer yet.
     pub(super) fn load(&self, backend: &dyn Backend) -> Result<(), StoreError> {
         let devices = thread::scope(|scope| {
             let (sender, batches) = sync_channel(BATCHES_MAX);
@@ -26,7 +26,7 @@ impl State {
                     return Ok(());
                 }
                 let full = mem::replace(&mut batch, Vec::with_capacity(BATCH_CHANGES));
-                // It stops taking them when it fails, and then its own word counts.
+                // It stops taking them when it fails, and then its own error counts.
                 sender.send(full).map_err(|_| StoreError::Unavailable)
             });
             let _ = sender.send(batch);

@@ -20,7 +20,7 @@ pub(crate) struct AccessJson {
 impl AccessJson {
     /// Nothing for an identity without an access list.
     pub(crate) fn of(access: &Access) -> Option<Self> {
-        access.to_words().map(|allow| Self { allow })
+        access.to_entries().map(|allow| Self { allow })
     }
 }
 

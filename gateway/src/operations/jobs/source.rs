@@ -186,7 +186,7 @@ impl LineReader {
     fn text(&mut self, text: &[u8]) -> Result<(), ReadEnd> {
         for part in text.chunks(TEXT_BYTES) {
             let Self { splitter, batch, held, parse, .. } = self;
-            splitter.feed(part, |line| {
+            splitter.push(part, |line| {
                 *held += line.text.as_ref().map_or(0, String::len);
                 batch.items.push(read(*parse, line));
             });

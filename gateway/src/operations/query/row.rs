@@ -88,7 +88,7 @@ impl Row {
 
 /// Undefined for an identity without an access list.
 fn access(identity: &Identity) -> Value<'static> {
-    identity.access.to_words().map_or(Value::Undefined, |allow| Value::Tree(json!({ "allow": allow })))
+    identity.access.to_entries().map_or(Value::Undefined, |allow| Value::Tree(json!({ "allow": allow })))
 }
 
 fn text_or_null(text: Option<&str>) -> Value<'_> {

@@ -51,7 +51,7 @@ pub(in crate::portal) async fn save(visit: Visit, Named(id): Named, fields: Form
 
 impl AccessForm {
     pub(super) fn of(identity: &Identity) -> Self {
-        let words = identity.access.to_words();
+        let words = identity.access.to_entries();
         let may_everything = words.is_none();
         let (methods, ticked): (Vec<_>, Vec<_>) =
             words.unwrap_or_default().into_iter().partition(|word| word.starts_with(METHODS));

@@ -2,7 +2,7 @@
 //! written as one, so that every view of the list has an address.
 
 use portcullis_registry::identity::{AuthenticationKind, Status};
-use portcullis_registry::store::Place;
+use portcullis_registry::store::PageStart;
 
 use crate::operations::listing::{DeviceFilter, IdFilter};
 use crate::portal::fields::FormFields;
@@ -124,14 +124,14 @@ impl ListQuery {
     }
 
     /// Where to begin in the order of ids, and whether what comes from there is in the reverse order of the list.
-    pub(super) fn place(&self) -> (Place<'_>, bool) {
+    pub(super) fn place(&self) -> (PageStart<'_>, bool) {
         match (&self.from, self.is_descending) {
-            (From::Beginning, false) => (Place::First, false),
-            (From::Beginning, true) => (Place::Last, false),
-            (From::After(id), false) => (Place::After(id), false),
-            (From::After(id), true) => (Place::Before(id), false),
-            (From::Before(id), false) => (Place::Before(id), true),
-            (From::Before(id), true) => (Place::After(id), true),
+            (From::Beginning, false) => (PageStart::First, false),
+            (From::Beginning, true) => (PageStart::Last, false),
+            (From::After(id), false) => (PageStart::After(id), false),
+            (From::After(id), true) => (PageStart::Before(id), false),
+            (From::Before(id), false) => (PageStart::Before(id), true),
+            (From::Before(id), true) => (PageStart::After(id), true),
         }
     }
 }

@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::row::{
     checksum, delivery_checksum, dev, feedback_checksum, identity_checksum, message_checksum, module,
-    session_checksum,
+    subscriptions_checksum,
 };
 use crate::backend::{Change, Expect, Mutation, StoreError, Written};
 use crate::id::{DeviceId, GenerationId, IdentityId, ModuleId, Revision};
@@ -36,10 +36,10 @@ pub(super) fn apply(
         Mutation::DeleteIdentity { id, expect } => {
             delete_identity(database, id, *expect, next_revision, changes)
         }
-        Mutation::PutSession { id, generation, session } => {
+        Mutation::PutSubscriptions { id, generation, subscriptions } => {
             check_generation(database, id, *generation)?;
-            put_session(database, id, session.as_deref())?;
-            changes.push(Change::SessionPut { id: id.clone(), session: session.clone() });
+            put_subscriptions(database, id, subscriptions.as_deref())?;
+            changes.push(Change::SubscriptionsPut { id: id.clone(), subscriptions: subscriptions.clone() });
             Ok(Written::Done)
         }
         Mutation::Enqueue { id, generation, queue_max, record } => {
@@ -134,7 +134,7 @@ fn delete_identity(
     Ok(Written::Done)
 }
 
-/// Keeps the highest revision used so far, whoever had it.
+/// Keeps the highest revision used so far, of any identity.
 pub(super) fn put_revision(database: &Connection, revision: u64) -> Result<(), rusqlite::Error> {
     let value = revision.to_be_bytes();
     let crc = checksum(&[REVISION.as_bytes(), &value]);
@@ -219,21 +219,21 @@ fn next_number(database: &Connection, table: &str) -> Result<u64, rusqlite::Erro
     Ok(last.unwrap_or(0) + 1)
 }
 
-fn put_session(
+fn put_subscriptions(
     database: &Connection,
     id: &IdentityId,
-    session: Option<&[u8]>,
+    subscriptions: Option<&[u8]>,
 ) -> Result<(), rusqlite::Error> {
-    let Some(session) = session else {
+    let Some(subscriptions) = subscriptions else {
         return database
             .prepare_cached("DELETE FROM session WHERE dev = ?1 AND mod = ?2")?
             .execute(params![dev(id), module(id)])
             .map(|_| ());
     };
-    let crc = session_checksum(id, session);
+    let crc = subscriptions_checksum(id, subscriptions);
     database
         .prepare_cached("INSERT OR REPLACE INTO session (dev, mod, crc, doc) VALUES (?1, ?2, ?3, ?4)")?
-        .execute(params![dev(id), module(id), crc, session])
+        .execute(params![dev(id), module(id), crc, subscriptions])
         .map(|_| ())
 }
 
@@ -245,9 +245,9 @@ fn check_expected(
 ) -> Result<Option<(Revision, GenerationId)>, Rejection> {
     let stored = stored(database, id)?;
     match (expect, stored) {
-        (Expect::Absent, None) | (Expect::Exists, Some(_)) => Ok(stored),
+        (Expect::Absent, None) => Ok(stored),
         (Expect::Is(revision), Some((current, _))) if revision == current => Ok(stored),
-        (Expect::Exists | Expect::Is(_), None) => Err(Rejection::Refused(StoreError::NotFound)),
+        (Expect::Is(_), None) => Err(Rejection::Refused(StoreError::NotFound)),
         (Expect::Absent | Expect::Is(_), Some(_)) => Err(Rejection::Refused(StoreError::Conflict)),
     }
 }

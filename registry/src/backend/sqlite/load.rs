@@ -5,27 +5,31 @@ use rusqlite::{Connection, OptionalExtension};
 use super::apply::REVISION;
 use super::row::{
     checksum, damaged, delivery_checksum, feedback_checksum, identity_checksum, message_checksum,
-    session_checksum, unusable,
+    subscriptions_checksum, unusable,
 };
-use super::tally::{Counted, Table};
+use super::tally::{Counted, CountedTable};
 use crate::backend::{Change, StoreError};
 use crate::id::{DeviceId, GenerationId, IdentityId, ModuleId, Revision};
 
-type Visit<'a> = &'a mut dyn FnMut(Change) -> Result<(), StoreError>;
+type ChangeVisitor<'a> = &'a mut dyn FnMut(Change) -> Result<(), StoreError>;
 
 /// Everything, each row checked by itself and all of them together.
-pub(super) fn load(database: &Connection, visit: Visit<'_>) -> Result<(), StoreError> {
+pub(super) fn load(database: &Connection, visit: ChangeVisitor<'_>) -> Result<(), StoreError> {
     let mut counted = Counted::default();
     load_meta(database, &mut counted, visit)?;
     load_identities(database, &mut counted, visit)?;
-    load_sessions(database, &mut counted, visit)?;
+    load_subscriptions(database, &mut counted, visit)?;
     load_messages(database, &mut counted, visit)?;
     load_deliveries(database, &mut counted, visit)?;
     load_feedback(database, &mut counted, visit)?;
     counted.check(database)
 }
 
-fn load_meta(database: &Connection, counted: &mut Counted, visit: Visit<'_>) -> Result<(), StoreError> {
+fn load_meta(
+    database: &Connection,
+    counted: &mut Counted,
+    visit: ChangeVisitor<'_>,
+) -> Result<(), StoreError> {
     let mut statement =
         database.prepare("SELECT key, value, crc FROM meta").map_err(|error| unusable(&error))?;
     let mut rows = statement.query([]).map_err(|error| unusable(&error))?;
@@ -34,7 +38,7 @@ fn load_meta(database: &Connection, counted: &mut Counted, visit: Visit<'_>) -> 
         if crc != checksum(&[key.as_bytes(), &value]) {
             return Err(damaged(&format!("record {key:?}")));
         }
-        counted.add(Table::Meta, crc);
+        counted.add(CountedTable::Meta, crc);
         visit(Change::MetaPut { key, value })?;
     }
     Ok(())
@@ -45,34 +49,46 @@ fn read_meta(row: &rusqlite::Row<'_>) -> Result<(String, Vec<u8>, u32), rusqlite
 }
 
 /// In key order, so that every device comes before its modules: the empty text sorts first.
-fn load_identities(database: &Connection, counted: &mut Counted, visit: Visit<'_>) -> Result<(), StoreError> {
+fn load_identities(
+    database: &Connection,
+    counted: &mut Counted,
+    visit: ChangeVisitor<'_>,
+) -> Result<(), StoreError> {
     load_rows(database, "SELECT dev, mod, crc, doc, gen, rev FROM identity ORDER BY dev, mod", &mut |row| {
         let (generation, revision) = (GenerationId::new(row.numbers.0), Revision::new(row.numbers.1));
         if row.crc != identity_checksum(&row.id, generation, revision, &row.record) {
             return Err(damaged(&format!("identity {}", row.id)));
         }
-        counted.add(Table::Identity, row.crc);
+        counted.add(CountedTable::Identity, row.crc);
         visit(Change::IdentityPut { id: row.id, generation, revision, record: row.record })
     })
 }
 
-fn load_sessions(database: &Connection, counted: &mut Counted, visit: Visit<'_>) -> Result<(), StoreError> {
+fn load_subscriptions(
+    database: &Connection,
+    counted: &mut Counted,
+    visit: ChangeVisitor<'_>,
+) -> Result<(), StoreError> {
     load_rows(database, "SELECT dev, mod, crc, doc, 0, 0 FROM session", &mut |row| {
-        if row.crc != session_checksum(&row.id, &row.record) {
-            return Err(damaged(&format!("session of {}", row.id)));
+        if row.crc != subscriptions_checksum(&row.id, &row.record) {
+            return Err(damaged(&format!("the subscriptions of {}", row.id)));
         }
-        counted.add(Table::Session, row.crc);
-        visit(Change::SessionPut { id: row.id, session: Some(row.record) })
+        counted.add(CountedTable::Subscriptions, row.crc);
+        visit(Change::SubscriptionsPut { id: row.id, subscriptions: Some(row.record) })
     })
 }
 
-fn load_messages(database: &Connection, counted: &mut Counted, visit: Visit<'_>) -> Result<(), StoreError> {
+fn load_messages(
+    database: &Connection,
+    counted: &mut Counted,
+    visit: ChangeVisitor<'_>,
+) -> Result<(), StoreError> {
     load_rows(database, "SELECT dev, mod, crc, doc, seq, gen FROM c2d ORDER BY seq", &mut |row| {
         let (number, generation) = (row.numbers.0, GenerationId::new(row.numbers.1));
         if row.crc != message_checksum(&row.id, number, generation, &row.record) {
             return Err(damaged(&format!("message {number} to {}", row.id)));
         }
-        counted.add(Table::C2d, row.crc);
+        counted.add(CountedTable::C2d, row.crc);
         visit(Change::MessagePut { id: row.id, number, generation, record: row.record })
     })
 }
@@ -91,8 +107,12 @@ pub(super) fn load_messages_v1(
     })
 }
 
-/// After the messages they tell of.
-fn load_deliveries(database: &Connection, counted: &mut Counted, visit: Visit<'_>) -> Result<(), StoreError> {
+/// After the messages they belong to.
+fn load_deliveries(
+    database: &Connection,
+    counted: &mut Counted,
+    visit: ChangeVisitor<'_>,
+) -> Result<(), StoreError> {
     let sql = "SELECT c2d.dev, c2d.mod, delivery.crc, x'', delivery.seq, delivery.count
         FROM delivery JOIN c2d ON c2d.seq = delivery.seq";
     load_rows(database, sql, &mut |row| {
@@ -101,24 +121,28 @@ fn load_deliveries(database: &Connection, counted: &mut Counted, visit: Visit<'_
             .ok()
             .filter(|count| row.crc == delivery_checksum(number, *count))
             .ok_or_else(|| damaged(&format!("the deliveries of message {number} to {}", row.id)))?;
-        counted.add(Table::Delivery, row.crc);
+        counted.add(CountedTable::Delivery, row.crc);
         visit(Change::DeliveryNoted { id: row.id, number, delivery_count })
     })
 }
 
-fn load_feedback(database: &Connection, counted: &mut Counted, visit: Visit<'_>) -> Result<(), StoreError> {
+fn load_feedback(
+    database: &Connection,
+    counted: &mut Counted,
+    visit: ChangeVisitor<'_>,
+) -> Result<(), StoreError> {
     load_rows(database, "SELECT dev, mod, crc, doc, seq, 0 FROM feedback ORDER BY seq", &mut |row| {
         let number = row.numbers.0;
         if row.crc != feedback_checksum(&row.id, number, &row.record) {
             return Err(damaged(&format!("feedback {number} on {}", row.id)));
         }
-        counted.add(Table::Feedback, row.crc);
+        counted.add(CountedTable::Feedback, row.crc);
         visit(Change::FeedbackPut { id: row.id, number, record: row.record })
     })
 }
 
 /// One row of a table that belongs to an identity.
-struct Row {
+struct StoredRow {
     id: IdentityId,
     crc: u32,
     record: Vec<u8>,
@@ -128,7 +152,7 @@ struct Row {
 fn load_rows(
     database: &Connection,
     sql: &str,
-    visit: &mut dyn FnMut(Row) -> Result<(), StoreError>,
+    visit: &mut dyn FnMut(StoredRow) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
     let mut statement = database.prepare(sql).map_err(|error| unusable(&error))?;
     let mut rows = statement.query([]).map_err(|error| unusable(&error))?;
@@ -138,7 +162,7 @@ fn load_rows(
     Ok(())
 }
 
-fn read_row(row: &rusqlite::Row<'_>) -> Result<Row, StoreError> {
+fn read_row(row: &rusqlite::Row<'_>) -> Result<StoredRow, StoreError> {
     // A million of them at a start: only what stays is copied.
     let text = |column| -> Result<&str, rusqlite::Error> { Ok(row.get_ref(column)?.as_str()?) };
     let read = || -> Result<(&str, &str, _, _, _), rusqlite::Error> {
@@ -148,7 +172,7 @@ fn read_row(row: &rusqlite::Row<'_>) -> Result<Row, StoreError> {
     let device_id = DeviceId::parse(device).map_err(|_| damaged(&format!("id {device:?}")))?;
     let module_id = Some(module).filter(|module| !module.is_empty()).map(ModuleId::parse).transpose();
     let module_id = module_id.map_err(|_| damaged(&format!("module id {module:?}")))?;
-    Ok(Row { id: IdentityId { device: device_id, module: module_id }, crc, record, numbers })
+    Ok(StoredRow { id: IdentityId { device: device_id, module: module_id }, crc, record, numbers })
 }
 
 pub(super) fn stored_revision(database: &Connection) -> Result<u64, StoreError> {

@@ -1,7 +1,7 @@
-//! The file `store.id`: it says that there is a store, and how many commits it had at least.
+//! The file `store.id`: it shows that there is a store, and holds how many commits it had at least.
 //!
 //! SQLite takes a damaged commit at the end of its WAL for one that was never finished, and goes on without it. This
-//! mark, outside the WAL, tells the two apart: it is written after each commit is on stable storage and before the
+//! mark, outside the WAL, distinguishes the two: it is written after each commit is on stable storage and before the
 //! commit is acknowledged. It is not synced itself, so after a power cut it may lag behind, which is harmless; it is
 //! never ahead.
 
@@ -11,12 +11,13 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
 use super::row::checksum;
+use crate::durable_file;
 
 /// The open mark.
 #[derive(Debug)]
 pub(super) struct Mark(File);
 
-/// What a mark said when it was opened.
+/// What a mark held when it was opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Marked {
     /// There was no mark, or one that holds no number yet.
@@ -39,7 +40,7 @@ impl Mark {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 let file = options.create_new(true).mode(0o600).open(&path)?;
                 file.sync_all()?;
-                File::open(directory)?.sync_all()?;
+                durable_file::sync_directory(directory)?;
                 file
             }
             opened => opened?,
@@ -55,7 +56,7 @@ impl Mark {
         Ok((Self(file), marked))
     }
 
-    /// Says how many commits there are now.
+    /// Writes how many commits there are now.
     pub(super) fn write(&self, commits: u64) -> io::Result<()> {
         match self.0.write_all_at(text(commits).as_bytes(), 0) {
             // A file system that copies on write may have no room for it. The mark then lags, which is harmless.
@@ -69,7 +70,7 @@ impl Mark {
     }
 }
 
-/// What a directory's mark says, without opening it for writing.
+/// What a directory's mark holds, without opening it for writing.
 pub(super) fn read(directory: &Path) -> Marked {
     match std::fs::read_to_string(directory.join(FILE)) {
         Err(error) if error.kind() == ErrorKind::NotFound => Marked::Nothing,

@@ -1,4 +1,4 @@
-//! Opens the directory and the database in it, or refuses in plain words.
+//! Opens the directory and the database in it, or refuses with the reason.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -141,7 +141,8 @@ pub(super) const DATABASE: &str = "hub.db";
 /// `PorC`.
 const APPLICATION_ID: i64 = 0x506f_7243;
 const SCHEMA_VERSION: i64 = 2;
-/// A message's `seq` is its number. `delivery` has a row for each message that was delivered in vain.
+/// A message's `seq` is its number. `delivery` has a row for each message that was delivered without an answer.
+/// `session` holds the subscriptions of an identity.
 const SCHEMA: &str = "
     CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL, crc INTEGER NOT NULL) WITHOUT ROWID;
     CREATE TABLE identity (dev TEXT NOT NULL, mod TEXT NOT NULL, gen INTEGER NOT NULL, rev INTEGER NOT NULL,

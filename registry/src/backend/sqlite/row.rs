@@ -7,7 +7,7 @@ pub(super) fn dev(id: &IdentityId) -> &str {
     id.device.as_str()
 }
 
-/// The empty text stands for the device itself; no module id is empty.
+/// The empty text means the device itself; no module id is empty.
 pub(super) fn module(id: &IdentityId) -> &str {
     id.module.as_ref().map_or("", |module| module.as_str())
 }
@@ -27,8 +27,8 @@ pub(super) fn message_checksum(id: &IdentityId, number: u64, generation: Generat
     checksum(&[dev(id).as_bytes(), b"/", module(id).as_bytes(), b"/", &numbers, record])
 }
 
-pub(super) fn session_checksum(id: &IdentityId, session: &[u8]) -> u32 {
-    checksum(&[dev(id).as_bytes(), b"/", module(id).as_bytes(), b"/", session])
+pub(super) fn subscriptions_checksum(id: &IdentityId, subscriptions: &[u8]) -> u32 {
+    checksum(&[dev(id).as_bytes(), b"/", module(id).as_bytes(), b"/", subscriptions])
 }
 
 pub(super) fn delivery_checksum(number: u64, delivery_count: u32) -> u32 {

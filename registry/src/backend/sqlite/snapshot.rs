@@ -1,7 +1,7 @@
 //! A copy of the store in one file, taken while it may be open elsewhere; the check of a copy, and its way back.
 //!
 //! A copy is one long read: the writer goes on meanwhile, and what was acknowledged before is in it. Rows that were
-//! deleted are not. What stands around the copy in a backup is `backup`'s business.
+//! deleted are not. The file of a backup around the copy is `backup`'s business.
 
 use std::fs;
 use std::io::Read;
@@ -19,14 +19,14 @@ use crate::record;
 
 /// How many of what a copy holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Counts {
+pub(crate) struct CopyCounts {
     pub(crate) devices: u64,
     pub(crate) modules: u64,
     pub(crate) messages: u64,
 }
 
-/// Copies the store in `directory` into the empty file `to`. `progress` hears how many bytes are done of how many
-/// expected.
+/// Copies the store in `directory` into the empty file `to`. `progress` is called with how many bytes are done, of how
+/// many expected.
 pub(crate) fn copy(
     directory: &Path,
     to: &Path,
@@ -34,7 +34,7 @@ pub(crate) fn copy(
 ) -> Result<(), StoreError> {
     let path = directory.join(DATABASE);
     let marked = mark::read(directory);
-    // Not read-only: after a crash the first to come, whoever it is, has to look through the WAL.
+    // Not read-only: after a crash the first connection has to recover the WAL.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let database = Connection::open_with_flags(&path, flags)
         .map_err(|error| StoreError::Fatal(format!("there is no store at {}: {error}", path.display())))?;
@@ -69,7 +69,7 @@ pub(crate) fn open(path: &Path) -> Result<Connection, StoreError> {
 }
 
 /// Checks every row and every page of a copy.
-pub(crate) fn check(database: &Connection) -> Result<Counts, StoreError> {
+pub(crate) fn check(database: &Connection) -> Result<CopyCounts, StoreError> {
     check_format(database, Path::new("the copy of the store"))?;
     let verdict: String = database
         .query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))
@@ -77,7 +77,7 @@ pub(crate) fn check(database: &Connection) -> Result<Counts, StoreError> {
     if verdict != "ok" {
         return Err(StoreError::Fatal(format!("the copy of the store is damaged: {verdict}")));
     }
-    let mut counts = Counts::default();
+    let mut counts = CopyCounts::default();
     load(database, &mut |change| {
         match &change {
             Change::IdentityPut { id, generation, revision, record } => {
@@ -97,7 +97,7 @@ pub(crate) fn check(database: &Connection) -> Result<Counts, StoreError> {
 }
 
 /// Makes a store of a copy that was put into `directory`.
-pub(crate) fn adopt(directory: &Path) -> Result<Counts, StoreError> {
+pub(crate) fn adopt(directory: &Path) -> Result<CopyCounts, StoreError> {
     let _lock = open_directory(directory)?;
     let (database, mark) = open_database(directory)?;
     let counts = check(&database)?;

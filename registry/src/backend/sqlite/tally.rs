@@ -1,10 +1,10 @@
 //! How many rows each table has and what their checksums add up to: a row that is missing, doubled or of an earlier
 //! state is found at the next start, though its own checksum fits.
 //!
-//! The sums stand in a table of their own and change in the transaction that changes the rows. Triggers see to it, so
+//! The sums are in a table of their own and change in the transaction that changes the rows. Triggers do that, so
 //! that no statement can forget; they belong to the writing connection and are made anew each time it opens.
 //!
-//! To add a table whose rows carry `crc`: name it in `TABLES`, and tell `Counted` of each of its rows when loading.
+//! To add a table whose rows carry `crc`: name it in `TABLES`, and add each of its rows to `Counted` when loading.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -13,10 +13,10 @@ use crate::backend::StoreError;
 
 /// The tables whose rows are counted.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Table {
+pub(super) enum CountedTable {
     Meta,
     Identity,
-    Session,
+    Subscriptions,
     C2d,
     Delivery,
     Feedback,
@@ -33,7 +33,7 @@ struct Sum {
 }
 
 impl Counted {
-    pub(super) fn add(&mut self, table: Table, crc: u32) {
+    pub(super) fn add(&mut self, table: CountedTable, crc: u32) {
         let sum = &mut self.0[table as usize];
         sum.rows += 1;
         sum.crcs += i64::from(crc);
@@ -71,7 +71,7 @@ pub(super) fn begin(database: &Connection) -> Result<(), rusqlite::Error> {
     }
     transaction.execute("INSERT OR IGNORE INTO tally VALUES (?1, 0, 0)", [COMMITS])?;
     transaction.commit()?;
-    // Without this, REPLACE would not tell of the row it replaces.
+    // Without this, REPLACE would fire no trigger for the row it replaces.
     database.pragma_update(None, "recursive_triggers", true)?;
     for name in TABLES {
         database.execute_batch(&format!(
@@ -105,7 +105,7 @@ fn stored(database: &Connection, name: &str) -> Result<Option<Sum>, rusqlite::Er
     sum.optional()
 }
 
-/// In the order of `Table`.
+/// In the order of `CountedTable`. The table of subscriptions has kept its first name.
 const TABLES: [&str; 6] = ["meta", "identity", "session", "c2d", "delivery", "feedback"];
 /// The row that counts commits.
 const COMMITS: &str = "commits";

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::backend::Expect;
 use crate::error::RegistryError;
-use crate::id::{DeviceId, GenerationId, IdentityId, Precondition};
+use crate::id::{DeviceId, GenerationId, IdentityId, Precondition, Revision};
 use crate::identity::IdentitySpec;
 use crate::message::NewC2d;
 use crate::store::{Registry, RegistryLimits};
@@ -29,7 +29,7 @@ fn filled() -> TempDir {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let now = "2026-05-01T08:00:00Z".parse().unwrap();
     runtime.block_on(registry.create(IdentitySpec::sas_device(device("d1")), now)).unwrap();
-    registry.close();
+    registry.close().unwrap();
     directory
 }
 
@@ -44,11 +44,11 @@ fn t905_a_flipped_bit_in_a_record_is_found() {
     let directory = filled();
     let database = Connection::open(directory.path().join("hub.db")).unwrap();
     let mut record: Vec<u8> = database.query_row("SELECT doc FROM identity", [], |row| row.get(0)).unwrap();
-    for place in 0..record.len() {
-        record[place] ^= 4;
+    for index in 0..record.len() {
+        record[index] ^= 4;
         database.execute("UPDATE identity SET doc = ?1", [&record]).unwrap();
-        assert!(refusal(directory.path()).contains("identity d1"), "{place}");
-        record[place] ^= 4;
+        assert!(refusal(directory.path()).contains("identity d1"), "{index}");
+        record[index] ^= 4;
     }
     database.execute("UPDATE identity SET doc = ?1, gen = gen + 1", [&record]).unwrap();
     assert!(refusal(directory.path()).contains("identity d1"));
@@ -79,7 +79,7 @@ fn killed() -> (TempDir, Vec<(&'static str, Vec<u8>)>) {
     runtime.block_on(registry.put_meta("policies", b"keys".to_vec())).unwrap();
     let files = ["hub.db", "hub.db-wal", "store.id"];
     let files = files.map(|name| (name, fs::read(living.join(name)).unwrap())).to_vec();
-    registry.close();
+    registry.close().unwrap();
     (directory, files)
 }
 
@@ -100,14 +100,14 @@ fn t905_a_flipped_bit_anywhere_is_found_or_harmless() {
     let stride = std::env::var(FLIP_STRIDE).map_or(101, |stride| stride.parse().unwrap());
     let (mut found, mut harmless) = (0, 0);
     for (file, (name, content)) in files.iter().enumerate() {
-        for place in (0..content.len()).step_by(stride) {
+        for index in (0..content.len()).step_by(stride) {
             let mut flipped = files.clone();
-            flipped[file].1[place] ^= 1 << (place % 8);
+            flipped[file].1[index] ^= 1 << (index % 8);
             put_files(&copy, &flipped);
             match contents(&copy) {
                 Err(_) => found += 1,
                 Ok(read) => {
-                    assert_eq!(read, good, "byte {place} of {name}");
+                    assert_eq!(read, good, "byte {index} of {name}");
                     harmless += 1;
                 }
             }
@@ -164,7 +164,7 @@ fn t906_an_older_copy_is_refused_and_taken_where_the_mark_is_removed() {
     let registry = registry(directory.path());
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(registry.put_meta("policies", b"keys".to_vec())).unwrap();
-    registry.close();
+    registry.close().unwrap();
     drop(registry);
     fs::write(directory.path().join("hub.db"), older).unwrap();
     assert!(refusal(directory.path()).contains("an older copy"));
@@ -202,10 +202,25 @@ async fn t907_a_full_disk_refuses_writes_and_heals() {
         registry.delete(&device(&format!("d{number}")), Precondition::Absent).await.unwrap();
     }
     assert!(create(one_more).await.is_ok());
-    tokio::task::spawn_blocking(move || registry.close()).await.unwrap();
+    tokio::task::spawn_blocking(move || registry.close()).await.unwrap().unwrap();
     let kept = contents(directory.path()).unwrap();
     let identities = kept.iter().filter(|change| matches!(change, Change::IdentityPut { .. })).count();
     assert_eq!(identities, created - created / 2 + 1);
+}
+
+#[test]
+fn closing_a_store_that_failed_says_why_and_closing_twice_is_no_error() {
+    let directory = filled();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let good = SqliteBackend::open(directory.path()).unwrap();
+    good.start(Box::new(|_| {})).unwrap();
+    assert_eq!((good.close(), good.close()), (Ok(()), Ok(())));
+    drop(good);
+    let failing = registry(directory.path());
+    Connection::open(directory.path().join("hub.db")).unwrap().execute_batch("DROP TABLE tally").unwrap();
+    let refused = runtime.block_on(failing.put_meta("policies", b"keys".to_vec()));
+    assert_eq!(refused, Err(StoreError::Unavailable));
+    assert!(failing.close().unwrap_err().to_string().contains("no such table"));
 }
 
 #[test]
@@ -261,7 +276,7 @@ fn store_of_version_1() -> TempDir {
             }
         }
     });
-    registry.close();
+    registry.close().unwrap();
     drop(registry);
     let old = TempDir::new().unwrap();
     let database = Connection::open(old.path().join("hub.db")).unwrap();
@@ -273,9 +288,9 @@ fn store_of_version_1() -> TempDir {
     }
     let mut read = database.prepare("SELECT dev, gen, doc FROM new.c2d ORDER BY seq").unwrap();
     let rows = read.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).unwrap();
-    for (place, row) in rows.enumerate() {
+    for (index, row) in rows.enumerate() {
         let (dev, generation, record): (String, u64, Vec<u8>) = row.unwrap();
-        let number = 1 + place as u64 / 2;
+        let number = 1 + index as u64 / 2;
         let crc = row::message_checksum(&device(&dev), number, GenerationId::new(generation), &record);
         database
             .execute(
@@ -298,7 +313,7 @@ fn t906_a_store_of_version_1_is_brought_to_today_with_every_message_in_order() {
             let bodies: Vec<_> = queued.iter().map(|queued| queued.message.body.clone()).collect();
             assert_eq!(bodies, ["1", "2", "3"].map(|body| format!("{name}{body}")));
         }
-        registry.close();
+        registry.close().unwrap();
     }
     let database = Connection::open(directory.path().join("hub.db")).unwrap();
     let version: i64 = database.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
@@ -337,11 +352,12 @@ async fn one_refused_write_of_a_batch_spoils_no_other() {
         let generation = GenerationId::new(1);
         vec![Mutation::PutIdentity { id: device(name), generation, expect, modules_max: 20, record: vec![1] }]
     };
+    let unmet = Expect::Is(Revision::new(1));
     let outcomes = tokio::join!(
         backend.submit(put("a", Expect::Absent)),
-        backend.submit(put("b", Expect::Exists)),
+        backend.submit(put("b", unmet)),
         backend.submit(put("a", Expect::Absent)),
-        backend.submit([put("c", Expect::Absent), put("nobody", Expect::Exists)].concat()),
+        backend.submit([put("c", Expect::Absent), put("nobody", unmet)].concat()),
         backend.submit(put("b", Expect::Absent)),
     );
     assert!(outcomes.0.is_ok());
@@ -366,7 +382,7 @@ fn child(name: &str, prepared: &str, directory: &Path) -> std::process::Child {
         .unwrap()
 }
 
-/// Not a test of its own: what `t908_…` runs under a limit. Tells each outcome, until the store is lost.
+/// Not a test of its own: what `t908_…` runs under a limit. Prints each outcome, until the store is lost.
 #[test]
 fn child_that_creates_until_the_store_is_lost() {
     let Some(directory) = std::env::var_os(CHILD_DIRECTORY) else { return };

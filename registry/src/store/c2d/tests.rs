@@ -21,7 +21,7 @@ fn open_with(directory: &Path, limits: RegistryLimits) -> Arc<Registry> {
 }
 
 async fn close(registry: Arc<Registry>) {
-    tokio::task::spawn_blocking(move || registry.close()).await.unwrap();
+    tokio::task::spawn_blocking(move || registry.close()).await.unwrap().unwrap();
 }
 
 fn now() -> Timestamp {
@@ -63,11 +63,11 @@ fn body(message: &C2dMessage) -> &str {
 
 /// Every feedback there is, as id and outcome.
 fn feedback(registry: &Registry) -> Vec<(String, Outcome)> {
-    let mut told = Vec::new();
+    let mut outcomes = Vec::new();
     while let Some(batch) = registry.receive_feedback(LOCK, later(1_000), Instant::now()) {
-        told.extend(batch.records.iter().map(|record| (record.message_id.clone(), record.outcome)));
+        outcomes.extend(batch.records.iter().map(|record| (record.message_id.clone(), record.outcome)));
     }
-    told
+    outcomes
 }
 
 #[tokio::test]
@@ -102,8 +102,8 @@ async fn complete_and_reject_end_a_message_once_and_are_told() {
         assert_eq!(settle().await, Err(SettleError::LockLost));
     }
     assert_eq!(entry.queued(), 0);
-    let told = [("one".to_owned(), Outcome::Completed), ("two".to_owned(), Outcome::Rejected)];
-    assert_eq!(feedback(&registry), told);
+    let expected = [("one".to_owned(), Outcome::Completed), ("two".to_owned(), Outcome::Rejected)];
+    assert_eq!(feedback(&registry), expected);
 }
 
 #[tokio::test]
@@ -113,7 +113,7 @@ async fn the_tenth_abandon_is_the_last() {
     let start = Instant::now();
     for count in 0..10 {
         let received = registry.receive(&entry, LOCK, now(), start).unwrap();
-        // What is given back keeps its place in front.
+        // What is given back stays in front.
         assert_eq!((body(&received.message), received.delivery_count), ("one", count));
         registry.abandon_received(&entry, received.token, now(), start).await.unwrap();
         let lost = registry.abandon_received(&entry, received.token, now(), start).await;
@@ -130,10 +130,10 @@ async fn counts_and_deliveries_survive_opening_again() {
     let (registry, entry) = with_device(&directory, &["one", "two", "three"]).await;
     let received = registry.receive(&entry, LOCK, now(), Instant::now()).unwrap();
     registry.abandon_received(&entry, received.token, now(), Instant::now()).await.unwrap();
-    let mut session = registry.attach(&entry);
-    session.lease(now()).unwrap();
-    session.lease(now()).unwrap();
-    drop(session);
+    let mut consumer = registry.attach(&entry);
+    consumer.lease(now()).unwrap();
+    consumer.lease(now()).unwrap();
+    drop(consumer);
     drop(entry);
     close(Arc::clone(&registry)).await;
     drop(registry);
@@ -142,25 +142,25 @@ async fn counts_and_deliveries_survive_opening_again() {
     let entry = registry.entry(&device("d1")).unwrap();
     let counts: Vec<_> = entry.peek(10).iter().map(|queued| queued.delivery_count).collect();
     assert_eq!(counts, [1, 0, 0]);
-    let mut session = registry.attach(&entry);
-    let repeats: Vec<_> = std::iter::from_fn(|| session.lease(now())).map(|lease| lease.is_repeat).collect();
+    let mut consumer = registry.attach(&entry);
+    let repeats: Vec<_> = std::iter::from_fn(|| consumer.lease(now())).map(|lease| lease.is_repeat).collect();
     assert_eq!(repeats, [true, true, false]);
 }
 
 #[tokio::test]
-async fn after_a_kill_what_a_kept_session_may_have_had_counts_as_a_repeat() {
+async fn after_a_kill_what_a_subscriber_may_have_had_counts_as_a_repeat() {
     let directory = TempDir::new().unwrap();
     let (registry, entry) = with_device(&directory, &["one"]).await;
     registry.create(IdentitySpec::sas_device(device("d2")), now()).await.unwrap();
     registry.send(&device("d2"), message("two", Ack::None), now()).await.unwrap();
     let generation = entry.identity().generation;
-    registry.save_session(&device("d1"), generation, Some(vec![1])).await.unwrap();
+    registry.save_subscriptions(&device("d1"), generation, Some(vec![1])).await.unwrap();
     let is_repeat = |registry: &Arc<Registry>, name: &str| {
         registry.attach(&registry.entry(&device(name)).unwrap()).lease(now()).unwrap().is_repeat
     };
     // Closed without a word of it, as far as a process can kill itself.
     let killed = Arc::clone(&registry);
-    tokio::task::spawn_blocking(move || killed.backend.close()).await.unwrap();
+    tokio::task::spawn_blocking(move || killed.backend.close()).await.unwrap().unwrap();
     drop((registry, entry));
     let registry = open(directory.path());
     assert_eq!((is_repeat(&registry, "d1"), is_repeat(&registry, "d2")), (true, false));
@@ -169,28 +169,28 @@ async fn after_a_kill_what_a_kept_session_may_have_had_counts_as_a_repeat() {
     drop(registry);
     // Closed in order, the store knows of each.
     let registry = open(directory.path());
-    let mut session = registry.attach(&registry.entry(&device("d1")).unwrap());
-    let repeats: Vec<_> = std::iter::from_fn(|| session.lease(now())).map(|lease| lease.is_repeat).collect();
+    let mut consumer = registry.attach(&registry.entry(&device("d1")).unwrap());
+    let repeats: Vec<_> = std::iter::from_fn(|| consumer.lease(now())).map(|lease| lease.is_repeat).collect();
     assert_eq!(repeats, [true, false]);
 }
 
 #[tokio::test]
-async fn a_session_and_a_poll_never_have_the_same_message() {
+async fn a_consumer_and_a_poll_never_have_the_same_message() {
     let directory = TempDir::new().unwrap();
     let (registry, entry) = with_device(&directory, &["one", "two", "three"]).await;
     let start = Instant::now();
     let polled = registry.receive(&entry, LOCK, now(), start).unwrap();
-    let mut session = registry.attach(&entry);
-    let leased: Vec<_> = std::iter::from_fn(|| session.lease(now())).map(|lease| lease.message).collect();
+    let mut consumer = registry.attach(&entry);
+    let leased: Vec<_> = std::iter::from_fn(|| consumer.lease(now())).map(|lease| lease.message).collect();
     assert_eq!(leased.iter().map(|message| body(message)).collect::<Vec<_>>(), ["two", "three"]);
     assert!(registry.receive(&entry, LOCK, now(), start).is_none());
-    assert_eq!(session.complete(polled.message.number, now()).await, Ok(false));
-    // The session has heard of everything so far, and hears of the lock's end.
-    assert!(session.lease(now()).is_none());
-    session.ready().await;
+    assert_eq!(consumer.complete(polled.message.number, now()).await, Ok(false));
+    // The consumer was woken for everything so far, and is woken by the lock's end.
+    assert!(consumer.lease(now()).is_none());
+    consumer.ready().await;
     registry.sweep(now(), start + LOCK).await.unwrap();
-    session.ready().await;
-    let again = session.lease(now()).unwrap();
+    consumer.ready().await;
+    let again = consumer.lease(now()).unwrap();
     assert_eq!((body(&again.message), again.is_repeat), ("one", true));
 }
 
@@ -225,45 +225,45 @@ async fn a_burst_of_expiries_ends_in_one_sweep() {
 async fn t911_an_expired_message_never_revives() {
     let directory = TempDir::new().unwrap();
     let (registry, entry) = with_device(&directory, &["one", "two"]).await;
-    let mut session = registry.attach(&entry);
-    assert!(session.lease(later(10)).is_none());
+    let mut consumer = registry.attach(&entry);
+    assert!(consumer.lease(later(10)).is_none());
     // The clock steps back a day: what was seen to be over stays so.
-    assert!(session.lease(later(-86_400)).is_none());
+    assert!(consumer.lease(later(-86_400)).is_none());
     assert!(registry.receive(&entry, LOCK, later(-86_400), Instant::now()).is_none());
     registry.sweep(later(10), Instant::now()).await.unwrap();
     assert_eq!(entry.queued(), 0);
 }
 
 #[tokio::test]
-async fn a_message_in_a_sessions_hands_may_be_acknowledged_a_while_after_its_expiry() {
+async fn a_message_with_a_consumer_may_be_acknowledged_a_while_after_its_expiry() {
     let directory = TempDir::new().unwrap();
     let (registry, entry) = with_device(&directory, &["one", "two"]).await;
-    let mut session = registry.attach(&entry);
-    let one = session.lease(now()).unwrap();
-    session.lease(now()).unwrap();
+    let mut consumer = registry.attach(&entry);
+    let one = consumer.lease(now()).unwrap();
+    consumer.lease(now()).unwrap();
     assert_eq!(registry.sweep(later(69), Instant::now()).await, Ok(0));
-    assert_eq!(session.complete(one.message.number, later(69)).await, Ok(true));
+    assert_eq!(consumer.complete(one.message.number, later(69)).await, Ok(true));
     // But its sender does not wait for ever.
     assert_eq!(registry.sweep(later(70), Instant::now()).await, Ok(1));
-    let told = [("one".to_owned(), Outcome::Completed), ("two".to_owned(), Outcome::Expired)];
-    assert_eq!(feedback(&registry), told);
+    let expected = [("one".to_owned(), Outcome::Completed), ("two".to_owned(), Outcome::Expired)];
+    assert_eq!(feedback(&registry), expected);
 }
 
 #[tokio::test]
 async fn t718_a_purge_during_delivery_counts_right_and_what_it_took_never_comes_back() {
     let directory = TempDir::new().unwrap();
     let (registry, entry) = with_device(&directory, &["one", "two", "three"]).await;
-    let mut session = registry.attach(&entry);
-    let one = session.lease(now()).unwrap();
-    let two = session.lease(now()).unwrap();
-    session.complete(one.message.number, now()).await.unwrap();
+    let mut consumer = registry.attach(&entry);
+    let one = consumer.lease(now()).unwrap();
+    let two = consumer.lease(now()).unwrap();
+    consumer.complete(one.message.number, now()).await.unwrap();
     assert_eq!(registry.purge(&device("d1"), now()).await, Ok(2));
     // A new message has a new number: the late acknowledgement of a purged one cannot complete it.
     registry.send(&device("d1"), message("new", Ack::None), now()).await.unwrap();
-    assert_eq!(session.complete(two.message.number, now()).await, Ok(false));
-    drop(session);
-    let mut session = registry.attach(&entry);
-    let left: Vec<_> = std::iter::from_fn(|| session.lease(now())).map(|lease| lease.message).collect();
+    assert_eq!(consumer.complete(two.message.number, now()).await, Ok(false));
+    drop(consumer);
+    let mut consumer = registry.attach(&entry);
+    let left: Vec<_> = std::iter::from_fn(|| consumer.lease(now())).map(|lease| lease.message).collect();
     assert_eq!(left.iter().map(|message| body(message)).collect::<Vec<_>>(), ["new"]);
     assert_eq!(feedback(&registry)[1..], ["two", "three"].map(|name| (name.to_owned(), Outcome::Purged)));
 }
@@ -292,10 +292,10 @@ async fn t611_nothing_of_an_older_generation_is_told_or_completed() {
 async fn feedback_survives_opening_again_until_it_is_completed() {
     let directory = TempDir::new().unwrap();
     let (registry, entry) = with_device(&directory, &["one"]).await;
-    let mut session = registry.attach(&entry);
-    let one = session.lease(now()).unwrap();
-    session.complete(one.message.number, now()).await.unwrap();
-    drop(session);
+    let mut consumer = registry.attach(&entry);
+    let one = consumer.lease(now()).unwrap();
+    consumer.complete(one.message.number, now()).await.unwrap();
+    drop(consumer);
     drop(entry);
     close(Arc::clone(&registry)).await;
     drop(registry);
@@ -325,19 +325,19 @@ async fn only_the_outcomes_asked_for_are_told() {
     for ack in asked {
         registry.send(&device("d1"), message(ack.as_str(), ack), now()).await.unwrap();
     }
-    let mut session = registry.attach(&entry);
-    while let Some(lease) = session.lease(now()) {
-        session.complete(lease.message.number, now()).await.unwrap();
+    let mut consumer = registry.attach(&entry);
+    while let Some(lease) = consumer.lease(now()) {
+        consumer.complete(lease.message.number, now()).await.unwrap();
     }
-    drop(session);
-    let told = ["positive", "full"].map(|name| (name.to_owned(), Outcome::Completed));
-    assert_eq!(feedback(&registry), told);
+    drop(consumer);
+    let expected = ["positive", "full"].map(|name| (name.to_owned(), Outcome::Completed));
+    assert_eq!(feedback(&registry), expected);
     for ack in asked {
         registry.send(&device("d1"), message(ack.as_str(), ack), now()).await.unwrap();
     }
     registry.purge(&device("d1"), now()).await.unwrap();
-    let told = ["negative", "full"].map(|name| (name.to_owned(), Outcome::Purged));
-    assert_eq!(feedback(&registry), told);
+    let expected = ["negative", "full"].map(|name| (name.to_owned(), Outcome::Purged));
+    assert_eq!(feedback(&registry), expected);
 }
 
 #[tokio::test]
@@ -347,9 +347,9 @@ async fn the_counts_tell_what_waits_and_since_when() {
     registry.send(&device("d1"), message("two", Ack::None), later(5)).await.unwrap();
     let counts = registry.queue_counts();
     assert_eq!((counts.messages, counts.oldest), (2, Some(now())));
-    let mut session = registry.attach(&entry);
-    let one = session.lease(now()).unwrap();
-    session.complete(one.message.number, now()).await.unwrap();
+    let mut consumer = registry.attach(&entry);
+    let one = consumer.lease(now()).unwrap();
+    consumer.complete(one.message.number, now()).await.unwrap();
     assert_eq!(registry.queue_counts().oldest, Some(later(5)));
     registry.delete(&device("d1"), Precondition::Absent).await.unwrap();
     let counts = registry.queue_counts();

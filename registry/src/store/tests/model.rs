@@ -14,7 +14,7 @@ enum Step {
     Delete(usize, Condition),
     Send(usize, u8),
     TakeAll(usize),
-    SaveSession(usize, u8),
+    SaveSubscriptions(usize, u8),
     Reopen,
 }
 
@@ -33,7 +33,7 @@ struct Known {
     etag: ETag,
     disabled: bool,
     queue: Vec<String>,
-    session: Option<Vec<u8>>,
+    subscriptions: Option<Vec<u8>>,
 }
 
 struct World {
@@ -53,7 +53,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (id(), condition()).prop_map(|(id, when)| Step::Delete(id, when)),
         3 => (id(), any::<u8>()).prop_map(|(id, body)| Step::Send(id, body)),
         1 => id().prop_map(Step::TakeAll),
-        1 => (id(), any::<u8>()).prop_map(|(id, session)| Step::SaveSession(id, session)),
+        1 => (id(), any::<u8>()).prop_map(|(id, bytes)| Step::SaveSubscriptions(id, bytes)),
         1 => Just(Step::Reopen),
     ]
 }
@@ -86,7 +86,9 @@ impl World {
             Step::Delete(number, when) => self.delete(id_of(number), when).await,
             Step::Send(number, body) => self.send(id_of(number), body.to_string()).await,
             Step::TakeAll(number) => self.take_all(id_of(number)).await,
-            Step::SaveSession(number, session) => self.save_session(id_of(number), vec![session]).await,
+            Step::SaveSubscriptions(number, bytes) => {
+                self.save_subscriptions(id_of(number), vec![bytes]).await
+            }
             Step::Reopen => {
                 close(Arc::clone(&self.registry)).await;
                 // The old one, and with it its lock, must be gone first.
@@ -107,7 +109,7 @@ impl World {
             return assert_eq!(created, Err(RegistryError::AlreadyExists(id)));
         }
         let etag = created.unwrap().etag();
-        self.known.insert(id, Known { etag, disabled: false, queue: Vec::new(), session: None });
+        self.known.insert(id, Known { etag, disabled: false, queue: Vec::new(), subscriptions: None });
     }
 
     async fn replace(&mut self, id: IdentityId, disabled: bool, when: Condition) {
@@ -173,11 +175,11 @@ impl World {
         assert_eq!(Some(taken), self.known.get_mut(&id).map(|known| std::mem::take(&mut known.queue)));
     }
 
-    async fn save_session(&mut self, id: IdentityId, session: Vec<u8>) {
+    async fn save_subscriptions(&mut self, id: IdentityId, subscriptions: Vec<u8>) {
         let Some(entry) = self.registry.entry(&id) else { return };
         let generation = entry.identity().generation;
-        self.registry.save_session(&id, generation, Some(session.clone())).await.unwrap();
-        self.known.get_mut(&id).unwrap().session = Some(session);
+        self.registry.save_subscriptions(&id, generation, Some(subscriptions.clone())).await.unwrap();
+        self.known.get_mut(&id).unwrap().subscriptions = Some(subscriptions);
     }
 
     /// None when there is no etag of that kind.
@@ -200,8 +202,8 @@ impl World {
             assert_eq!(identity.etag(), known.etag, "{id}");
             assert_eq!(identity.status == Status::Disabled, known.disabled, "{id}");
             assert_eq!(
-                (entry.queued(), entry.session().as_deref()),
-                (known.queue.len(), known.session.as_deref()),
+                (entry.queued(), entry.subscriptions().as_deref()),
+                (known.queue.len(), known.subscriptions.as_deref()),
                 "{id}"
             );
         }
@@ -214,7 +216,7 @@ impl World {
     }
 }
 
-/// A registry of nothing, to hold a place while another is opened.
+/// A registry of nothing, to stand in while another is opened.
 fn dangling() -> Arc<Registry> {
     open(TempDir::new().unwrap().path())
 }

@@ -8,7 +8,7 @@ fn bounded(id: &IdentityId, bound: Option<u64>) -> IdentitySpec {
     IdentitySpec { queue_max: Some(bound), ..IdentitySpec::sas_device(id.clone()) }
 }
 
-/// Sends until the queue is full; how many it took, and the bound it told.
+/// Sends until the queue is full; how many it took, and the bound in the refusal.
 async fn fill(registry: &Registry, id: &IdentityId) -> (usize, usize) {
     for taken in 0.. {
         match registry.send(id, text("m"), now()).await {
