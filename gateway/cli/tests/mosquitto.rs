@@ -1,4 +1,4 @@
-//! mosquitto's command line clients against a hub, as the README shows them.
+//! mosquitto's command line clients against a hub, as the manual shows them.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -109,11 +109,11 @@ async fn mosquitto_pub_proves_itself_with_certificates_made_by_openssl() {
     hub.stop().await;
 }
 
-/// The commands the README shows for operating over MQTT, for this hub.
-fn commands_of_the_readme(hub: &TestHub) -> Vec<String> {
-    let readme = include_str!("../../../README.md");
-    let section = readme.split("## Operating over MQTT").nth(1).unwrap().split("\n## ").next().unwrap();
-    let commands = section.lines().filter_map(|line| line.strip_prefix("    "));
+/// The commands the manual shows for operating over MQTT, for this hub.
+fn commands_of_the_manual(hub: &TestHub) -> Vec<String> {
+    let manual = include_str!("../../README.md");
+    let section = manual.split("\n## Operating over MQTT").nth(1).unwrap();
+    let commands = section.split("```sh\n").nth(1).unwrap().split("```").next().unwrap().lines();
     let ca = hub.data_dir().join("ca.pem").display().to_string();
     let here = |line: &str| {
         line.replace("-p 8883", &format!("-p {}", hub.mqtt.port())).replace("portcullis-data/ca.pem", &ca)
@@ -139,7 +139,7 @@ async fn mosquittos_clients_alone_create_list_and_disable_a_device_and_see_its_c
     };
     // However this ends, the shell's input does too, and it takes along what it left running.
     within(input.write_all(b"trap 'kill $!' EXIT\n")).await.unwrap();
-    let mut commands = commands_of_the_readme(&hub).into_iter();
+    let mut commands = commands_of_the_manual(&hub).into_iter();
     let mut enter = async |count: usize| {
         for line in commands.by_ref().take(count) {
             within(input.write_all(format!("{line}\n").as_bytes())).await.unwrap();
