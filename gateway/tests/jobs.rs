@@ -302,7 +302,7 @@ async fn t811_an_export_during_writes_has_each_identity_once() {
 }
 
 #[tokio::test]
-async fn uploads_are_bounded_in_size_and_standstill() {
+async fn t814_uploads_are_bounded_in_size_and_standstill() {
     let settings = [("UPLOAD_BYTES_MAX", "4KiB"), ("UPLOAD_IDLE_TIME_MAX", "1s")];
     let environment = settings.map(|(name, value)| (format!("PORTCULLIS__LIMITS__{name}"), value.to_owned()));
     let hub =

@@ -178,6 +178,17 @@ async fn t604_a_session_ends_with_the_key_it_rests_on() {
 }
 
 #[tokio::test]
+async fn t721_beyond_the_sessions_the_hub_holds_the_one_idle_longest_is_signed_out() {
+    let hub = TestHub::start_with_limits(&[("portal_sessions_max", "2")]).await;
+    let (mut busy, mut idle) = (hub.signed_in("iothubowner").await, hub.signed_in("iothubowner").await);
+    assert!(is_signed_in(&mut busy).await);
+    let mut last = hub.signed_in("registryRead").await;
+    assert!(!is_signed_in(&mut idle).await);
+    assert!(is_signed_in(&mut busy).await && is_signed_in(&mut last).await);
+    hub.stop().await;
+}
+
+#[tokio::test]
 async fn t714_a_form_from_elsewhere_is_refused() {
     let hub = TestHub::start().await;
     let mut browser = hub.signed_in("iothubowner").await;

@@ -168,7 +168,7 @@ async fn who_reads_too_slowly_misses_some_and_is_told_how_many() {
 }
 
 #[tokio::test]
-async fn only_so_many_look_on() {
+async fn t720_only_so_many_look_on() {
     let hub = TestHub::start_with_limits(&[("watchers_max", "2")]).await;
     let owner = service(&hub, "iothubowner");
     let look = || watch::presence(&hub.hub, &owner, HashSet::from([id("pump")]));

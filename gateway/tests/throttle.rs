@@ -156,7 +156,7 @@ async fn t1004_a_device_that_posts_too_fast_is_told_to_wait() {
 }
 
 #[tokio::test]
-async fn p10_beyond_the_connections_the_hub_takes_the_answer_is_3_and_a_device_may_still_come_back() {
+async fn t1011_p10_beyond_the_connections_the_hub_takes_the_answer_is_3_and_a_device_may_still_come_back() {
     let hub = TestHub::start_with_limits(&[("connections_max", "2")]).await;
     let (first, second, third) = (hub.device("d1").await, hub.device("d2").await, hub.device("d3").await);
     let (mut one, two) = (hub.connect(&first).await, hub.connect(&second).await);

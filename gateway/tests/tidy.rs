@@ -1,4 +1,5 @@
-//! What the code promises about its own shape: crate arrows, file headers, nothing left undone.
+//! What the code promises about its own shape: crate arrows, file headers, nothing left undone, and that the catalogue of
+//! threats, the code that cites it and the tests named after it agree.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -173,4 +174,137 @@ fn rooms_import_downwards_only() {
     {
         assert!(seen.contains(&(from.to_owned(), to.to_owned())), "the check no longer sees {from} -> {to}");
     }
+}
+
+#[test]
+fn the_catalogue_of_threats_and_what_cites_it_agree() {
+    let catalogue = Catalogue::read();
+    let mut cited = BTreeSet::new();
+    let mut tested = BTreeSet::new();
+    for path in texts() {
+        let text = fs::read_to_string(&path).unwrap();
+        for id in ids_cited(&text) {
+            assert!(catalogue.declared.contains(&id), "{} cites {id}: no such line", path.display());
+            cited.insert(id);
+        }
+        if path.extension().is_some_and(|extension| extension == "rs") {
+            tested.extend(ids_tested(&text));
+        }
+    }
+    assert!(cited.len() > 100 && tested.len() > 100, "the check itself no longer sees citations");
+    for id in catalogue.declared.iter().filter(|id| id.starts_with('T')) {
+        let is_explained = catalogue.explained.contains(id);
+        assert!(tested.contains(id) || is_explained, "{id} has no test and no row in section 6");
+        assert!(
+            !tested.contains(id) || !is_explained,
+            "{id} has a test: its row in section 6 is out of date"
+        );
+    }
+}
+
+#[test]
+fn ids_are_seen_where_they_stand_alone() {
+    // Not spelt out, or this file would count as a test of them.
+    let spell = |text: &str| text.replace("FN", "fn");
+    let cited = spell("T403, (P6) 'G1' T1003. FN t604_t408_p7_a_ca_goes() {} T2xx P256 T12 p99_ms t101_x");
+    assert_eq!(ids_cited(&cited), ["T403", "P6", "G1", "T1003", "T604", "T408", "P7"]);
+    let tested = spell("T403 FN t604_p7_t408_it() {} FN t99_it() {} FN total() {}");
+    assert_eq!(ids_tested(&tested), ["T604", "P7", "T408"]);
+}
+
+/// What `gateway/THREATS.md` declares, and for which lines it says why they have no test.
+struct Catalogue {
+    declared: BTreeSet<String>,
+    explained: BTreeSet<String>,
+}
+
+impl Catalogue {
+    fn read() -> Self {
+        let page = fs::read_to_string(root().join("gateway/THREATS.md")).unwrap();
+        let (lines, rest) = page.split_once("\n## 6. ").expect("a section 6");
+        let untested = rest.split_once("\n## 7. ").expect("a section 7").0;
+        let mut declared = BTreeSet::new();
+        for id in lines.lines().filter_map(|line| line.strip_prefix("- ")).filter_map(first_id) {
+            assert!(declared.insert(id.clone()), "{id} is declared twice");
+        }
+        for id in lines.split("**").filter(|word| is_id(word)) {
+            assert!(declared.insert(id.to_owned()), "{id} is declared twice");
+        }
+        let rows = untested.lines().filter_map(|line| line.strip_prefix("| "));
+        let explained: BTreeSet<_> =
+            rows.filter_map(|row| row.split('|').next()).flat_map(ids_cited).collect();
+        assert!(declared.len() > 100 && !explained.is_empty(), "the check itself no longer reads the page");
+        Self { declared, explained }
+    }
+}
+
+/// Every text of the project that may cite the catalogue.
+fn texts() -> Vec<PathBuf> {
+    let mut found = vec![root().join("README.md")];
+    for directory in [".github", "certs", "registry", "gateway", "simulator", "benches"] {
+        texts_in(&root().join(directory), &mut found);
+    }
+    found
+}
+
+fn texts_in(directory: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let is_text = [".rs", ".py", ".js", ".md"].iter().any(|end| name.ends_with(end));
+        if path.is_dir() && name != "target" {
+            texts_in(&path, found);
+        } else if is_text && !name.ends_with(".min.js") {
+            found.push(path);
+        }
+    }
+}
+
+/// Whether this is an id of the catalogue, such as `T403`, `P6` or `G1`.
+fn is_id(word: &str) -> bool {
+    let Some(kind) = word.chars().next() else { return false };
+    let digits = &word[kind.len_utf8()..];
+    let lengths = match kind {
+        'T' => 3..=4,
+        'P' => 1..=2,
+        'G' => 1..=1,
+        _ => return false,
+    };
+    lengths.contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// The id a line begins with.
+fn first_id(line: &str) -> Option<String> {
+    line.split([' ', ':']).next().filter(|word| is_id(word)).map(str::to_owned)
+}
+
+/// The ids in a text, and those that its functions are named after.
+fn ids_cited(text: &str) -> Vec<String> {
+    let mut ids = Vec::new();
+    let mut before = "";
+    for word in words(text) {
+        if is_id(word) {
+            ids.push(word.to_owned());
+        } else if before == "fn" {
+            ids.extend(ids_in_name(word));
+        }
+        before = word;
+    }
+    ids
+}
+
+/// The ids that the functions of a text are named after.
+fn ids_tested(text: &str) -> Vec<String> {
+    let names = words(text).zip(words(text).skip(1)).filter(|(before, _)| *before == "fn");
+    names.flat_map(|(_, name)| ids_in_name(name)).collect()
+}
+
+/// The ids a name begins with: T604 and T408 of `t604_t408_the_ca_is_removed`.
+fn ids_in_name(name: &str) -> impl Iterator<Item = String> {
+    name.split('_').map(str::to_ascii_uppercase).take_while(|part| is_id(part))
+}
+
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    let is_apart = |symbol: char| !symbol.is_ascii_alphanumeric() && symbol != '_';
+    text.split(is_apart).filter(|word| !word.is_empty())
 }
