@@ -32,7 +32,6 @@ use crate::tls::ServerTls;
 use job_store::Jobs;
 
 pub mod admission;
-pub mod advice;
 pub mod audit;
 pub mod bus;
 pub mod certificate_reload;
@@ -44,6 +43,7 @@ pub mod history;
 pub mod job_store;
 pub mod listener;
 pub mod metrics;
+pub mod outcome;
 pub mod refusals;
 pub(crate) mod reverse_lines;
 pub mod session_table;

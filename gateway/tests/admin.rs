@@ -4,6 +4,7 @@
 
 use bytes::Bytes;
 use portcullis::hub::audit::trail::AuditFilter;
+use portcullis::hub::outcome::ConnectionOutcome;
 use portcullis::mqtt::packet::{ConnectReturnCode, Publish};
 use portcullis_registry::message::NewC2d;
 use portcullis_testing::{TestClient, TestHub, until, will};
@@ -239,6 +240,6 @@ async fn p6_a_service_whose_policy_loses_its_key_is_cut_off() {
     let (topic, _) = command(&mut owner, regenerate, r#"{"key":"both"}"#).await;
     assert_eq!(topic, "$admin/res/200/?$rid=1");
     assert!(service.closed().await);
-    until(|| hub.hub.metrics.disconnects("credential_changed") == 1).await;
+    until(|| hub.hub.metrics.disconnects(ConnectionOutcome::CredentialChanged) == 1).await;
     hub.stop().await;
 }

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use portcullis::hub::outcome::ConnectionOutcome;
 use portcullis::mqtt::packet::{Connect, ConnectReturnCode, Packet, Password, QoS, Subscribe, Utf8Bytes};
 use portcullis_registry::sas;
 use portcullis_testing::{TestClient, TestHub, until};
@@ -59,7 +60,7 @@ async fn p7_a_clock_set_past_the_tokens_end_closes_every_connection_though_nobod
     }
     hub.hub.clock.shift(7200);
     closed_soon(&mut clients).await;
-    until(|| hub.hub.metrics.disconnects("token_expired") == 6).await;
+    until(|| hub.hub.metrics.disconnects(ConnectionOutcome::TokenExpired) == 6).await;
     let connect = service(&hub, -1);
     assert_eq!(hub.connect_with(connect).await.err(), Some(ConnectReturnCode::NotAuthorized));
     hub.stop().await;
@@ -75,7 +76,7 @@ async fn p7_the_grace_of_the_configuration_counts_for_connections_too() {
     }
     hub.hub.clock.shift(3600 + 400);
     closed_soon(&mut clients).await;
-    until(|| hub.hub.metrics.disconnects("token_expired") == 6).await;
+    until(|| hub.hub.metrics.disconnects(ConnectionOutcome::TokenExpired) == 6).await;
     hub.stop().await;
 }
 
@@ -94,8 +95,8 @@ async fn t317_a_connection_that_does_not_read_ends_with_its_token_all_the_same()
     for _ in 0..64 {
         sender.publish_acknowledged("devices/d1/messages/events/", &payload).await;
     }
-    until(|| hub.hub.metrics.disconnects("token_expired") == 1).await;
-    assert_eq!(hub.hub.metrics.disconnects("slow_reader"), 0);
+    until(|| hub.hub.metrics.disconnects(ConnectionOutcome::TokenExpired) == 1).await;
+    assert_eq!(hub.hub.metrics.disconnects(ConnectionOutcome::SlowReader), 0);
     sender.settle().await;
     hub.stop().await;
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use bytes::{Bytes, BytesMut};
+use portcullis::hub::outcome::ConnectionOutcome;
 use portcullis::mqtt::codec;
 use portcullis::mqtt::packet::{Connect, ConnectReturnCode, Packet, Publish, QoS, Utf8Bytes};
 use portcullis_testing::{HubSettings, RawClient, TestHub, until, will};
@@ -316,7 +317,7 @@ async fn t227_a_subscriber_that_stops_reading_is_closed_and_slows_nobody() {
         client.publish_acknowledged("devices/d1/messages/events/", &payload).await;
         quick.take_message().await;
     }
-    until(|| hub.hub.metrics.disconnects("slow_reader") == 1).await;
+    until(|| hub.hub.metrics.disconnects(ConnectionOutcome::SlowReader) == 1).await;
     quick.settle().await;
     drop(stuck);
     hub.stop().await;
@@ -333,6 +334,6 @@ async fn t229_keep_alive_missed_closes_the_connection_and_sends_the_will() {
     let mut client = hub.connect_with(connect).await.unwrap();
     assert!(client.closed().await);
     assert_eq!(service.take_message().await.payload, Bytes::from("silent"));
-    assert_eq!(hub.hub.metrics.disconnects("keep_alive_missed"), 1);
+    assert_eq!(hub.hub.metrics.disconnects(ConnectionOutcome::KeepAliveMissed), 1);
     hub.stop().await;
 }

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use portcullis::hub::history::{self, Sample};
+use portcullis::hub::outcome::ConnectionOutcome;
 use portcullis::mqtt::packet::ConnectReturnCode;
 use portcullis::operations::overview;
 use portcullis_testing::TestHub;
@@ -49,9 +50,9 @@ fn an_hour_passes(hub: &TestHub) {
     let (metrics, now) = (&hub.hub.metrics, Instant::now());
     for place in (1..u32::try_from(history::SAMPLES_MAX).expect("a few")).rev() {
         let wave = usize::try_from(place * place % 17).expect("a few");
-        (0..wave + 3).for_each(|_| metrics.connection_attempt("succeeded"));
-        (0..wave / 3).for_each(|_| metrics.connection_attempt("sas_expired"));
-        (0..wave / 7).for_each(|_| metrics.connection_attempt("unknown_device"));
+        (0..wave + 3).for_each(|_| metrics.connection_attempt(ConnectionOutcome::Succeeded));
+        (0..wave / 3).for_each(|_| metrics.connection_attempt(ConnectionOutcome::SasExpired));
+        (0..wave / 7).for_each(|_| metrics.connection_attempt(ConnectionOutcome::UnknownDevice));
         (0..wave * 20).for_each(|_| metrics.received(10));
         metrics.c2d_delivered.inc_by(u64::from(place % 5));
         // A machine that was started within the hour has no such moment.

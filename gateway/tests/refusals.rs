@@ -1,5 +1,6 @@
 //! Who is refused, what they hear, and what the operator hears (threats T3xx over the wire).
 
+use portcullis::hub::outcome::ConnectionOutcome;
 use portcullis::mqtt::packet::{Connect, ConnectReturnCode, Password};
 use portcullis_registry::credential::SymmetricKey;
 use portcullis_registry::id::{DeviceId, IdentityId};
@@ -13,7 +14,7 @@ async fn refused(hub: &TestHub, device: &TestIdentity, password: Option<&str>) -
         ..hub.connect_packet(device)
     };
     assert_eq!(hub.connect_with(connect).await.err(), Some(ConnectReturnCode::NotAuthorized));
-    hub.hub.refusals.last(&device.id).expect("the refusal is remembered").outcome.to_owned()
+    hub.hub.refusals.last(&device.id).expect("the refusal is remembered").outcome.label().to_owned()
 }
 
 #[tokio::test]
@@ -46,7 +47,7 @@ async fn t320_every_refusal_sounds_alike_and_the_operator_hears_the_reason() {
     let unknown_policy = sign(host, key, hour, Some("nobody"));
     assert_eq!(refused(&hub, &device, Some(&unknown_policy)).await, "unknown_policy");
     assert_eq!(refused(&hub, &device, Some(&hub.policy_token("service"))).await, "right_missing");
-    assert_eq!(hub.hub.metrics.attempts("unknown_device"), 2);
+    assert_eq!(hub.hub.metrics.attempts(ConnectionOutcome::UnknownDevice), 2);
 
     let mut with_policy = hub.connect_packet(&device);
     with_policy.password = Some(Password::from_bytes(hub.policy_token("device").as_bytes()));

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use bytes::BytesMut;
+use portcullis::hub::outcome::ConnectionOutcome;
 use portcullis::mqtt::codec;
 use portcullis::mqtt::packet::{Connect, ConnectReturnCode, Packet, Password};
 use portcullis_registry::credential::SymmetricKey;
@@ -114,7 +115,7 @@ async fn in_every_state(method: &str, path: &str) {
         }
     }
     // They are gone, whether they read or not.
-    until(|| hub.hub.metrics.disconnects("credential_changed") == admitted as u64).await;
+    until(|| hub.hub.metrics.disconnects(ConnectionOutcome::CredentialChanged) == admitted as u64).await;
     let refused = Packet::ConnAck { session_present: false, code: ConnectReturnCode::NotAuthorized };
     for (at, transport, client) in &mut services {
         let heard = client.until_closed().await;

@@ -6,6 +6,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use portcullis::hub::metrics::Scope;
+use portcullis::hub::outcome::ConnectionOutcome;
 use portcullis::mqtt::packet::{Connect, ConnectReturnCode, Packet, Password};
 use portcullis_registry::credential::SymmetricKey;
 use portcullis_testing::{RawClient, TestHub, TestIdentity, until};
@@ -134,7 +135,7 @@ async fn t1004_a_device_at_full_speed_is_read_more_slowly_and_nothing_is_lost() 
         heard.push(service.take_message().await.payload);
     }
     assert_eq!(heard.iter().filter(|payload| **payload != "beside").count(), 80);
-    assert_eq!(hub.hub.metrics.disconnects("bad_protocol"), 0);
+    assert_eq!(hub.hub.metrics.disconnects(ConnectionOutcome::BadProtocol), 0);
     first.settle().await;
     hub.stop().await;
 }
@@ -163,7 +164,7 @@ async fn t1011_p10_beyond_the_connections_the_hub_takes_the_answer_is_3_and_a_de
     let refused = hub.connect_with(hub.connect_packet(&third)).await;
     assert_eq!(refused.err(), Some(ConnectReturnCode::ServerUnavailable));
     assert_eq!(hub.hub.metrics.throttles(Scope::Connections), 1);
-    assert_eq!(hub.hub.refusals.last(&third.id).unwrap().outcome, "connection_limit");
+    assert_eq!(hub.hub.refusals.last(&third.id).unwrap().outcome, ConnectionOutcome::ConnectionLimit);
     // In the place of its own older connection.
     let again = hub.connect(&first).await;
     assert!(one.closed().await);

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use portcullis::hub::outcome::ConnectionOutcome;
 use portcullis::mqtt::packet::{ConnectReturnCode, Password};
 use portcullis_certs::testing::{TestCa, TestCert, set_time};
 use portcullis_registry::credential::{Thumbprint, ThumbprintPair};
@@ -72,7 +73,7 @@ async fn t401_expired_or_not_yet_valid_is_refused_with_the_date() {
     assert_refused(&hub, "d1", &Shown::alone(&old), &["the client certificate expired at 20"]).await;
     assert_refused(&hub, "d1", &Shown::alone(&early), &["the client certificate is not valid before 20"])
         .await;
-    assert_eq!(hub.hub.metrics.attempts("x509_expired"), 1);
+    assert_eq!(hub.hub.metrics.attempts(ConnectionOutcome::X509Expired), 1);
     hub.stop().await;
 }
 
@@ -135,9 +136,9 @@ async fn t403_a_stolen_certificate_without_its_key_fails_in_the_handshake() {
             }
         }
     }
-    assert_eq!(hub.hub.metrics.attempts("succeeded"), 0);
+    assert_eq!(hub.hub.metrics.attempts(ConnectionOutcome::Succeeded), 0);
     // Four kinds of keys in two versions of TLS.
-    assert_eq!(hub.hub.metrics.attempts("x509_not_proven"), 8);
+    assert_eq!(hub.hub.metrics.attempts(ConnectionOutcome::X509NotProven), 8);
     assert!(hub.hub.sessions.is_empty());
     hub.stop().await;
 }
@@ -157,7 +158,7 @@ async fn t404_anothers_own_certificate_opens_nothing_and_disturbs_nobody() {
         |own: &TestCert| portcullis_certs::thumbprint::Sha256Thumbprint::of(&own.certificate).to_string();
     assert_refused(&hub, "a", &Shown::alone(&b), &[&hashes(&a), &hashes(&b), "registered"]).await;
     victim.settle().await;
-    assert_eq!(hub.hub.metrics.attempts("x509_thumbprint_mismatch"), 1);
+    assert_eq!(hub.hub.metrics.attempts(ConnectionOutcome::X509ThumbprintMismatch), 1);
     hub.stop().await;
 }
 
@@ -287,7 +288,7 @@ async fn t408_on_removal_of_a_ca_its_connections_go_and_others_stay() {
     assert!(first.closed().await && module.closed().await);
     second.settle().await;
     third.settle().await;
-    assert_eq!(hub.hub.metrics.disconnects("credential_changed"), 2);
+    assert_eq!(hub.hub.metrics.disconnects(ConnectionOutcome::CredentialChanged), 2);
     assert_refused(&hub, "d1", &Shown::alone(&one.device("d1")), &["issuer CN=one", "no enrolled CA"]).await;
     // What was removed stays so after a restart, and what stayed is there.
     let hub = hub.restart().await;
@@ -411,7 +412,7 @@ async fn t414_a_connection_ends_with_its_certificate() {
     let mut first = hub.connect_x509("d1", &Shown::alone(&own)).await.unwrap();
     let mut second = hub.connect_x509("d2", &Shown::alone(&ca.device_at("d2", -60, 2))).await.unwrap();
     assert!(first.closed().await && second.closed().await);
-    assert_eq!(hub.hub.metrics.disconnects("certificate_expired"), 2);
+    assert_eq!(hub.hub.metrics.disconnects(ConnectionOutcome::CertificateExpired), 2);
     assert_refused(&hub, "d1", &Shown::alone(&own), &["expired at"]).await;
     hub.stop().await;
 }
@@ -468,7 +469,7 @@ async fn t111_a_chain_of_100_certificates_is_refused_in_the_handshake() {
         assert!(client.until_closed().await.is_empty());
     }
     until(|| hub.hub.admission.anonymous() == 0).await;
-    assert_eq!(hub.hub.metrics.attempts("succeeded"), 0);
+    assert_eq!(hub.hub.metrics.attempts(ConnectionOutcome::Succeeded), 0);
     hub.stop().await;
 }
 

@@ -9,7 +9,7 @@ use crate::identity::connections_path;
 use crate::login::Access;
 use crate::output::{Column, TextArgs, printable, scalar};
 use crate::rest::Rest;
-use portcullis::hub::advice;
+use portcullis::hub::outcome::ConnectionOutcome;
 
 /// `why`.
 #[derive(Args)]
@@ -54,7 +54,7 @@ fn words(id: &IdentityId, told: &Value) -> String {
     for happening in happenings(told) {
         let outcome = said(&happening, "/outcome");
         text += &line(&happening);
-        if let Some(hint) = advice::of(&outcome, id)
+        if let Some(hint) = ConnectionOutcome::parse(&outcome).and_then(|outcome| outcome.advice(id))
             && !hinted.contains(&outcome)
         {
             text += &format!("    hint: {hint}\n");
@@ -132,7 +132,9 @@ fn line(happening: &Value) -> String {
         "disconnected" => {
             let duration = of("duration");
             let more = if reason.is_empty() { reason } else { format!(": {reason}") };
-            let why = advice::ending(&outcome);
+            // A later hub may have outcomes that this version does not know.
+            let why =
+                ConnectionOutcome::parse(&outcome).map_or(outcome.as_str(), |known| known.description());
             format!("{time}  disconnected from {peer} after {duration} s: {why}{more} [{outcome}]\n")
         }
         _ => {

@@ -4,6 +4,7 @@
 
 use std::path::Path;
 
+use portcullis::hub::outcome::ConnectionOutcome;
 use portcullis::mqtt::packet::{ConnectReturnCode, Packet, QoS, Subscribe, Utf8Bytes};
 use portcullis_registry::access::Access;
 use portcullis_testing::shell::Shell;
@@ -101,7 +102,7 @@ async fn a_module_for_diagnostics_and_one_for_operation_have_different_rights() 
 
     assert_eq!(service.take_message().await.payload, "all is well");
     assert_eq!(service.take_message().await.payload, "the device itself");
-    assert_eq!(hub.hub.metrics.disconnects("access_denied"), 3);
+    assert_eq!(hub.hub.metrics.disconnects(ConnectionOutcome::AccessDenied), 3);
     hub.stop().await;
 }
 
@@ -158,7 +159,7 @@ async fn t603_t604_narrowing_closes_the_connection_and_drops_the_will_and_wideni
     of_device.settle().await;
     allow(&hub, &device, &["c2d", "twin", "methods:*"]).await;
     assert!(of_device.closed().await);
-    assert_eq!(hub.hub.metrics.disconnects("access_narrowed"), 2);
+    assert_eq!(hub.hub.metrics.disconnects(ConnectionOutcome::AccessNarrowed), 2);
     hub.stop().await;
 }
 

@@ -94,28 +94,6 @@ impl AuthError {
             }
         }
     }
-
-    /// The metric label: a public, fixed set of words.
-    pub fn outcome(&self) -> &'static str {
-        match self {
-            AuthError::UnknownIdentity(_) => "unknown_device",
-            AuthError::Disabled(_) | AuthError::ParentDisabled(_) => "disabled",
-            AuthError::NoToken(_) | AuthError::NoCertificate { .. } => "no_credential",
-            AuthError::WrongMethod { .. } => "wrong_auth_method",
-            AuthError::SasSwitchedOff(_) => "sas_switched_off",
-            AuthError::Certificate(error) => error.outcome(),
-            AuthError::Token(SasError::Expired { .. }) => "sas_expired",
-            AuthError::Token(SasError::SignatureMismatch) => "sas_bad_signature",
-            AuthError::Token(_) => "sas_malformed",
-            AuthError::WrongHost { .. } => "hub_unknown",
-            AuthError::WrongResource { .. } => "sas_wrong_audience",
-            AuthError::UnknownPolicy(_) | AuthError::PolicyMissing | AuthError::PolicyMismatch { .. } => {
-                "unknown_policy"
-            }
-            AuthError::WrongPolicyKey(_) => "wrong_key",
-            AuthError::RightMissing { .. } => "right_missing",
-        }
-    }
 }
 
 fn token_contrast(error: &SasError) -> Contrast {

@@ -80,20 +80,6 @@ impl X509Error {
             }
         }
     }
-
-    /// The metric label.
-    pub(super) fn outcome(&self) -> &'static str {
-        match self {
-            X509Error::Refused(_) => "x509_malformed",
-            X509Error::OutOfTime(OutOfTime::Expired(_)) => "x509_expired",
-            X509Error::OutOfTime(OutOfTime::NotYetValid(_)) => "x509_not_yet_valid",
-            X509Error::OtherThumbprint { .. } => "x509_thumbprint_mismatch",
-            X509Error::Chain(ChainError::OutOfTime { when: OutOfTime::Expired(_), .. }) => "x509_expired",
-            X509Error::Chain(_) => "x509_chain_untrusted",
-            X509Error::NotVerified(_) => "x509_ca_unverified",
-            X509Error::NoCommonName { .. } | X509Error::OtherCommonName { .. } => "x509_name_mismatch",
-        }
-    }
 }
 
 /// What the peer showed, bounded and readable.

@@ -123,7 +123,7 @@ fn judge(hub: &Hub, caller: &VerifiedService, id: &IdentityId, body: &[u8]) -> R
     Ok(Json(match verdict {
         Ok(()) => json!({ "admitted": true, "outcome": "succeeded", "reason": null }),
         Err(error) => {
-            json!({ "admitted": false, "outcome": error.outcome(), "reason": error.to_string() })
+            json!({ "admitted": false, "outcome": error.outcome().label(), "reason": error.to_string() })
         }
     }))
 }

@@ -14,6 +14,7 @@ use portcullis_registry::id::{DeviceId, IdentityId, ModuleId};
 
 use crate::auth::{Evidence, Face, Origin, Peer, VerifiedIdentity, VerifiedService};
 use crate::hub::Hub;
+use crate::hub::outcome::ConnectionOutcome;
 use crate::iothub::problem::Problem;
 use crate::operations::logins::{self, Attempt, Fault, Reply};
 
@@ -145,12 +146,16 @@ fn verify(parts: &Parts, hub: &Hub) -> Result<VerifiedService, Fault> {
         // A command of `admin`, whose caller has proven itself at CONNECT.
         return match proven.still_holds(&policies) {
             true => Ok(proven.clone()),
-            false => Err(Fault::new("credential_changed", "the policy was changed since CONNECT")),
+            false => {
+                Err(Fault::new(ConnectionOutcome::CredentialChanged, "the policy was changed since CONNECT"))
+            }
         };
     }
     let token = token(parts)?;
-    let peer =
-        parts.extensions.get::<Peer>().ok_or_else(|| Fault::new(NO_CREDENTIAL, "a request from nowhere"))?;
+    let peer = parts
+        .extensions
+        .get::<Peer>()
+        .ok_or_else(|| Fault::new(ConnectionOutcome::NoCredential, "a request from nowhere"))?;
     let origin = Origin { face: Face::Rest, peer: peer.address };
     let verdict = hub.authenticator(&policies).verify_service(token, None, origin, hub.clock.wall());
     verdict.map_err(|error| Fault::from(&error))
@@ -187,12 +192,15 @@ fn refuse(parts: &Parts, hub: &Hub, id: Option<&IdentityId>, fault: Fault) -> Pr
 fn token(parts: &Parts) -> Result<&str, Fault> {
     let mut headers = parts.headers.get_all(AUTHORIZATION).iter();
     let (Some(header), None) = (headers.next(), headers.next()) else {
-        return Err(Fault::new(NO_CREDENTIAL, "exactly one Authorization header is needed"));
+        return Err(Fault::new(
+            ConnectionOutcome::NoCredential,
+            "exactly one Authorization header is needed",
+        ));
     };
-    header.to_str().map_err(|_| Fault::new("sas_malformed", "the Authorization header is not ASCII"))
+    header
+        .to_str()
+        .map_err(|_| Fault::new(ConnectionOutcome::SasMalformed, "the Authorization header is not ASCII"))
 }
-
-const NO_CREDENTIAL: &str = "no_credential";
 
 #[cfg(test)]
 mod tests {

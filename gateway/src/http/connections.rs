@@ -135,7 +135,7 @@ impl LastRefusalOut {
         Self {
             time: refusal.time.to_string(),
             peer: refusal.peer.to_string(),
-            outcome: refusal.outcome,
+            outcome: refusal.outcome.label(),
             reason: refusal.reason.clone(),
             count,
         }
@@ -155,7 +155,7 @@ impl ConnectionOut {
             method: connection.method,
             credential_end: connection.credential_end.map(|end| end.to_string()),
             credential_seconds_left: connection.credential_end.map(left),
-            reason: ended.map(|ended| ended.reason),
+            reason: ended.map(|ended| ended.reason.label()),
             text: ended.and_then(|ended| ended.text.as_deref().map(str::to_owned)),
         }
     }
@@ -170,7 +170,7 @@ impl RefusalOut {
             time: refusal.time.to_string(),
             peer: refusal.peer.to_string(),
             face: refusal.face.as_str(),
-            outcome: refusal.outcome,
+            outcome: refusal.outcome.label(),
             reason: refusal.reason.clone(),
             seen: contrast.map(|contrast| contrast.seen.clone()),
             expected: contrast.map(|contrast| contrast.expected.clone()),

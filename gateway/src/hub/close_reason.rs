@@ -3,6 +3,7 @@
 use portcullis_registry::access::AccessDenied;
 
 use crate::auth::{Credential, Revoked};
+use crate::hub::outcome::ConnectionOutcome;
 
 /// Why a session ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,33 +39,45 @@ impl CloseReason {
         }
     }
 
-    /// The metric label: a public, fixed set of words.
-    pub fn label(&self) -> &'static str {
+    /// The outcome of a session that ended for this.
+    pub fn outcome(&self) -> ConnectionOutcome {
         match self {
-            CloseReason::ClientDisconnected => "client_disconnected",
-            CloseReason::ConnectionLost => "connection_lost",
-            CloseReason::KeepAliveMissed => "keep_alive_missed",
-            CloseReason::TokenExpired => "token_expired",
-            CloseReason::CertificateExpired => "certificate_expired",
-            CloseReason::ProtocolViolation(_) => "bad_protocol",
-            CloseReason::AccessDenied(_) => "access_denied",
-            CloseReason::SlowReader => "slow_reader",
-            CloseReason::TakenOver => "taken_over",
-            CloseReason::Disabled => "disabled",
-            CloseReason::Deleted => "deleted",
-            CloseReason::CredentialChanged => "credential_changed",
-            CloseReason::AccessNarrowed => "access_narrowed",
-            CloseReason::StoreUnavailable => "store_unavailable",
-            CloseReason::Shutdown => "shutdown",
+            CloseReason::ClientDisconnected => ConnectionOutcome::ClientDisconnected,
+            CloseReason::ConnectionLost => ConnectionOutcome::ConnectionLost,
+            CloseReason::KeepAliveMissed => ConnectionOutcome::KeepAliveMissed,
+            CloseReason::TokenExpired => ConnectionOutcome::TokenExpired,
+            CloseReason::CertificateExpired => ConnectionOutcome::CertificateExpired,
+            CloseReason::ProtocolViolation(_) => ConnectionOutcome::BadProtocol,
+            CloseReason::AccessDenied(_) => ConnectionOutcome::AccessDenied,
+            CloseReason::SlowReader => ConnectionOutcome::SlowReader,
+            CloseReason::TakenOver => ConnectionOutcome::TakenOver,
+            CloseReason::Disabled => ConnectionOutcome::Disabled,
+            CloseReason::Deleted => ConnectionOutcome::Deleted,
+            CloseReason::CredentialChanged => ConnectionOutcome::CredentialChanged,
+            CloseReason::AccessNarrowed => ConnectionOutcome::AccessNarrowed,
+            CloseReason::StoreUnavailable => ConnectionOutcome::StoreUnavailable,
+            CloseReason::Shutdown => ConnectionOutcome::Shutdown,
         }
     }
 
-    /// What there is to say beyond the label, for the operator.
+    /// What there is to say beyond the outcome, for the operator.
     pub fn text(&self) -> Option<String> {
         match self {
             CloseReason::ProtocolViolation(text) => Some(text.clone()),
             CloseReason::AccessDenied(denied) => Some(denied.to_string()),
-            _ => None,
+            CloseReason::ClientDisconnected
+            | CloseReason::ConnectionLost
+            | CloseReason::KeepAliveMissed
+            | CloseReason::TokenExpired
+            | CloseReason::CertificateExpired
+            | CloseReason::SlowReader
+            | CloseReason::TakenOver
+            | CloseReason::Disabled
+            | CloseReason::Deleted
+            | CloseReason::CredentialChanged
+            | CloseReason::AccessNarrowed
+            | CloseReason::StoreUnavailable
+            | CloseReason::Shutdown => None,
         }
     }
 

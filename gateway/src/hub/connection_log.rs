@@ -10,6 +10,8 @@ use dashmap::DashMap;
 use jiff::Timestamp;
 use portcullis_registry::id::IdentityId;
 
+use crate::hub::outcome::ConnectionOutcome;
+
 /// Connections by identity.
 #[derive(Debug, Default)]
 pub struct ConnectionLog {
@@ -42,8 +44,7 @@ pub struct Connection {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectionEnd {
     pub time: Timestamp,
-    /// A fixed word.
-    pub reason: &'static str,
+    pub reason: ConnectionOutcome,
     /// What there is to say beyond it.
     pub text: Option<Box<str>>,
 }
@@ -137,7 +138,7 @@ mod tests {
     }
 
     fn ended(second: i64) -> ConnectionEnd {
-        ConnectionEnd { time: at(second), reason: "taken_over", text: None }
+        ConnectionEnd { time: at(second), reason: ConnectionOutcome::TakenOver, text: None }
     }
 
     #[test]

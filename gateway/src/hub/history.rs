@@ -7,6 +7,8 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::hub::outcome::ConnectionOutcome;
+
 /// The samples of the last hour.
 #[derive(Debug, Default)]
 pub struct History {
@@ -25,8 +27,8 @@ pub struct Sample {
     pub messages: u64,
     /// Cloud-to-device messages handed to connections.
     pub delivered: u64,
-    /// CONNECTs by outcome, `succeeded` among them.
-    pub attempts: Vec<(&'static str, u64)>,
+    /// CONNECTs by outcome, those that succeeded among them.
+    pub attempts: Vec<(ConnectionOutcome, u64)>,
 }
 
 impl History {
@@ -62,16 +64,16 @@ impl History {
 impl Sample {
     /// How many CONNECTs had been admitted.
     pub fn connects(&self) -> u64 {
-        self.attempts_with(SUCCEEDED)
+        self.attempts_with(ConnectionOutcome::Succeeded)
     }
 
-    /// CONNECTs that had been refused, by reason.
-    pub fn refusals(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        self.attempts.iter().copied().filter(|(outcome, _)| *outcome != SUCCEEDED)
+    /// CONNECTs that had been refused, by outcome.
+    pub fn refusals(&self) -> impl Iterator<Item = (ConnectionOutcome, u64)> {
+        self.attempts.iter().copied().filter(|(outcome, _)| *outcome != ConnectionOutcome::Succeeded)
     }
 
     /// How many CONNECTs had this outcome.
-    pub fn attempts_with(&self, outcome: &str) -> u64 {
+    pub fn attempts_with(&self, outcome: ConnectionOutcome) -> u64 {
         self.attempts.iter().find(|(own, _)| *own == outcome).map_or(0, |(_, count)| *count)
     }
 }
@@ -80,14 +82,13 @@ impl Sample {
 pub const INTERVAL: Duration = Duration::from_secs(30);
 /// An hour of them.
 pub const SAMPLES_MAX: usize = 120;
-const SUCCEEDED: &str = "succeeded";
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn sample(taken: Instant) -> Sample {
-        let attempts = vec![("disabled", 2), ("succeeded", 7)];
+        let attempts = vec![(ConnectionOutcome::Disabled, 2), (ConnectionOutcome::Succeeded, 7)];
         Sample { taken, connected: 1, queued: 0, messages: 9, delivered: 0, attempts }
     }
 
@@ -111,6 +112,6 @@ mod tests {
     fn refusals_are_the_attempts_that_did_not_succeed() {
         let sample = sample(Instant::now());
         assert_eq!(sample.connects(), 7);
-        assert_eq!(sample.refusals().collect::<Vec<_>>(), [("disabled", 2)]);
+        assert_eq!(sample.refusals().collect::<Vec<_>>(), [(ConnectionOutcome::Disabled, 2)]);
     }
 }

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use portcullis_registry::id::IdentityId;
 
 use crate::auth::{Contrast, Face};
+use crate::hub::outcome::ConnectionOutcome;
 
 /// One refused attempt to connect or to call.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,8 +21,7 @@ pub struct Refusal {
     pub peer: IpAddr,
     /// By which door it came.
     pub face: Face,
-    /// The metric label.
-    pub outcome: &'static str,
+    pub outcome: ConnectionOutcome,
     /// The exact reason, in words, without secrets.
     pub reason: String,
     /// What was seen and what was wanted, where that can be said apart.
@@ -209,7 +209,7 @@ mod tests {
             time: Timestamp::from_second(second).unwrap(),
             peer: "127.0.0.1".parse().unwrap(),
             face: Face::Mqtt,
-            outcome: "unknown_device",
+            outcome: ConnectionOutcome::UnknownDevice,
             reason: "no such identity".into(),
             contrast: None,
             token_end: None,

@@ -10,6 +10,8 @@ use std::borrow::Cow;
 use percent_encoding::percent_decode_str;
 use portcullis_registry::id::{DeviceId, IdentityId, InvalidId, ModuleId};
 
+use crate::hub::outcome::ConnectionOutcome;
+
 /// Who a peer says it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Claim {
@@ -48,18 +50,18 @@ pub enum ClaimError {
 }
 
 impl ClaimError {
-    /// The metric label: a public, fixed set of words.
-    pub fn outcome(&self) -> &'static str {
+    /// The outcome of a CONNECT that failed for this.
+    pub fn outcome(&self) -> ConnectionOutcome {
         match self {
-            ClaimError::ClientIdMismatch(_) => "client_id_mismatch",
+            ClaimError::ClientIdMismatch(_) => ConnectionOutcome::ClientIdMismatch,
             ClaimError::NoApiVersion(_) | ClaimError::ServiceParameterMissing("api-version") => {
-                "bad_api_version"
+                ConnectionOutcome::BadApiVersion
             }
-            ClaimError::InvalidId(_) => "unknown_device",
+            ClaimError::InvalidId(_) => ConnectionOutcome::UnknownDevice,
             ClaimError::NoUserName
             | ClaimError::UserNameTooLong { .. }
             | ClaimError::UserNameForm
-            | ClaimError::ServiceParameterMissing(_) => "bad_user_name",
+            | ClaimError::ServiceParameterMissing(_) => ConnectionOutcome::BadUserName,
         }
     }
 
@@ -287,7 +289,7 @@ mod tests {
         for username in mismatched {
             let error = device("d1", username).unwrap_err();
             assert!(matches!(error, ClaimError::ClientIdMismatch(_)), "{username}: {error}");
-            assert_eq!(error.outcome(), "client_id_mismatch");
+            assert_eq!(error.outcome(), ConnectionOutcome::ClientIdMismatch);
             assert_eq!(error.identity().unwrap().to_string(), "d1");
         }
     }
@@ -307,7 +309,7 @@ mod tests {
             ["?", "?api-version=", "?api-version=%20", "?api-version", "?API-VERSION=1", "api-version="]
         {
             let error = device("d1", &format!("hub.example/d1/{query}")).unwrap_err();
-            assert_eq!(error.outcome(), "bad_api_version", "{query}");
+            assert_eq!(error.outcome(), ConnectionOutcome::BadApiVersion, "{query}");
         }
     }
 
@@ -345,6 +347,9 @@ mod tests {
             parse_claim("x", "h/?policy=p&other=1"),
             Err(ClaimError::ServiceParameterMissing("api-version"))
         );
-        assert_eq!(parse_claim("x", "h/?policy=&api-version=1").unwrap_err().outcome(), "bad_user_name");
+        assert_eq!(
+            parse_claim("x", "h/?policy=&api-version=1").unwrap_err().outcome(),
+            ConnectionOutcome::BadUserName
+        );
     }
 }

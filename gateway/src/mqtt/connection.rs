@@ -22,9 +22,9 @@ use tracing::Instrument;
 use crate::auth::{AuthError, Evidence, Face, Origin, Who};
 use crate::hub::Hub;
 use crate::hub::admission::Permit;
-use crate::hub::close_reason::CloseReason;
 use crate::hub::listener::Accepted;
 use crate::hub::metrics::Scope;
+use crate::hub::outcome::ConnectionOutcome;
 use crate::mqtt::admin::Commands;
 use crate::mqtt::codec::{DecodeError, PacketLimits, Side};
 use crate::mqtt::connect::{self, Claim, ClaimError};
@@ -117,7 +117,7 @@ async fn converse<S: DeviceStream>(
         let session = match known.await {
             Ok(known) => session::run(hub, commands, known.wire, peer, known.who, known.connect),
             Err(error) => {
-                hub.metrics.ended_before_session(error.label());
+                hub.metrics.ended_before_session(error.outcome());
                 tracing::debug!(%error, "connection ended before it had a session");
                 return;
             }
@@ -233,7 +233,8 @@ impl<S: DeviceStream> TlsEstablished<S> {
         let refuse = |fault| self.refuse(hub, attempt, fault);
         let who = verdict.map_err(|error| refuse(Fault::from(&error)))?;
         if let Some(will) = &connect.will {
-            session::check_will(&who, will).map_err(|reason| refuse(Fault::new("will_refused", reason)))?;
+            session::check_will(&who, will)
+                .map_err(|reason| refuse(Fault::new(ConnectionOutcome::WillRefused, reason)))?;
         }
         self.check_room(hub, &who, attempt)?;
         Ok(who)
@@ -290,7 +291,7 @@ impl<S: DeviceStream> TlsEstablished<S> {
             return Ok(());
         }
         let reason = format!("{connections_max} connections are open, which is limits.connections_max");
-        let fault = Fault::new("connection_limit", reason);
+        let fault = Fault::new(ConnectionOutcome::ConnectionLimit, reason);
         hub.metrics.connection_attempt(fault.outcome);
         hub.metrics.throttled(Scope::Connections);
         logins::report(hub, attempt, &fault, Reply::Send);
@@ -324,17 +325,18 @@ struct ConnectRefusal {
 }
 
 impl ConnectionError {
-    /// The metric label.
-    fn label(&self) -> &'static str {
+    /// The outcome of a connection that ended for this.
+    fn outcome(&self) -> ConnectionOutcome {
         match self {
-            ConnectionError::HandshakeTimeout => "handshake_timeout",
-            ConnectionError::Handshake(_) => "handshake_failed",
-            ConnectionError::ConnectTimeout => "connect_timeout",
-            ConnectionError::Wire(WireError::Malformed(_)) => "bad_protocol",
-            ConnectionError::Wire(_) => "lost",
-            ConnectionError::NotConnect => "bad_protocol",
-            ConnectionError::Refused(_) => "refused",
-            ConnectionError::Stopping => CloseReason::Shutdown.label(),
+            ConnectionError::HandshakeTimeout => ConnectionOutcome::HandshakeTimeout,
+            ConnectionError::Handshake(_) => ConnectionOutcome::HandshakeFailed,
+            ConnectionError::ConnectTimeout => ConnectionOutcome::ConnectTimeout,
+            ConnectionError::Wire(WireError::Malformed(_)) | ConnectionError::NotConnect => {
+                ConnectionOutcome::BadProtocol
+            }
+            ConnectionError::Wire(WireError::Closed | WireError::Io(_)) => ConnectionOutcome::ConnectionLost,
+            ConnectionError::Refused(_) => ConnectionOutcome::Refused,
+            ConnectionError::Stopping => ConnectionOutcome::Shutdown,
         }
     }
 }

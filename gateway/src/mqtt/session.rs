@@ -21,6 +21,7 @@ use crate::hub::clock::Moment;
 use crate::hub::close_reason::CloseReason;
 use crate::hub::connection_log::ConnectionNumber;
 use crate::hub::metrics::Scope;
+use crate::hub::outcome::ConnectionOutcome;
 use crate::hub::session_table::Taken;
 use crate::iothub::topic::{self, PublishTopic, Role};
 use crate::mqtt::admin::Commands;
@@ -106,7 +107,7 @@ where
     let wait_max = hub.config.limits.takeover_wait_time_max;
     let on_wait = || hub.metrics.throttled(Scope::Takeover);
     let Some(Taken { seat, takeover }) = hub.sessions.take(who.clone(), wait_max, on_wait).await else {
-        hub.metrics.connection_attempt("overtaken");
+        hub.metrics.connection_attempt(ConnectionOutcome::Overtaken);
         tracing::debug!(identity = %who.id(), "a newer connection came before this one had its turn");
         return None;
     };
@@ -165,7 +166,7 @@ async fn run_service<S>(
     session.commands = Some(commands);
     tracing::info!(policy = who.policy(), "service connected");
     let reason = session.converse(None).await;
-    tracing::info!(policy = who.policy(), reason = reason.label(), "service disconnected");
+    tracing::info!(policy = who.policy(), reason = reason.outcome().label(), "service disconnected");
 }
 
 /// The subscriptions to begin with, or how the attempt is counted and answered instead. The identity may have changed
@@ -174,15 +175,15 @@ async fn admit(
     hub: &Hub,
     who: &VerifiedIdentity,
     clean: bool,
-) -> Result<Option<Vec<u8>>, (&'static str, ConnectReturnCode)> {
+) -> Result<Option<Vec<u8>>, (ConnectionOutcome, ConnectReturnCode)> {
     let still_holds = || {
-        let revoked = |revoked: Revoked| (CloseReason::from(revoked).label(), revoked.connack());
+        let revoked = |revoked: Revoked| (CloseReason::from(revoked).outcome(), revoked.connack());
         hub.still_holds(who).map_err(revoked)
     };
     still_holds()?;
     let restored = restore(hub, who, clean).await;
     still_holds()?;
-    restored.map_err(|_| ("internal", ConnectReturnCode::ServerUnavailable))
+    restored.map_err(|_| (ConnectionOutcome::StoreUnavailable, ConnectReturnCode::ServerUnavailable))
 }
 
 /// The stored subscriptions, or none for a clean session, which also ends the stored one for good ([MQTT-3.1.2-6]).
@@ -220,7 +221,7 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
         authorization: Authorization,
     ) -> Self {
         let core = SessionCore::new(opening, SessionLimits::of(&hub.config.limits), hub.clock.now());
-        hub.metrics.connection_attempt("succeeded");
+        hub.metrics.connection_attempt(ConnectionOutcome::Succeeded);
         hub.metrics.connections.inc();
         if let Some(activity) = authorization.activity() {
             activity.connection_changed(hub.clock.wall());
@@ -469,7 +470,7 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
 
     /// The end: the will if it is due, a goodbye if the peer takes it at once.
     async fn end(&mut self, who: Option<&VerifiedIdentity>, reason: &CloseReason, send_will: bool) {
-        self.hub.metrics.disconnected(reason.label());
+        self.hub.metrics.disconnected(reason.outcome());
         if let (true, Some(who), Some(will)) = (send_will, who, self.will.take()) {
             // On its own, so that a full bus does not keep the seat from a newcomer.
             self.hub.tasks.spawn(publish_will(Arc::clone(self.hub), who.clone(), will));

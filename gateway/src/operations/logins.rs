@@ -15,6 +15,7 @@ use crate::auth::{AuthError, Contrast, Face};
 use crate::hub::Hub;
 use crate::hub::events::Details;
 use crate::hub::metrics::Scope;
+use crate::hub::outcome::{Blame, ConnectionOutcome};
 use crate::hub::refusals::Refusal;
 use crate::iothub::topic::EventName;
 
@@ -32,8 +33,7 @@ pub struct Attempt<'a> {
 /// Why it did not.
 #[derive(Clone, Debug)]
 pub struct Fault {
-    /// The metric label.
-    pub outcome: &'static str,
+    pub outcome: ConnectionOutcome,
     /// In words, for the operator.
     pub reason: String,
     pub contrast: Option<Contrast>,
@@ -75,7 +75,7 @@ pub fn report_certificate(hub: &Hub, peer: SocketAddr, face: Face, error: &std::
         CertificateError::Other(OtherError(reason)) => reason.to_string(),
         other => other.to_string(),
     };
-    let fault = Fault::new("x509_not_proven", reason);
+    let fault = Fault::new(ConnectionOutcome::X509NotProven, reason);
     hub.metrics.connection_attempt(fault.outcome);
     failed(hub, Attempt { peer: peer.ip(), face, id: None, password: None }, &fault);
 }
@@ -88,7 +88,9 @@ pub fn report(hub: &Hub, attempt: Attempt<'_>, fault: &Fault, reply: Reply) {
     if reply == Reply::Send && hub.refusals.may_tell(hub.clock.wall()) {
         let Fault { outcome, reason, .. } = fault;
         let (peer, face) = (attempt.peer, attempt.face.as_str());
-        tracing::info!(%peer, face, identity = attempt.id.map(tracing::field::display), outcome, reason, "refused");
+        let identity = attempt.id.map(tracing::field::display);
+        let (outcome, blame) = (outcome.label(), outcome.blame().map(Blame::as_str));
+        tracing::info!(%peer, face, identity, outcome, blame, reason, "refused");
     }
 }
 
@@ -112,7 +114,7 @@ fn record(hub: &Hub, attempt: Attempt<'_>, id: &IdentityId, fault: &Fault, reply
         }
     }
     hub.events.emit(EventName::CredentialRefused, id, now, || Details {
-        reason: Some(fault.outcome),
+        reason: Some(fault.outcome.label()),
         text: Some(fault.reason.clone()),
         peer: Some(attempt.peer.to_string()),
         ..Details::default()
@@ -120,7 +122,7 @@ fn record(hub: &Hub, attempt: Attempt<'_>, id: &IdentityId, fault: &Fault, reply
 }
 
 impl Fault {
-    pub fn new(outcome: &'static str, reason: impl Into<String>) -> Self {
+    pub fn new(outcome: ConnectionOutcome, reason: impl Into<String>) -> Self {
         Self { outcome, reason: reason.into(), contrast: None }
     }
 }

@@ -139,8 +139,9 @@ fn rates(samples: &[Sample], of: fn(&Sample) -> u64) -> Vec<Point> {
 
 fn reasons(samples: &[Sample]) -> Markup {
     let (Some(first), Some(now)) = (samples.first(), samples.last()) else { return html! {} };
-    let grown =
-        now.refusals().map(|(reason, count)| (reason, count.saturating_sub(first.attempts_with(reason))));
+    let grown = now
+        .refusals()
+        .map(|(reason, count)| (reason.label(), count.saturating_sub(first.attempts_with(reason))));
     let mut rows: Vec<_> = grown.filter(|(_, count)| *count > 0).collect();
     rows.sort_by_key(|(reason, count)| (std::cmp::Reverse(*count), *reason));
     let rows: Vec<_> = rows.into_iter().map(|(reason, count)| (in_words(reason), count as usize)).collect();

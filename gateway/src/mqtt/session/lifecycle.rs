@@ -7,6 +7,7 @@ use crate::hub::Hub;
 use crate::hub::close_reason::CloseReason;
 use crate::hub::connection_log::{ConnectionEnd, ConnectionNumber};
 use crate::hub::events::Details;
+use crate::hub::outcome::Blame;
 use crate::hub::session_table::Takeover;
 use crate::iothub::topic::EventName;
 
@@ -37,14 +38,15 @@ pub(super) fn connected(
 /// A device is about to be gone.
 pub(super) fn ended(hub: &Hub, who: &VerifiedIdentity, noted: ConnectionNumber, reason: &CloseReason) {
     let (time, text) = (hub.clock.wall(), reason.text().map(Into::into));
-    hub.connections.ended(who.id(), noted, ConnectionEnd { time, reason: reason.label(), text });
+    hub.connections.ended(who.id(), noted, ConnectionEnd { time, reason: reason.outcome(), text });
 }
 
 /// A device is gone.
 pub(super) fn disconnected(hub: &Hub, who: &VerifiedIdentity, peer: SocketAddr, reason: &CloseReason) {
-    tracing::info!(identity = %who.id(), reason = reason.label(), text = reason.text(), "disconnected");
+    let (label, blame) = (reason.outcome().label(), reason.outcome().blame().map(Blame::as_str));
+    tracing::info!(identity = %who.id(), reason = label, blame, text = reason.text(), "disconnected");
     hub.events.emit(EventName::Disconnected, who.id(), hub.clock.wall(), || Details {
-        reason: Some(reason.label()),
+        reason: Some(label),
         text: reason.text(),
         ..from(peer)
     });

@@ -6,8 +6,8 @@ use portcullis_registry::id::IdentityId;
 
 use super::Named;
 use super::frame::{self, Tab};
-use crate::hub::advice;
 use crate::hub::connection_log::{Connection, Flapping};
+use crate::hub::outcome::ConnectionOutcome;
 use crate::hub::refusals::Refusal;
 use crate::operations::identities::{self, ConnectionReport};
 use crate::portal::answer::PageResult;
@@ -83,8 +83,8 @@ fn connection_row(connection: &Connection, now: Timestamp) -> Markup {
             td data-label="Credential ends" { (text::time_or_never(connection.credential_end)) }
             td data-label="Why it ended" {
                 @if let Some(ended) = ended {
-                    (advice::ending(ended.reason)) @if let Some(text) = &ended.text { ": " (text) }
-                    " " code { (ended.reason) }
+                    (ended.reason.description()) @if let Some(text) = &ended.text { ": " (text) }
+                    " " code { (ended.reason.label()) }
                 }
             }
         }
@@ -98,7 +98,7 @@ fn refusal_row(refusal: &Refusal) -> Markup {
         tr {
             td data-label="Time" { (text::time(refusal.time)) }
             td data-label="From" { span.id { (refusal.peer) } span.quiet { " " (refusal.face.as_str()) } }
-            td data-label="Outcome" { code { (refusal.outcome) } }
+            td data-label="Outcome" { code { (refusal.outcome.label()) } }
             td data-label="Reason" {
                 (refusal.reason)
                 @match left {
@@ -118,18 +118,16 @@ fn hints<'a>(
     id: &IdentityId,
     refusals: impl IntoIterator<Item = &'a Refusal>,
     connections: &'a [Connection],
-) -> Vec<(&'a str, String)> {
+) -> Vec<(&'static str, String)> {
     let refused = refusals.into_iter().map(|refusal| refusal.outcome);
     let ended = connections.iter().rev().filter_map(|connection| Some(connection.ended.as_ref()?.reason));
-    let mut hints: Vec<(&str, String)> = Vec::new();
-    for what in refused.chain(ended) {
-        if let Some(hint) = advice::of(what, id)
-            && !hints.iter().any(|(own, _)| *own == what)
-        {
-            hints.push((what, hint));
+    let mut outcomes: Vec<ConnectionOutcome> = Vec::new();
+    for outcome in refused.chain(ended) {
+        if !outcomes.contains(&outcome) {
+            outcomes.push(outcome);
         }
     }
-    hints
+    outcomes.into_iter().filter_map(|outcome| Some((outcome.label(), outcome.advice(id)?))).collect()
 }
 
 /// A hint names commands between backticks.

@@ -576,9 +576,9 @@ fn t603_the_will_is_due_by_the_reason_of_the_end() {
         (CloseReason::StoreUnavailable, true),
         (CloseReason::Shutdown, true),
     ];
-    let mut labels = BTreeSet::new();
+    let mut outcomes = BTreeSet::new();
     for (reason, is_due) in reasons {
-        assert!(labels.insert(reason.label()));
+        assert!(outcomes.insert(reason.outcome()));
         for will in [true, false] {
             let mut bench = Bench::new(Opening { will, ..device() });
             bench.core.close(reason.clone());

@@ -1,6 +1,7 @@
 //! What a session may do when its device has an access list.
 
 use super::*;
+use crate::hub::outcome::ConnectionOutcome;
 
 const TWIN_GET: &str = "$iothub/twin/GET/?$rid=1";
 const TWIN_REPORTED: &str = "$iothub/twin/PATCH/properties/reported/?$rid=1";
@@ -34,7 +35,7 @@ fn a_publish_without_the_right_is_an_error_and_with_it_is_none() {
                 // As after a foreign topic: nothing is forwarded, nothing acknowledged, and the connection ends.
                 assert_eq!(bench.actions(), []);
                 let reason = CloseReason::from(error);
-                assert_eq!(reason.label(), "access_denied");
+                assert_eq!(reason.outcome(), ConnectionOutcome::AccessDenied);
                 assert!(reason.text().unwrap().ends_with(&format!("not {wanted}")), "{reason:?}");
             }
         }
