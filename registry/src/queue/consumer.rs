@@ -49,6 +49,16 @@ impl Consumer {
 
     /// The device has the message: it leaves the queue for good. `false` when it is not leased to this consumer.
     pub async fn complete(&mut self, number: u64, now: Timestamp) -> Result<bool, StoreError> {
+        self.settle(number, Outcome::Completed, now).await
+    }
+
+    /// The message can never be handed to the device: it leaves the queue for good, and its sender hears of it if it
+    /// asked to. `false` when it is not leased to this session.
+    pub async fn reject(&mut self, number: u64, now: Timestamp) -> Result<bool, StoreError> {
+        self.settle(number, Outcome::Rejected, now).await
+    }
+
+    async fn settle(&mut self, number: u64, outcome: Outcome, now: Timestamp) -> Result<bool, StoreError> {
         let message = {
             let guard = self.entry.queue.lock();
             let slots = guard.iter().flat_map(|inner| &inner.messages);
@@ -56,7 +66,7 @@ impl Consumer {
             ours.filter(|slot| slot.message.number == number).map(|slot| Arc::clone(&slot.message)).next()
         };
         let Some(message) = message else { return Ok(false) };
-        self.registry.settle(&self.entry, &message, Outcome::Completed, now).await
+        self.registry.settle(&self.entry, &message, outcome, now).await
     }
 
     /// Stores which messages this consumer has and did not complete, so that they are marked as repeats after a restart
