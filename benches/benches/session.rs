@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use portcullis::hub::clock::Moment;
 use portcullis::iothub::topic::{self, Role};
 use portcullis::mqtt::packet::{Packet, Publish, QoS, Subscribe, Utf8Bytes};
-use portcullis::mqtt::session::core::{Action, Opening, SessionCore, SessionLimits};
+use portcullis::mqtt::session::core::{Action, DeviceTask, Opening, SessionCore, SessionLimits};
 use portcullis_registry::access::Access;
 use portcullis_registry::id::{DeviceId, GenerationId, IdentityId};
 use portcullis_registry::message::{Ack, C2dMessage};
@@ -92,7 +92,9 @@ fn session(c: &mut Criterion<counted::CpuTime>) {
     });
     counted::bench(&mut group, "telemetry up", || {
         device.on_packet(black_box(&telemetry).clone(), now).expect("a good packet");
-        let Some(Action::Ingest { packet_id, .. }) = device.next_action() else { panic!("not taken") };
+        let Some(Action::Device(DeviceTask::Ingest { packet_id, .. })) = device.next_action() else {
+            panic!("not taken")
+        };
         device.ingested(packet_id);
         device.next_action().expect("a PUBACK")
     });
@@ -100,10 +102,10 @@ fn session(c: &mut Criterion<counted::CpuTime>) {
     let message = lease();
     counted::bench(&mut group, "topic of a message", || topic::c2d_topic(&id(), black_box(&message.message)));
     counted::bench(&mut group, "message down and its PUBACK", || {
-        device.on_message(black_box(&message), now);
+        device.on_message(black_box(&message));
         let sent = device.next_action();
         device.on_packet(Packet::PubAck(7), now).expect("a good packet");
-        assert_eq!(device.next_action(), Some(Action::Complete(7)));
+        assert_eq!(device.next_action(), Some(Action::Device(DeviceTask::Complete(7))));
         sent
     });
 
@@ -112,7 +114,7 @@ fn session(c: &mut Criterion<counted::CpuTime>) {
     let mut packet_id = 0;
     counted::bench(&mut group, "telemetry to a service and its PUBACK", || {
         let topic = black_box("devices/pump-7/messages/events/level=warning").to_owned();
-        service.on_event(topic, payload.clone(), now);
+        service.on_event(topic, payload.clone());
         let sent = service.next_action();
         packet_id = if packet_id == u16::MAX { 1 } else { packet_id + 1 };
         service.on_packet(Packet::PubAck(packet_id), now).expect("a good packet");

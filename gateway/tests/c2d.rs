@@ -140,6 +140,29 @@ async fn an_expired_message_is_told_though_nobody_ever_connects() {
 }
 
 #[tokio::test]
+async fn t508_a_message_that_no_topic_can_carry_ends_rejected_and_those_behind_it_arrive() {
+    let hub = hub_without_batches().await;
+    let pump = hub.device("pump-7").await;
+    // As from a store of another version: REST takes none such.
+    let properties = vec![("a".to_owned(), "😀".repeat(15_000))];
+    hub.send_message(&pump, NewC2d { properties, ..message("large", Ack::Negative) }).await;
+    hub.send_message(&pump, message("small", Ack::Negative)).await;
+    let mut client = connected(&hub, &pump).await;
+    assert_eq!(client.take_message().await.payload, "small");
+    client.settle().await;
+    portcullis_testing::until(|| hub.hub.registry.queue_counts().rejected == 1).await;
+    let (_, records) = fetch(&hub.rest()).await.unwrap();
+    assert_eq!(records.as_array().unwrap().len(), 1, "{records}");
+    assert_eq!(
+        (&records[0]["originalMessageId"], &records[0]["statusCode"]),
+        (&json!("large"), &json!("Rejected"))
+    );
+    assert_eq!(hub.hub.registry.queue_counts().messages, 0);
+    portcullis_testing::until(|| hub.hub.metrics.c2d_undeliverable.get() == 1).await;
+    hub.stop().await;
+}
+
+#[tokio::test]
 async fn deleting_a_device_discards_what_was_to_be_told_of_it() {
     let hub = hub_without_batches().await;
     let (pump, other) = (hub.device("pump-7").await, hub.device("Pump-7").await);

@@ -27,6 +27,8 @@ pub enum CloseReason {
     /// Its access list allows less than when it connected.
     AccessNarrowed,
     StoreUnavailable,
+    /// The hub contradicted itself.
+    Internal,
     Shutdown,
 }
 
@@ -56,6 +58,7 @@ impl CloseReason {
             CloseReason::CredentialChanged => ConnectionOutcome::CredentialChanged,
             CloseReason::AccessNarrowed => ConnectionOutcome::AccessNarrowed,
             CloseReason::StoreUnavailable => ConnectionOutcome::StoreUnavailable,
+            CloseReason::Internal => ConnectionOutcome::Internal,
             CloseReason::Shutdown => ConnectionOutcome::Shutdown,
         }
     }
@@ -77,6 +80,7 @@ impl CloseReason {
             | CloseReason::CredentialChanged
             | CloseReason::AccessNarrowed
             | CloseReason::StoreUnavailable
+            | CloseReason::Internal
             | CloseReason::Shutdown => None,
         }
     }
@@ -98,6 +102,7 @@ impl CloseReason {
             | CloseReason::SlowReader
             | CloseReason::TakenOver
             | CloseReason::StoreUnavailable
+            | CloseReason::Internal
             | CloseReason::Shutdown => false,
         }
     }

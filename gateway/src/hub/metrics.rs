@@ -64,6 +64,11 @@ metrics! {
     early_ends: Family<EarlyEnd, Counter> =
         "connections_ended_early", "Connections that ended before they had a session, by reason";
     disconnects: Family<Disconnect, Counter> = "disconnects", "Sessions ended, by reason";
+    pub acks_ignored: Counter =
+        "acks_ignored", "Acknowledgements of nothing that was sent to their sender";
+    pub publishes_dropped: Counter =
+        "publishes_dropped",
+        "Events and answers that were not sent because their topic would be longer than MQTT allows";
     pub takeovers: Counter =
         "takeovers", "Sessions that ended because their identity connected again";
     pub flapping: Counter =
@@ -83,6 +88,9 @@ metrics! {
     pub c2d_redelivered: Counter =
         "c2d_redelivered", "Of these, repeats of a message that was handed over before";
     pub c2d_abandoned: Counter = "c2d_abandoned", "Cloud-to-device messages a device gave back";
+    pub c2d_undeliverable: Counter =
+        "c2d_undeliverable",
+        "Cloud-to-device messages rejected because their properties do not fit into an MQTT topic";
     pub c2d_delivery_duration: Histogram =
         "c2d_delivery_duration_seconds",
         "From the acceptance of a cloud-to-device message to its first hand-over to a connection";

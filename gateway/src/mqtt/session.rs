@@ -1,7 +1,8 @@
 //! The conversation with one authenticated peer: the only loop of a connection, around the rules of `core`.
 //!
 //! One `select!` over the order to leave, the next packet, the next message for the peer and the next deadline; it
-//! performs what the core asks and decides nothing itself. Whatever it waits for, it also waits for the order to
+//! performs what the core asks and decides nothing itself. What a session holds for a device and what for a service are
+//! two types, each with the tasks and the news that such a peer can have; the loop is the same for both. Whatever it waits for, it also waits for the order to
 //! leave, so that a revoked connection goes at once, whether its peer reads or not.
 
 use std::net::SocketAddr;
@@ -10,13 +11,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use portcullis_registry::access::{Access, Right};
-use portcullis_registry::lock::LockToken;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{sleep_until, timeout};
 
 use crate::auth::{Revoked, VerifiedIdentity, VerifiedService, Who};
 use crate::hub::Hub;
-use crate::hub::bus::TelemetryEvent;
 use crate::hub::clock::Moment;
 use crate::hub::close_reason::CloseReason;
 use crate::hub::connection_log::ConnectionNumber;
@@ -27,16 +26,14 @@ use crate::iothub::topic::{self, PublishTopic, Role};
 use crate::mqtt::admin::Commands;
 use crate::mqtt::packet::{Connect, ConnectReturnCode, Packet, Will};
 use crate::mqtt::wire::{Wire, WireError};
-use crate::operations::d2c::{self, Incoming};
-use crate::operations::feedback;
-use authorization::Authorization;
-use core::{Action, Command, Opening, Sent, SessionCore, SessionLimits};
-use outbound::{Outbound, Waiting};
+use core::{Action, Incident, Opening, SessionCore, SessionLimits};
+use device::DeviceSide;
+use service::ServiceSide;
 
-mod authorization;
 pub mod core;
+mod device;
 mod lifecycle;
-mod outbound;
+mod service;
 
 /// Opens the session of an authenticated peer and converses until either side ends it. `commands` is for services.
 ///
@@ -78,7 +75,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     let Some(OpenSession { mut session, who, peer, noted }) = opening.await else { return };
-    let reason = session.converse(Some(&who)).await;
+    let reason = session.converse().await;
     // While the seat is held: what a newcomer notes is later.
     lifecycle::ended(hub, &who, noted, &reason);
     drop(session);
@@ -87,7 +84,7 @@ where
 
 /// A device's session, and what is needed to tell of its end.
 struct OpenSession<'h, S> {
-    session: Box<Session<'h, S>>,
+    session: Box<Session<'h, S, DeviceSide<'h>>>,
     who: VerifiedIdentity,
     peer: SocketAddr,
     noted: ConnectionNumber,
@@ -132,11 +129,9 @@ where
         expires: who.expires().map(|end| (end, CloseReason::expired(who.credential()))),
         will: connect.will.is_some(),
     };
-    let consumer = hub.registry.attach(who.entry());
-    let outbound = Outbound::Queue(consumer);
-    let mut session = Box::new(Session::open(hub, wire, opening, outbound, Authorization::Seat(seat)));
-    session.will = connect.will;
-    let noted = lifecycle::connected(hub, &who, peer, session.core.session_present());
+    let side = DeviceSide::new(hub, seat, connect.will);
+    let session = Box::new(Session { link: Link::open(hub, wire, opening), side });
+    let noted = lifecycle::connected(hub, &who, peer, session.link.core.session_present());
     Some(OpenSession { session, who, peer, noted })
 }
 
@@ -159,13 +154,10 @@ async fn run_service<S>(
         expires: who.expires().map(|end| (end, CloseReason::TokenExpired)),
         will: false,
     };
-    let feedback = hub.registry.feedback_receiver();
-    let outbound = Outbound::Service { telemetry: hub.bus.subscribe(), feedback, events: None };
-    let authorization = Authorization::Policy { who: who.clone(), policies: hub.watch_policies() };
-    let mut session = Session::open(hub, wire, opening, outbound, authorization);
-    session.commands = Some(commands);
+    let mut session =
+        Session { link: Link::open(hub, wire, opening), side: ServiceSide::new(hub, commands, who.clone()) };
     tracing::info!(policy = who.policy(), "service connected");
-    let reason = session.converse(None).await;
+    let reason = session.converse().await;
     tracing::info!(policy = who.policy(), reason = reason.outcome().label(), "service disconnected");
 }
 
@@ -199,61 +191,76 @@ async fn restore(
     Ok(None)
 }
 
-/// One open session and everything it holds; dropping it gives all of it back.
-struct Session<'h, S> {
+/// One open session and everything it holds; dropping it gives all of it back, the connection before the seat.
+struct Session<'h, S, P> {
+    link: Link<'h, S>,
+    side: P,
+}
+
+/// What every session has: a connection, and the rules of the conversation on it.
+struct Link<'h, S> {
     hub: &'h Arc<Hub>,
     wire: Wire<S>,
     core: SessionCore,
-    outbound: Outbound,
-    authorization: Authorization,
-    /// What a service's commands go through.
-    commands: Option<&'h Commands>,
-    will: Option<Will>,
 }
 
-impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
-    /// The session with its CONNACK on the way.
-    fn open(
-        hub: &'h Arc<Hub>,
-        mut wire: Wire<S>,
-        opening: Opening,
-        outbound: Outbound,
-        authorization: Authorization,
-    ) -> Self {
-        let core = SessionCore::new(opening, SessionLimits::of(&hub.config.limits), hub.clock.now());
-        hub.metrics.connection_attempt(ConnectionOutcome::Succeeded);
-        hub.metrics.connections.inc();
-        if let Some(activity) = authorization.activity() {
-            activity.connection_changed(hub.clock.wall());
-        }
-        wire.send(&Packet::ConnAck {
-            session_present: core.session_present(),
-            code: ConnectReturnCode::Accepted,
-        });
-        Self { hub, wire, core, outbound, authorization, commands: None, will: None }
-    }
+/// What a session holds for the kind of peer it serves, and does for that kind alone.
+trait Side {
+    /// What the core asks for such a peer.
+    type Task: TryFrom<Action, Error = Action>;
+    /// What there may be to hand on to it.
+    type News;
 
-    /// Converses to the end; the reason is why it ended. `who` is the sender of telemetry, for a device.
-    async fn converse(&mut self, who: Option<&VerifiedIdentity>) -> CloseReason {
+    /// Why the peer has no say any more, if it has none.
+    fn revoked(&self) -> Option<CloseReason>;
+
+    /// Waits for the order to leave, whether given to this session or to all. Cancel-safe.
+    async fn ordered(&mut self) -> CloseReason;
+
+    /// Waits for something to hand on that the core wants, or for the order to leave. Cancel-safe.
+    async fn news(&mut self, core: &SessionCore) -> Result<Self::News, CloseReason>;
+
+    /// Hands the core what there is.
+    fn on_news(&mut self, core: &mut SessionCore, news: Self::News);
+
+    /// The peer has sent a packet.
+    fn note_packet(&self, now: Moment);
+
+    /// The peer may have changed its subscriptions.
+    fn subscriptions_changed(&mut self, core: &SessionCore);
+
+    /// Does one thing the core asks for.
+    async fn perform<S>(&mut self, link: &mut Link<'_, S>, task: Self::Task)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send;
+
+    /// Leaves what is to be left when the session ends: the will, if it is due.
+    async fn end(&mut self, reason: &CloseReason, send_will: bool);
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send, P: Side> Session<'_, S, P> {
+    /// Converses to the end; the reason is why it ended.
+    async fn converse(&mut self) -> CloseReason {
         loop {
-            while let Some(action) = self.core.next_action() {
+            while let Some(action) = self.link.core.next_action() {
                 match action {
-                    Action::Send(packet) => self.wire.send(&packet),
+                    Action::Send(packet) => self.link.wire.send(&packet),
+                    Action::Report(incident) => self.link.report(incident),
                     // Boxed: a connection at rest must not hold the room that its busiest moment takes.
                     action => {
-                        if let ControlFlow::Break(reason) = Box::pin(self.perform(who, action)).await {
+                        if let ControlFlow::Break(reason) = Box::pin(self.perform(action)).await {
                             return reason;
                         }
                     }
                 }
-                if self.wire.unsent() > self.hub.config.limits.output_bytes_max
-                    && let Err(reason) = self.flush().await
+                if self.link.wire.unsent() > self.link.hub.config.limits.output_bytes_max
+                    && let Err(reason) = self.link.flush(self.side.ordered()).await
                 {
-                    self.core.close(reason);
+                    self.link.core.close(reason);
                 }
             }
-            if let Err(reason) = self.flush().await {
-                self.core.close(reason);
+            if let Err(reason) = self.link.flush(self.side.ordered()).await {
+                self.link.core.close(reason);
                 continue;
             }
             self.wait().await;
@@ -262,37 +269,33 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
 
     /// Waits for the next thing to happen and tells the core. No arm is favoured, so none starves.
     async fn wait(&mut self) {
-        let hub = self.hub;
-        let core = &self.core;
-        let wants_outbound =
-            core.wants_message() || core.wants_event() || core.wants_feedback() || core.wants_admin_event();
+        let Link { hub, wire, core } = &mut self.link;
         tokio::select! {
-            reason = self.authorization.ordered(hub) => self.core.close(reason),
-            packet = self.wire.read(), if core.wants_packet() => self.on_read(packet),
-            waiting = self.outbound.next(&self.core), if wants_outbound => self.on_waiting(waiting),
-            () = sleep_until(self.core.deadline().into()) => self.core.on_timeout(hub.clock.now()),
+            packet = wire.read(), if core.wants_packet() => self.on_read(packet),
+            news = self.side.news(core) => match news {
+                Ok(news) => self.side.on_news(core, news),
+                Err(reason) => core.close(reason),
+            },
+            () = sleep_until(core.deadline().into()) => core.on_timeout(hub.clock.now()),
         }
     }
 
     fn on_read(&mut self, read: Result<Packet, WireError>) {
-        if let Some(reason) = self.authorization.revoked() {
-            return self.core.close(reason);
+        let Link { hub, core, .. } = &mut self.link;
+        if let Some(reason) = self.side.revoked() {
+            return core.close(reason);
         }
         let outcome = match read {
             Ok(packet) => {
-                let now = self.hub.clock.now();
-                self.note_activity(now);
+                let now = hub.clock.now();
+                self.side.note_packet(now);
                 let is_wish = matches!(packet, Packet::Subscribe(_) | Packet::Unsubscribe(_));
-                let outcome = self.core.on_packet(packet, now).map_err(CloseReason::from);
-                if !self.core.wants_packet() {
-                    self.hub.metrics.throttled(Scope::Messages);
+                let outcome = core.on_packet(packet, now).map_err(CloseReason::from);
+                if !core.wants_packet() {
+                    hub.metrics.throttled(Scope::Messages);
                 }
-                if let (true, Outbound::Service { telemetry, events, .. }) = (is_wish, &mut self.outbound) {
-                    telemetry.set_filters(self.core.event_filters());
-                    match self.core.hears_admin_events() {
-                        true => _ = events.get_or_insert_with(|| self.hub.events.listen()),
-                        false => *events = None,
-                    }
+                if is_wish {
+                    self.side.subscriptions_changed(core);
                 }
                 outcome
             }
@@ -300,165 +303,60 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
             Err(WireError::Closed | WireError::Io(_)) => Err(CloseReason::ConnectionLost),
         };
         if let Err(reason) = outcome {
-            self.core.close(reason);
-        }
-    }
-
-    fn on_waiting(&mut self, waiting: Waiting) {
-        let now = self.hub.clock.now();
-        match waiting {
-            Waiting::MessagesWait => {
-                self.lease_messages(now);
-                self.note_activity(now);
-            }
-            Waiting::FeedbackWaits => {
-                let Outbound::Service { feedback, .. } = &mut self.outbound else { return };
-                if let Some(batch) = feedback.lease(now.wall) {
-                    self.core.on_feedback(batch.token, feedback::to_json(&batch).into());
-                }
-            }
-            Waiting::Event(event) => self.hand_events(event, now),
-            Waiting::AdminEvent(event) => {
-                self.core.on_admin_event(event.name, &event.id, event.body().into());
-            }
-            Waiting::BusStopped => self.core.close(CloseReason::Shutdown),
-        }
-    }
-
-    /// The device sent something or is being sent something.
-    fn note_activity(&self, now: Moment) {
-        if let Some(activity) = self.authorization.activity() {
-            activity.seen(now.wall);
-        }
-    }
-
-    /// Hands the core as many messages as are sent in one go: what waits for a slow reader stays in the queue, where
-    /// it can still expire. `ready` tells at once if there are more.
-    fn lease_messages(&mut self, now: Moment) {
-        let Outbound::Queue(consumer) = &mut self.outbound else { return };
-        let mut bytes = 0;
-        while self.core.wants_message()
-            && bytes < MESSAGE_BYTES_AT_ONCE
-            && let Some(lease) = consumer.lease(now.wall)
-        {
-            bytes += lease.message.body.len();
-            self.hub.metrics.c2d_handed_over(&lease.message, lease.is_repeat, now.wall);
-            self.core.on_message(&lease, now);
-        }
-    }
-
-    /// Hands the core an event and those right behind it, as many as are sent in one go.
-    fn hand_events(&mut self, first: Arc<TelemetryEvent>, now: Moment) {
-        let Outbound::Service { telemetry, .. } = &mut self.outbound else { return };
-        let (mut next, mut bytes) = (Some(first), 0);
-        while let Some(event) = next {
-            let topic = event_topic(&event);
-            bytes += topic.len() + event.telemetry.payload.len();
-            self.core.on_event(topic, event.telemetry.payload.clone(), now);
-            let is_more = self.core.wants_event() && bytes < MESSAGE_BYTES_AT_ONCE;
-            next = if is_more { telemetry.events.try_recv().ok() } else { None };
+            core.close(reason);
         }
     }
 
     /// Does one thing the core asks for.
-    async fn perform(&mut self, who: Option<&VerifiedIdentity>, action: Action) -> ControlFlow<CloseReason> {
+    async fn perform(&mut self, action: Action) -> ControlFlow<CloseReason> {
         match action {
-            Action::Send(packet) => self.wire.send(&packet),
-            Action::Ingest { packet_id, bag, payload, retain } => {
-                let incoming = Incoming { bag: &bag, payload, retain, will: false };
-                self.ingest(who, packet_id, incoming).await;
-            }
-            Action::Command { packet_id, rid, command } => self.command(packet_id, &rid, command).await,
-            Action::SaveSubscriptions(bytes) => self.save_subscriptions(who, bytes).await,
-            Action::Complete(number) => self.complete(number).await,
-            Action::CompleteFeedback(token) => self.complete_feedback(token).await,
-            Action::CompleteOnceSent(sent) => match (self.flush().await, sent) {
-                (Ok(()), Sent::Message(number)) => self.complete(number).await,
-                (Ok(()), Sent::Feedback(token)) => self.complete_feedback(token).await,
-                (Ok(()), Sent::Event) => {}
-                (Err(reason), _) => self.core.close(reason),
-            },
+            Action::Send(packet) => self.link.wire.send(&packet),
+            Action::Report(incident) => self.link.report(incident),
             Action::Close { reason, send_will } => {
-                self.end(who, &reason, send_will).await;
+                self.end(&reason, send_will).await;
                 return ControlFlow::Break(reason);
             }
+            action @ (Action::Device(_) | Action::Service(_)) => match P::Task::try_from(action) {
+                Ok(task) => self.side.perform(&mut self.link, task).await,
+                Err(_) => self.link.contradicted(),
+            },
         }
         ControlFlow::Continue(())
     }
 
-    async fn ingest(
-        &mut self,
-        who: Option<&VerifiedIdentity>,
-        packet_id: Option<u16>,
-        incoming: Incoming<'_>,
-    ) {
-        let Some(who) = who else { return };
-        let outcome = tokio::select! {
-            biased;
-            reason = self.authorization.ordered(self.hub) => Err(reason),
-            taken = d2c::accept(self.hub, who, incoming) => taken.map_err(|error| match error {
-                d2c::IngestError::Denied(denied) => CloseReason::AccessDenied(denied),
-                d2c::IngestError::Bag(error) => CloseReason::ProtocolViolation(error.to_string()),
-                d2c::IngestError::Bus(_) => CloseReason::Shutdown,
-            }),
-            // After the others: it arms a timer, and they seldom wait.
-            reason = expired(&self.core, self.hub) => Err(reason),
-        };
-        match outcome {
-            Ok(()) => self.core.ingested(packet_id),
-            Err(reason) => self.core.close(reason),
+    /// The end: what the peer leaves, then a goodbye if the peer takes it at once.
+    async fn end(&mut self, reason: &CloseReason, send_will: bool) {
+        self.link.hub.metrics.disconnected(reason.outcome());
+        self.side.end(reason, send_will).await;
+        // Only a hub that stops says goodbye; anybody else is gone, or must go at once.
+        if matches!(reason, CloseReason::Shutdown | CloseReason::ClientDisconnected) {
+            let _ = timeout(GOODBYE_TIME_MAX, self.link.wire.shutdown()).await;
         }
     }
+}
 
-    /// Does a command and hands its answer to the core. A service that loses its right meanwhile gets no answer.
-    async fn command(&mut self, packet_id: Option<u16>, rid: &str, command: Command) {
-        let (Authorization::Policy { who, .. }, Some(commands)) = (&self.authorization, self.commands) else {
-            return;
-        };
-        let who = who.clone();
-        tokio::select! {
-            biased;
-            reason = self.authorization.ordered(self.hub) => self.core.close(reason),
-            answer = commands.execute(who, command) => {
-                let topic = topic::answer_topic(answer.status, rid, &answer.head);
-                self.core.commanded(packet_id, topic, answer.body);
-            }
-            reason = expired(&self.core, self.hub) => self.core.close(reason),
-        }
+impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Link<'h, S> {
+    /// The connection of a new session, with its CONNACK on the way.
+    fn open(hub: &'h Arc<Hub>, mut wire: Wire<S>, opening: Opening) -> Self {
+        let core = SessionCore::new(opening, SessionLimits::of(&hub.config.limits), hub.clock.now());
+        hub.metrics.connection_attempt(ConnectionOutcome::Succeeded);
+        hub.metrics.connections.inc();
+        wire.send(&Packet::ConnAck {
+            session_present: core.session_present(),
+            code: ConnectReturnCode::Accepted,
+        });
+        Self { hub, wire, core }
     }
 
-    async fn save_subscriptions(&mut self, who: Option<&VerifiedIdentity>, bytes: Option<Vec<u8>>) {
-        let Some(who) = who else { return self.core.subscriptions_saved() };
-        match self.hub.registry.save_subscriptions(who.id(), who.generation(), bytes).await {
-            Ok(()) => self.core.subscriptions_saved(),
-            // Not stored means not granted: the peer must not believe in a subscription that a restart forgets.
-            Err(_) => self.core.close(CloseReason::StoreUnavailable),
-        }
-    }
-
-    async fn complete(&mut self, number: u64) {
-        let Outbound::Queue(consumer) = &mut self.outbound else { return };
-        // Whether it was still there is no matter: it may have been purged meanwhile.
-        if consumer.complete(number, self.hub.clock.wall()).await.is_err() {
-            self.core.close(CloseReason::StoreUnavailable);
-        }
-    }
-
-    async fn complete_feedback(&mut self, token: LockToken) {
-        let Outbound::Service { feedback, .. } = &mut self.outbound else { return };
-        if feedback.complete(token, self.hub.clock.now().monotonic).await.is_err() {
-            self.core.close(CloseReason::StoreUnavailable);
-        }
-    }
-
-    /// Sends what is gathered. A peer that does not read has a limited time, and none once it must leave.
-    async fn flush(&mut self) -> Result<(), CloseReason> {
+    /// Sends what is gathered. A peer that does not read has a limited time, and none once it must leave, which
+    /// `ordered` waits for.
+    async fn flush(&mut self, ordered: impl Future<Output = CloseReason>) -> Result<(), CloseReason> {
         if self.wire.unsent() == 0 {
             return Ok(());
         }
         tokio::select! {
             biased;
-            reason = self.authorization.ordered(self.hub) => Err(reason),
+            reason = ordered => Err(reason),
             sent = timeout(self.hub.config.limits.write_time_max, self.wire.flush()) => match sent {
                 Ok(Ok(())) => Ok(()),
                 Ok(Err(_)) => Err(CloseReason::ConnectionLost),
@@ -468,46 +366,42 @@ impl<'h, S: AsyncRead + AsyncWrite + Unpin + Send> Session<'h, S> {
         }
     }
 
-    /// The end: the will if it is due, a goodbye if the peer takes it at once.
-    async fn end(&mut self, who: Option<&VerifiedIdentity>, reason: &CloseReason, send_will: bool) {
-        self.hub.metrics.disconnected(reason.outcome());
-        if let (true, Some(who), Some(will)) = (send_will, who, self.will.take()) {
-            // On its own, so that a full bus does not keep the seat from a newcomer.
-            self.hub.tasks.spawn(publish_will(Arc::clone(self.hub), who.clone(), will));
+    /// Counts what the core has nothing to do about.
+    fn report(&self, incident: Incident) {
+        match incident {
+            Incident::UnknownAck => {
+                self.hub.metrics.acks_ignored.inc();
+                tracing::debug!("an acknowledgement of nothing that was sent is ignored");
+            }
+            Incident::TopicTooLong => {
+                self.hub.metrics.publishes_dropped.inc();
+                tracing::debug!("a message is not sent: its topic would be longer than MQTT allows");
+            }
         }
-        if let Outbound::Queue(consumer) = &mut self.outbound
-            && !reason.is_revocation()
-        {
-            // So that the next connection knows a repeat as one, on whatever side of a restart it comes.
-            // A revoked one must go at once, and leaves the same note in passing.
-            let _ = timeout(NOTE_TIME_MAX, consumer.note_unanswered()).await;
-        }
-        // Only a hub that stops says goodbye; anybody else is gone, or must go at once.
-        if matches!(reason, CloseReason::Shutdown | CloseReason::ClientDisconnected) {
-            let _ = timeout(GOODBYE_TIME_MAX, self.wire.shutdown()).await;
-        }
+    }
+
+    /// The core asked for what only the other kind of peer can have. It never does: its rules are checked for that.
+    fn contradicted(&mut self) {
+        tracing::error!("the rules of a session asked for what its kind of peer cannot have; report this");
+        self.core.close(CloseReason::Internal);
     }
 }
 
-/// Publishes a will that is due, if its owner may still speak.
-async fn publish_will(hub: Arc<Hub>, who: VerifiedIdentity, will: Will) {
-    let role = Role::Device(who.id().clone());
-    let Ok(PublishTopic::Telemetry { bag }) = topic::parse_publish(&role, &will.topic) else { return };
-    if hub.still_holds(&who).is_err() {
-        return;
-    }
-    let incoming = Incoming { bag, payload: will.payload.clone(), retain: will.retain, will: true };
-    if let Err(error) = d2c::accept(&hub, &who, incoming).await {
-        tracing::debug!(%error, "the will was not taken");
-    }
-}
-
-impl<S> Drop for Session<'_, S> {
+impl<S> Drop for Link<'_, S> {
     fn drop(&mut self) {
         self.hub.metrics.connections.dec();
-        // Before the seat is free: what a newcomer notes is later.
-        if let Some(activity) = self.authorization.activity() {
-            activity.connection_changed(self.hub.clock.wall());
+    }
+}
+
+impl Revoked {
+    /// What a peer hears when it happens while it connects.
+    fn connack(self) -> ConnectReturnCode {
+        match self {
+            Revoked::Deleted | Revoked::Disabled | Revoked::CredentialChanged => {
+                ConnectReturnCode::NotAuthorized
+            }
+            // It is who it says; with its new rights it is welcome.
+            Revoked::AccessNarrowed => ConnectReturnCode::ServerUnavailable,
         }
     }
 }
@@ -523,19 +417,7 @@ async fn expired(core: &SessionCore, hub: &Hub) -> CloseReason {
     }
 }
 
-/// The topic a service subscriber sees, with the number of messages it lost before this one, if any.
-fn event_topic(event: &TelemetryEvent) -> String {
-    let TelemetryEvent { telemetry, lost_before } = event;
-    let mut topic = topic::events_topic(&telemetry.device, telemetry.module.as_deref(), &telemetry.bag);
-    if *lost_before > 0 {
-        topic.push_str(&format!("&portcullis-lost={lost_before}"));
-    }
-    topic
-}
-
 /// What is handed to a connection before it has taken what was before; one more message may go beyond it.
 const MESSAGE_BYTES_AT_ONCE: usize = 16 * 1024;
-/// How long a connection that ends waits for the store to know what it left unanswered.
-const NOTE_TIME_MAX: std::time::Duration = std::time::Duration::from_millis(250);
 /// How long a goodbye may take.
 const GOODBYE_TIME_MAX: std::time::Duration = std::time::Duration::from_secs(1);

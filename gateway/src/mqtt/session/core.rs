@@ -17,7 +17,7 @@ use portcullis_registry::queue::Lease;
 
 use self::allowance::Allowance;
 use self::expiry::Expiry;
-use self::in_flight::InFlight;
+use self::in_flight::{InFlight, Sent};
 use self::keep_alive::keep_alive_time;
 use self::pacing::Pacing;
 use self::subscriptions::Subscriptions;
@@ -29,7 +29,6 @@ use crate::iothub::topic::{self, EventName, Filter, PublishTopic, Role};
 use crate::mqtt::packet::{Packet, Publish, QoS, SUBSCRIPTION_REFUSED, Subscribe, Unsubscribe, Utf8Bytes};
 
 pub use self::error::SessionError;
-pub use self::in_flight::Sent;
 
 mod allowance;
 mod error;
@@ -63,8 +62,6 @@ pub struct SessionCore {
     silent_until: Instant,
     expiry: Option<Expiry>,
     ending: bool,
-    acks_ignored: u64,
-    undeliverable: u64,
 }
 
 /// What bounds a session. The driver sets them from the hub's configuration.
@@ -113,32 +110,74 @@ pub struct Opening {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     Send(Packet),
-    /// Put telemetry on the bus, then tell `ingested`. `bag` is percent-encoded, as received.
-    Ingest {
-        packet_id: Option<u16>,
-        bag: String,
-        payload: Bytes,
-        retain: bool,
-    },
-    /// Do what a service commands, then tell `commanded`.
-    Command {
-        packet_id: Option<u16>,
-        rid: String,
-        command: Command,
-    },
-    /// Store these, or that there is nothing to keep; then tell `subscriptions_saved`.
-    SaveSubscriptions(Option<Vec<u8>>),
-    /// The device has the message of this number.
-    Complete(u64),
-    /// The service has this batch of feedback.
-    CompleteFeedback(LockToken),
-    /// What was sent so at QoS 0 is complete when the network has taken it, and not otherwise.
-    CompleteOnceSent(Sent),
+    /// For a device alone.
+    Device(DeviceTask),
+    /// For a service alone.
+    Service(ServiceTask),
+    /// Count it; there is nothing else to do about it.
+    Report(Incident),
     /// The last action. `send_will` tells that the Will, if the peer left one, is due.
     Close {
         reason: CloseReason,
         send_will: bool,
     },
+}
+
+/// What the driver is to do for a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DeviceTask {
+    /// Put telemetry on the bus, then tell `ingested`. `bag` is percent-encoded, as received.
+    Ingest { packet_id: Option<u16>, bag: String, payload: Bytes, retain: bool },
+    /// Store these, or that there is nothing to keep; then tell `subscriptions_saved`.
+    SaveSubscriptions(Option<Vec<u8>>),
+    /// The device has the message of this number.
+    Complete(u64),
+    /// What was sent so at QoS 0 is complete when the network has taken it, and not otherwise.
+    CompleteOnceSent(u64),
+    /// The message of this number can never be sent.
+    Reject(u64),
+}
+
+/// What the driver is to do for a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ServiceTask {
+    /// Do what it commands, then tell `commanded`.
+    Command { packet_id: Option<u16>, rid: String, command: Command },
+    /// It has this batch of feedback.
+    CompleteFeedback(LockToken),
+    /// What was sent so at QoS 0 is complete when the network has taken it, and not otherwise.
+    CompleteFeedbackOnceSent(LockToken),
+}
+
+/// Something the operator may want to count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Incident {
+    /// An acknowledgement of nothing that was sent (threats T211, T212).
+    UnknownAck,
+    /// No topic can carry what was to be sent.
+    TopicTooLong,
+}
+
+impl TryFrom<Action> for DeviceTask {
+    type Error = Action;
+
+    fn try_from(action: Action) -> Result<Self, Action> {
+        match action {
+            Action::Device(task) => Ok(task),
+            other => Err(other),
+        }
+    }
+}
+
+impl TryFrom<Action> for ServiceTask {
+    type Error = Action;
+
+    fn try_from(action: Action) -> Result<Self, Action> {
+        match action {
+            Action::Service(task) => Ok(task),
+            other => Err(other),
+        }
+    }
 }
 
 /// A command of a service: a REST request in MQTT's words.
@@ -183,8 +222,6 @@ impl SessionCore {
             silent_until: now.monotonic + keep_alive,
             expiry: opening.expires.map(|(end, reason)| Expiry::new(end, reason, now)),
             ending: false,
-            acks_ignored: 0,
-            undeliverable: 0,
         }
     }
 
@@ -225,16 +262,15 @@ impl SessionCore {
     }
 
     /// A message from the device's queue; asked for only while `wants_message`.
-    pub fn on_message(&mut self, lease: &Lease, _now: Moment) {
+    pub fn on_message(&mut self, lease: &Lease) {
         let (Role::Device(id), Some(granted)) = (&self.role, self.c2d_qos()) else { return };
         if self.ending {
             return;
         }
         let message = &lease.message;
         let Ok(topic) = Utf8Bytes::parse(topic::c2d_topic(id, message)) else {
-            // Its properties do not fit into a topic. It waits for its expiry; nothing can be done for it here.
-            self.undeliverable += 1;
-            return;
+            // Its properties do not fit into a topic, and never will: whoever sent it shall hear of that.
+            return self.actions.push_back(Action::Device(DeviceTask::Reject(message.number)));
         };
         let at_least_once = granted != QoS::AtMostOnce;
         let packet_id = at_least_once.then(|| self.in_flight.add_message(message.number));
@@ -247,25 +283,22 @@ impl SessionCore {
             payload: message.body.clone(),
         })));
         if packet_id.is_none() {
-            self.actions.push_back(Action::CompleteOnceSent(Sent::Message(message.number)));
+            self.actions.push_back(Action::Device(DeviceTask::CompleteOnceSent(message.number)));
         }
     }
 
     /// Telemetry for a service subscriber; asked for only while `wants_event`.
-    pub fn on_event(&mut self, topic: String, payload: Bytes, _now: Moment) {
+    pub fn on_event(&mut self, topic: String, payload: Bytes) {
         let Some(qos) = topic::event_sender(&topic)
             .and_then(|(device, module)| self.subscriptions.event_qos(device, module))
         else {
             // Unsubscribed while it was on its way.
             return;
         };
-        let Ok(topic) = Utf8Bytes::parse(topic) else {
-            self.undeliverable += 1;
-            return;
-        };
         if self.ending {
             return;
         }
+        let Some(topic) = self.sendable(topic) else { return };
         self.publish_to_service(topic, payload, qos, Sent::Event);
     }
 
@@ -277,8 +310,17 @@ impl SessionCore {
         };
         self.publish_to_service(topic, payload, qos, Sent::Feedback(token));
         if qos == QoS::AtMostOnce {
-            self.actions.push_back(Action::CompleteOnceSent(Sent::Feedback(token)));
+            self.actions.push_back(Action::Service(ServiceTask::CompleteFeedbackOnceSent(token)));
         }
+    }
+
+    /// The topic as it is sent; nothing, and that is reported, when it is longer than MQTT allows.
+    fn sendable(&mut self, topic: String) -> Option<Utf8Bytes> {
+        let sendable = Utf8Bytes::parse(topic).ok();
+        if sendable.is_none() {
+            self.actions.push_back(Action::Report(Incident::TopicTooLong));
+        }
+        sendable
     }
 
     fn publish_to_service(&mut self, topic: Utf8Bytes, payload: Bytes, qos: QoS, what: Sent) {
@@ -295,10 +337,7 @@ impl SessionCore {
             self.close(CloseReason::SlowReader);
             return;
         }
-        let Ok(topic) = Utf8Bytes::parse(topic) else {
-            self.undeliverable += 1;
-            return;
-        };
+        let Some(topic) = self.sendable(topic) else { return };
         self.publish_to_service(topic, payload, qos, Sent::Event);
     }
 
@@ -307,7 +346,7 @@ impl SessionCore {
         let Some(qos) = self.subscriptions.admin_event_qos(Some((name, id))).filter(|_| !self.ending) else {
             return;
         };
-        let Ok(topic) = Utf8Bytes::parse(topic::admin_event_topic(name, id)) else { return };
+        let Some(topic) = self.sendable(topic::admin_event_topic(name, id)) else { return };
         self.publish_to_service(topic, payload, qos, Sent::Event);
     }
 
@@ -352,9 +391,9 @@ impl SessionCore {
         }
         self.ending = true;
         // Nobody will see whether the network takes it any more: it comes again.
-        self.actions.retain(|action| !matches!(action, Action::CompleteOnceSent(_)));
+        self.actions.retain(|action| !action.waits_for_the_network());
         if reason.is_revocation() {
-            self.actions.retain(|action| matches!(action, Action::Complete(_) | Action::CompleteFeedback(_)));
+            self.actions.retain(Action::stands_after_revocation);
         }
         // [MQTT-3.1.2-8]: due unless the peer said goodbye ([MQTT-3.14.4-3]); never after a revocation (threats T603).
         let send_will = self.will && reason != CloseReason::ClientDisconnected && !reason.is_revocation();
@@ -427,16 +466,6 @@ impl SessionCore {
         self.pacing.paused_until().is_none()
     }
 
-    /// Acknowledgements of nothing that came so far (threats T211, T212).
-    pub fn acks_ignored(&self) -> u64 {
-        self.acks_ignored
-    }
-
-    /// Messages that no topic can carry, so far.
-    pub fn undeliverable(&self) -> u64 {
-        self.undeliverable
-    }
-
     fn on_publish(&mut self, publish: Publish, now: Moment) -> Result<(), SessionError> {
         // IoT Hub: the connection is closed.
         if publish.qos == QoS::ExactlyOnce {
@@ -456,12 +485,12 @@ impl SessionCore {
         }
         match topic {
             PublishTopic::Telemetry { bag } => {
-                self.actions.push_back(Action::Ingest {
+                self.actions.push_back(Action::Device(DeviceTask::Ingest {
                     packet_id: publish.packet_id,
                     bag: bag.to_owned(),
                     payload: publish.payload,
                     retain: publish.retain,
-                });
+                }));
                 self.pacing.count(now.monotonic);
             }
             PublishTopic::TwinGet { rid } | PublishTopic::TwinReported { rid } => {
@@ -477,7 +506,8 @@ impl SessionCore {
                     body: publish.payload,
                 };
                 let rid = asked.rid.to_owned();
-                self.actions.push_back(Action::Command { packet_id: publish.packet_id, rid, command });
+                let packet_id = publish.packet_id;
+                self.actions.push_back(Action::Service(ServiceTask::Command { packet_id, rid, command }));
             }
             // Nothing ever calls a method, so nothing waits for the answer.
             PublishTopic::MethodResponse { .. } => self.answer_publishes(),
@@ -490,7 +520,7 @@ impl SessionCore {
         if !self.subscriptions.contains(&Filter::TwinResponses) {
             return;
         }
-        let Ok(topic) = Utf8Bytes::parse(topic::twin_response_topic(404, rid)) else { return };
+        let Some(topic) = self.sendable(topic::twin_response_topic(404, rid)) else { return };
         let payload = Bytes::from_static(TWINS_UNSUPPORTED.as_bytes());
         let answer =
             Publish { dup: false, qos: QoS::AtMostOnce, retain: false, topic, packet_id: None, payload };
@@ -507,17 +537,18 @@ impl SessionCore {
     }
 
     fn on_puback(&mut self, packet_id: u16, now: Moment) -> Result<(), SessionError> {
-        match self.in_flight.take(packet_id) {
-            Some(Sent::Message(number)) => self.actions.push_back(Action::Complete(number)),
-            Some(Sent::Feedback(token)) => self.actions.push_back(Action::CompleteFeedback(token)),
-            Some(Sent::Event) => {}
+        let acknowledged = match self.in_flight.take(packet_id) {
+            Some(Sent::Message(number)) => Action::Device(DeviceTask::Complete(number)),
+            Some(Sent::Feedback(token)) => Action::Service(ServiceTask::CompleteFeedback(token)),
+            Some(Sent::Event) => return Ok(()),
             None => return self.ignore_ack(now),
-        }
+        };
+        self.actions.push_back(acknowledged);
         Ok(())
     }
 
     fn ignore_ack(&mut self, now: Moment) -> Result<(), SessionError> {
-        self.acks_ignored += 1;
+        self.actions.push_back(Action::Report(Incident::UnknownAck));
         self.spend(now)
     }
 
@@ -570,7 +601,8 @@ impl SessionCore {
         let is_changed = self.subscriptions != *before || !self.unsaved.is_empty();
         if self.is_kept && is_changed {
             self.unsaved.push_back(ack);
-            self.actions.push_back(Action::SaveSubscriptions(self.subscriptions.encode()));
+            let kept = self.subscriptions.encode();
+            self.actions.push_back(Action::Device(DeviceTask::SaveSubscriptions(kept)));
         } else {
             self.actions.push_back(Action::Send(ack));
         }
@@ -584,6 +616,26 @@ impl SessionCore {
 
     fn spend(&mut self, now: Moment) -> Result<(), SessionError> {
         if self.allowance.spend(now.monotonic) { Ok(()) } else { Err(SessionError::Flood) }
+    }
+}
+
+impl Action {
+    /// Whether it is done only once the network has taken what was sent before it.
+    fn waits_for_the_network(&self) -> bool {
+        matches!(
+            self,
+            Action::Device(DeviceTask::CompleteOnceSent(_))
+                | Action::Service(ServiceTask::CompleteFeedbackOnceSent(_))
+        )
+    }
+
+    /// Whether it is still done for a peer that may say nothing more: it is about what the hub had handed over before.
+    fn stands_after_revocation(&self) -> bool {
+        matches!(
+            self,
+            Action::Device(DeviceTask::Complete(_) | DeviceTask::Reject(_))
+                | Action::Service(ServiceTask::CompleteFeedback(_))
+        )
     }
 }
 

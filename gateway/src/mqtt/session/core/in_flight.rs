@@ -13,7 +13,7 @@ pub(super) struct InFlight {
 
 /// What was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sent {
+pub(super) enum Sent {
     /// The message of this number in the device's queue.
     Message(u64),
     /// Telemetry, which nobody keeps.

@@ -86,7 +86,7 @@ fn t606_a_restored_subscription_without_the_right_delivers_nothing() {
 fn t606_a_refused_filter_ends_what_was_granted_on_it_before() {
     let restored = Opening { restored: Some(vec![1, 1, 1]), ..device() };
     let mut bench = Bench::new(allowed(&["telemetry"], restored));
-    assert_eq!(bench.exchange(subscribe(1, &[(C2D, QoS::AtLeastOnce)])), [Action::SaveSubscriptions(None)]);
+    assert_eq!(bench.exchange(subscribe(1, &[(C2D, QoS::AtLeastOnce)])), [save(None)]);
     bench.core.subscriptions_saved();
     assert_eq!(bench.actions(), [suback(1, &[SUBSCRIPTION_REFUSED])]);
 }
@@ -95,5 +95,5 @@ fn t606_a_refused_filter_ends_what_was_granted_on_it_before() {
 fn t606_a_filter_without_the_right_can_be_given_up() {
     let restored = Opening { restored: Some(vec![1, 1, 1]), ..device() };
     let mut bench = Bench::new(allowed(&[], restored));
-    assert_eq!(bench.exchange(unsubscribe(1, &[C2D])), [Action::SaveSubscriptions(None)]);
+    assert_eq!(bench.exchange(unsubscribe(1, &[C2D])), [save(None)]);
 }
