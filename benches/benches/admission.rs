@@ -11,6 +11,7 @@ use futures_util::FutureExt;
 use hmac::{Hmac, KeyInit, Mac};
 use jiff::Timestamp;
 use portcullis::auth::{Authenticator, Evidence, Face, HostNames, SasSwitches, Trust, TrustStore};
+use portcullis::hub::outcome::ConnectionOutcome;
 use portcullis::hub::refusals::{Refusal, RefusalLog};
 use portcullis::mqtt::codec::{self, PacketLimits, Side};
 use portcullis::mqtt::connect::{Claim, parse_claim};
@@ -103,7 +104,7 @@ fn refusals(c: &mut Criterion<counted::CpuTime>) {
         time: Timestamp::from_second(1_800_000_000).expect("a time"),
         peer: [127, 0, 0, 1].into(),
         face: Face::Mqtt,
-        outcome: "bad_signature",
+        outcome: ConnectionOutcome::SasBadSignature,
         reason: "the token was signed with none of the keys of device-7".into(),
         contrast: None,
         token_end: Some(1_800_003_600),
