@@ -3,6 +3,7 @@
 
 use clap::{Args, Subcommand};
 use jiff::{SignedDuration, Timestamp};
+use portcullis::iothub::message_properties::header as names;
 use portcullis_registry::id::{DeviceId, IdentityId, ModuleId};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 
@@ -126,14 +127,14 @@ impl SendArgs {
         let expiry = present(&self.expiry).map(|text| parse_expiry(text, now)).transpose()?;
         let expiry = expiry.map(|expiry| format!("{expiry:.3}"));
         let given = [
-            ("--message-id", "iothub-messageid", present(&self.message_id)),
-            ("--correlation-id", "iothub-correlationid", present(&self.correlation_id)),
-            ("--user-id", "iothub-userid", present(&self.user_id)),
-            ("--content-type", "iothub-contenttype", present(&self.content_type)),
-            ("--content-encoding", "iothub-contentencoding", present(&self.content_encoding)),
-            ("--expiry", "iothub-expiry", expiry.as_deref()),
-            ("--ack", "iothub-ack", present(&self.ack)),
-            ("--props", "iothub-properties", present(&self.props)),
+            ("--message-id", names::MESSAGE_ID, present(&self.message_id)),
+            ("--correlation-id", names::CORRELATION_ID, present(&self.correlation_id)),
+            ("--user-id", names::USER_ID, present(&self.user_id)),
+            ("--content-type", names::CONTENT_TYPE, present(&self.content_type)),
+            ("--content-encoding", names::CONTENT_ENCODING, present(&self.content_encoding)),
+            ("--expiry", names::EXPIRY, expiry.as_deref()),
+            ("--ack", names::ACK, present(&self.ack)),
+            ("--props", names::PROPERTIES, present(&self.props)),
         ];
         let mut headers = HeaderMap::new();
         for (option, name, value) in given {

@@ -124,12 +124,7 @@ pub(super) async fn show_connection_string(
         Some(key) => Secret::Key { policy: None, key },
         None => Secret::X509,
     };
-    let text = ConnectionString {
-        host: rest.login().host.clone(),
-        device: Some(id.device.clone()),
-        module: id.module.clone(),
-        secret,
-    };
+    let text = ConnectionString::of_identity(&rest.login().host, id, secret);
     output.print("connectionString", &text.to_string())
 }
 
@@ -147,12 +142,7 @@ async fn show_policy(
             "note: this hub serves REST at port {port}; service SDKs that can reach it want HostName={host}:{port}"
         );
     }
-    let text = ConnectionString {
-        host,
-        device: None,
-        module: None,
-        secret: Secret::Key { policy: Some(name), key },
-    };
+    let text = ConnectionString::of_policy(&host, &name, &key);
     output.print("connectionString", &text.to_string())
 }
 

@@ -11,7 +11,10 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use clap::{Args, ValueEnum};
-use percent_encoding::percent_decode_str;
+use portcullis::iothub::message_properties::{bag, field_of};
+use portcullis::iothub::property_bag::stamped_pairs;
+use portcullis::iothub::topic::{EventsTopic, events_filters};
+use portcullis::iothub::user_name;
 use portcullis_registry::id::DeviceId;
 use rumqttc::{
     AsyncClient, ConnectReturnCode, ConnectionError, Event as MqttEvent, EventLoop, MqttOptions, Packet,
@@ -120,7 +123,7 @@ impl Monitor {
         loop {
             match connection.poll().await {
                 Ok(MqttEvent::Incoming(Packet::ConnAck(_))) => {
-                    let filters = filters(self.device.as_ref())
+                    let filters = events_filters(self.device.as_ref())
                         .map(|filter| SubscribeFilter::new(filter, QoS::AtLeastOnce));
                     let asked = client.try_subscribe_many(filters);
                     asked.map_err(|error| Ended::Failed(Failure::error(error.to_string())))?;
@@ -148,10 +151,7 @@ impl Monitor {
         let login = &self.login;
         let client_id = format!("monitor-{:016x}", u64::from_be_bytes(portcullis_registry::random_bytes()));
         let mut options = MqttOptions::new(client_id, dial_name(login).await, login.mqtt_port);
-        options.set_credentials(
-            format!("{}/?api-version={API_VERSION}&policy={}", login.host, login.policy),
-            login.token(),
-        );
+        options.set_credentials(user_name::of_service(&login.host, &login.policy), login.token());
         options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(login.tls()?.into())));
         options.set_clean_session(true);
         options.set_keep_alive(KEEP_ALIVE);
@@ -217,19 +217,14 @@ impl Event {
     /// Reads `devices/{d}[/modules/{m}]/messages/events/{bag}`. The bag begins with the hub's stamp, so the first of
     /// two equal names is the hub's.
     fn parse(topic: &str, payload: &[u8]) -> Option<Self> {
-        let segments: Vec<_> = topic.split('/').collect();
-        let (device, module, bag) = match segments.as_slice() {
-            ["devices", device, "messages", "events", bag] => (device, None, bag),
-            ["devices", device, "modules", module, "messages", "events", bag] => (device, Some(module), bag),
-            _ => return None,
-        };
+        let EventsTopic { device, module, bag } = EventsTopic::parse(topic)?;
         let (body, body_encoding) = match std::str::from_utf8(payload) {
             Ok(text) => (text.to_owned(), None),
             Err(_) => (STANDARD.encode(payload), Some("base64")),
         };
         let mut event = Self {
-            device_id: (*device).to_owned(),
-            module_id: module.map(|module| (*module).to_owned()),
+            device_id: device.to_owned(),
+            module_id: module.map(str::to_owned),
             body,
             body_encoding,
             properties: BTreeMap::new(),
@@ -240,19 +235,17 @@ impl Event {
         };
         let mut stamped_device = None;
         let mut stamped_module = None;
-        for pair in bag.split('&').filter(|pair| !pair.is_empty()) {
-            let (name, value) = match pair.split_once('=') {
-                Some((name, value)) => (decode(name), Some(decode(value))),
-                None => (decode(pair), None),
-            };
+        for (name, value) in stamped_pairs(bag) {
             match name.as_str() {
-                "portcullis-lost" => {
+                bag::LOST => {
                     event.lost_before = value.as_deref().and_then(|count| count.parse().ok()).unwrap_or(0)
                 }
-                "iothub-MessageType" if value.as_deref() == Some("Will") => event.message_type = Some("Will"),
-                "iothub-connection-device-id" if stamped_device.is_none() => stamped_device = value,
-                "iothub-connection-module-id" if stamped_module.is_none() => stamped_module = value,
-                "iothub-enqueuedtime" if event.enqueued_time.is_none() => event.enqueued_time = value,
+                bag::MESSAGE_TYPE if value.as_deref() == Some(bag::WILL) => {
+                    event.message_type = Some(bag::WILL)
+                }
+                bag::CONNECTION_DEVICE_ID if stamped_device.is_none() => stamped_device = value,
+                bag::CONNECTION_MODULE_ID if stamped_module.is_none() => stamped_module = value,
+                bag::ENQUEUED_TIME if event.enqueued_time.is_none() => event.enqueued_time = value,
                 _ => event.add(name, value),
             }
         }
@@ -265,17 +258,12 @@ impl Event {
     }
 
     fn add(&mut self, name: String, value: Option<String>) {
-        let system_name = match name.strip_prefix("$.") {
-            Some(short) => {
-                SYSTEM_NAMES.iter().find(|(known, _)| *known == short).map_or(short, |(_, long)| long)
-            }
-            None if name.starts_with("iothub-connection-") => &name,
-            None => {
-                self.properties.entry(name).or_insert(value);
-                return;
-            }
+        let is_system = name.starts_with(bag::SYSTEM_PREFIX) || name.starts_with(bag::CONNECTION_PREFIX);
+        let (properties, name) = match is_system {
+            true => (&mut self.system_properties, field_of(&name).to_owned()),
+            false => (&mut self.properties, name),
         };
-        self.system_properties.entry(system_name.to_owned()).or_insert(value);
+        properties.entry(name).or_insert(value);
     }
 
     fn line(&self, format: EventFormat) -> String {
@@ -307,12 +295,6 @@ impl Event {
     }
 }
 
-/// What to subscribe to, for all devices or one.
-fn filters(device: Option<&DeviceId>) -> [String; 2] {
-    let device = device.map_or("+", |device| device.as_str());
-    [format!("devices/{device}/messages/events/#"), format!("devices/{device}/modules/+/messages/events/#")]
-}
-
 /// The name to dial, which is also the name the certificate must hold: the hub's own, unless it does not lead to the
 /// address where the hub on this machine listens; the hub's certificate names that address too.
 async fn dial_name(login: &Login) -> String {
@@ -322,23 +304,6 @@ async fn dial_name(login: &Login) -> String {
     if leads_there { login.host.clone() } else { address.to_string() }
 }
 
-fn decode(text: &str) -> String {
-    percent_decode_str(text).decode_utf8_lossy().into_owned()
-}
-
-/// IoT Hub's short names of system properties in topics, and the names its messages have them under.
-const SYSTEM_NAMES: &[(&str, &str)] = &[
-    ("mid", "messageId"),
-    ("cid", "correlationId"),
-    ("uid", "userId"),
-    ("to", "to"),
-    ("ct", "contentType"),
-    ("ce", "contentEncoding"),
-    ("exp", "expiryTimeUtc"),
-    ("ctime", "creationTimeUtc"),
-    ("on", "outputName"),
-];
-const API_VERSION: &str = "2021-04-12";
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// An event of 256 KiB with its topic.
 const PACKET_BYTES_MAX: usize = 300 * 1024;
@@ -433,8 +398,11 @@ mod tests {
 
     #[test]
     fn one_device_is_its_modules_too() {
-        assert_eq!(filters(None), ["devices/+/messages/events/#", "devices/+/modules/+/messages/events/#"]);
+        assert_eq!(
+            events_filters(None),
+            ["devices/+/messages/events/#", "devices/+/modules/+/messages/events/#"]
+        );
         let device = DeviceId::parse("pump-7").unwrap();
-        assert_eq!(filters(Some(&device))[1], "devices/pump-7/modules/+/messages/events/#");
+        assert_eq!(events_filters(Some(&device))[1], "devices/pump-7/modules/+/messages/events/#");
     }
 }

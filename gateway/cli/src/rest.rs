@@ -11,6 +11,9 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use portcullis::iothub::api_version;
+use portcullis::iothub::error_code::{self, ErrorCode};
+use portcullis::iothub::message_properties::header as names;
 use reqwest::header::{
     AUTHORIZATION, CONTENT_TYPE, DATE, ETAG, HeaderMap, HeaderValue, IF_MATCH, RETRY_AFTER,
 };
@@ -195,7 +198,8 @@ impl Rest {
 
     fn request(&self, method: Method, path: &[&str]) -> RequestBuilder {
         let url = url(&self.login.host, self.login.https_port, path);
-        let request = self.client.request(method, url).query(&[("api-version", API_VERSION)]);
+        let request =
+            self.client.request(method, url).query(&[(api_version::PARAMETER, api_version::DEFAULT)]);
         match HeaderValue::from_str(&self.login.token()) {
             Ok(mut token) => {
                 token.set_sensitive(true);
@@ -221,7 +225,7 @@ impl Rest {
         }
         let headers = std::mem::take(response.headers_mut());
         let body = self.body(response).await?;
-        let name = headers.get(ERROR_HEADER).and_then(|name| name.to_str().ok());
+        let name = headers.get(names::ERROR_CODE).and_then(|name| name.to_str().ok());
         let failure = refused(status, name, &body);
         let passes = failure.exit() == Exit::Throttled || status.is_server_error();
         Err(if passes { failure.that_passes(retry_after(&headers, Timestamp::now())) } else { failure })
@@ -289,20 +293,19 @@ fn refused(status: StatusCode, header: Option<&str>, body: &[u8]) -> Failure {
     let message = serde_json::from_slice::<Value>(body).ok();
     let message =
         message.as_ref().and_then(|value| value.get("Message")).and_then(Value::as_str).unwrap_or_default();
-    let (in_body, text) = match message.strip_prefix("ErrorCode:").and_then(|rest| rest.split_once(';')) {
-        Some((name, text)) => (Some(name), text),
-        None => (None, message),
-    };
+    let (in_body, text) = error_code::parse_message(message);
     let name = in_body.or(header);
-    let code = name.and_then(number).unwrap_or(u32::from(status.as_u16()) * 1000);
+    let known = name.and_then(ErrorCode::parse);
+    let number = known.map_or(u32::from(status.as_u16()) * 1000, ErrorCode::number);
     let message = match (name, text) {
         (Some(name), "") => name.to_owned(),
         (Some(name), text) => format!("{name}: {text}"),
         (None, "") => status.to_string(),
         (None, text) => text.to_owned(),
     };
-    let failure = Failure::new(exit(status), message).with_code(code);
-    match hint(code) {
+    let failure = Failure::new(exit(status), message).with_code(number);
+    let unauthorized = (status == StatusCode::UNAUTHORIZED).then_some(UNAUTHORIZED_HINT);
+    match known.and_then(hint).or(unauthorized) {
         Some(hint) => failure.with_hint(hint),
         None => failure,
     }
@@ -330,76 +333,26 @@ fn exit(status: StatusCode) -> Exit {
     }
 }
 
-fn hint(code: u32) -> Option<&'static str> {
+fn hint(code: ErrorCode) -> Option<&'static str> {
     match code {
-        401_000..402_000 => {
-            Some("check the policy's key and rights, the hub's name, and this machine's clock")
+        ErrorCode::DeviceMaximumQueueDepthExceeded => {
+            Some("the queue is full: wait until the device takes its messages, or until they expire")
         }
-        403_004 => Some("the queue is full: wait until the device takes its messages, or until they expire"),
-        403_003 => Some("`portcullis job list` shows what runs; `portcullis job cancel` ends it"),
-        404_002 => Some("`portcullis job list` shows what there is"),
-        404_001 => Some("`portcullis device-identity list` shows what there is"),
-        404_010 => Some("`portcullis module-identity list -d ID` shows what there is"),
-        409_001 | 409_301 => Some("`show` prints the one there is; `delete` removes it"),
-        412_001 => Some("somebody changed it; `show` prints its present etag"),
+        ErrorCode::JobQuotaExceeded => {
+            Some("`portcullis job list` shows what runs; `portcullis job cancel` ends it")
+        }
+        ErrorCode::JobNotFound => Some("`portcullis job list` shows what there is"),
+        ErrorCode::DeviceNotFound => Some("`portcullis device-identity list` shows what there is"),
+        ErrorCode::ModuleNotFound => Some("`portcullis module-identity list -d ID` shows what there is"),
+        ErrorCode::DeviceAlreadyExists | ErrorCode::ModuleAlreadyExistsOnDevice => {
+            Some("`show` prints the one there is; `delete` removes it")
+        }
+        ErrorCode::PreconditionFailed => Some("somebody changed it; `show` prints its present etag"),
         _ => None,
     }
 }
 
-/// IoT Hub's number for the name of an error.
-///
-/// Source: IoT Hub, "Understand and resolve Azure IoT Hub errors".
-fn number(name: &str) -> Option<u32> {
-    NUMBERS.iter().find(|(_, known)| *known == name).map(|(number, _)| *number)
-}
-
-const NUMBERS: &[(u32, &str)] = &[
-    (400_000, "GenericBadRequest"),
-    (400_001, "InvalidProtocolVersion"),
-    (400_003, "InvalidOperation"),
-    (400_004, "ArgumentInvalid"),
-    (400_005, "ArgumentNull"),
-    (400_006, "IotHubFormatError"),
-    (400_008, "BlobContainerValidationError"),
-    (400_012, "DeserializationError"),
-    (400_013, "BulkRegistryOperationFailure"),
-    (400_024, "RequestTimedOut"),
-    (400_027, "ConnectionForcefullyClosedOnNewConnection"),
-    (400_028, "InvalidDeviceScope"),
-    (400_301, "CannotRegisterModuleToModule"),
-    (401_000, "GenericUnauthorized"),
-    (401_001, "IotHubNotFound"),
-    (401_002, "IotHubUnauthorizedAccess"),
-    (401_003, "IotHubUnauthorized"),
-    (403_000, "GenericForbidden"),
-    (403_002, "IotHubQuotaExceeded"),
-    (403_003, "JobQuotaExceeded"),
-    (403_004, "DeviceMaximumQueueDepthExceeded"),
-    (403_007, "DeviceMaximumQueueSizeExceeded"),
-    (403_009, "InvalidMessageExpiryTime"),
-    (403_012, "DeviceDisabled"),
-    (404_000, "GenericNotFound"),
-    (404_001, "DeviceNotFound"),
-    (404_002, "JobNotFound"),
-    (404_010, "ModuleNotFound"),
-    (404_013, "FeatureNotSupported"),
-    (404_103, "DeviceNotOnline"),
-    (409_001, "DeviceAlreadyExists"),
-    (409_002, "LinkCreationConflict"),
-    (409_301, "ModuleAlreadyExistsOnDevice"),
-    (412_001, "PreconditionFailed"),
-    (412_002, "DeviceMessageLockLost"),
-    (413_001, "MessageTooLarge"),
-    (413_002, "TooManyDevices"),
-    (413_003, "TooManyModulesOnDevice"),
-    (429_001, "ThrottlingException"),
-    (500_001, "ServerError"),
-    (500_008, "GenericTimeout"),
-    (503_001, "ServiceUnavailable"),
-    (504_101, "GatewayTimeout"),
-];
-const API_VERSION: &str = "2021-04-12";
-const ERROR_HEADER: &str = "iothub-errorcode";
+const UNAUTHORIZED_HINT: &str = "check the policy's key and rights, the hub's name, and this machine's clock";
 const MAX_ITEM_COUNT: &str = "x-ms-max-item-count";
 const CONTINUATION: &str = "x-ms-continuation";
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(30);

@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -16,6 +15,8 @@ use utoipa::ToSchema;
 use crate::http::caller::{Caller, JsonBody};
 use crate::hub::Hub;
 use crate::iothub::change::{NamedIdentity, loses_twin, parse_change};
+use crate::iothub::error_code::ErrorCode;
+use crate::iothub::message_properties::header as names;
 use crate::iothub::problem::Problem;
 use crate::iothub::strict_json::StrictObject;
 use crate::operations::bulk::{Bulk, CHANGES_MAX};
@@ -117,9 +118,7 @@ impl IntoResponse for BulkResultOut {
             return Json(Self { is_successful: true, ..self }).into_response();
         }
         // IoT Hub: the C# SDK takes a 400 for a result only when this header says so.
-        let code = (HeaderName::from_static("iothub-errorcode"), HeaderValue::from_static(FAILURE));
-        (StatusCode::BAD_REQUEST, [code], Json(self)).into_response()
+        let failure = ErrorCode::BulkRegistryOperationFailure;
+        (failure.status(), [(names::ERROR_CODE, failure.name())], Json(self)).into_response()
     }
 }
-
-const FAILURE: &str = "BulkRegistryOperationFailure";

@@ -15,6 +15,7 @@ use portcullis_registry::id::{DeviceId, IdentityId, ModuleId};
 use crate::auth::{Evidence, Face, Origin, Peer, VerifiedIdentity, VerifiedService};
 use crate::hub::Hub;
 use crate::hub::outcome::ConnectionOutcome;
+use crate::iothub::api_version::{self, InvalidApiVersion};
 use crate::iothub::problem::Problem;
 use crate::operations::logins::{self, Attempt, Fault, Reply};
 
@@ -121,23 +122,13 @@ fn is_in_another_charset(kind: &str) -> bool {
 
 /// Every IoT Hub route takes exactly one well-formed `api-version`; which one makes no difference.
 pub(super) async fn require_api_version(request: Request, next: Next) -> Response {
-    let query = request.uri().query().unwrap_or_default();
-    let mut versions = query.split('&').filter_map(|pair| pair.strip_prefix("api-version="));
-    match (versions.next(), versions.next()) {
-        (Some(version), None) if is_api_version(version) => next.run(request).await,
-        (None, _) => Problem::argument_null("the query parameter api-version is missing").into_response(),
-        _ => Problem::invalid_api_version().into_response(),
+    match api_version::check_query(request.uri().query().unwrap_or_default()) {
+        Ok(()) => next.run(request).await,
+        Err(InvalidApiVersion::Missing) => {
+            Problem::argument_null("the query parameter api-version is missing").into_response()
+        }
+        Err(InvalidApiVersion::Malformed) => Problem::invalid_api_version().into_response(),
     }
-}
-
-/// `YYYY-MM-DD` with an optional `-preview`.
-fn is_api_version(text: &str) -> bool {
-    let date = text.strip_suffix("-preview").unwrap_or(text);
-    date.len() == 10
-        && date.bytes().enumerate().all(|(place, byte)| match place {
-            4 | 7 => byte == b'-',
-            _ => byte.is_ascii_digit(),
-        })
 }
 
 fn verify(parts: &Parts, hub: &Hub) -> Result<VerifiedService, Fault> {
@@ -202,19 +193,3 @@ fn token(parts: &Parts) -> Result<&str, Fault> {
         .map_err(|_| Fault::new(ConnectionOutcome::SasMalformed, "the Authorization header is not ASCII"))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::is_api_version;
-
-    #[test]
-    fn t702_only_a_date_is_an_api_version() {
-        for good in ["2021-04-12", "2016-11-14", "2020-10-01-preview"] {
-            assert!(is_api_version(good), "{good}");
-        }
-        for bad in
-            ["", "2021", "2021-4-12", "2021-04-12-draft", "20210412", "latest", "2021-04-12-preview-preview"]
-        {
-            assert!(!is_api_version(bad), "{bad}");
-        }
-    }
-}

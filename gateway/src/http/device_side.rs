@@ -22,6 +22,7 @@ use crate::http::caller::{Body, DeviceCaller};
 use crate::http::messages::{check_bound, text};
 use crate::hub::Hub;
 use crate::hub::metrics::Scope;
+use crate::iothub::message_properties::{header as names, property_of_header};
 use crate::iothub::problem::Problem;
 use crate::iothub::property_bag::{PropertyBag, write_pair};
 use crate::iothub::topic::{address, round_trip_time};
@@ -129,7 +130,7 @@ pub(super) fn parse_token(text: &str) -> Result<LockToken, Problem> {
 }
 
 fn lock_time(headers: &HeaderMap) -> Result<Option<Duration>, Problem> {
-    let Some(text) = text(headers, HeaderName::from_static("iothub-messagelocktimeout"))? else {
+    let Some(text) = text(headers, HeaderName::from_static(names::LOCK_TIMEOUT))? else {
         return Ok(None);
     };
     match text.parse() {
@@ -153,26 +154,26 @@ fn message(to: &IdentityId, received: &Received) -> Response {
         }
     };
     for (name, value) in &message.properties {
-        put(&format!("iothub-app-{name}"), value);
+        put(&format!("{}{name}", names::APPLICATION_PREFIX), value);
     }
     if !message.properties.is_empty() {
         let mut bag = String::new();
         message.properties.iter().for_each(|(name, value)| write_pair(&mut bag, name, value));
-        put("iothub-properties", &bag);
+        put(names::PROPERTIES, &bag);
     }
     put("etag", &format!("\"{}\"", received.token));
-    put("iothub-messageid", &message.message_id);
-    put("iothub-sequencenumber", &message.number.to_string());
-    put("iothub-enqueuedtime", &round_trip_time(message.enqueued));
-    put("iothub-expiry", &round_trip_time(message.expiry));
-    put("iothub-deliverycount", &received.delivery_count.to_string());
-    put("iothub-ack", message.ack.as_str());
-    put("iothub-to", &message.to.clone().unwrap_or_else(|| address(to)));
+    put(names::MESSAGE_ID, &message.message_id);
+    put(names::SEQUENCE_NUMBER, &message.number.to_string());
+    put(names::ENQUEUED_TIME, &round_trip_time(message.enqueued));
+    put(names::EXPIRY, &round_trip_time(message.expiry));
+    put(names::DELIVERY_COUNT, &received.delivery_count.to_string());
+    put(names::ACK, message.ack.as_str());
+    put(names::TO, &message.to.clone().unwrap_or_else(|| address(to)));
     let optional = [
-        ("iothub-correlationid", &message.correlation_id),
-        ("iothub-userid", &message.user_id),
-        ("iothub-contenttype", &message.content_type),
-        ("iothub-contentencoding", &message.content_encoding),
+        (names::CORRELATION_ID, &message.correlation_id),
+        (names::USER_ID, &message.user_id),
+        (names::CONTENT_TYPE, &message.content_type),
+        (names::CONTENT_ENCODING, &message.content_encoding),
     ];
     for (name, value) in optional {
         if let Some(value) = value {
@@ -186,10 +187,10 @@ fn message(to: &IdentityId, received: &Received) -> Response {
 fn parse_headers(headers: &HeaderMap) -> Result<String, Problem> {
     let mut properties = Vec::new();
     for name in headers.keys() {
-        if let Some(property) = property_name(name.as_str())
+        if let Some(property) = property_of_header(name.as_str())
             && let Some(value) = text(headers, name.clone())?
         {
-            properties.push((property, value));
+            properties.push((property.to_owned(), value));
         }
     }
     Ok(to_bag(&properties))
@@ -205,24 +206,13 @@ fn parse_batch(body: &[u8]) -> Result<Vec<(String, Bytes)>, Problem> {
                 .map_err(|_| Problem::argument_invalid("a body is not base64"))?,
             false => batched.body.into_bytes(),
         };
-        let named = |(name, value)| property_name(name).map(|property| (property, value));
-        let properties: Vec<(String, String)> = batched
-            .properties
-            .iter()
-            .filter_map(|(name, value)| named((name.as_str(), value.clone())))
-            .collect();
+        let named = |(name, value): (&String, &String)| {
+            property_of_header(name).map(|property| (property.to_owned(), value.clone()))
+        };
+        let properties: Vec<_> = batched.properties.iter().filter_map(named).collect();
         Ok((to_bag(&properties), Bytes::from(payload)))
     };
     batch.into_iter().map(read).collect()
-}
-
-/// The property a header stands for, if it stands for one.
-fn property_name(header: &str) -> Option<String> {
-    if let Some(own) = header.strip_prefix("iothub-app-") {
-        return Some(own.to_owned());
-    }
-    let system = SYSTEM_HEADERS.iter().find(|(name, _)| *name == header);
-    system.map(|(_, property)| (*property).to_owned())
 }
 
 /// System properties first, as everywhere.
@@ -236,14 +226,6 @@ fn is_encoded() -> bool {
     true
 }
 
-const SYSTEM_HEADERS: [(&str, &str); 6] = [
-    ("iothub-messageid", "$.mid"),
-    ("iothub-correlationid", "$.cid"),
-    ("iothub-userid", "$.uid"),
-    ("iothub-contenttype", "$.ct"),
-    ("iothub-contentencoding", "$.ce"),
-    ("iothub-to", "$.to"),
-];
 const BATCH: &[u8] = b"application/vnd.microsoft.iothub.json";
 /// Source: IoT Hub, the lock of feedback; that of messages is 60 s there.
 const LOCK_SECONDS_MIN: u64 = 5;

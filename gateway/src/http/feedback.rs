@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use crate::http::caller::Caller;
 use crate::http::device_side::parse_token;
 use crate::hub::Hub;
+use crate::iothub::message_properties::header as names;
 use crate::iothub::problem::Problem;
 use crate::operations::feedback;
 
@@ -23,7 +24,7 @@ pub(super) async fn receive(
     let headers = [
         (header::CONTENT_TYPE.as_str(), FEEDBACK_JSON.to_owned()),
         (header::ETAG.as_str(), format!("\"{}\"", batch.token)),
-        ("iothub-userid", hub.hosts.primary().to_owned()),
+        (names::USER_ID, hub.hosts.primary().to_owned()),
     ];
     Ok((headers, feedback::to_json(&batch)).into_response())
 }

@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use crate::auth::VerifiedService;
 use crate::http::caller::{Body, Caller};
 use crate::hub::Hub;
+use crate::iothub::message_properties::header as names;
 use crate::iothub::problem::Problem;
 use crate::iothub::property_bag::PropertyBag;
 use crate::operations::c2d;
@@ -78,7 +79,7 @@ async fn send(
 ) -> Result<Response, Problem> {
     check_bound(bound)?;
     let accepted = c2d::send(hub, caller, to, parse_message(headers, body)?).await?;
-    Ok((StatusCode::NO_CONTENT, [("iothub-messageid", accepted.message_id.clone())]).into_response())
+    Ok((StatusCode::NO_CONTENT, [(names::MESSAGE_ID, accepted.message_id.clone())]).into_response())
 }
 
 /// IoT Hub: both `deviceBound` and `devicebound` are in use.
@@ -93,17 +94,17 @@ pub(super) fn check_bound(bound: &str) -> Result<(), Problem> {
 fn parse_message(headers: &HeaderMap, body: axum::body::Bytes) -> Result<NewC2d, Problem> {
     let text = |name: &'static str| text(headers, HeaderName::from_static(name));
     Ok(NewC2d {
-        message_id: text("iothub-messageid")?,
-        correlation_id: text("iothub-correlationid")?,
-        user_id: text("iothub-userid")?,
-        content_type: text("iothub-contenttype")?,
-        content_encoding: match text("iothub-contentencoding")? {
+        message_id: text(names::MESSAGE_ID)?,
+        correlation_id: text(names::CORRELATION_ID)?,
+        user_id: text(names::USER_ID)?,
+        content_type: text(names::CONTENT_TYPE)?,
+        content_encoding: match text(names::CONTENT_ENCODING)? {
             None => self::text(headers, header::CONTENT_ENCODING)?,
             given => given,
         },
-        to: text("iothub-to")?,
-        ack: parse_ack(text("iothub-ack")?.as_deref())?,
-        expiry: text("iothub-expiry")?.as_deref().map(parse_expiry).transpose()?,
+        to: text(names::TO)?,
+        ack: parse_ack(text(names::ACK)?.as_deref())?,
+        expiry: text(names::EXPIRY)?.as_deref().map(parse_expiry).transpose()?,
         properties: properties(headers)?,
         body,
     })
@@ -138,16 +139,16 @@ pub(super) fn parse_expiry(text: &str) -> Result<Timestamp, Problem> {
 pub(super) fn properties(headers: &HeaderMap) -> Result<Vec<(String, String)>, Problem> {
     let mut properties = Vec::new();
     for (name, value) in headers {
-        if let Some(own) = name.as_str().strip_prefix("iothub-app-") {
+        if let Some(own) = name.as_str().strip_prefix(names::APPLICATION_PREFIX) {
             let value = std::str::from_utf8(value.as_bytes());
             let value =
                 value.map_err(|_| Problem::argument_invalid(format!("header {name} is not UTF-8")))?;
             properties.push((own.to_owned(), value.to_owned()));
         }
     }
-    if let Some(bag) = text(headers, HeaderName::from_static("iothub-properties"))? {
+    if let Some(bag) = text(headers, HeaderName::from_static(names::PROPERTIES))? {
         let bag = PropertyBag::parse(&bag)
-            .map_err(|error| Problem::argument_invalid(format!("iothub-properties: {error}")))?;
+            .map_err(|error| Problem::argument_invalid(format!("{}: {error}", names::PROPERTIES)))?;
         properties.extend(bag.into_application());
     }
     Ok(properties)

@@ -17,6 +17,7 @@ use utoipa::openapi::{
 };
 
 use super::routes::{Needs, Route, routes};
+use crate::iothub::api_version;
 
 /// The description, as text: it is the same for every hub of this version.
 pub(super) async fn show() -> impl IntoResponse {
@@ -141,7 +142,7 @@ fn operation(route: &Route, problem: &Shape) -> OperationBuilder {
         operation = operation.parameter(parameter.required(Required::True).schema(Some(a_text())));
     }
     if route.is_iot_hubs() {
-        let version = ParameterBuilder::new().name("api-version").parameter_in(ParameterIn::Query);
+        let version = ParameterBuilder::new().name(api_version::PARAMETER).parameter_in(ParameterIn::Query);
         let version = version.description(Some("YYYY-MM-DD; which one makes no difference"));
         operation = operation.parameter(version.required(Required::True).schema(Some(a_text())));
     }

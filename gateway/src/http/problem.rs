@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::iothub::message_properties::header as names;
 use crate::iothub::problem::{Problem, RETRY_AFTER_SECONDS};
 
 /// An error in an answer.
@@ -26,7 +27,7 @@ impl IntoResponse for Problem {
         let tracking = tracking_id();
         let time = Timestamp::now().strftime("%m/%d/%Y %H:%M:%S");
         let body = ProblemOut {
-            message: format!("ErrorCode:{};{}", self.name(), self.text()),
+            message: self.message(),
             exception_message: format!("Tracking ID:{tracking}-TimeStamp:{time}"),
         };
         let mut response = (self.status(), Json(body)).into_response();
@@ -34,7 +35,7 @@ impl IntoResponse for Problem {
         if matches!(self.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
         }
-        headers.insert("iothub-errorcode", HeaderValue::from_static(self.name()));
+        headers.insert(names::ERROR_CODE, HeaderValue::from_static(self.name()));
         if let Ok(tracking) = HeaderValue::from_str(&tracking) {
             headers.insert("x-ms-request-id", tracking);
         }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use portcullis_registry::credential::{InvalidKey, SymmetricKey};
-use portcullis_registry::id::{DeviceId, InvalidId, ModuleId};
+use portcullis_registry::id::{DeviceId, IdentityId, InvalidId, ModuleId};
 
 /// One connection string.
 ///
@@ -55,6 +55,18 @@ pub enum InvalidConnectionString {
 }
 
 impl ConnectionString {
+    /// What a service connects with that has a key of a shared access policy.
+    pub fn of_policy(host: &str, policy: &str, key: &SymmetricKey) -> Self {
+        let secret = Secret::Key { policy: Some(policy.to_owned()), key: key.clone() };
+        Self { host: host.to_owned(), device: None, module: None, secret }
+    }
+
+    /// What a device or module connects with.
+    pub fn of_identity(host: &str, id: &IdentityId, secret: Secret) -> Self {
+        Self { host: host.to_owned(), device: Some(id.device.clone()), module: id.module.clone(), secret }
+    }
+
+    /// Reads a connection string.
     pub fn parse(text: &str) -> Result<Self, InvalidConnectionString> {
         let mut values: [Option<&str>; KEYS.len()] = [None; KEYS.len()];
         for (place, pair) in text.trim().split(';').enumerate() {

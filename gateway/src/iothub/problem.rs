@@ -9,37 +9,37 @@ use portcullis_registry::backend::StoreError;
 use portcullis_registry::error::{RegistryError, SendError, SettleError};
 use portcullis_registry::id::{IdentityId, InvalidId};
 
+use super::error_code::ErrorCode;
 use crate::auth::AuthError;
 
 /// An error as a caller sees it, and the reason only the operator sees.
 #[derive(Debug)]
 pub(crate) struct Problem {
-    status: StatusCode,
-    name: &'static str,
+    code: ErrorCode,
     text: String,
     for_operator: Option<String>,
 }
 
 impl Problem {
-    pub(crate) fn new(status: StatusCode, name: &'static str, text: impl Into<String>) -> Self {
-        Self { status, name, text: text.into(), for_operator: None }
+    pub(crate) fn new(code: ErrorCode, text: impl Into<String>) -> Self {
+        Self { code, text: text.into(), for_operator: None }
     }
 
     /// 401; which check failed is for the operator alone.
     pub(crate) fn unauthorized(reason: impl Into<String>) -> Self {
-        let problem = Self::new(StatusCode::UNAUTHORIZED, "IotHubUnauthorizedAccess", "Unauthorized");
+        let problem = Self::new(ErrorCode::IotHubUnauthorizedAccess, "Unauthorized");
         Self { for_operator: Some(reason.into()), ..problem }
     }
 
     /// 403; the caller is known, so it may hear what it lacks.
     pub(crate) fn forbidden(text: impl Into<String>) -> Self {
-        Self::new(StatusCode::FORBIDDEN, "GenericForbidden", text)
+        Self::new(ErrorCode::GenericForbidden, text)
     }
 
     /// The same for a caller who has proven itself before it asked: what an operation refuses it is a right it lacks,
     /// and it may hear which.
     pub(crate) fn for_known_caller(self) -> Self {
-        match self.status {
+        match self.status() {
             StatusCode::UNAUTHORIZED => Self::forbidden(self.for_operator()),
             _ => self,
         }
@@ -47,93 +47,102 @@ impl Problem {
 
     /// 429; why there were too many is for the operator alone.
     pub(crate) fn throttled(reason: impl Into<String>) -> Self {
-        let problem = Self::new(StatusCode::TOO_MANY_REQUESTS, "ThrottlingException", "too many requests");
+        let problem = Self::new(ErrorCode::ThrottlingException, "too many requests");
         Self { for_operator: Some(reason.into()), ..problem }
     }
 
     pub(crate) fn argument_invalid(text: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "ArgumentInvalid", text)
+        Self::new(ErrorCode::ArgumentInvalid, text)
     }
 
     pub(crate) fn argument_null(text: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "ArgumentNull", text)
+        Self::new(ErrorCode::ArgumentNull, text)
     }
 
     pub(crate) fn invalid_api_version() -> Self {
-        Self::new(
-            StatusCode::BAD_REQUEST,
-            "InvalidProtocolVersion",
-            "api-version must be given once, as YYYY-MM-DD",
-        )
+        Self::new(ErrorCode::InvalidProtocolVersion, "api-version must be given once, as YYYY-MM-DD")
     }
 
     pub(crate) fn deserialization(text: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "DeserializationError", text)
+        Self::new(ErrorCode::DeserializationError, text)
     }
 
     pub(crate) fn body_too_large() -> Self {
-        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "MessageTooLarge", "the request body is too large")
+        Self::new(ErrorCode::MessageTooLarge, "the request body is too large")
     }
 
     pub(crate) fn request_timeout() -> Self {
-        Self::new(StatusCode::REQUEST_TIMEOUT, "RequestTimedOut", "the request body did not arrive in time")
+        Self::new(ErrorCode::RequestTimedOut, "the request body did not arrive in time")
     }
 
     /// 500; what went wrong is for the operator alone.
     pub(crate) fn internal(reason: impl Into<String>) -> Self {
-        let problem = Self::new(StatusCode::INTERNAL_SERVER_ERROR, "ServerError", "the hub failed");
+        let problem = Self::new(ErrorCode::ServerError, "the hub failed");
         Self { for_operator: Some(reason.into()), ..problem }
     }
 
     /// 503; the caller may try again, and why it has to is for the operator alone.
     pub(crate) fn unavailable(text: impl Into<String>, reason: impl Into<String>) -> Self {
-        let problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", text);
+        let problem = Self::new(ErrorCode::ServiceUnavailable, text);
         Self { for_operator: Some(reason.into()), ..problem }
     }
 
     pub(crate) fn not_found(text: impl Into<String>) -> Self {
-        Self::new(StatusCode::NOT_FOUND, "GenericNotFound", text)
+        Self::new(ErrorCode::GenericNotFound, text)
     }
 
     /// The path exists, the method does not.
     pub(crate) fn method_not_allowed() -> Self {
-        Self::new(StatusCode::METHOD_NOT_ALLOWED, "GenericBadRequest", "this path does not take this method")
+        Self::new(ErrorCode::GenericMethodNotAllowed, "this path does not take this method")
     }
 
     pub(crate) fn managed_identity_not_enabled() -> Self {
         Self::new(
-            StatusCode::BAD_REQUEST,
-            "ManagedIdentityNotEnabled",
+            ErrorCode::ManagedIdentityNotEnabled,
             "this hub has no identity of its own for storage; give URIs with a SAS, as keyBased",
         )
     }
 
     pub(crate) fn encoding_not_taken() -> Self {
         Self::new(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "GenericBadRequest",
+            ErrorCode::GenericUnsupportedMediaType,
             "a JSON body has no Content-Encoding and the charset UTF-8",
         )
     }
 
+    /// 404, as an IoT Hub of a tier without twins answers.
+    pub(crate) fn twins_not_supported() -> Self {
+        Self::new(ErrorCode::FeatureNotSupported, "Device twins are not supported by this hub.")
+    }
+
     fn no_such_identity(id: &IdentityId) -> Self {
-        let name = if id.module.is_some() { "ModuleNotFound" } else { "DeviceNotFound" };
-        Self::new(StatusCode::NOT_FOUND, name, id.to_string())
+        let is_module = id.module.is_some();
+        let code = if is_module { ErrorCode::ModuleNotFound } else { ErrorCode::DeviceNotFound };
+        Self::new(code, id.to_string())
     }
 
     pub(crate) fn status(&self) -> StatusCode {
-        self.status
+        self.code.status()
     }
 
     /// IoT Hub's name of the error.
     pub(crate) fn name(&self) -> &'static str {
-        self.name
+        self.code.name()
     }
 
-    /// IoT Hub's number of the error: the status, and three digits that tell it from others of the same status.
+    /// IoT Hub's number of the error.
     pub(crate) fn number(&self) -> u32 {
-        let own = NUMBERS.iter().find(|(name, _)| *name == self.name);
-        own.map_or(u32::from(self.status.as_u16()) * 1000, |(_, number)| *number)
+        self.code.number()
+    }
+
+    /// What the caller is told, with the error's name.
+    pub(crate) fn message(&self) -> String {
+        self.code.message(&self.text)
+    }
+
+    /// The answer to a request over MQTT that IoT Hub answers with the error's number, as it does those for twins.
+    pub(crate) fn numbered_body(&self) -> String {
+        serde_json::json!({ "errorCode": self.number(), "message": self.message() }).to_string()
     }
 
     /// What the caller is told.
@@ -165,12 +174,10 @@ impl From<AuthorityError> for Problem {
         match error {
             AuthorityError::NotFound(_) => Self::not_found(text),
             AuthorityError::AlreadyExists(_) | AuthorityError::SameCertificate(_) => {
-                Self::new(StatusCode::CONFLICT, "GenericConflict", text)
+                Self::new(ErrorCode::GenericConflict, text)
             }
-            AuthorityError::PreconditionFailed(_) => {
-                Self::new(StatusCode::PRECONDITION_FAILED, "PreconditionFailed", text)
-            }
-            AuthorityError::TooMany => Self::new(StatusCode::FORBIDDEN, "GenericForbidden", text),
+            AuthorityError::PreconditionFailed(_) => Self::new(ErrorCode::PreconditionFailed, text),
+            AuthorityError::TooMany => Self::new(ErrorCode::GenericForbidden, text),
             AuthorityError::AlreadyVerified(_)
             | AuthorityError::NoCode(_)
             | AuthorityError::CodeExpired { .. }
@@ -182,16 +189,14 @@ impl From<AuthorityError> for Problem {
 /// The device has proven who it is, so it may hear what it may do.
 impl From<AccessDenied> for Problem {
     fn from(error: AccessDenied) -> Self {
-        Self::new(StatusCode::FORBIDDEN, "GenericForbidden", error.to_string())
+        Self::new(ErrorCode::GenericForbidden, error.to_string())
     }
 }
 
 impl From<SettleError> for Problem {
     fn from(error: SettleError) -> Self {
         match error {
-            SettleError::LockLost => {
-                Self::new(StatusCode::PRECONDITION_FAILED, "DeviceMessageLockLost", error.to_string())
-            }
+            SettleError::LockLost => Self::new(ErrorCode::DeviceMessageLockLost, error.to_string()),
             SettleError::Store(error) => error.into(),
         }
     }
@@ -202,23 +207,18 @@ impl From<RegistryError> for Problem {
         let text = error.to_string();
         match error {
             RegistryError::AlreadyExists(id) if id.module.is_some() => {
-                Self::new(StatusCode::CONFLICT, "ModuleAlreadyExistsOnDevice", text)
+                Self::new(ErrorCode::ModuleAlreadyExistsOnDevice, text)
             }
             RegistryError::AlreadyExists(id) => Self::new(
-                StatusCode::CONFLICT,
-                "DeviceAlreadyExists",
+                ErrorCode::DeviceAlreadyExists,
                 format!("A device with ID '{id}' is already registered."),
             ),
             RegistryError::NotFound(id) => Self::no_such_identity(&id),
             RegistryError::StaleGeneration(id) => Self::no_such_identity(&id),
-            RegistryError::PreconditionFailed(_) => Self::new(
-                StatusCode::PRECONDITION_FAILED,
-                "PreconditionFailed",
-                "Precondition failed: Invalid ETag",
-            ),
-            RegistryError::TooManyModules { .. } => {
-                Self::new(StatusCode::PAYLOAD_TOO_LARGE, "TooManyModulesOnDevice", text)
+            RegistryError::PreconditionFailed(_) => {
+                Self::new(ErrorCode::PreconditionFailed, "Precondition failed: Invalid ETag")
             }
+            RegistryError::TooManyModules { .. } => Self::new(ErrorCode::TooManyModulesOnDevice, text),
             RegistryError::Store(error) => error.into(),
         }
     }
@@ -233,16 +233,12 @@ impl From<SendError> for Problem {
                 Self { for_operator: Some(text), ..Self::no_such_identity(&id) }
             }
             // Ours: IoT Hub knows no access lists.
-            SendError::AccessDenied(_) => Self::new(StatusCode::FORBIDDEN, "GenericForbidden", text),
-            SendError::QueueFull { .. } => {
-                Self::new(StatusCode::FORBIDDEN, "DeviceMaximumQueueDepthExceeded", text)
-            }
-            SendError::TooLarge { .. } => Self::new(StatusCode::PAYLOAD_TOO_LARGE, "MessageTooLarge", text),
-            SendError::BadExpiry { .. } => {
-                Self::new(StatusCode::BAD_REQUEST, "InvalidMessageExpiryTime", text)
-            }
+            SendError::AccessDenied(_) => Self::new(ErrorCode::GenericForbidden, text),
+            SendError::QueueFull { .. } => Self::new(ErrorCode::DeviceMaximumQueueDepthExceeded, text),
+            SendError::TooLarge { .. } => Self::new(ErrorCode::MessageTooLarge, text),
+            SendError::BadExpiry { .. } => Self::new(ErrorCode::InvalidMessageExpiryTime, text),
             SendError::LongMessageId { .. } | SendError::BadProperty => Self::argument_invalid(text),
-            SendError::HubFull => Self::new(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", text),
+            SendError::HubFull => Self::new(ErrorCode::ServiceUnavailable, text),
             SendError::Store(error) => error.into(),
         }
     }
@@ -254,23 +250,6 @@ impl From<StoreError> for Problem {
         Self::unavailable("the store takes no writes now", error.to_string())
     }
 }
-
-/// IoT Hub's numbers of what may become of a line of an import.
-const NUMBERS: [(&str, u32); 13] = [
-    ("ArgumentInvalid", 400_004),
-    ("ArgumentNull", 400_005),
-    ("DeviceDefinedMultipleTimes", 400_011),
-    ("DeserializationError", 400_012),
-    ("IotHubUnauthorizedAccess", 401_002),
-    ("DeviceNotFound", 404_001),
-    ("ModuleNotFound", 404_010),
-    ("FeatureNotSupported", 404_013),
-    ("DeviceAlreadyExists", 409_001),
-    ("ModuleAlreadyExistsOnDevice", 409_301),
-    ("PreconditionFailed", 412_001),
-    ("TooManyModulesOnDevice", 413_003),
-    ("ServiceUnavailable", 503_001),
-];
 
 /// When a caller may try again, in seconds.
 pub(crate) const RETRY_AFTER_SECONDS: &str = "1";

@@ -7,6 +7,8 @@ use std::borrow::Cow;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
+use super::message_properties::bag;
+
 /// The properties of one message, in order; no name twice. Those whose names begin with `$.` are the system's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PropertyBag {
@@ -118,6 +120,16 @@ impl PropertyBag {
     }
 }
 
+/// The pairs of a bag that the hub has read and stamped, decoded, in order; a name without `=` has no value. Nothing is
+/// left out. The hub's stamp stands before what an application set, so of equal names the first is the hub's.
+pub fn stamped_pairs(bag: &str) -> impl Iterator<Item = (String, Option<String>)> {
+    let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+    bag.split('&').filter(|pair| !pair.is_empty()).map(move |pair| match pair.split_once('=') {
+        Some((name, value)) => (decoded(name), Some(decoded(value))),
+        None => (decoded(pair), None),
+    })
+}
+
 fn as_texts((name, value): &(String, String)) -> (&str, &str) {
     (name, value)
 }
@@ -150,7 +162,7 @@ fn check_escapes(text: &str) -> Result<(), BagError> {
 }
 
 fn is_system(name: &str) -> bool {
-    name.starts_with("$.")
+    name.starts_with(bag::SYSTEM_PREFIX)
 }
 
 /// Whether a property tells what the hub alone knows: the sender, how it proved itself, when it came, and how.
@@ -162,12 +174,18 @@ fn is_set_by_hub(name: &str) -> bool {
         || SET_BY_HUB_PREFIXES.into_iter().any(begins_with)
 }
 
-/// In lower case. Source: IoT Hub, "Create and read IoT Hub messages", system properties.
-const SET_BY_HUB: [&str; 6] =
-    ["$.cdid", "$.cmid", "iothub-enqueuedtime", "iothub-message-source", "iothub-messagetype", "mqtt-retain"];
+/// Whatever their letter case. Source: IoT Hub, "Create and read IoT Hub messages", system properties.
+const SET_BY_HUB: [&str; 6] = [
+    bag::CONNECTION_DEVICE_ID_SHORT,
+    bag::CONNECTION_MODULE_ID_SHORT,
+    bag::ENQUEUED_TIME,
+    bag::MESSAGE_SOURCE,
+    bag::MESSAGE_TYPE,
+    bag::RETAIN,
+];
 
-/// In lower case.
-const SET_BY_HUB_PREFIXES: [&str; 2] = ["iothub-connection-", "portcullis-"];
+/// Whatever their letter case.
+const SET_BY_HUB_PREFIXES: [&str; 2] = [bag::CONNECTION_PREFIX, bag::OWN_PREFIX];
 
 /// Everything but the characters no URI ever gives a meaning (RFC 3986, 2.3).
 pub(crate) const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -221,6 +239,21 @@ mod tests {
         let bag = PropertyBag::parse("a=1&$.mid=m").unwrap();
         assert_eq!(bag.encode_with(&[("s", "x y"), ("t", "")]), "%24.mid=m&s=x%20y&t=&a=1");
         assert_eq!(PropertyBag::default().encode_with(&[("s", "1")]), "s=1");
+    }
+
+    #[test]
+    fn what_the_hub_stamped_is_read_whole_and_in_order() {
+        let sent = PropertyBag::parse("a%26b=%3Cb%3E&empty=").unwrap();
+        let text = sent.encode_with(&[(bag::CONNECTION_DEVICE_ID, "d 1")]) + "&alone&&bad=%ff";
+        let read: Vec<_> = stamped_pairs(&text).collect();
+        let expected = [
+            (bag::CONNECTION_DEVICE_ID, Some("d 1")),
+            ("a&b", Some("<b>")),
+            ("empty", Some("")),
+            ("alone", None),
+            ("bad", Some("\u{fffd}")),
+        ];
+        assert_eq!(read, expected.map(|(name, value)| (name.to_owned(), value.map(str::to_owned))));
     }
 
     #[test]

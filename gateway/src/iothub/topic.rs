@@ -10,6 +10,7 @@ use portcullis_registry::id::{DeviceId, IdentityId, ModuleId};
 use portcullis_registry::message::{Ack, C2dMessage, NewC2d};
 use portcullis_registry::policy::Rights;
 
+use super::message_properties::bag;
 use super::property_bag::{ENCODED, write_pair};
 
 mod admin;
@@ -224,28 +225,28 @@ pub fn c2d_topic(id: &IdentityId, message: &C2dMessage) -> String {
     let mut topic = String::with_capacity(TOPIC_CAPACITY);
     write_own_prefix(&mut topic, id.device.as_str(), id.module.as_ref().map(ModuleId::as_str));
     topic.push_str("/messages/devicebound/");
-    write_pair(&mut topic, "$.mid", &message.message_id);
+    write_pair(&mut topic, bag::MESSAGE_ID, &message.message_id);
     match &message.to {
-        Some(to) => write_pair(&mut topic, "$.to", to),
-        None => write_pair(&mut topic, "$.to", &address(id)),
+        Some(to) => write_pair(&mut topic, bag::TO, to),
+        None => write_pair(&mut topic, bag::TO, &address(id)),
     }
     let optional = [
-        ("$.cid", &message.correlation_id),
-        ("$.uid", &message.user_id),
-        ("$.ct", &message.content_type),
-        ("$.ce", &message.content_encoding),
+        (bag::CORRELATION_ID, &message.correlation_id),
+        (bag::USER_ID, &message.user_id),
+        (bag::CONTENT_TYPE, &message.content_type),
+        (bag::CONTENT_ENCODING, &message.content_encoding),
     ];
     for (name, value) in optional {
         if let Some(value) = value {
             write_pair(&mut topic, name, value);
         }
     }
-    write_pair(&mut topic, "$.exp", &round_trip_time(message.expiry));
+    write_pair(&mut topic, bag::EXPIRY, &round_trip_time(message.expiry));
     if message.ack != Ack::None {
-        write_pair(&mut topic, ACK_NAME, message.ack.as_str());
+        write_pair(&mut topic, bag::ACK, message.ack.as_str());
     }
     // What the device reads as the hub's words must be the hub's.
-    let is_own = |name: &str| name != ACK_NAME && !name.starts_with("$.");
+    let is_own = |name: &str| name != bag::ACK && !name.starts_with(bag::SYSTEM_PREFIX);
     for (name, value) in message.properties.iter().filter(|(name, _)| is_own(name)) {
         write_pair(&mut topic, name, value);
     }
@@ -283,14 +284,32 @@ pub fn events_topic(device: &str, module: Option<&str>, bag: &str) -> String {
     topic
 }
 
-/// The sender in a topic made by `events_topic`.
-pub fn event_sender(topic: &str) -> Option<(&str, Option<&str>)> {
-    let mut levels = topic.strip_prefix("devices/")?.split('/');
-    let device = levels.next()?;
-    match levels.next()? {
-        "modules" => Some((device, Some(levels.next()?))),
-        _ => Some((device, None)),
+/// Where services see the telemetry of whom, and with which properties.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EventsTopic<'a> {
+    pub device: &'a str,
+    pub module: Option<&'a str>,
+    /// The property bag, percent-encoded.
+    pub bag: &'a str,
+}
+
+impl<'a> EventsTopic<'a> {
+    /// Reads a topic made by `events_topic`.
+    pub fn parse(topic: &'a str) -> Option<Self> {
+        let (device, rest) = topic.strip_prefix("devices/")?.split_once('/')?;
+        let (module, rest) = match rest.strip_prefix("modules/") {
+            Some(rest) => rest.split_once('/').map(|(module, rest)| (Some(module), rest))?,
+            None => (None, rest),
+        };
+        let bag = rest.strip_prefix("messages/events/").filter(|bag| !bag.contains('/'))?;
+        Some(Self { device, module, bag })
     }
+}
+
+/// What a service subscribes to for the telemetry of a device and its modules, or of all.
+pub fn events_filters(device: Option<&DeviceId>) -> [String; 2] {
+    let device = device.map_or("+", DeviceId::as_str);
+    [format!("devices/{device}/messages/events/#"), format!("devices/{device}/modules/+/messages/events/#")]
 }
 
 /// The topic of an answer to a twin request.
@@ -331,8 +350,6 @@ fn excerpt(topic: &str) -> String {
 
 /// Where services hear what became of cloud-to-device messages.
 pub const FEEDBACK_TOPIC: &str = "$admin/feedback";
-
-const ACK_NAME: &str = "iothub-ack";
 
 /// The longest topic that MQTT can carry ([MQTT-1.5.3]).
 const TOPIC_BYTES_MAX: usize = u16::MAX as usize;

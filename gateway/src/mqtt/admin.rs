@@ -7,12 +7,16 @@
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
-use axum::http::{HeaderName, HeaderValue, Request, Response, StatusCode};
+use axum::http::{HeaderName, HeaderValue, Request, Response};
 use bytes::Bytes;
 use percent_encoding::percent_decode_str;
+use serde_json::json;
 use tower_service::Service;
 
 use crate::auth::VerifiedService;
+use crate::iothub::api_version;
+use crate::iothub::error_code::ErrorCode;
+use crate::iothub::message_properties::header as names;
 use crate::mqtt::session::core::Command;
 
 /// The routes commands go through.
@@ -36,11 +40,7 @@ impl Commands {
     /// Does what `command` asks, on behalf of `caller`. Always answers; errors are REST's.
     pub async fn execute(&self, caller: VerifiedService, command: Command) -> CommandReply {
         let Some(request) = request(caller, command) else {
-            return CommandReply {
-                status: 400,
-                head: Vec::new(),
-                body: Bytes::from_static(UNREADABLE.as_bytes()),
-            };
+            return refusal(ErrorCode::ArgumentInvalid, "no request can be made of this topic");
         };
         let mut routes = self.0.clone();
         match routes.call(request).await {
@@ -70,8 +70,8 @@ fn request(caller: VerifiedService, command: Command) -> Option<Request<Body>> {
             }
         }
     }
-    if !query.split('&').any(|parameter| parameter.starts_with("api-version=")) {
-        query.push_str(API_VERSION);
+    if api_version::in_query(&query).next().is_none() {
+        query.push_str(&format!("{}={}", api_version::PARAMETER, api_version::DEFAULT));
     }
     let uri = format!("/{}?{}", command.path, query.trim_end_matches('&'));
     request.uri(uri).extension(caller).body(Body::from(command.body)).ok()
@@ -96,22 +96,17 @@ async fn answer(response: Response<Body>) -> CommandReply {
     let status = parts.status;
     match to_bytes(body, ANSWER_BYTES_MAX).await {
         Ok(body) => CommandReply { status: status.as_u16(), head, body },
-        Err(_) => CommandReply {
-            status: StatusCode::INTERNAL_SERVER_ERROR.as_u16(),
-            head: Vec::new(),
-            body: Bytes::from_static(TOO_LONG.as_bytes()),
-        },
+        Err(_) => refusal(ErrorCode::ServerError, "the answer is too long for a message"),
     }
 }
 
+/// An error in the shape REST has it, for where no request or no answer can be made.
+fn refusal(code: ErrorCode, text: &str) -> CommandReply {
+    let body = json!({ "Message": code.message(text), "ExceptionMessage": "" });
+    CommandReply { status: code.status().as_u16(), head: Vec::new(), body: body.to_string().into() }
+}
+
 /// The headers of an answer that go into its topic, under their own names.
-const HEAD: [&str; 5] =
-    ["etag", "x-ms-continuation", "x-ms-item-type", "iothub-errorcode", "iothub-messageid"];
-/// What a command that does not say is taken for; which version makes no difference.
-const API_VERSION: &str = "api-version=2021-04-12";
+const HEAD: [&str; 5] = ["etag", "x-ms-continuation", "x-ms-item-type", names::ERROR_CODE, names::MESSAGE_ID];
 /// More than a page of identities.
 const ANSWER_BYTES_MAX: usize = 8 * 1024 * 1024;
-const UNREADABLE: &str =
-    r#"{"Message":"ErrorCode:ArgumentInvalid;no request can be made of this topic","ExceptionMessage":""}"#;
-const TOO_LONG: &str =
-    r#"{"Message":"ErrorCode:ServerError;the answer is too long for a message","ExceptionMessage":""}"#;

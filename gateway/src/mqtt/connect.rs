@@ -11,6 +11,7 @@ use percent_encoding::percent_decode_str;
 use portcullis_registry::id::{DeviceId, IdentityId, InvalidId, ModuleId};
 
 use crate::hub::outcome::ConnectionOutcome;
+use crate::iothub::api_version;
 
 /// Who a peer says it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,7 +55,7 @@ impl ClaimError {
     pub fn outcome(&self) -> ConnectionOutcome {
         match self {
             ClaimError::ClientIdMismatch(_) => ConnectionOutcome::ClientIdMismatch,
-            ClaimError::NoApiVersion(_) | ClaimError::ServiceParameterMissing("api-version") => {
+            ClaimError::NoApiVersion(_) | ClaimError::ServiceParameterMissing(api_version::PARAMETER) => {
                 ConnectionOutcome::BadApiVersion
             }
             ClaimError::InvalidId(_) => ConnectionOutcome::UnknownDevice,
@@ -109,7 +110,7 @@ fn service_claim(host: &str, query: &str) -> Result<Claim, ClaimError> {
     Ok(Claim::Service {
         host: host.to_owned(),
         policy: required("policy")?,
-        api_version: required("api-version")?,
+        api_version: required(api_version::PARAMETER)?,
     })
 }
 
@@ -123,7 +124,7 @@ fn device_claim(host: &str, client_id: &str, rest: &str) -> Result<Claim, ClaimE
         Tail::Query(query) => (query, '&'),
         Tail::OldQuery(query) => (query, '/'),
     };
-    let api_version = match (parameter(query, separator, "api-version"), tail) {
+    let api_version = match (parameter(query, separator, api_version::PARAMETER), tail) {
         (Some(version), _) => version,
         (None, Tail::Nothing) => String::new(),
         (None, _) => return Err(ClaimError::NoApiVersion(id)),

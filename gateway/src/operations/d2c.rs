@@ -8,6 +8,7 @@ use portcullis_registry::access::{AccessDenied, Right};
 use crate::auth::VerifiedIdentity;
 use crate::hub::Hub;
 use crate::hub::bus::{BusStopped, Telemetry};
+use crate::iothub::message_properties::bag;
 use crate::iothub::property_bag::{BagError, PropertyBag};
 
 /// What a device published, as far as the session has read it.
@@ -62,19 +63,19 @@ fn stamped(
 ) -> String {
     let (generation, now) = (sender.generation().to_string(), now.to_string());
     let mut stamp = Vec::with_capacity(STAMP_MAX);
-    stamp.push(("iothub-connection-device-id", sender.id().device.as_str()));
+    stamp.push((bag::CONNECTION_DEVICE_ID, sender.id().device.as_str()));
     if let Some(module) = &sender.id().module {
-        stamp.push(("iothub-connection-module-id", module.as_str()));
+        stamp.push((bag::CONNECTION_MODULE_ID, module.as_str()));
     }
-    stamp.push(("iothub-connection-auth-method", sender.credential().auth_method()));
-    stamp.push(("iothub-connection-auth-generation-id", &generation));
-    stamp.push(("iothub-enqueuedtime", &now));
+    stamp.push((bag::CONNECTION_AUTH_METHOD, sender.credential().auth_method()));
+    stamp.push((bag::CONNECTION_AUTH_GENERATION_ID, &generation));
+    stamp.push((bag::ENQUEUED_TIME, &now));
     if incoming.will {
-        stamp.push(("iothub-MessageType", "Will"));
+        stamp.push((bag::MESSAGE_TYPE, bag::WILL));
     }
     if incoming.retain {
         // IoT Hub: RETAIN is never kept; it is passed on as a property.
-        stamp.push(("mqtt-retain", "true"));
+        stamp.push((bag::RETAIN, "true"));
     }
     properties.encode_with(&stamp)
 }

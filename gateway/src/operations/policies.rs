@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::config::local_access::LocalAccess;
 use crate::hub::Hub;
 use crate::hub::audit::{AuditEntry, Operation};
+use crate::iothub::connection_string::ConnectionString;
 
 /// Why an operation on a policy was not done.
 #[derive(Debug, thiserror::Error)]
@@ -195,11 +196,10 @@ fn renew_local_access(hub: &Hub) {
 
 /// What the owner of this hub connects with.
 pub fn owner_connection_string(hub: &Hub) -> String {
-    let host = hub.hosts.primary();
     let policies = hub.policies();
-    let key = policies.find(OWNER).map(|owner| owner.keys.primary.to_base64());
-    let key = key.as_ref().map_or("", |key| key.as_str());
-    format!("HostName={host};SharedAccessKeyName={OWNER};SharedAccessKey={key}")
+    let owner = policies.find(OWNER);
+    let login = |owner: &Policy| ConnectionString::of_policy(hub.hosts.primary(), OWNER, &owner.keys.primary);
+    owner.map(|owner| login(owner).to_string()).unwrap_or_default()
 }
 
 impl From<PoliciesError> for PolicyError {

@@ -1,7 +1,6 @@
 //! What each error of an operation is to IoT Hub.
 
-use axum::http::StatusCode;
-
+use crate::iothub::error_code::ErrorCode;
 use crate::iothub::problem::Problem;
 use crate::operations::audit::AuditError;
 use crate::operations::authorities::CaError;
@@ -44,18 +43,14 @@ impl From<JobError> for Problem {
         let text = error.to_string();
         match error {
             JobError::Forbidden(error) => error.into(),
-            JobError::NotFound(_) => Self::new(StatusCode::NOT_FOUND, "JobNotFound", text),
+            JobError::NotFound(_) => Self::new(ErrorCode::JobNotFound, text),
             JobError::NoFile => Self::not_found(text),
-            JobError::Busy => Self::new(StatusCode::FORBIDDEN, "JobQuotaExceeded", text),
-            JobError::Container(..) => {
-                Self::new(StatusCode::BAD_REQUEST, "BlobContainerValidationError", text)
-            }
+            JobError::Busy => Self::new(ErrorCode::JobQuotaExceeded, text),
+            JobError::Container(..) => Self::new(ErrorCode::BlobContainerValidationError, text),
             JobError::Upload(_) => Self::argument_invalid(text),
-            JobError::TooLarge(_) => Self::new(StatusCode::PAYLOAD_TOO_LARGE, "MessageTooLarge", text),
+            JobError::TooLarge(_) => Self::new(ErrorCode::MessageTooLarge, text),
             JobError::Idle(_) => Self::request_timeout(),
-            JobError::NothingToTakeBack => {
-                Self::new(StatusCode::PRECONDITION_FAILED, "JobRunPreconditionFailed", text)
-            }
+            JobError::NothingToTakeBack => Self::new(ErrorCode::JobRunPreconditionFailed, text),
             JobError::Io(_) => Self::unavailable("the files of jobs cannot be written now", text),
         }
     }
@@ -65,13 +60,11 @@ impl From<ChangeError> for Problem {
     fn from(error: ChangeError) -> Self {
         let text = error.to_string();
         match error {
-            ChangeError::DefinedMultipleTimes(_) => {
-                Self::new(StatusCode::BAD_REQUEST, "DeviceDefinedMultipleTimes", text)
-            }
+            ChangeError::DefinedMultipleTimes(_) => Self::new(ErrorCode::DeviceDefinedMultipleTimes, text),
             ChangeError::ChangedSince(_) | ChangeError::HasModules(_) | ChangeError::UndoDamaged => {
-                Self::new(StatusCode::PRECONDITION_FAILED, "PreconditionFailed", text)
+                Self::new(ErrorCode::PreconditionFailed, text)
             }
-            ChangeError::NoTwins(_) => Self::new(StatusCode::NOT_FOUND, "FeatureNotSupported", text),
+            ChangeError::NoTwins(_) => Self::new(ErrorCode::FeatureNotSupported, text),
             ChangeError::Identity(error) => error.into(),
         }
     }
@@ -83,11 +76,11 @@ impl From<PolicyError> for Problem {
         match error {
             PolicyError::Forbidden(error) => error.into(),
             PolicyError::NotFound(_) => Self::not_found(text),
-            PolicyError::AlreadyExists(_) => Self::new(StatusCode::CONFLICT, "GenericConflict", text),
+            PolicyError::AlreadyExists(_) => Self::new(ErrorCode::GenericConflict, text),
             PolicyError::BuiltIn(_) | PolicyError::Configured(_) => {
-                Self::new(StatusCode::FORBIDDEN, "GenericForbidden", text)
+                Self::new(ErrorCode::GenericForbidden, text)
             }
-            PolicyError::TooMany => Self::new(StatusCode::FORBIDDEN, "GenericForbidden", text),
+            PolicyError::TooMany => Self::new(ErrorCode::GenericForbidden, text),
             PolicyError::Invalid(_) => Self::argument_invalid(text),
             PolicyError::Stored(_) | PolicyError::Stopping => {
                 Self::unavailable("the store takes no writes now", text)
@@ -131,11 +124,9 @@ impl From<C2dError> for Problem {
     fn from(error: C2dError) -> Self {
         match error {
             C2dError::Forbidden(error) => error.into(),
-            C2dError::PropertiesTooLong => Self::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "MessageTooLarge",
-                "the properties are too long for an MQTT topic",
-            ),
+            C2dError::PropertiesTooLong => {
+                Self::new(ErrorCode::MessageTooLarge, "the properties are too long for an MQTT topic")
+            }
             C2dError::Send(error) => error.into(),
             C2dError::Queue(error) => error.into(),
         }
@@ -165,9 +156,7 @@ impl From<IngestError> for Problem {
         match error {
             IngestError::Denied(error) => error.into(),
             IngestError::Bag(error) => Self::argument_invalid(error.to_string()),
-            IngestError::Bus(error) => {
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", error.to_string())
-            }
+            IngestError::Bus(error) => Self::new(ErrorCode::ServiceUnavailable, error.to_string()),
         }
     }
 }

@@ -13,7 +13,6 @@ use std::time::Duration;
 use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
-use percent_encoding::percent_decode_str;
 use portcullis_registry::id::{DeviceId, IdentityId};
 use portcullis_registry::policy::Policies;
 use serde::Serialize;
@@ -25,7 +24,9 @@ use super::fields::Query;
 use super::visit::Visit;
 use crate::hub::bus;
 use crate::hub::events;
+use crate::iothub::message_properties::bag;
 use crate::iothub::problem::Problem;
+use crate::iothub::property_bag::stamped_pairs;
 use crate::iothub::topic::EventName;
 use crate::operations::watch::{News, Watch};
 
@@ -181,10 +182,11 @@ impl TelemetryOut {
         let telemetry = &event.telemetry;
         let mut time = String::new();
         let mut properties = Vec::new();
-        for (name, value) in pairs(&telemetry.bag) {
+        for (name, value) in stamped_pairs(&telemetry.bag) {
+            let value = value.unwrap_or_default();
             match name.as_str() {
-                "iothub-enqueuedtime" => time = value,
-                name if name.starts_with("iothub-connection-") => {}
+                bag::ENQUEUED_TIME => time = value,
+                name if name.starts_with(bag::CONNECTION_PREFIX) => {}
                 _ => properties.push((name, value)),
             }
         }
@@ -200,15 +202,6 @@ impl TelemetryOut {
             lost: event.lost_before,
         }
     }
-}
-
-/// The pairs of a bag that the hub has read and stamped already.
-fn pairs(bag: &str) -> impl Iterator<Item = (String, String)> {
-    let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
-    bag.split('&').filter(|pair| !pair.is_empty()).map(move |pair| {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        (decoded(name), decoded(value))
-    })
 }
 
 /// A payload as it is shown; whether as text, and whether there is more.

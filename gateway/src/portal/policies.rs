@@ -16,7 +16,7 @@ use super::form::{Errors, TextField, field_message};
 use super::layout::{self, Section};
 use super::paths;
 use super::visit::Visit;
-use crate::iothub::connection_string::{ConnectionString, Secret};
+use crate::iothub::connection_string::ConnectionString;
 use crate::iothub::problem::Problem;
 use crate::operations::policies::{self, PolicyError};
 
@@ -190,12 +190,8 @@ fn page(visit: &Visit, policy: &Policy, shown: SecretDisplay) -> Markup {
 
 fn keys(visit: &Visit, policy: &Policy, shown: SecretDisplay) -> Markup {
     let pair = [("Primary", &policy.keys.primary), ("Secondary", &policy.keys.secondary)];
-    let connection_string = |key: &SymmetricKey| ConnectionString {
-        host: visit.hub().hosts.primary().to_owned(),
-        device: None,
-        module: None,
-        secret: Secret::Key { policy: Some(policy.name.clone()), key: key.clone() },
-    };
+    let host = visit.hub().hosts.primary();
+    let connection_string = |key: &SymmetricKey| ConnectionString::of_policy(host, &policy.name, key);
     html! {
         @for (which, key) in pair {
             dt { (which) " key" }

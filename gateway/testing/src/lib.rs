@@ -24,6 +24,7 @@ use tokio_rustls::client::TlsStream;
 
 use portcullis::config::{Config, ServeFlags};
 use portcullis::hub::Hub;
+use portcullis::iothub::user_name;
 use portcullis::mqtt::codec::{self, PacketLimits, Side};
 use portcullis::mqtt::packet::{
     Connect, ConnectReturnCode, Packet, Password, Publish, QoS, Subscribe, Unsubscribe, Utf8Bytes, Will,
@@ -225,7 +226,7 @@ impl TestHub {
             client_id: identity.id.to_string(),
             clean_session: false,
             keep_alive: 60,
-            username: Some(format!("{}/{}/?api-version=2021-04-12", self.hub.hosts.primary(), identity.id)),
+            username: Some(user_name::of_device(self.hub.hosts.primary(), &identity.id)),
             password: Some(Password::from_bytes(self.token_for(identity, 3600).as_bytes())),
             will: None,
         }
@@ -319,7 +320,7 @@ impl TestHub {
             client_id: "a service".into(),
             clean_session: true,
             keep_alive: 60,
-            username: Some(format!("{}/?api-version=2021-04-12&policy={policy}", self.hub.hosts.primary())),
+            username: Some(user_name::of_service(self.hub.hosts.primary(), policy)),
             password: Some(Password::from_bytes(self.policy_token(policy).as_bytes())),
             will: None,
         })

@@ -360,12 +360,42 @@ fn t502_ids_of_odd_characters_stand_in_topics_as_they_are() {
         );
         let topic = format!("devices/d/modules/{id}/messages/events/");
         assert_eq!(telemetry(module("d", id), &topic), Some("".into()), "{id}");
-        assert_eq!(event_sender(&events_topic(id, None, "a=b")), Some((id, None)));
-        assert_eq!(event_sender(&events_topic(id, Some(id), "a=b")), Some((id, Some(id))));
+        for module in [None, Some(id)] {
+            let read = EventsTopic { device: id, module, bag: "a=b" };
+            assert_eq!(EventsTopic::parse(&events_topic(id, module, "a=b")), Some(read));
+        }
         assert!(
             c2d_topic(&device(id), &message())
                 .starts_with(&format!("devices/{id}/messages/devicebound/%24.mid=m-1&"))
         );
+    }
+}
+
+#[test]
+fn topics_that_are_no_events_have_no_sender() {
+    for topic in [
+        "",
+        "devices/d",
+        "devices/d/messages/devicebound/",
+        "devices/d/messages/events",
+        "devices/d/messages/events/a/b",
+        "devices/d/modules/m",
+        "devices/d/modules/m/messages/events",
+        "devices/d/modules/m/inputs/messages/events/",
+    ] {
+        assert_eq!(EventsTopic::parse(topic), None, "{topic}");
+    }
+}
+
+#[test]
+fn the_filters_for_events_are_granted_and_admit_a_device_and_its_modules() {
+    let role = Role::Service(Rights::SERVICE_CONNECT);
+    let own = DeviceId::parse("pump-7").unwrap();
+    for (of, admits_others) in [(None, true), (Some(&own), false)] {
+        let filters = events_filters(of).map(|filter| parse_filter(&role, &filter).unwrap());
+        let admits = |device, module| filters.iter().any(|filter| filter.admits(device, module));
+        assert!(admits("pump-7", None) && admits("pump-7", Some("m")));
+        assert_eq!((admits("other", None), admits("other", Some("m"))), (admits_others, admits_others));
     }
 }
 
@@ -487,7 +517,7 @@ proptest! {
             for text in [&text, &pieces] {
                 let _ = parse_publish(&role, text);
                 let _ = parse_filter(&role, text);
-                let _ = event_sender(text);
+                let _ = EventsTopic::parse(text);
             }
         }
     }

@@ -25,7 +25,8 @@ use crate::config::Limits;
 use crate::hub::clock::Moment;
 use crate::hub::close_reason::CloseReason;
 use crate::hub::throttle::Rate;
-use crate::iothub::topic::{self, EventName, Filter, PublishTopic, Role};
+use crate::iothub::problem::Problem;
+use crate::iothub::topic::{self, EventName, EventsTopic, Filter, PublishTopic, Role};
 use crate::mqtt::packet::{Packet, Publish, QoS, SUBSCRIPTION_REFUSED, Subscribe, Unsubscribe, Utf8Bytes};
 
 pub use self::error::SessionError;
@@ -289,8 +290,8 @@ impl SessionCore {
 
     /// Telemetry for a service subscriber; asked for only while `wants_event`.
     pub fn on_event(&mut self, topic: String, payload: Bytes) {
-        let Some(qos) = topic::event_sender(&topic)
-            .and_then(|(device, module)| self.subscriptions.event_qos(device, module))
+        let Some(qos) = EventsTopic::parse(&topic)
+            .and_then(|event| self.subscriptions.event_qos(event.device, event.module))
         else {
             // Unsubscribed while it was on its way.
             return;
@@ -520,8 +521,10 @@ impl SessionCore {
         if !self.subscriptions.contains(&Filter::TwinResponses) {
             return;
         }
-        let Some(topic) = self.sendable(topic::twin_response_topic(404, rid)) else { return };
-        let payload = Bytes::from_static(TWINS_UNSUPPORTED.as_bytes());
+        let problem = Problem::twins_not_supported();
+        let topic = topic::twin_response_topic(problem.status().as_u16(), rid);
+        let Some(topic) = self.sendable(topic) else { return };
+        let payload = Bytes::from(problem.numbered_body());
         let answer =
             Publish { dup: false, qos: QoS::AtMostOnce, retain: false, topic, packet_id: None, payload };
         self.actions.push_back(Action::Send(Packet::Publish(answer)));
@@ -647,9 +650,6 @@ fn next_of<T>(queue: &mut VecDeque<T>) -> Option<T> {
     }
     next
 }
-
-/// Source: IoT Hub, error codes.
-const TWINS_UNSUPPORTED: &str = r#"{"errorCode":404013,"message":"ErrorCode:FeatureNotSupported;Device twins are not supported by this hub."}"#;
 
 /// A service reads many devices' telemetry: its window is wider than a device's. No payload is held for it.
 const EVENTS_IN_FLIGHT_MAX: usize = 1024;

@@ -16,6 +16,7 @@ use crate::hub::bus::{Subscription, TelemetryEvent};
 use crate::hub::clock::Moment;
 use crate::hub::close_reason::CloseReason;
 use crate::hub::events;
+use crate::iothub::message_properties::bag;
 use crate::iothub::topic;
 use crate::mqtt::admin::Commands;
 use crate::operations::feedback;
@@ -202,7 +203,7 @@ fn event_topic(event: &TelemetryEvent) -> String {
     let TelemetryEvent { telemetry, lost_before } = event;
     let mut topic = topic::events_topic(&telemetry.device, telemetry.module.as_deref(), &telemetry.bag);
     if *lost_before > 0 {
-        topic.push_str(&format!("&portcullis-lost={lost_before}"));
+        topic.push_str(&format!("&{}={lost_before}", bag::LOST));
     }
     topic
 }

@@ -171,6 +171,5 @@ pub(super) fn connection_string(visit: &Visit, id: &IdentityId, key: &SymmetricK
 
 /// The connection string of an identity with this secret.
 pub(super) fn of_secret(host: &str, id: &IdentityId, secret: Secret) -> String {
-    let (device, module) = (Some(id.device.clone()), id.module.clone());
-    ConnectionString { host: host.to_owned(), device, module, secret }.to_string()
+    ConnectionString::of_identity(host, id, secret).to_string()
 }

@@ -11,6 +11,7 @@ use portcullis_registry::sas;
 use super::credentials::{SecretDisplay, is_expressible, of_secret};
 use crate::hub::Hub;
 use crate::iothub::connection_string::Secret;
+use crate::iothub::user_name;
 use crate::portal::paths;
 
 /// One program, or a few commands.
@@ -165,7 +166,7 @@ impl<'a> SnippetSubject<'a> {
     }
 
     fn mosquitto(&self) -> Snippet {
-        let user = quoted(&format!("{}/{}/?api-version=2021-04-12", self.host, self.id));
+        let user = quoted(&user_name::of_device(self.host, self.id));
         let topic = match &self.id.module {
             None => format!("devices/{}", self.id.device),
             Some(module) => format!("devices/{}/modules/{module}", self.id.device),
