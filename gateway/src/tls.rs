@@ -31,6 +31,7 @@ use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
 
 use crate::config::{CertificateFiles, Config};
 
+pub mod connect_error;
 mod data_dir;
 mod own_ca;
 mod possession;

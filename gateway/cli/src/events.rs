@@ -15,6 +15,7 @@ use portcullis::iothub::message_properties::{bag, field_of};
 use portcullis::iothub::property_bag::stamped_pairs;
 use portcullis::iothub::topic::{EventsTopic, events_filters};
 use portcullis::iothub::user_name;
+use portcullis::tls::connect_error::ConnectError;
 use portcullis_registry::id::DeviceId;
 use rumqttc::{
     AsyncClient, ConnectReturnCode, ConnectionError, Event as MqttEvent, EventLoop, MqttOptions, Packet,
@@ -23,7 +24,7 @@ use rumqttc::{
 use serde::Serialize;
 
 use crate::exit::{Exit, Failure};
-use crate::login::{Access, Login, chain};
+use crate::login::{self, Access, Login};
 use crate::output::{printable, write_out};
 
 /// `monitor-events`.
@@ -196,12 +197,16 @@ impl Monitor {
                 | ConnectReturnCode::BadClientId,
             ) => Ended::Failed(self.refused("the hub refuses the connection")),
             error => {
-                let reason = chain(error);
-                if reason.contains("certificate") {
-                    let hint = "--ca FILE names the hub's ca.pem; the host must be a name in its certificate";
-                    return Ended::Failed(Failure::error(reason).with_hint(hint));
+                let reason = match error {
+                    ConnectionError::NetworkTimeout | ConnectionError::FlushTimeout => ConnectError::TimedOut,
+                    error => ConnectError::of(error),
+                };
+                if reason.is_about_certificate() {
+                    let at = format!("{}:{}", self.login.host, self.login.mqtt_port);
+                    let failure = Failure::error(format!("{at}: {reason}"));
+                    return Ended::Failed(failure.with_hint(login::hint(&reason)));
                 }
-                Ended::Broken { reason, was_listening }
+                Ended::Broken { reason: reason.to_string(), was_listening }
             }
         }
     }

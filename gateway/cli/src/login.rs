@@ -16,6 +16,7 @@ use crate::exit::Failure;
 use portcullis::config::DATA_DIR_DEFAULT;
 use portcullis::config::local_access::LocalAccess;
 use portcullis::iothub::connection_string::{ConnectionString, Secret, split_port};
+use portcullis::tls::connect_error::ConnectError;
 
 /// The flags by which a client verb finds its hub and proves itself.
 #[derive(Args)]
@@ -157,6 +158,21 @@ pub(super) fn read_secret(given: &str) -> Result<String, Failure> {
         // An empty value counts as absent, but what was pointed at was meant to be there.
         true if !given.is_empty() => Err(Failure::usage(format!("{given}: there is nothing in it"))),
         _ => Ok(text),
+    }
+}
+
+/// What to do when a hub cannot be reached, or is not the one it should be.
+pub(super) fn hint(reason: &ConnectError) -> &'static str {
+    match reason {
+        ConnectError::NoSuchName => "check the host name in --login, and this machine's DNS",
+        ConnectError::UntrustedCertificate => "--ca FILE names the hub's ca.pem",
+        ConnectError::OtherName(_) => "--login must have a name that is in the hub's certificate",
+        ConnectError::Expired | ConnectError::NotYetValid => {
+            "check this machine's clock; on the hub's machine, `portcullis doctor` says more"
+        }
+        ConnectError::BadCertificate => "on the hub's machine, `portcullis doctor` says more",
+        ConnectError::NotTls | ConnectError::Handshake => "is this a port of the hub?",
+        _ => "is the hub running, and is this its port?",
     }
 }
 

@@ -3,7 +3,6 @@
 //! No proxy, no redirect, no second try: a verb does what it says once and tells how it went. Whether a second try might
 //! do better is told with the failure.
 
-use std::error::Error;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use portcullis::iothub::api_version;
 use portcullis::iothub::error_code::{self, ErrorCode};
 use portcullis::iothub::message_properties::header as names;
+use portcullis::tls::connect_error::ConnectError;
 use reqwest::header::{
     AUTHORIZATION, CONTENT_TYPE, DATE, ETAG, HeaderMap, HeaderValue, IF_MATCH, RETRY_AFTER,
 };
@@ -21,7 +21,7 @@ use reqwest::{Body, Client, Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 
 use crate::exit::{Exit, Failure};
-use crate::login::{Login, chain};
+use crate::login::{self, Login, chain};
 
 /// A client of one hub.
 pub(super) struct Rest {
@@ -245,21 +245,15 @@ impl Rest {
     fn unreachable(&self, error: &reqwest::Error) -> Failure {
         let where_to = format!("{}:{}", self.login.host, self.login.https_port);
         if error.is_timeout() {
-            return Failure::new(
-                Exit::Throttled,
-                format!("no answer from {where_to} within {REQUEST_TIME_MAX:?}"),
-            )
-            .of_the_link()
-            .that_passes(None);
+            let seconds = REQUEST_TIME_MAX.as_secs();
+            let message = format!("there is no answer from {where_to} within {seconds} s");
+            let failure = Failure::new(Exit::Throttled, message).of_the_link().that_passes(None);
+            return failure.with_hint(login::hint(&ConnectError::TimedOut));
         }
-        // The outermost text only repeats the URL.
-        let text = error.source().map_or_else(|| error.to_string(), chain);
-        let failure = Failure::error(format!("{where_to}: {text}")).of_the_link();
-        if text.contains("certificate") {
-            return failure
-                .with_hint("--ca FILE names the hub's ca.pem; the host must be a name in its certificate");
-        }
-        failure.with_hint("is the hub running, and is this its HTTPS port?").that_passes(None)
+        let reason = ConnectError::of(error);
+        let failure = Failure::error(format!("{where_to}: {reason}")).of_the_link();
+        let failure = failure.with_hint(login::hint(&reason));
+        if reason.is_about_certificate() { failure } else { failure.that_passes(None) }
     }
 }
 
@@ -394,6 +388,23 @@ mod tests {
             "error[400000]: no; not so"
         );
         assert_eq!(text(StatusCode::BAD_REQUEST, Some("Later"), b"{}"), "error[400000]: Later");
+    }
+
+    #[tokio::test]
+    async fn a_hub_that_does_not_answer_is_told_with_where_it_is() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let login = format!("HostName=127.0.0.1:{port};SharedAccessKeyName=p;SharedAccessKey=c2VjcmV0");
+        let client = Client::builder().no_proxy().timeout(Duration::from_millis(50)).build().unwrap();
+        let rest = Rest { client, login: Login::parse(&login, None).unwrap() };
+        let failure = rest.get(&["devices"], &[]).await.unwrap_err();
+        assert_eq!(
+            failure.to_string(),
+            format!(
+                "error: there is no answer from 127.0.0.1:{port} within 30 s  hint: is the hub running, and is this its port?"
+            )
+        );
+        assert!(failure.passing().is_some() && failure.ends_all());
     }
 
     #[test]

@@ -5,7 +5,6 @@
 //! a few kinds it is, and only a blob store is believed even that: to whoever gave the address, a closed port, an open
 //! one with something else behind it and a slow one are the same.
 
-use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +20,7 @@ use super::lookup::Checked;
 use super::reader;
 use super::writer::BlobWriter;
 use crate::blob::container::{ContainerError, Pieces};
+use crate::tls::connect_error::ConnectError;
 
 /// A container of blobs that may be used. What shows it never shows its signature.
 #[derive(Clone)]
@@ -128,7 +128,7 @@ impl BlobContainer {
         let mebibytes = u32::try_from(ask.body.len() >> 20).unwrap_or(u32::MAX);
         match tokio::time::timeout(idle.saturating_mul(1 + mebibytes), sent).await {
             Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) => Err(self.unreachable(ask, &causes(&error))),
+            Ok(Err(error)) => Err(self.unreachable(ask, &ConnectError::of(&error).to_string())),
             Err(_) => Err(self.unreachable(ask, "it took too long to answer")),
         }
     }
@@ -155,7 +155,7 @@ impl BlobContainer {
             .user_agent(concat!("portcullis/", env!("CARGO_PKG_VERSION")))
             .build();
         client.map_err(|error| {
-            tracing::info!(cause = causes(&error), "no client for a blob host");
+            tracing::info!(cause = %ConnectError::of(&error), "no client for a blob host");
             ContainerError::Unreachable
         })
     }
@@ -225,17 +225,6 @@ fn is_busy(response: &Response) -> bool {
     let code = response.headers().get(ERROR_CODE).and_then(|code| code.to_str().ok());
     let busy = matches!(code, Some("ServerBusy" | "OperationTimedOut" | "InternalError"));
     busy && is_blob_store(response) && response.status().is_server_error()
-}
-
-/// What went wrong, from the outside in, without the URL.
-fn causes(error: &reqwest::Error) -> String {
-    let mut text = String::new();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = if text.is_empty() { error.to_string() } else { format!("{text}: {error}") };
-        cause = error.source();
-    }
-    text
 }
 
 /// Azurite and Azure answer text/plain for what they are not told.

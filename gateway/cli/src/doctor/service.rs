@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
+use portcullis::tls::connect_error::ConnectError;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -37,7 +38,7 @@ async fn port(check: &'static str, login: &Login, port: u16) -> Finding {
     };
     let why = match timeout(CONNECT_TIME_MAX, TcpStream::connect(&address)).await {
         Ok(Ok(_)) => return Finding::ok(check, format!("{address} accepts")),
-        Ok(Err(error)) => error.to_string(),
+        Ok(Err(error)) => ConnectError::of(&error).to_string(),
         Err(_) => format!("no answer within {CONNECT_TIME_MAX:?}"),
     };
     Finding::not_ready(
