@@ -4,11 +4,11 @@
 //! only the user who runs the hub may read it.
 
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
+use portcullis_registry::durable_file;
 use serde::{Deserialize, Serialize};
 
 /// Where a running hub listens, and its owner's connection string.
@@ -50,16 +50,9 @@ impl LocalAccess {
 
     /// Replaces the file in one step; a reader sees the old one or the new one. Mode 0600 from its first byte on.
     pub fn write(&self, data_dir: &Path) -> io::Result<()> {
-        let unfinished = data_dir.join(UNFINISHED);
-        match fs::remove_file(&unfinished) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file: File = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
-        serde_json::to_writer(&mut file, self)?;
-        file.write_all(b"\n")?;
-        file.sync_all()?;
-        fs::rename(&unfinished, data_dir.join(FILE))
+        let mut text = serde_json::to_vec(self)?;
+        text.push(b'\n');
+        durable_file::replace(&data_dir.join(FILE), &text, 0o600)
     }
 }
 
@@ -70,7 +63,6 @@ impl fmt::Debug for LocalAccess {
 }
 
 const FILE: &str = "local.json";
-const UNFINISHED: &str = "local.json.new";
 
 #[cfg(test)]
 mod tests {
@@ -92,13 +84,14 @@ mod tests {
     #[test]
     fn what_is_written_is_read_and_only_the_owner_may() {
         let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join(UNFINISHED), "left by a crash").unwrap();
+        let left = dir.path().join(FILE).with_added_extension(durable_file::UNFINISHED);
+        fs::write(&left, "left by a crash").unwrap();
         access().write(dir.path()).unwrap();
         access().write(dir.path()).unwrap();
         assert_eq!(LocalAccess::read(dir.path()).unwrap(), access());
         let mode = fs::metadata(dir.path().join(FILE)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        assert!(!dir.path().join(UNFINISHED).exists());
+        assert!(!left.exists());
     }
 
     #[test]

@@ -1,16 +1,18 @@
 //! The data directory as a place for small files: nobody else may look in, and a file is there whole or not at all.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::io::{self, Read};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+
+use portcullis_registry::durable_file;
 
 /// The data directory, closed to everybody else. No second process writes these files while this value lives.
 #[derive(Debug)]
 pub(super) struct DataDir {
     path: PathBuf,
-    /// Holds the lock, and makes renames durable.
-    handle: File,
+    /// Holds the lock.
+    _handle: File,
 }
 
 /// Who may read a file that is written.
@@ -51,7 +53,7 @@ impl DataDir {
         }
         // Two first starts at once would mix their files.
         handle.lock().map_err(cannot_open)?;
-        Ok(Self { path: path.to_owned(), handle })
+        Ok(Self { path: path.to_owned(), _handle: handle })
     }
 
     /// The text of a file, if it is there. A key that others may read is closed to them.
@@ -80,24 +82,11 @@ impl DataDir {
     /// Puts a file in its place, on stable storage, whole.
     pub(super) fn write(&self, name: &str, text: &str, mode: Mode) -> Result<(), DataDirError> {
         let path = self.path.join(name);
-        self.replace(&path, text, mode).map_err(|error| DataDirError::Write(path, error))
-    }
-
-    fn replace(&self, path: &Path, text: &str, mode: Mode) -> io::Result<()> {
-        let new = path.with_added_extension(UNFINISHED);
-        match fs::remove_file(&new) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            Ok(()) | Err(_) => {}
-        }
         let bits = match mode {
             Mode::Public => 0o644,
             Mode::Secret => 0o600,
         };
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(bits).open(&new)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&new, path)?;
-        self.handle.sync_all()
+        durable_file::replace(&path, text.as_bytes(), bits).map_err(|error| DataDirError::Write(path, error))
     }
 }
 
@@ -107,7 +96,7 @@ fn tighten(path: &Path) -> Result<(), DataDirError> {
     let names: Vec<_> = entries.filter_map(Result::ok).map(|entry| entry.file_name()).collect();
     let is_ours = |name: &std::ffi::OsString| {
         let name = Path::new(name);
-        let name = if name.extension().is_some_and(|end| end == UNFINISHED) {
+        let name = if name.extension().is_some_and(|end| end == durable_file::UNFINISHED) {
             name.with_extension("")
         } else {
             name.into()
@@ -129,8 +118,6 @@ fn tighten(path: &Path) -> Result<(), DataDirError> {
 /// Permission bits of everybody but the owner.
 const OTHERS: u32 = 0o077;
 const KEY_SUFFIX: &str = "-key.pem";
-/// What the name of a file ends in until it is whole.
-const UNFINISHED: &str = "new";
 /// What only a data directory of ours holds.
 const OURS: [&str; 5] = ["ca.pem", "ca-key.pem", "server.pem", "server-key.pem", "store"];
 const FILE_BYTES_MAX: u64 = 1024 * 1024;

@@ -2,13 +2,12 @@
 //!
 //! The hub writes the file in a job of its own; it is fetched when it is whole.
 
-use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::pin::{Pin, pin};
 
 use clap::Args;
+use portcullis_registry::durable_file::DurableFile;
 use serde_json::json;
 
 use crate::exit::{Exit, Failure};
@@ -95,10 +94,10 @@ async fn fetch(
         let mut file = rest.download(&["api", "v1", "jobs", job, "files", "devices.txt"]).await?;
         let mut bytes = 0;
         while let Some(piece) = file.next().await? {
-            match target.out.write_all(&piece) {
+            match target.write_all(&piece) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(Fetched::NobodyReads),
-                Err(error) => return Err(target.failure(&error)),
+                Err(error) => return Err(Failure::error(format!("{}: {error}", target.name()))),
             }
             bytes += piece.len() as u64;
             progress.at(bytes, "");
@@ -112,68 +111,47 @@ async fn fetch(
 }
 
 /// Where the file goes: under another name until it is whole.
-struct Target {
-    out: Box<dyn Write>,
-    /// None for standard output.
-    file: Option<Unfinished>,
-}
-
-struct Unfinished {
-    path: PathBuf,
-    file: File,
-    whole: bool,
+enum Target {
+    StandardOutput,
+    File { path: PathBuf, file: DurableFile },
 }
 
 impl Target {
     fn create(path: &Path) -> Result<Self, Failure> {
         if path.as_os_str() == "-" {
-            return Ok(Self { out: Box::new(io::stdout()), file: None });
+            return Ok(Self::StandardOutput);
         }
         let told = |error: io::Error| Failure::error(format!("{}: {error}", path.display()));
         if path.exists() {
             return Err(Failure::new(Exit::Conflict, format!("{} exists already", path.display()))
                 .with_hint("name another --output-file, or move it away"));
         }
-        let mut options = OpenOptions::new();
-        let file =
-            options.write(true).create(true).truncate(true).mode(0o600).open(part(path)).map_err(told)?;
-        let out = Box::new(file.try_clone().map_err(told)?);
-        Ok(Self { out, file: Some(Unfinished { path: path.to_owned(), file, whole: false }) })
+        let file = DurableFile::create(path, &path.with_added_extension("part"), 0o600).map_err(told)?;
+        Ok(Self::File { path: path.to_owned(), file })
     }
 
-    fn finish(&mut self) -> Result<(), Failure> {
-        let ended = match &mut self.file {
-            None => self.out.flush(),
-            Some(unfinished) => unfinished.finish(),
-        };
-        ended.map_err(|error| self.failure(&error))
-    }
-
-    fn failure(&self, error: &io::Error) -> Failure {
-        let name = self.file.as_ref().map(|file| file.path.display().to_string());
-        Failure::error(format!("{}: {error}", name.as_deref().unwrap_or("standard output")))
-    }
-}
-
-impl Unfinished {
-    fn finish(&mut self) -> io::Result<()> {
-        self.file.sync_all()?;
-        fs::rename(part(&self.path), &self.path)?;
-        self.whole = true;
-        Ok(())
-    }
-}
-
-impl Drop for Unfinished {
-    fn drop(&mut self) {
-        if !self.whole {
-            let _ = fs::remove_file(part(&self.path));
+    fn write_all(&mut self, piece: &[u8]) -> io::Result<()> {
+        match self {
+            Self::StandardOutput => io::stdout().write_all(piece),
+            Self::File { file, .. } => file.write_all(piece),
         }
     }
-}
 
-fn part(path: &Path) -> PathBuf {
-    path.with_added_extension("part")
+    fn finish(self) -> Result<(), Failure> {
+        let name = self.name();
+        let ended = match self {
+            Self::StandardOutput => io::stdout().flush(),
+            Self::File { file, .. } => file.publish(),
+        };
+        ended.map_err(|error| Failure::error(format!("{name}: {error}")))
+    }
+
+    fn name(&self) -> String {
+        match self {
+            Self::StandardOutput => "standard output".to_owned(),
+            Self::File { path, .. } => path.display().to_string(),
+        }
+    }
 }
 
 pub(super) const EXAMPLES: &str = "\

@@ -10,6 +10,7 @@ use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use portcullis_registry::durable_file;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -102,22 +103,16 @@ impl Unfinished {
         self.part.sync_data().map_err(|error| io_failure(&part(&self.path), &error))?;
         self.place.bytes = self.bytes;
         let path = resume(&self.path);
-        let new = path.with_added_extension("new");
-        let write = || -> io::Result<()> {
-            let mut file = File::create(&new)?;
-            file.write_all(serde_json::to_string(&self.place)?.as_bytes())?;
-            file.sync_all()?;
-            fs::rename(&new, &path)
-        };
-        write().map_err(|error| io_failure(&path, &error))
+        let place = serde_json::to_vec(&self.place).map_err(io::Error::from);
+        let written = place.and_then(|place| durable_file::replace(&path, &place, 0o600));
+        written.map_err(|error| io_failure(&path, &error))
     }
 
     /// Gives the whole file its name.
     pub(super) fn finish(mut self) -> Result<Tally, Failure> {
         self.keep_place()?;
         let end = || -> io::Result<()> {
-            fs::rename(part(&self.path), &self.path)?;
-            File::open(parent(&self.path))?.sync_all()?;
+            durable_file::rename(&part(&self.path), &self.path)?;
             fs::remove_file(resume(&self.path))
         };
         end().map_err(|error| io_failure(&self.path, &error))?;
@@ -127,6 +122,7 @@ impl Unfinished {
     /// Leaves nothing behind when there is nothing to go on with.
     pub(super) fn abandon_if_empty(self) {
         if self.bytes == 0 {
+            // No identity is in them: a file that stays is gone on with next time.
             let _ = fs::remove_file(part(&self.path));
             let _ = fs::remove_file(resume(&self.path));
         }
@@ -214,10 +210,6 @@ pub(super) fn part(path: &Path) -> PathBuf {
 
 fn resume(path: &Path) -> PathBuf {
     path.with_added_extension("resume")
-}
-
-fn parent(path: &Path) -> &Path {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 fn io_failure(path: &Path, error: &io::Error) -> Failure {

@@ -3,14 +3,16 @@
 //! A name is one plain word, so it cannot lead anywhere else; a symbolic link is followed neither as a folder nor as
 //! a file. Files are the hub's user's alone. One that is being written has a name no reader can ask for.
 
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use futures_util::StreamExt;
+use portcullis_registry::durable_file::DurableFile;
 use tokio::io::AsyncWriteExt;
+use tokio::runtime::Handle;
 use tokio_util::io::ReaderStream;
 
 use super::{ContainerError, Pieces};
@@ -24,14 +26,11 @@ pub struct Folder {
 /// Writes one file of a folder.
 #[derive(Debug)]
 pub struct FolderWriter {
+    /// The same open file as in `unfinished`.
     file: tokio::fs::File,
-    unfinished: UnfinishedFile,
-    path: PathBuf,
+    /// Gone once it is finished.
+    unfinished: Option<DurableFile>,
 }
-
-/// A file that goes away unless it is finished.
-#[derive(Debug)]
-struct UnfinishedFile(PathBuf);
 
 impl Folder {
     /// The folder of an address `file:NAME` under `root`. Whether it exists shows when it is used.
@@ -79,11 +78,11 @@ impl Folder {
         let (file, unfinished) = blocking(move || {
             DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
             check_folder(&folder)?;
-            let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
-            Ok((file, UnfinishedFile(unfinished)))
+            let unfinished = DurableFile::create(&path, &unfinished, 0o600)?;
+            Ok((unfinished.file().try_clone()?, unfinished))
         })
         .await?;
-        Ok(FolderWriter { file: tokio::fs::File::from_std(file), unfinished, path })
+        Ok(FolderWriter { file: tokio::fs::File::from_std(file), unfinished: Some(unfinished) })
     }
 
     /// Removes a file; one that is not there is no error.
@@ -112,23 +111,19 @@ impl FolderWriter {
     /// Shows the file under its name, once it is on stable storage.
     pub async fn finish(mut self) -> Result<(), ContainerError> {
         self.file.flush().await?;
-        self.file.sync_all().await?;
-        let Self { unfinished, path, .. } = self;
-        blocking(move || {
-            fs::rename(&unfinished.0, &path)?;
-            if let Some(folder) = path.parent() {
-                fs::File::open(folder)?.sync_all()?;
-            }
-            Ok(())
-        })
-        .await
+        let Some(unfinished) = self.unfinished.take() else { return Ok(()) };
+        blocking(move || Ok(unfinished.publish()?)).await
     }
 }
 
-impl Drop for UnfinishedFile {
+/// A file that is given up is removed, which may take long for a long one: not on a thread that serves connections.
+impl Drop for FolderWriter {
     fn drop(&mut self) {
-        // After `finish` there is nothing of this name.
-        let _ = fs::remove_file(&self.0);
+        let Some(unfinished) = self.unfinished.take() else { return };
+        if let Ok(runtime) = Handle::try_current() {
+            // Nobody waits for it. A runtime that ends drops it, and so removes it, too.
+            drop(runtime.spawn_blocking(move || drop(unfinished)));
+        }
     }
 }
 
@@ -190,6 +185,8 @@ mod tests {
 
     use super::*;
 
+    const REMOVAL_TIME_MAX: std::time::Duration = std::time::Duration::from_secs(10);
+
     async fn content(folder: &Folder, name: &str) -> Result<Vec<u8>, ContainerError> {
         let pieces: Vec<Bytes> = folder.read(name).await?.try_collect().await?;
         Ok(pieces.concat())
@@ -231,7 +228,14 @@ mod tests {
         writer.write(Bytes::from_static(b"one\n")).await.unwrap();
         assert!(matches!(content(&folder, "devices.txt").await, Err(ContainerError::NotFound(_))));
         drop(writer);
-        assert_eq!(fs::read_dir(&folder.path).unwrap().count(), 0);
+        let is_empty = || fs::read_dir(&folder.path).unwrap().count() == 0;
+        tokio::time::timeout(REMOVAL_TIME_MAX, async {
+            while !is_empty() {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+        .expect("a file that is given up is removed");
 
         put(&folder, "devices.txt", "one\n").await;
         put(&folder, "devices.txt", "two\n").await;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use portcullis_registry::durable_file;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
@@ -117,7 +118,8 @@ impl AuditWriter {
         let previous = digest(line.as_bytes());
         line.push('\n');
         self.file.write_all(line.as_bytes()).inspect_err(|_| {
-            // Half a line would hide the next one.
+            // Half a line would hide the next one. If it stays, the check of the record finds it; the error that is
+            // reported is the one of the line.
             let _ = self.file.set_len(self.bytes);
         })?;
         self.bytes += line.len() as u64;
@@ -131,7 +133,7 @@ impl AuditWriter {
     fn begin_file(&mut self) -> io::Result<()> {
         self.file.sync_data()?;
         let current = self.directory.join(CURRENT);
-        fs::rename(&current, self.directory.join(trail::file_name(self.next_number - 1)))?;
+        durable_file::rename(&current, &self.directory.join(trail::file_name(self.next_number - 1)))?;
         self.file = append(&current)?;
         self.bytes = 0;
         let old = trail::old_files(&self.directory)?;

@@ -1,11 +1,12 @@
 //! One job in memory: its record, the directory where it keeps its files, and the word that ends it.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use portcullis_registry::durable_file;
 use tokio_util::sync::CancellationToken;
 
 use super::record::JobRecord;
@@ -63,14 +64,7 @@ impl Job {
 
     /// Returns once this record of it is on stable storage. Blocks.
     pub(crate) fn save_as(&self, record: &JobRecord) -> io::Result<()> {
-        let record = serde_json::to_vec(record)?;
-        let unfinished = self.directory.join(UNFINISHED);
-        let mut options = OpenOptions::new();
-        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
-        file.write_all(&record)?;
-        file.sync_all()?;
-        fs::rename(&unfinished, self.directory.join(RECORD))?;
-        File::open(&self.directory)?.sync_all()
+        durable_file::replace(&self.directory.join(RECORD), &serde_json::to_vec(record)?, 0o600)
     }
 
     /// Removes one of its files; one that is not there is no error. Blocks.
@@ -83,4 +77,3 @@ impl Job {
 }
 
 const RECORD: &str = "job.json";
-const UNFINISHED: &str = "job.json.new";
