@@ -175,6 +175,7 @@ where
     if switched.load(Ordering::Acquire) {
         return Some((stream, parts.read_buf));
     }
+    // A peer that does not take its goodbye is gone.
     let _ = timeout(GOODBYE_TIME_MAX, goodbye(hub, stream)).await;
     None
 }

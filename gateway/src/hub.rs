@@ -223,13 +223,16 @@ impl Hub {
         }
         let hub = Arc::clone(self);
         // Closing the store and the audit record waits for their threads.
-        let _ = tokio::task::spawn_blocking(move || {
+        let closed = tokio::task::spawn_blocking(move || {
             if let Err(error) = hub.registry.close() {
                 tracing::error!(%error, "the store did not close in order");
             }
             hub.audit.close();
         })
         .await;
+        if let Err(error) = closed {
+            tracing::error!(%error, "the store and the audit record did not close in order");
+        }
     }
 
     /// Holds a change of the registry against the sessions that rest on the identity: called after the registry

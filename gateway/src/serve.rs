@@ -63,7 +63,7 @@ pub async fn run_on(config: Config, open_store: OpenStore) -> anyhow::Result<()>
     let hangup = signal(SignalKind::hangup()).context("no signal handler")?;
     bound.accept();
     hub.tasks.spawn(certificate_reload::follow(Arc::clone(&hub), hangup));
-    let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
+    notify_supervisor(sd_notify::NotifyState::Ready);
     print_status("ready");
     let failed = tokio::select! {
         outcome = tokio::signal::ctrl_c() => {
@@ -74,7 +74,7 @@ pub async fn run_on(config: Config, open_store: OpenStore) -> anyhow::Result<()>
         // Nothing can be acknowledged any more; a new process has to look at the disk afresh.
         () = hub.registry.store_lost() => Some(anyhow::anyhow!("the store failed; see the log")),
     };
-    let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Stopping]);
+    notify_supervisor(sd_notify::NotifyState::Stopping);
     print_status(&format!("stopping: telling {} connected devices", hub.sessions.len()));
     hub.stop().await;
     print_status("stopped");
@@ -207,8 +207,16 @@ impl BoundHub {
     }
 }
 
+/// Tells systemd how far the hub is, where it is systemd that started it.
+fn notify_supervisor(state: sd_notify::NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(false, &[state]) {
+        tracing::warn!(%error, "systemd cannot be told that the hub is ready or stopping");
+    }
+}
+
 /// Tells whoever watches on standard error, if anybody does.
 fn print_status(text: &str) {
+    // Nobody may be there to read it.
     let _ = writeln!(io::stderr(), "{text}");
 }
 

@@ -190,6 +190,7 @@ pub(super) fn is_confirmed(question: &str) -> bool {
         return true;
     }
     eprint!("{question} [y/N] ");
+    // Without a question to be seen there is no answer, which means no.
     let _ = io::stderr().flush();
     let mut answer = String::new();
     io::stdin().lock().read_line(&mut answer).is_ok() && matches!(answer.trim(), "y" | "Y" | "yes")

@@ -126,9 +126,12 @@ impl Audit {
 
     /// Writes what is left and closes the record. Blocks.
     pub fn close(&self) {
+        // Without its thread there is nobody to ask to end; why it ended shows below.
         let _ = self.lines.blocking_send(QueuedLine { entry: None, written: oneshot::channel().0 });
         if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            let _ = thread.join();
+            if thread.join().is_err() {
+                tracing::error!("the thread of the audit record broke off; the last entries may be missing");
+            }
         }
     }
 }

@@ -173,6 +173,7 @@ impl Supervisor {
             self.shared.restarts.fetch_add(1, Ordering::Relaxed);
             tracing::error!("the telemetry bus died and is built anew");
             // The old reader ends by itself once its router is gone; what it never read is lost, its credits are not.
+            // Whether it broke off makes no difference: that the bus died is reported.
             let _ = dispatcher.join();
             self.credits.add_permits(self.shared.in_router.swap(0, Ordering::AcqRel));
         }
@@ -214,6 +215,7 @@ impl Supervisor {
             self.next_number += 1;
             // The reader gives the credits back once it has read the envelope.
             posted.credits.forget();
+            // The session may have ended meanwhile.
             let _ = posted.taken.send(());
         }
         None

@@ -114,13 +114,13 @@ impl Jobs {
         if self.all().iter().any(|job| !job.record().state.is_over()) { Err(JobError::Busy) } else { Ok(()) }
     }
 
-    /// Takes back that a job began.
-    pub(crate) fn forget(&self, job: &Arc<Job>) -> io::Result<()> {
+    fn forget(&self, job: &Arc<Job>) -> io::Result<()> {
         self.take_out(job);
         fs::remove_dir_all(&job.directory)
     }
 
-    fn take_out(&self, job: &Arc<Job>) {
+    /// Takes back that a job began, except for its directory.
+    pub(crate) fn take_out(&self, job: &Arc<Job>) {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).retain(|known| !Arc::ptr_eq(known, job));
     }
 

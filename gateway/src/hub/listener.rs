@@ -68,6 +68,7 @@ fn admit<F, S>(
 {
     match admission.admit(peer.ip(), Instant::now()) {
         Ok(permit) => {
+            // Without it packets wait a little; a connection that is gone already is found out by its task.
             let _ = stream.set_nodelay(true);
             hub.tasks.spawn(serve(Arc::clone(hub), Accepted { stream, peer, permit }));
         }

@@ -7,11 +7,14 @@
 //! A job that a crash or stop of the hub cuts off ends as failed and says so: what it had done stays done, each line
 //! whole, and running it again does the rest.
 
+use std::fs;
+use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use portcullis_registry::policy::Rights;
+use tokio::task::JoinHandle;
 
 use crate::auth::{AuthError, VerifiedService};
 use crate::blob::container::{Container, ContainerError, Pieces};
@@ -107,10 +110,17 @@ pub async fn import(
         caller.check(RIGHTS)?;
         let record = JobRecord { dry_run, ..JobRecord::new(JobKind::Import, caller, hub.clock.wall()) };
         let job = hub.jobs.begin(record, &hub.stopping).await?;
-        let mut upload_of = UploadOf { hub, job: &job, is_whole: false };
-        let (pieces, bytes) = upload_of.spool(upload).await?;
-        upload_of.is_whole = true;
+        let mut upload_of = UploadOf { hub, job: &job, is_spooled: false };
+        let spooled = upload_of.spool(upload).await;
+        upload_of.is_spooled = true;
         drop(upload_of);
+        let (pieces, bytes) = match spooled {
+            Ok(spooled) => spooled,
+            Err(error) => {
+                forget_upload(hub, &job).await.map_err(|error| JobError::Io(io::Error::other(error)))?;
+                return Err(error);
+            }
+        };
         job.update(|record| record.progress.total = Some(bytes));
         Ok(launch(hub, caller, job, Work::Import { pieces, errors_to: None }))
     })
@@ -235,11 +245,12 @@ fn launch(hub: &Arc<Hub>, caller: &VerifiedService, job: Arc<Job>, work: Work) -
     record
 }
 
-/// A job whose file is on its way. It is forgotten unless the file arrives.
+/// A job whose file is on its way. It is forgotten when its sender goes away meanwhile.
 struct UploadOf<'a> {
     hub: &'a Hub,
     job: &'a Arc<Job>,
-    is_whole: bool,
+    /// The file is there, or it is known why it is not.
+    is_spooled: bool,
 }
 
 impl UploadOf<'_> {
@@ -279,13 +290,24 @@ impl UploadOf<'_> {
 
 impl Drop for UploadOf<'_> {
     fn drop(&mut self) {
-        if self.is_whole {
-            return;
-        }
-        if let Err(error) = self.hub.jobs.forget(self.job) {
-            tracing::warn!(%error, "an upload that did not arrive cannot be removed");
+        if !self.is_spooled {
+            // It goes on by itself; the hub waits for it when it stops.
+            drop(forget_upload(self.hub, self.job));
         }
     }
+}
+
+/// Takes back that a job began whose file did not arrive. What there is of the file is removed on a thread of its own,
+/// whoever waits for that.
+fn forget_upload(hub: &Hub, job: &Arc<Job>) -> JoinHandle<()> {
+    hub.jobs.take_out(job);
+    let directory = job.directory.clone();
+    hub.tasks.spawn_blocking(move || {
+        if let Err(error) = fs::remove_dir_all(&directory) {
+            let directory = directory.display();
+            tracing::warn!(%error, %directory, "an upload that did not arrive cannot be removed, and may hold keys");
+        }
+    })
 }
 
 /// Tries whether files can be written there, and removed again.

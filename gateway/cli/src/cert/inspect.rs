@@ -51,7 +51,7 @@ impl InspectArgs {
         if let Some(device) = self.device_id.clone() {
             let id = IdentityId { device, module: self.module_id.clone() };
             let (verdict, admitted) = self.judge(&id, &text, &certificates).await?;
-            let _ = writeln!(answer, "{verdict}");
+            answer.push_str(&format!("{verdict}\n"));
             if !admitted {
                 exit = Exit::Error;
             }
@@ -150,7 +150,7 @@ fn of_the_file(
 fn describe(answer: &mut String, place: usize, certificate: &CertificateDer<'_>) {
     let title = if place == 0 { "Certificate".to_owned() } else { format!("Sent along, {place}") };
     let Some(found) = Description::of(certificate) else {
-        let _ = writeln!(answer, "{title}\n  not X.509 DER");
+        answer.push_str(&format!("{title}\n  not X.509 DER\n"));
         return;
     };
     let now = UnixTime::now();
@@ -161,6 +161,7 @@ fn describe(answer: &mut String, place: usize, certificate: &CertificateDer<'_>)
     } else {
         "holds now"
     };
+    // Writing to a text cannot fail.
     let _ = writeln!(answer, "{title}");
     let _ = writeln!(answer, "  subject     {}", found.subject);
     let _ = writeln!(answer, "  issuer      {}", found.issuer);

@@ -151,8 +151,9 @@ impl NewFiles {
             return Err(already_there(&files.certificate));
         }
         create(&files.key, &key.to_pem(), 0o600)?;
-        create(&files.certificate, chain, 0o644).inspect_err(|_| {
-            let _ = fs::remove_file(&files.key);
+        create(&files.certificate, chain, 0o644).map_err(|failure| match fs::remove_file(&files.key) {
+            Ok(()) => failure,
+            Err(_) => failure.with_hint(format!("delete {}: it has no certificate", files.key.display())),
         })?;
         Ok(files)
     }

@@ -57,6 +57,7 @@ pub(super) fn pieces(registry: Arc<Registry>, with_keys: bool, with_modules: boo
             }
             after = page.next;
             if after.is_none() {
+                // A job that ended meanwhile takes no more pieces.
                 let _ = sender.blocking_send(Piece { bytes: text.into(), lines, devices, is_last: true });
                 return;
             }

@@ -21,6 +21,7 @@ pub(super) fn batches(undo: &Path) -> mpsc::Receiver<Result<LineBatch, SourceErr
     let undo = undo.to_owned();
     tokio::task::spawn_blocking(move || {
         if let Err(error) = read(&undo, &sender) {
+            // A job that ended meanwhile has no use for it.
             let _ = sender.blocking_send(Err(SourceError::Undo(error)));
         }
     });

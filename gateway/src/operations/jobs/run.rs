@@ -340,7 +340,10 @@ impl Ending {
         let failure = outcome.err().map(|error| error.to_string());
         let cleaned = Arc::clone(&job);
         // What was uploaded may hold keys and is of no more use.
-        let _ = blocking(move || cleaned.remove(INPUT)).await;
+        if let Err(error) = blocking(move || cleaned.remove(INPUT)).await {
+            let file = job.directory.join(INPUT);
+            tracing::warn!(%error, file = %file.display(), "an uploaded file cannot be removed, and may hold keys");
+        }
         let record = job.record();
         let entry =
             AuditEntry::of(&running.caller, Operation::EndJob, record.id.clone(), running.hub.clock.wall());

@@ -67,6 +67,7 @@ fn batches_of(pieces: Pieces, parse: Parse) -> mpsc::Receiver<Result<LineBatch, 
     tokio::task::spawn_blocking(move || {
         let mut reader = LineReader::new(parse, sender);
         if let Err(ReadEnd::Failed(error)) = reader.run(piece_receiver) {
+            // A job that ended meanwhile has no use for it.
             let _ = reader.batches.blocking_send(Err(error));
         }
     });
