@@ -227,7 +227,10 @@ fn refusal(code: ConnectReturnCode) -> String {
     match code {
         ConnectReturnCode::NotAuthorized => "not authorized (5)".into(),
         ConnectReturnCode::ServiceUnavailable => "service unavailable (3)".into(),
-        other => format!("{other:?}"),
+        ConnectReturnCode::RefusedProtocolVersion => "unacceptable protocol version (1)".into(),
+        ConnectReturnCode::BadClientId => "client id rejected (2)".into(),
+        ConnectReturnCode::BadUserNamePassword => "bad user name or password (4)".into(),
+        ConnectReturnCode::Success => "accepted (0)".into(),
     }
 }
 

@@ -395,7 +395,12 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let login = format!("HostName=127.0.0.1:{port};SharedAccessKeyName=p;SharedAccessKey=c2VjcmV0");
-        let client = Client::builder().no_proxy().timeout(Duration::from_millis(50)).build().unwrap();
+        let client = Client::builder()
+            .tls_backend_preconfigured(portcullis::tls::client_config_without_trust().unwrap())
+            .no_proxy()
+            .timeout(Duration::from_millis(50))
+            .build()
+            .unwrap();
         let rest = Rest { client, login: Login::parse(&login, None).unwrap() };
         let failure = rest.get(&["devices"], &[]).await.unwrap_err();
         assert_eq!(

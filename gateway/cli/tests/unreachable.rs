@@ -1,5 +1,7 @@
 //! What an operator reads who names the wrong host, port or CA: one line that says what is wrong and what to do.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::sync::Arc;
 
 use portcullis_certs::testing::TestCa;

@@ -128,10 +128,9 @@ impl Audit {
     pub fn close(&self) {
         // Without its thread there is nobody to ask to end; why it ended shows below.
         let _ = self.lines.blocking_send(QueuedLine { entry: None, written: oneshot::channel().0 });
-        if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            if thread.join().is_err() {
-                tracing::error!("the thread of the audit record broke off; the last entries may be missing");
-            }
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if thread.is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the thread of the audit record broke off; the last entries may be missing");
         }
     }
 }

@@ -89,7 +89,7 @@ impl UndoWriter {
             id: id.device.to_string(),
             module: id.module.as_ref().map(ToString::to_string),
             before,
-            after: after.map(|after| Fingerprint::of(after)),
+            after: after.map(Fingerprint::of),
         };
         let start = self.unwritten.len();
         self.unwritten.resize(start + CHECKSUM_BYTES, b' ');
