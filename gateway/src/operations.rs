@@ -15,6 +15,7 @@ pub mod listing;
 pub mod logins;
 pub mod overview;
 pub mod policies;
+pub mod presence;
 mod problem;
 pub mod query;
 pub mod sweeper;

@@ -32,6 +32,23 @@ impl FromRequestParts<Arc<Hub>> for Caller {
     }
 }
 
+/// The device or module that a path names. A handler takes its caller first, so that a stranger learns nothing of ids.
+pub(super) struct Named(pub(super) IdentityId);
+
+impl<S: Send + Sync> FromRequestParts<S> for Named {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let path = RawPathParams::from_request_parts(parts, state)
+            .await
+            .map_err(|error| Problem::argument_invalid(error.to_string()))?;
+        let segment = |name| path.iter().find(|(own, _)| *own == name).map(|(_, value)| value);
+        let device = DeviceId::parse(segment("device").unwrap_or_default())?;
+        let module = segment("module").map(ModuleId::parse).transpose()?;
+        Ok(Self(IdentityId { device, module }))
+    }
+}
+
 /// The device or module that a path names, proven by the request to be its caller.
 pub(super) struct DeviceCaller(pub(super) VerifiedIdentity);
 
@@ -39,16 +56,8 @@ impl FromRequestParts<Arc<Hub>> for DeviceCaller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, hub: &Arc<Hub>) -> Result<Self, Problem> {
-        let path = RawPathParams::from_request_parts(parts, hub)
-            .await
-            .map_err(|error| Problem::argument_invalid(error.to_string()))?;
-        let segment = |name| path.iter().find(|(own, _)| *own == name).map(|(_, value)| value);
-        let id = IdentityId {
-            device: DeviceId::parse(segment("device").unwrap_or_default())?,
-            module: segment("module").map(ModuleId::parse).transpose()?,
-        };
+        let Named(id) = Named::from_request_parts(parts, hub).await?;
         let caller = verify_device(parts, hub, &id).map_err(|fault| refuse(parts, hub, Some(&id), fault))?;
-        caller.entry().activity().seen(hub.clock.wall());
         parts.extensions.insert(Proven::Device(caller.clone()));
         Ok(DeviceCaller(caller))
     }
@@ -65,8 +74,8 @@ enum Proven {
 impl Proven {
     fn check(&self, hub: &Hub) -> Result<(), Problem> {
         let holds = match self {
-            Proven::Service(service) => service.still_holds(&hub.policies()),
-            Proven::Device(device) => hub.still_holds(device).is_ok(),
+            Proven::Service(service) => logins::service_still_holds(hub, service),
+            Proven::Device(device) => logins::device_still_holds(hub, device),
         };
         if holds { Ok(()) } else { Err(Problem::unauthorized("the caller was revoked during the request")) }
     }
@@ -132,10 +141,9 @@ pub(super) async fn require_api_version(request: Request, next: Next) -> Respons
 }
 
 fn verify(parts: &Parts, hub: &Hub) -> Result<VerifiedService, Fault> {
-    let policies = hub.policies();
     if let Some(proven) = parts.extensions.get::<VerifiedService>() {
         // A command of `admin`, whose caller has proven itself at CONNECT.
-        return match proven.still_holds(&policies) {
+        return match logins::service_still_holds(hub, proven) {
             true => Ok(proven.clone()),
             false => {
                 Err(Fault::new(ConnectionOutcome::CredentialChanged, "the policy was changed since CONNECT"))
@@ -148,8 +156,7 @@ fn verify(parts: &Parts, hub: &Hub) -> Result<VerifiedService, Fault> {
         .get::<Peer>()
         .ok_or_else(|| Fault::new(ConnectionOutcome::NoCredential, "a request from nowhere"))?;
     let origin = Origin { face: Face::Rest, peer: peer.address };
-    let verdict = hub.authenticator(&policies).verify_service(token, None, origin, hub.clock.wall());
-    verdict.map_err(|error| Fault::from(&error))
+    logins::authenticate_service(hub, token, origin)
 }
 
 /// A device proves itself by a token in the request or, without one, by the certificate of its connection.
@@ -159,19 +166,15 @@ fn verify_device(parts: &Parts, hub: &Hub, id: &IdentityId) -> Result<VerifiedId
         Some(_) if !parts.headers.contains_key(AUTHORIZATION) => None,
         _ => Some(token(parts)?),
     };
-    let policies = hub.policies();
-    let evidence = Evidence { password, certificates };
-    let verdict = hub.authenticator(&policies).verify(id, evidence, hub.clock.wall());
-    verdict.map_err(|error| Fault::from(&error))
+    logins::authenticate_device(hub, id, Evidence { password, certificates })
 }
 
 /// The answer to a request without valid credentials, which is held against whoever sent it.
 fn refuse(parts: &Parts, hub: &Hub, id: Option<&IdentityId>, fault: Fault) -> Problem {
-    hub.metrics.requests_refused.inc();
-    let reply = parts.extensions.get::<Peer>().map_or(Reply::Send, |peer| {
-        let attempt = Attempt { peer: peer.address, face: Face::Rest, id, password: token(parts).ok() };
-        logins::failed(hub, attempt, &fault)
-    });
+    let peer = parts.extensions.get::<Peer>();
+    let attempt =
+        peer.map(|peer| Attempt { peer: peer.address, face: Face::Rest, id, password: token(parts).ok() });
+    let reply = logins::refuse_request(hub, attempt, &fault);
     let problem = match reply {
         Reply::Send => Problem::unauthorized(fault.reason),
         Reply::Withhold => Problem::throttled(fault.reason),

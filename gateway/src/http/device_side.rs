@@ -21,7 +21,6 @@ use serde::Deserialize;
 use crate::http::caller::{Body, DeviceCaller};
 use crate::http::messages::{check_bound, text};
 use crate::hub::Hub;
-use crate::hub::metrics::Scope;
 use crate::iothub::message_properties::{header as names, property_of_header};
 use crate::iothub::problem::Problem;
 use crate::iothub::property_bag::{PropertyBag, write_pair};
@@ -39,7 +38,7 @@ pub(super) struct Delivery {
 /// The part of a path that names the queue.
 #[derive(Deserialize)]
 pub(super) struct Bound {
-    bound: String,
+    pub(super) bound: String,
 }
 
 /// One message of a batch.
@@ -69,9 +68,7 @@ pub(super) async fn telemetry(
         }
         PropertyBag::parse(bag).map_err(|error| Problem::argument_invalid(error.to_string()))?;
     }
-    let count = u32::try_from(messages.len()).unwrap_or(u32::MAX);
-    if !hub.posted.spend_many(who.id().clone(), count, hub.clock.now().monotonic) {
-        hub.metrics.throttled(Scope::Messages);
+    if !d2c::may_post(&hub, &who, messages.len()) {
         return Err(Problem::throttled("the device sends faster than it may"));
     }
     for (bag, payload) in messages {

@@ -226,7 +226,7 @@ fn present(text: Option<String>) -> Option<String> {
 }
 
 /// What the hub knows of an identity besides its record.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct LiveState {
     pub(crate) connected: bool,
     pub(crate) queued: usize,

@@ -1,4 +1,5 @@
-//! Reading the audit record: who changed what, for the owner alone.
+//! Reading the audit record: who changed what, for the owner alone. And the line of a change that a front refused before
+//! its operation was called.
 
 use std::io;
 
@@ -8,6 +9,7 @@ use serde_json::Value;
 use crate::auth::{AuthError, VerifiedService};
 use crate::hub::Hub;
 use crate::hub::audit::trail::{self, AuditFilter};
+use crate::hub::audit::{AuditEntry, Operation};
 
 /// Why the record is not read.
 #[derive(Debug, thiserror::Error)]
@@ -29,4 +31,16 @@ pub async fn read(
     let lines = tokio::task::spawn_blocking(move || trail::read(&directory, &wanted)).await;
     let lines = lines.unwrap_or_else(|error| Err(io::Error::other(error)));
     lines.map_err(AuditError::Unreadable)
+}
+
+/// Records a change that `caller` asked for and was refused before its operation was called, and why.
+pub async fn record_refusal(
+    hub: &Hub,
+    caller: &VerifiedService,
+    operation: Operation,
+    target: String,
+    reason: String,
+) {
+    let entry = AuditEntry::of(caller, operation, target, hub.clock.wall());
+    hub.audit.record(AuditEntry { refused: Some(reason), ..entry }).await;
 }

@@ -8,6 +8,7 @@ use portcullis_registry::access::{AccessDenied, Right};
 use crate::auth::VerifiedIdentity;
 use crate::hub::Hub;
 use crate::hub::bus::{BusStopped, Telemetry};
+use crate::hub::metrics::Scope;
 use crate::iothub::message_properties::bag;
 use crate::iothub::property_bag::{BagError, PropertyBag};
 
@@ -78,6 +79,17 @@ fn stamped(
         stamp.push((bag::RETAIN, "true"));
     }
     properties.encode_with(&stamp)
+}
+
+/// Whether a device may post so many messages now, by what it may post in a second; if not, that is counted. A session
+/// bounds its own rate by reading no faster.
+pub fn may_post(hub: &Hub, sender: &VerifiedIdentity, messages: usize) -> bool {
+    let messages = u32::try_from(messages).unwrap_or(u32::MAX);
+    let may = hub.posted.spend_many(sender.id().clone(), messages, hub.clock.now().monotonic);
+    if !may {
+        hub.metrics.throttled(Scope::Messages);
+    }
+    may
 }
 
 /// Properties of a stamp.

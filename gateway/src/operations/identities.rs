@@ -181,3 +181,51 @@ pub fn modules(
     let modules = hub.registry.modules(device);
     Ok(modules.ok_or_else(|| RegistryError::NotFound(IdentityId::device(device.clone())))?)
 }
+
+/// Whether there is a device of this id already, for whoever is about to create one.
+pub fn is_taken(hub: &Hub, caller: &VerifiedService, device: DeviceId) -> Result<bool, IdentityError> {
+    caller.check(Rights::REGISTRY_WRITE)?;
+    Ok(hub.registry.entry(&IdentityId::device(device)).is_some())
+}
+
+/// The entry of an identity, for whoever is about to change or delete it.
+pub fn retrieve_for_change(
+    hub: &Hub,
+    caller: &VerifiedService,
+    id: &IdentityId,
+) -> Result<Arc<Registered>, IdentityError> {
+    caller.check(Rights::REGISTRY_WRITE)?;
+    Ok(hub.registry.entry(id).ok_or_else(|| RegistryError::NotFound(id.clone()))?)
+}
+
+/// The entry of an identity, for whoever sends to it.
+pub fn retrieve_for_sending(
+    hub: &Hub,
+    caller: &VerifiedService,
+    id: &IdentityId,
+) -> Result<Arc<Registered>, IdentityError> {
+    caller.check(Rights::SERVICE_CONNECT)?;
+    Ok(hub.registry.entry(id).ok_or_else(|| RegistryError::NotFound(id.clone()))?)
+}
+
+/// What goes along with a device that is deleted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DeletionExtent {
+    pub modules: usize,
+    /// Messages that wait for the device.
+    pub messages: usize,
+}
+
+/// What would go along if a device were deleted; nothing with one that is not there.
+pub fn deletion_extent(
+    hub: &Hub,
+    caller: &VerifiedService,
+    device: &DeviceId,
+) -> Result<DeletionExtent, IdentityError> {
+    caller.check(Rights::REGISTRY_WRITE)?;
+    let Some(entry) = hub.registry.entry(&IdentityId::device(device.clone())) else {
+        return Ok(DeletionExtent::default());
+    };
+    let modules = hub.registry.modules(device).map_or(0, |modules| modules.len());
+    Ok(DeletionExtent { modules, messages: entry.queued() })
+}

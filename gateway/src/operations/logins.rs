@@ -7,11 +7,14 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use portcullis_registry::credential::SymmetricKey;
 use portcullis_registry::id::IdentityId;
 use portcullis_registry::sas::SasToken;
 use rustls::{CertificateError, OtherError};
 
-use crate::auth::{AuthError, Contrast, Face};
+use crate::auth::{
+    AuthError, Contrast, Evidence, Face, Origin, RememberedService, VerifiedIdentity, VerifiedService,
+};
 use crate::hub::Hub;
 use crate::hub::events::Details;
 use crate::hub::metrics::Scope;
@@ -119,6 +122,69 @@ fn record(hub: &Hub, attempt: Attempt<'_>, id: &IdentityId, fault: &Fault, reply
         peer: Some(attempt.peer.to_string()),
         ..Details::default()
     });
+}
+
+/// Judges a token that a request presents as one of a shared access policy.
+pub fn authenticate_service(hub: &Hub, token: &str, origin: Origin) -> Result<VerifiedService, Fault> {
+    let policies = hub.policies();
+    let verdict = hub.authenticator(&policies).verify_service(token, None, origin, hub.clock.wall());
+    verdict.map_err(|error| Fault::from(&error))
+}
+
+/// Judges the name and key of a shared access policy, as a person signs in with them.
+pub fn authenticate_policy(
+    hub: &Hub,
+    policy: &str,
+    key: &SymmetricKey,
+    origin: Origin,
+) -> Result<VerifiedService, Fault> {
+    let policies = hub.policies();
+    let verdict = hub.authenticator(&policies).verify_policy_key(policy, key, origin);
+    verdict.map_err(|error| Fault::from(&error))
+}
+
+/// Judges what a request presents as proof that a device or module sends it. One that does was seen at this time.
+pub fn authenticate_device(
+    hub: &Hub,
+    id: &IdentityId,
+    evidence: Evidence<'_>,
+) -> Result<VerifiedIdentity, Fault> {
+    let policies = hub.policies();
+    let now = hub.clock.wall();
+    let verified = hub.authenticator(&policies).verify(id, evidence, now);
+    let verified = verified.map_err(|error| Fault::from(&error))?;
+    verified.entry().activity().seen(now);
+    Ok(verified)
+}
+
+/// Whether the policy by which a service has proven itself still has its key and rights.
+pub fn service_still_holds(hub: &Hub, service: &VerifiedService) -> bool {
+    service.still_holds(&hub.policies())
+}
+
+/// Whether everything by which a device has proven itself still holds.
+pub fn device_still_holds(hub: &Hub, device: &VerifiedIdentity) -> bool {
+    hub.still_holds(device).is_ok()
+}
+
+/// The service that was remembered, if its policy still has its key; `origin` is where it asks from now.
+pub fn recall_service(hub: &Hub, remembered: &RememberedService, origin: Origin) -> Option<VerifiedService> {
+    remembered.verify(&hub.policies(), origin)
+}
+
+/// Counts a request without valid credentials and, where it is known who sent it, holds it against the sender.
+pub fn refuse_request(hub: &Hub, attempt: Option<Attempt<'_>>, fault: &Fault) -> Reply {
+    hub.metrics.requests_refused.inc();
+    attempt.map_or(Reply::Send, |attempt| failed(hub, attempt, fault))
+}
+
+/// Whether an address has failed so often that nothing it presents is judged now; each such attempt is counted.
+pub fn is_turned_away(hub: &Hub, peer: IpAddr) -> bool {
+    let is_turned_away = hub.admission.is_turned_away(peer, hub.clock.now().monotonic);
+    if is_turned_away {
+        hub.metrics.throttled(Scope::Address);
+    }
+    is_turned_away
 }
 
 impl Fault {

@@ -19,10 +19,11 @@ use super::routes::PageNeeds;
 use super::sign_in::SignInId;
 use super::visit::Visit;
 use super::{Portal, layout, paths};
-use crate::auth::Peer;
-use crate::auth::{Face, Origin};
-use crate::hub::audit::{AuditEntry, Operation};
+use crate::auth::{Face, Origin, Peer, RememberedService};
+use crate::hub::audit::Operation;
 use crate::iothub::problem::Problem;
+use crate::operations::audit;
+use crate::operations::logins;
 
 /// What the guard of one route knows.
 #[derive(Clone)]
@@ -112,9 +113,9 @@ impl RouteGuard {
         let origin = Origin { face: Face::Portal, peer: peer(parts).map_err(Stop::refused)? };
         let hub = &self.portal.hub;
         let id = session_id(&parts.headers).ok_or(Stop::SignIn)?;
-        let (policies, now) = (hub.policies(), hub.clock.now().monotonic);
-        let found = self.portal.sign_ins.find(&id, &policies, origin, now, !self.in_background);
-        let found = found.ok_or(Stop::SignIn)?;
+        let recall = |remembered: &RememberedService| logins::recall_service(hub, remembered, origin);
+        let now = hub.clock.now().monotonic;
+        let found = self.portal.sign_ins.find(&id, now, !self.in_background, recall).ok_or(Stop::SignIn)?;
         Ok(Visit::new(Arc::clone(&self.portal), found.service, found.key, found.token))
     }
 
@@ -149,8 +150,7 @@ impl RouteGuard {
             (true, true) => vec![fields.text("name").unwrap_or_default().to_owned()],
         };
         for target in targets {
-            let entry = AuditEntry::of(visit.service(), operation, target, visit.hub().clock.wall());
-            visit.hub().audit.record(AuditEntry { refused: Some(refused.clone()), ..entry }).await;
+            audit::record_refusal(visit.hub(), visit.service(), operation, target, refused.clone()).await;
         }
     }
 }

@@ -28,6 +28,7 @@ use crate::iothub::message_properties::bag;
 use crate::iothub::problem::Problem;
 use crate::iothub::property_bag::stamped_pairs;
 use crate::iothub::topic::EventName;
+use crate::operations::presence;
 use crate::operations::watch::{News, Watch};
 
 /// `GET /portal/live`.
@@ -119,7 +120,7 @@ impl EventStream {
 
     /// As it is now, which is later than the event that made it of interest.
     fn push_state(&mut self, id: &IdentityId) {
-        let connected = self.visit.hub().sessions.session(id).is_some();
+        let connected = presence::is_connected(self.visit.hub(), id);
         let module = id.module.as_ref().map(|module| module.as_str());
         self.push_event("state", &StateOut { device: id.device.as_str(), module, connected });
     }

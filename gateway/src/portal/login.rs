@@ -18,10 +18,9 @@ use super::visit::Visit;
 use super::{Portal, layout, paths};
 use crate::auth::{Face, Origin, VerifiedService};
 use crate::hub::Hub;
-use crate::hub::metrics::Scope;
 use crate::iothub::connection_string::{ConnectionString, Secret};
 use crate::iothub::problem::Problem;
-use crate::operations::logins::{self, Attempt, Fault, Reply};
+use crate::operations::logins::{self, Attempt, Reply};
 
 /// `GET /portal/sign-in`.
 pub(super) async fn show(State(portal): State<Arc<Portal>>, Query(query): Query) -> Response {
@@ -44,8 +43,7 @@ pub(super) async fn sign_in(
         let page = page(hub, Some(next), &fields, Some(problem.text()));
         (problem.status(), Html(page)).into_response()
     };
-    if hub.admission.is_turned_away(origin.peer, now) {
-        hub.metrics.throttled(Scope::Address);
+    if logins::is_turned_away(hub, origin.peer) {
         return Ok(again(Problem::throttled("too many failed logins from this address")));
     }
     let credential = match Credential::parse(&fields, hub) {
@@ -59,7 +57,8 @@ pub(super) async fn sign_in(
     if let Some(before) = session_id(&headers) {
         portal.sign_ins.end(before.key());
     }
-    let id = portal.sign_ins.begin(&service, &hub.policies(), now);
+    let id =
+        portal.sign_ins.begin(&service, now, |other| logins::recall_service(hub, other, origin).is_some());
     tracing::info!(policy = service.policy(), peer = %origin.peer, "signed in to the portal");
     let cookie = format!("{COOKIE}={}; Path=/; Secure; HttpOnly; SameSite=Lax", id.as_str());
     with_cookie(see_other(next), &cookie)
@@ -117,14 +116,12 @@ impl Credential {
 
 /// Whether the credential is good; the person hears one answer whatever is wrong with it.
 fn verify(hub: &Hub, credential: &Credential, origin: Origin) -> Result<VerifiedService, Problem> {
-    let policies = hub.policies();
-    let verdict = hub.authenticator(&policies).verify_policy_key(&credential.policy, &credential.key, origin);
-    verdict.map_err(|error| {
-        hub.metrics.requests_refused.inc();
+    let verdict = logins::authenticate_policy(hub, &credential.policy, &credential.key, origin);
+    verdict.map_err(|fault| {
         let attempt = Attempt { peer: origin.peer, face: Face::Portal, id: None, password: None };
-        match logins::failed(hub, attempt, &Fault::from(&error)) {
-            Reply::Send => Problem::unauthorized(error.to_string()),
-            Reply::Withhold => Problem::throttled(error.to_string()),
+        match logins::refuse_request(hub, Some(attempt), &fault) {
+            Reply::Send => Problem::unauthorized(fault.reason),
+            Reply::Withhold => Problem::throttled(fault.reason),
         }
     })
 }

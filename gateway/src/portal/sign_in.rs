@@ -8,12 +8,11 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use portcullis_registry::policy::Policies;
 use prometheus_client::metrics::gauge::Gauge;
 use sha2::{Digest, Sha256};
 
 use super::csrf::CsrfToken;
-use crate::auth::{Origin, RememberedService, VerifiedService};
+use crate::auth::{RememberedService, VerifiedService};
 use crate::config::Limits;
 
 /// The sessions of one hub's portal.
@@ -75,8 +74,14 @@ impl SignIns {
         }
     }
 
-    /// Begins a session of a service that has just proven itself.
-    pub(super) fn begin(&self, service: &VerifiedService, policies: &Policies, now: Instant) -> SignInId {
+    /// Begins a session of a service that has just proven itself. `still_holds` tells whether the service of another
+    /// session has not been revoked: when there are too many sessions, the revoked ones end first.
+    pub(super) fn begin(
+        &self,
+        service: &VerifiedService,
+        now: Instant,
+        still_holds: impl Fn(&RememberedService) -> bool,
+    ) -> SignInId {
         let id = SignInId::random();
         let sign_in = SignIn {
             service: service.remember(),
@@ -87,9 +92,7 @@ impl SignIns {
         };
         let mut inner = self.lock();
         if inner.len() >= self.sessions_max {
-            let origin = service.origin();
-            inner
-                .retain(|_, own| self.is_in_time(own, now) && own.service.verify(policies, origin).is_some());
+            inner.retain(|_, own| self.is_in_time(own, now) && still_holds(&own.service));
         }
         if inner.len() >= self.sessions_max
             && let Some(idle) = inner.iter().min_by_key(|(_, own)| own.seen).map(|(key, _)| *key)
@@ -101,21 +104,20 @@ impl SignIns {
         id
     }
 
-    /// The session of this id, if it is still good; one that is not is ended. `is_doing` tells whether its owner is
-    /// doing something, or a page only keeps itself up to date.
+    /// The session of this id, if it is still good; one that is not is ended. `recall` gives its service back unless it
+    /// was revoked. `is_doing` tells whether its owner is doing something, or a page only keeps itself up to date.
     pub(super) fn find(
         &self,
         id: &SignInId,
-        policies: &Policies,
-        origin: Origin,
         now: Instant,
         is_doing: bool,
+        recall: impl Fn(&RememberedService) -> Option<VerifiedService>,
     ) -> Option<Found> {
         let key = id.key();
         let mut inner = self.lock();
         let sign_in = inner.get_mut(&key)?;
         let in_time = self.is_in_time(sign_in, now);
-        let service = sign_in.service.verify(policies, origin).filter(|_| in_time);
+        let service = recall(&sign_in.service).filter(|_| in_time);
         let Some(service) = service else {
             inner.remove(&key);
             self.report_count(&inner);
@@ -190,10 +192,10 @@ pub(super) fn random_hex() -> String {
 
 #[cfg(test)]
 mod tests {
-    use portcullis_registry::policy::{Policy, Renewal, Rights};
+    use portcullis_registry::policy::{Policies, Policy, Renewal, Rights};
 
     use super::*;
-    use crate::auth::Face;
+    use crate::auth::{Face, Origin};
 
     const MINUTE: Duration = Duration::from_secs(60);
 
@@ -225,11 +227,16 @@ mod tests {
 
         fn begin(&self, policy: &str, now: Instant) -> SignInId {
             let service = crate::auth::tests::service_of(&self.policies, policy, origin());
-            self.sign_ins.begin(&service, &self.policies, now)
+            let still_holds = |other: &RememberedService| self.recall(other).is_some();
+            self.sign_ins.begin(&service, now, still_holds)
         }
 
         fn is_in(&self, id: &SignInId, now: Instant) -> bool {
-            self.sign_ins.find(id, &self.policies, origin(), now, true).is_some()
+            self.sign_ins.find(id, now, true, |own| self.recall(own)).is_some()
+        }
+
+        fn recall(&self, remembered: &RememberedService) -> Option<VerifiedService> {
+            remembered.verify(&self.policies, origin())
         }
     }
 
@@ -249,7 +256,7 @@ mod tests {
     fn what_a_page_does_by_itself_keeps_nobody_signed_in() {
         let (hub, now) = (Hub::new(10), Instant::now());
         let id = hub.begin("reader", now);
-        let look = |now| hub.sign_ins.find(&id, &hub.policies, origin(), now, false).is_some();
+        let look = |now| hub.sign_ins.find(&id, now, false, |own| hub.recall(own)).is_some();
         assert!(look(now + 9 * MINUTE));
         assert!(!look(now + 10 * MINUTE));
     }

@@ -14,6 +14,7 @@ use super::sign_in::{Notice, NoticeKind, SignInKey};
 use crate::auth::VerifiedService;
 use crate::hub::Hub;
 use crate::iothub::problem::Problem;
+use crate::operations::logins;
 
 /// One request. Only `guard` makes one, of a session that is good.
 #[derive(Clone, Debug)]
@@ -60,7 +61,7 @@ impl Visit {
     /// Whether somebody is still signed in by this: for an answer that goes on for long, which has to ask now and then,
     /// and whenever the policies change.
     pub(super) fn still_holds(&self) -> bool {
-        self.service.still_holds(&self.hub().policies())
+        logins::service_still_holds(self.hub(), &self.service)
             && self.portal.sign_ins.is_open(self.sign_in, self.hub().clock.now().monotonic)
     }
 

@@ -13,6 +13,7 @@ use super::frame::{self, Tab};
 use super::status::StatusForm;
 use super::{Named, keys, token};
 use crate::operations::identities;
+use crate::operations::presence;
 use crate::portal::answer::PageResult;
 use crate::portal::form::Errors;
 use crate::portal::visit::Visit;
@@ -82,26 +83,25 @@ fn toolbar(visit: &Visit, identity: &Identity) -> Markup {
 fn state(visit: &Visit, entry: &Entry, identity: &Identity) -> Markup {
     let hub = visit.hub();
     let limits = &hub.config.limits;
-    let activity = entry.activity();
+    let live = presence::live_state(hub, entry);
     let queue_max = identity.queue_max.map_or(limits.queue_messages_max, |own| usize::from(own.get()));
-    let modules = identity
-        .id
-        .module
-        .is_none()
-        .then(|| hub.registry.modules(&identity.id.device).unwrap_or_default().len());
+    let is_device = identity.id.module.is_none();
+    // A device that was deleted since has none.
+    let modules =
+        identities::modules(hub, visit.service(), &identity.id.device).map_or(0, |modules| modules.len());
     html! {
         section.card aria-labelledby="state-name" {
             h2 id="state-name" { "State" }
             dl.facts {
-                dt { "Connection changed" } dd { (text::time_or_never(activity.connection_changed_at())) }
-                dt { "Last activity" } dd { (text::time_or_never(activity.last_seen_at())) }
+                dt { "Connection changed" } dd { (text::time_or_never(live.connection_changed)) }
+                dt { "Last activity" } dd { (text::time_or_never(live.last_seen)) }
                 dt { "Authentication type" } dd { (text::authentication(identity.authentication.kind())) }
-                @if let Some(modules) = modules {
+                @if is_device {
                     dt { "Type" } dd { (if identity.iot_edge { "IoT Edge device" } else { "Device" }) }
                     dt { "Modules" } dd { (modules) " of " (limits.modules_per_device_max) }
                     dt { "Status since" } dd { (text::time_or_never(identity.status_updated)) }
                 }
-                dt { "Messages that wait" } dd { (entry.queued()) " of " (queue_max) }
+                dt { "Messages that wait" } dd { (live.queued) " of " (queue_max) }
                 dt { "May do" } dd { (identity.access) }
                 dt { "Generation" } dd.mono { (identity.generation) }
                 dt { "ETag" } dd.mono { (identity.etag()) }

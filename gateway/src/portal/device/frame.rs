@@ -7,6 +7,7 @@ use portcullis_registry::entry::Entry;
 use portcullis_registry::id::IdentityId;
 use portcullis_registry::policy::Rights;
 
+use crate::operations::presence;
 use crate::portal::answer::Html;
 use crate::portal::layout::{self, Section};
 use crate::portal::visit::Visit;
@@ -62,7 +63,7 @@ pub(super) fn page_of(
 ) -> Response {
     let identity = entry.identity();
     let id = &identity.id;
-    let is_connected = visit.hub().sessions.session(id).is_some();
+    let is_connected = presence::is_connected(visit.hub(), id);
     let content = html! {
         (crumbs(id))
         h1 {

@@ -5,7 +5,6 @@ use axum::response::IntoResponse;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use maud::{Markup, html};
-use portcullis_registry::error::RegistryError;
 use portcullis_registry::id::IdentityId;
 use portcullis_registry::identity::Status;
 use portcullis_registry::queue::Queued;
@@ -15,6 +14,7 @@ use super::frame::{self, Tab, crumbs_below};
 use super::send::MessageForm;
 use crate::iothub::problem::Problem;
 use crate::operations::c2d;
+use crate::operations::identities;
 use crate::portal::answer::{Html, PageResult, see_other};
 use crate::portal::form::Errors;
 use crate::portal::layout::{self, Section};
@@ -63,7 +63,7 @@ pub(super) fn page(
 ) -> PageResult {
     let hub = visit.hub();
     let queued = c2d::peek(hub, visit.service(), id, SHOWN_MAX)?;
-    let entry = hub.registry.entry(id).ok_or_else(|| RegistryError::NotFound(id.clone()))?;
+    let entry = identities::retrieve_for_sending(hub, visit.service(), id)?;
     let status = match &above {
         Some(problem) => problem.status(),
         None if errors.is_empty() => StatusCode::OK,

@@ -13,6 +13,7 @@ use super::Named;
 use super::frame::{self, Tab, crumbs_below};
 use crate::iothub::problem::Problem;
 use crate::operations::identities::{self, IdentityError};
+use crate::operations::presence;
 use crate::portal::answer::{Html, PageResult, see_other};
 use crate::portal::credential_form::CredentialForm;
 use crate::portal::fields::FormFields;
@@ -58,16 +59,16 @@ pub(in crate::portal) async fn list(visit: Visit, Named(id): Named) -> PageResul
 
 fn row(visit: &Visit, module: &Entry) -> Markup {
     let identity = module.identity();
-    let is_connected = visit.hub().sessions.session(&identity.id).is_some();
+    let live = presence::live_state(visit.hub(), module);
     let name = identity.id.module.as_ref().map(ModuleId::as_str).unwrap_or_default();
     html! {
         tr {
             td data-label="Module ID" { a.id href=(paths::identity(&identity.id)) { (name) } }
             td data-label="Managed by" { (identity.managed_by.as_deref().unwrap_or_default()) }
             td data-label="Authentication type" { (text::authentication(identity.authentication.kind())) }
-            td.number data-label="C2D messages" { (module.queued()) }
-            td data-label="Connection" data-connection-of=(identity.id) { (text::connection(is_connected)) }
-            td data-label="Last activity" { (text::time_or_never(module.activity().last_seen_at())) }
+            td.number data-label="C2D messages" { (live.queued) }
+            td data-label="Connection" data-connection-of=(identity.id) { (text::connection(live.connected)) }
+            td data-label="Last activity" { (text::time_or_never(live.last_seen)) }
         }
     }
 }

@@ -65,17 +65,17 @@ pub(in crate::portal) async fn create(visit: Visit, fields: FormFields) -> PageR
 }
 
 /// `GET /portal/check-id?id=…`: whether it is an id, and free.
-pub(in crate::portal) async fn check_id(visit: Visit, Query(query): Query) -> Response {
+pub(in crate::portal) async fn check_id(visit: Visit, Query(query): Query) -> PageResult {
     let text = query.text("id").unwrap_or_default();
     let said = match DeviceId::parse(text) {
         _ if text.is_empty() => html! { p.hint { (ID_HINT) } },
         Err(error) => form::wrong(&error.to_string()),
-        Ok(id) => match visit.hub().registry.entry(&IdentityId::device(id)) {
-            Some(_) => form::wrong("There is a device of this id already"),
-            None => html! { p.fine { "This id is free." } },
+        Ok(id) => match identities::is_taken(visit.hub(), visit.service(), id)? {
+            true => form::wrong("There is a device of this id already"),
+            false => html! { p.fine { "This id is free." } },
         },
     };
-    Html(said).into_response()
+    Ok(Html(said).into_response())
 }
 
 impl NewDevice {

@@ -7,6 +7,7 @@ use portcullis_registry::identity::Status;
 use super::list::View;
 use super::list_query::ListQuery;
 use crate::iothub::time::time_text;
+use crate::operations::presence;
 use crate::portal::answer::PageResult;
 use crate::portal::fields::Query;
 use crate::portal::visit::Visit;
@@ -17,7 +18,7 @@ pub(in crate::portal) async fn show(visit: Visit, Query(query): Query) -> PageRe
     let mut text = line(&COLUMNS);
     for entry in &view.listing.devices {
         let identity = entry.identity();
-        let is_connected = visit.hub().sessions.session(&identity.id).is_some();
+        let live = presence::live_state(visit.hub(), entry);
         text += &line(&[
             identity.id.device.as_str(),
             if identity.iot_edge { "edge" } else { "device" },
@@ -25,9 +26,9 @@ pub(in crate::portal) async fn show(visit: Visit, Query(query): Query) -> PageRe
             identity.status_reason.as_deref().unwrap_or_default(),
             &identity.status_updated.map(|at| time_text(Some(at))).unwrap_or_default(),
             identity.authentication.kind().as_str(),
-            &entry.queued().to_string(),
-            if is_connected { "Connected" } else { "Disconnected" },
-            &entry.activity().last_seen_at().map(|at| time_text(Some(at))).unwrap_or_default(),
+            &live.queued.to_string(),
+            if live.connected { "Connected" } else { "Disconnected" },
+            &live.last_seen.map(|at| time_text(Some(at))).unwrap_or_default(),
         ]);
     }
     let head: [(HeaderName, &str); 2] = [

@@ -11,6 +11,7 @@ use portcullis_registry::store::Counts;
 use super::list_query::{Count, From, ListQuery};
 use crate::operations::identities::{self, IdentityError};
 use crate::operations::listing::{self, IdFilter, Listing};
+use crate::operations::presence;
 use crate::portal::answer::{Html, PageResult};
 use crate::portal::fields::Query;
 use crate::portal::layout::{self, Section};
@@ -286,7 +287,7 @@ fn table(visit: &Visit, view: &View) -> Markup {
 fn row(visit: &Visit, entry: &Entry, may_write: bool) -> Markup {
     let identity = entry.identity();
     let device: &DeviceId = &identity.id.device;
-    let is_connected = visit.hub().sessions.session(&identity.id).is_some();
+    let live = presence::live_state(visit.hub(), entry);
     html! {
         tr {
             @if may_write {
@@ -297,9 +298,9 @@ fn row(visit: &Visit, entry: &Entry, may_write: bool) -> Markup {
             td.bare data-label="Status" title=[identity.status_reason.as_deref()] { (text::status(identity.status)) }
             td.minor data-label="Last status update" { (text::time_or_never(identity.status_updated)) }
             td data-label="Authentication type" { (text::authentication(identity.authentication.kind())) }
-            td.number data-label="C2D messages" { (entry.queued()) }
-            td.bare data-label="Connection" data-connection-of=(device) { (text::connection(is_connected)) }
-            td data-label="Last activity" { (text::time_or_never(entry.activity().last_seen_at())) }
+            td.number data-label="C2D messages" { (live.queued) }
+            td.bare data-label="Connection" data-connection-of=(device) { (text::connection(live.connected)) }
+            td data-label="Last activity" { (text::time_or_never(live.last_seen)) }
         }
     }
 }

@@ -4,14 +4,13 @@
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use maud::{Markup, html};
-use portcullis_registry::error::RegistryError;
 use portcullis_registry::id::{DeviceId, IdentityId, Precondition};
 use portcullis_registry::identity::{Identity, IdentitySpec, Status};
 
 use crate::iothub::change::IdentityChange;
 use crate::iothub::problem::Problem;
 use crate::operations::bulk::{Bulk, CHANGES_MAX};
-use crate::operations::identities::IdentityError;
+use crate::operations::identities::{self, DeletionExtent, IdentityError};
 use crate::portal::answer::{Html, PageResult, see_other};
 use crate::portal::fields::FormFields;
 use crate::portal::layout::{self, Section};
@@ -86,15 +85,14 @@ impl BulkAction {
 
     /// What goes with a device that is deleted.
     fn lost(self, visit: &Visit, device: &DeviceId) -> Markup {
-        let entry = match self {
-            BulkAction::Delete => visit.hub().registry.entry(&IdentityId::device(device.clone())),
-            BulkAction::Enable | BulkAction::Disable => None,
+        let extent = match self {
+            BulkAction::Delete => identities::deletion_extent(visit.hub(), visit.service(), device),
+            BulkAction::Enable | BulkAction::Disable => Ok(DeletionExtent::default()),
         };
-        let Some(entry) = entry else { return html! {} };
-        let modules = visit.hub().registry.modules(device).map_or(0, |modules| modules.len());
+        let DeletionExtent { modules, messages } = extent.unwrap_or_default();
         html! {
             @if modules > 0 { span.quiet { " with " (text::count(modules, "module")) } }
-            @if entry.queued() > 0 { span.quiet { " and " (text::count(entry.queued(), "waiting message")) } }
+            @if messages > 0 { span.quiet { " and " (text::count(messages, "waiting message")) } }
         }
     }
 
@@ -133,7 +131,7 @@ impl BulkAction {
             BulkAction::Enable => Status::Enabled,
             BulkAction::Disable => Status::Disabled,
         };
-        let entry = visit.hub().registry.entry(&id).ok_or(RegistryError::NotFound(id))?;
+        let entry = identities::retrieve_for_change(visit.hub(), visit.service(), &id)?;
         let identity: &Identity = &entry.identity();
         let spec = IdentitySpec { status, ..IdentitySpec::keeping(identity) };
         Ok(IdentityChange::Update(spec, Precondition::Version(identity.etag())))

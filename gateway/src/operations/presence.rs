@@ -1,0 +1,23 @@
+//! Whether an identity is connected, and what else the hub knows of it besides its record. REST answers and pages are
+//! made from the same value.
+
+use portcullis_registry::entry::Entry;
+use portcullis_registry::id::IdentityId;
+
+use crate::hub::Hub;
+use crate::iothub::identity_json::LiveState;
+
+/// Whether a device or module has an open connection.
+pub fn is_connected(hub: &Hub, id: &IdentityId) -> bool {
+    hub.sessions.session(id).is_some()
+}
+
+/// The state of an identity whose entry the caller has been given.
+pub(crate) fn live_state(hub: &Hub, entry: &Entry) -> LiveState {
+    LiveState {
+        connected: is_connected(hub, &entry.identity().id),
+        queued: entry.queued(),
+        connection_changed: entry.activity().connection_changed_at(),
+        last_seen: entry.activity().last_seen_at(),
+    }
+}
