@@ -461,3 +461,57 @@ async fn t709_a_method_override_reaches_nothing_but_patch() {
     assert!(exists(&rest, "d1").await && exists(&rest, "d2").await);
     hub.stop().await;
 }
+
+/// What a PUT that was done says it wrote must be its own, whoever else puts or deletes the same id at the same time.
+async fn put_often(rest: &RestClient, path: &str, who: usize) -> usize {
+    let mut done = 0;
+    for turn in 0..PUTS {
+        let key = portcullis_registry::credential::SymmetricKey::generate().to_base64().as_str().to_owned();
+        let keys = json!({"primaryKey": key, "secondaryKey": key});
+        let body = json!({"authentication": {"type": "sas", "symmetricKey": keys}});
+        let mut request = rest.request("PUT", &format!("{path}?{V}")).json(&body);
+        if turn % 2 == 1 {
+            request = request.header("If-Match", "*");
+        }
+        let response = request.send().await.unwrap();
+        let status = response.status().as_u16();
+        let etag = response.headers().get("etag").map(|etag| etag.to_str().unwrap().to_owned());
+        let answer: Value = response.json().await.unwrap();
+        match (status, turn % 2) {
+            (200, _) => done += 1,
+            (409, 0) => continue,
+            // Only a PUT that replaces may find nothing.
+            (404, 1) => continue,
+            other => panic!("{who}: {other:?} {answer}"),
+        }
+        assert_eq!(answer["authentication"]["symmetricKey"], keys, "{who}: somebody else's: {answer}");
+        assert_eq!(etag, Some(format!("\"{}\"", answer["etag"].as_str().unwrap())), "{answer}");
+    }
+    done
+}
+
+async fn delete_often(rest: &RestClient, path: &str) {
+    for _ in 0..PUTS * 2 {
+        let (status, answer) = rest.call("DELETE", &format!("{path}?{V}"), None).await;
+        assert!([204, 404].contains(&status), "{status} {answer}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_put_answers_what_it_wrote_whoever_comes_after_it() {
+    let hub = TestHub::start().await;
+    let rest = hub.rest();
+    rest.call("PUT", &format!("/devices/host?{V}"), Some(json!({}))).await;
+    for path in ["/devices/d1", "/devices/host/modules/m"] {
+        let (one, two, three, _, _) = tokio::join!(
+            put_often(&rest, path, 1),
+            put_often(&rest, path, 2),
+            put_often(&rest, path, 3),
+            delete_often(&rest, path),
+            delete_often(&rest, path),
+        );
+        assert!(one + two + three > 0, "{path}: nothing was ever written");
+    }
+}
+
+const PUTS: usize = 60;

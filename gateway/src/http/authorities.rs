@@ -10,23 +10,68 @@ use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use portcullis_certs::pem;
 use portcullis_registry::authority::{Authority, AuthorityName, InvalidAuthorityName, Verification};
-use portcullis_registry::id::{DeviceId, IdentityId, ModuleId};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
-use crate::auth::VerifiedService;
-use crate::http::caller::{Body, Caller};
-use crate::http::devices::precondition;
+use crate::http::caller::{Body, Caller, Named};
+use crate::http::identities::precondition;
 use crate::hub::Hub;
 use crate::iothub::problem::Problem;
 use crate::operations::authorities::{self, Enrolment};
 
 /// What a request says of a certificate: PEM text as it is, or in JSON.
-#[derive(Debug, Deserialize)]
-struct CertificateIn {
+#[derive(Debug, Deserialize, ToSchema)]
+pub(super) struct CertificateIn {
+    /// PEM text.
     certificate: String,
+    /// Whether the caller vouches for it itself. Of an enrolment only.
     #[serde(default)]
     verified: bool,
+    /// Why the caller vouches for it. Of an enrolment only.
+    reason: Option<String>,
+}
+
+/// A CA in an answer, in the words of IoT Hub's own certificate resource where it has them.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct AuthorityOut {
+    name: String,
+    etag: String,
+    subject: Option<String>,
+    thumbprint: Option<String>,
+    expiry: Option<String>,
+    verified: bool,
+    /// `none`, `awaitsProof`, `proven` or `asserted`.
+    verification: &'static str,
+    /// Why it was asserted.
+    reason: Option<String>,
+    created: String,
+    updated: String,
+}
+
+/// A CA in an answer, with its certificate.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct CertifiedAuthorityOut {
+    #[serde(flatten)]
+    authority: AuthorityOut,
+    /// PEM text.
+    certificate: String,
+}
+
+/// What a proof of a CA's key must name.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct VerificationCodeOut {
+    verification_code: String,
+    expires: String,
+}
+
+/// Whether a certificate would let an identity in.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct VerdictOut {
+    admitted: bool,
+    /// `succeeded`, or a fixed word for why not.
+    outcome: &'static str,
+    /// In words, if it would not.
     reason: Option<String>,
 }
 
@@ -34,9 +79,9 @@ struct CertificateIn {
 pub(super) async fn list(
     State(hub): State<Arc<Hub>>,
     Caller(caller): Caller,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<Vec<AuthorityOut>>, Problem> {
     let all = authorities::list(&hub, &caller)?;
-    Ok(Json(all.all().iter().map(describe).collect()))
+    Ok(Json(all.all().iter().map(AuthorityOut::new).collect()))
 }
 
 /// `GET /api/v1/certificate-authorities/{name}`.
@@ -68,9 +113,9 @@ pub(super) async fn renew_code(
     State(hub): State<Arc<Hub>>,
     Caller(caller): Caller,
     Path(name): Path<String>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<VerificationCodeOut>, Problem> {
     let code = authorities::renew_code(&hub, &caller, &AuthorityName::parse(&name)?).await?;
-    Ok(Json(json!({ "verificationCode": code.code, "expires": time(code.expires) })))
+    Ok(Json(VerificationCodeOut { verification_code: code.code.to_string(), expires: time(code.expires) }))
 }
 
 /// `POST /api/v1/certificate-authorities/{name}/verify`: the proof.
@@ -96,34 +141,18 @@ pub(super) async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// `POST /api/v1/devices/{id}/certificate-verdict`: would a device with this certificate be let in.
-pub(super) async fn judge_device(
+/// `POST …/certificate-verdict`: would a device or module with this certificate be let in.
+pub(super) async fn judge(
     State(hub): State<Arc<Hub>>,
     Caller(caller): Caller,
-    Path(device): Path<String>,
+    Named(id): Named,
     Body(body): Body,
-) -> Result<Json<Value>, Problem> {
-    judge(&hub, &caller, &IdentityId::device(DeviceId::parse(&device)?), &body)
-}
-
-/// As `judge_device`, for a module.
-pub(super) async fn judge_module(
-    State(hub): State<Arc<Hub>>,
-    Caller(caller): Caller,
-    Path((device, module)): Path<(String, String)>,
-    Body(body): Body,
-) -> Result<Json<Value>, Problem> {
-    let id = IdentityId::module(DeviceId::parse(&device)?, ModuleId::parse(&module)?);
-    judge(&hub, &caller, &id, &body)
-}
-
-fn judge(hub: &Hub, caller: &VerifiedService, id: &IdentityId, body: &[u8]) -> Result<Json<Value>, Problem> {
-    let chain = CertificateIn::parse(body)?.certificate;
-    let verdict = authorities::judge(hub, caller, id, chain.as_bytes())?;
-    Ok(Json(match verdict {
-        Ok(()) => json!({ "admitted": true, "outcome": "succeeded", "reason": null }),
+) -> Result<Json<VerdictOut>, Problem> {
+    let chain = CertificateIn::parse(&body)?.certificate;
+    Ok(Json(match authorities::judge(&hub, &caller, &id, chain.as_bytes())? {
+        Ok(()) => VerdictOut { admitted: true, outcome: "succeeded", reason: None },
         Err(error) => {
-            json!({ "admitted": false, "outcome": error.outcome().label(), "reason": error.to_string() })
+            VerdictOut { admitted: false, outcome: error.outcome().label(), reason: Some(error.to_string()) }
         }
     }))
 }
@@ -141,33 +170,36 @@ impl CertificateIn {
 }
 
 fn answer(authority: &Authority) -> Response {
-    let mut body = describe(authority);
     let certificate = authority.certificate.clone().into();
-    body["certificate"] = pem::write_certificate(&certificate).into();
+    let body = CertifiedAuthorityOut {
+        authority: AuthorityOut::new(authority),
+        certificate: pem::write_certificate(&certificate),
+    };
     ([(header::ETAG, authority.revision.etag().quoted())], Json(body)).into_response()
 }
 
-/// The words of IoT Hub's own certificate resource, where it has them.
-fn describe(authority: &Authority) -> Value {
-    let described = authorities::describe(authority);
-    let (verified, how, reason) = match &authority.verification {
-        Verification::Pending(None) => (false, "none", None),
-        Verification::Pending(Some(_)) => (false, "awaitsProof", None),
-        Verification::Proven => (true, "proven", None),
-        Verification::Asserted { reason } => (true, "asserted", Some(reason)),
-    };
-    json!({
-        "name": authority.name.as_str(),
-        "etag": authority.revision.etag().to_string(),
-        "subject": described.as_ref().map(|described| &described.subject),
-        "thumbprint": described.as_ref().map(|described| &described.thumbprint),
-        "expiry": described.as_ref().map(|described| time(described.end)),
-        "verified": verified,
-        "verification": how,
-        "reason": reason,
-        "created": time(authority.created),
-        "updated": time(authority.updated),
-    })
+impl AuthorityOut {
+    fn new(authority: &Authority) -> Self {
+        let described = authorities::describe(authority);
+        let (verified, verification, reason) = match &authority.verification {
+            Verification::Pending(None) => (false, "none", None),
+            Verification::Pending(Some(_)) => (false, "awaitsProof", None),
+            Verification::Proven => (true, "proven", None),
+            Verification::Asserted { reason } => (true, "asserted", Some(reason.to_string())),
+        };
+        Self {
+            name: authority.name.as_str().to_owned(),
+            etag: authority.revision.etag().to_string(),
+            subject: described.as_ref().map(|described| described.subject.to_string()),
+            thumbprint: described.as_ref().map(|described| described.thumbprint.to_string()),
+            expiry: described.as_ref().map(|described| time(described.end)),
+            verified,
+            verification,
+            reason,
+            created: time(authority.created),
+            updated: time(authority.updated),
+        }
+    }
 }
 
 fn time(time: Timestamp) -> String {

@@ -1,9 +1,10 @@
 //! `/api/v1/…c2d-messages`, which are ours: many messages sent with one request, and a look into a queue.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
@@ -11,10 +12,11 @@ use portcullis_registry::id::{DeviceId, IdentityId, ModuleId};
 use portcullis_registry::message::NewC2d;
 use portcullis_registry::policy::Rights;
 use portcullis_registry::queue::Queued;
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
-use crate::http::caller::{Caller, JsonBody};
+use crate::http::caller::{Caller, JsonBody, Named};
 use crate::http::messages::{parse_ack, parse_expiry};
 use crate::hub::Hub;
 use crate::iothub::problem::Problem;
@@ -22,16 +24,18 @@ use crate::iothub::topic::{address, round_trip_time};
 use crate::operations::c2d;
 
 /// One message of a batch.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct Order {
+pub(super) struct Order {
     device_id: String,
     module_id: Option<String>,
+    /// Text, or base64 if `bodyEncoding` says so.
     #[serde(default)]
     body: String,
     /// `base64`, or absent for text.
     body_encoding: Option<String>,
     #[serde(default)]
+    #[schema(value_type = BTreeMap<String, String>)]
     properties: Map<String, Value>,
     message_id: Option<String>,
     correlation_id: Option<String>,
@@ -39,8 +43,62 @@ struct Order {
     content_type: Option<String>,
     content_encoding: Option<String>,
     to: Option<String>,
+    /// `none`, `positive`, `negative` or `full`.
     ack: Option<String>,
+    /// An ISO 8601 time with a zone.
     expiry: Option<String>,
+}
+
+/// What became of one message of a batch.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct SentOut {
+    accepted: bool,
+    device_id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    module_id: Option<String>,
+    /// Of an accepted message.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message_id: Option<String>,
+    /// Of an accepted message.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sequence_number: Option<u64>,
+    /// Of a refused message.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error_code: Option<&'static str>,
+    /// Of a refused message.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error_status: Option<String>,
+}
+
+/// A message that waits.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct QueuedOut {
+    sequence_number: u64,
+    /// `Enqueued`, or `Invisible` while it is on its way.
+    state: &'static str,
+    delivery_count: u64,
+    enqueued_time: String,
+    expiry: String,
+    message_id: String,
+    correlation_id: Option<String>,
+    user_id: Option<String>,
+    content_type: Option<String>,
+    content_encoding: Option<String>,
+    to: String,
+    ack: &'static str,
+    properties: BTreeMap<String, String>,
+    /// Text, or base64 if `bodyEncoding` says so.
+    body: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body_encoding: Option<&'static str>,
+}
+
+/// To whom a message is addressed, as the request says it.
+struct Addressee {
+    device: String,
+    module: Option<String>,
 }
 
 /// How many messages to show.
@@ -54,7 +112,7 @@ pub(super) async fn send_all(
     State(hub): State<Arc<Hub>>,
     Caller(caller): Caller,
     JsonBody(body): JsonBody,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<Vec<SentOut>>, Problem> {
     // Who may send nothing is told once, not for each message.
     caller.check(Rights::SERVICE_CONNECT)?;
     let orders: Vec<Order> =
@@ -62,104 +120,83 @@ pub(super) async fn send_all(
     if orders.is_empty() || orders.len() > MESSAGES_MAX {
         return Err(Problem::argument_invalid(format!("between 1 and {MESSAGES_MAX} messages are needed")));
     }
-    let names: Vec<_> =
-        orders.iter().map(|order| (order.device_id.clone(), order.module_id.clone())).collect();
-    let mut results: Vec<Option<Value>> = vec![None; orders.len()];
-    let (mut places, mut messages) = (Vec::new(), Vec::new());
-    for (place, order) in orders.into_iter().enumerate() {
+    let mut results: Vec<Option<SentOut>> = orders.iter().map(|_| None).collect();
+    let (mut asked, mut messages) = (Vec::new(), Vec::new());
+    for (index, order) in orders.into_iter().enumerate() {
+        let named = Addressee { device: order.device_id.clone(), module: order.module_id.clone() };
         match order.parse() {
             Ok(message) => {
-                places.push(place);
+                asked.push((index, named));
                 messages.push(message);
             }
-            Err(problem) => results[place] = Some(refused(&problem)),
+            Err(problem) => results[index] = Some(SentOut::new(named, Err(problem))),
         }
     }
     let sent = c2d::send_all(&hub, &caller, messages).await;
-    for (place, sent) in places.into_iter().zip(sent) {
-        results[place] = Some(match sent {
-            Ok(message) => json!({
-                "accepted": true, "messageId": message.message_id, "sequenceNumber": message.number,
-            }),
-            Err(error) => refused(&error.into()),
-        });
+    for ((index, named), sent) in asked.into_iter().zip(sent) {
+        let sent = sent.map(|message| (message.message_id.clone(), message.number));
+        results[index] = Some(SentOut::new(named, sent.map_err(Problem::from)));
     }
-    let named = names.into_iter().zip(results).map(|((device, module), result)| {
-        let mut result = result.unwrap_or_default();
-        result["deviceId"] = device.into();
-        if let Some(module) = module {
-            result["moduleId"] = module.into();
-        }
-        result
-    });
-    Ok(Json(named.collect()))
+    Ok(Json(results.into_iter().flatten().collect()))
 }
 
-/// `GET /api/v1/devices/{id}/c2d-messages`: what waits for a device; it stays where it is.
-pub(super) async fn of_device(
+/// `GET …/c2d-messages`: what waits for a device or module; it stays where it is.
+pub(super) async fn look(
     State(hub): State<Arc<Hub>>,
     Caller(caller): Caller,
-    Path(device): Path<String>,
+    Named(id): Named,
     Query(Top { top }): Query<Top>,
-) -> Result<Json<Value>, Problem> {
-    show(&hub, &caller, &IdentityId::device(DeviceId::parse(&device)?), top)
-}
-
-/// `GET /api/v1/devices/{id}/modules/{mid}/c2d-messages`: what waits for a module.
-pub(super) async fn of_module(
-    State(hub): State<Arc<Hub>>,
-    Caller(caller): Caller,
-    Path((device, module)): Path<(String, String)>,
-    Query(Top { top }): Query<Top>,
-) -> Result<Json<Value>, Problem> {
-    show(&hub, &caller, &IdentityId::module(DeviceId::parse(&device)?, ModuleId::parse(&module)?), top)
-}
-
-fn show(
-    hub: &Hub,
-    caller: &crate::auth::VerifiedService,
-    id: &IdentityId,
-    top: Option<usize>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<Vec<QueuedOut>>, Problem> {
     let count = top.unwrap_or(MESSAGES_MAX).min(MESSAGES_MAX);
-    let queued = c2d::peek(hub, caller, id, count)?;
-    Ok(Json(queued.iter().map(|queued| queued_to_json(id, queued)).collect()))
+    let queued = c2d::peek(&hub, &caller, &id, count)?;
+    Ok(Json(queued.iter().map(|queued| QueuedOut::new(&id, queued)).collect()))
 }
 
-fn queued_to_json(id: &IdentityId, queued: &Queued) -> Value {
-    let message = &queued.message;
-    let mut json = json!({
-        "sequenceNumber": message.number,
-        // The words of IoT Hub's life cycle of a message.
-        "state": if queued.is_held { "Invisible" } else { "Enqueued" },
-        "deliveryCount": queued.delivery_count,
-        "enqueuedTime": round_trip_time(message.enqueued),
-        "expiry": round_trip_time(message.expiry),
-        "messageId": message.message_id,
-        "correlationId": message.correlation_id,
-        "userId": message.user_id,
-        "contentType": message.content_type,
-        "contentEncoding": message.content_encoding,
-        "to": message.to.clone().unwrap_or_else(|| address(id)),
-        "ack": message.ack.as_str(),
-        "properties": message
-            .properties
-            .iter()
-            .map(|(name, value)| (name.clone(), Value::from(value.as_str())))
-            .collect::<Map<_, _>>(),
-    });
-    match std::str::from_utf8(&message.body) {
-        Ok(text) => json["body"] = text.into(),
-        Err(_) => {
-            json["body"] = BASE64_STANDARD.encode(&message.body).into();
-            json["bodyEncoding"] = "base64".into();
+impl QueuedOut {
+    fn new(id: &IdentityId, queued: &Queued) -> Self {
+        let message = &queued.message;
+        let (body, body_encoding) = match std::str::from_utf8(&message.body) {
+            Ok(text) => (text.to_owned(), None),
+            Err(_) => (BASE64_STANDARD.encode(&message.body), Some("base64")),
+        };
+        Self {
+            sequence_number: message.number,
+            // The words of IoT Hub's life cycle of a message.
+            state: if queued.is_held { "Invisible" } else { "Enqueued" },
+            delivery_count: queued.delivery_count.into(),
+            enqueued_time: round_trip_time(message.enqueued),
+            expiry: round_trip_time(message.expiry),
+            message_id: message.message_id.clone(),
+            correlation_id: message.correlation_id.clone(),
+            user_id: message.user_id.clone(),
+            content_type: message.content_type.clone(),
+            content_encoding: message.content_encoding.clone(),
+            to: message.to.clone().unwrap_or_else(|| address(id)),
+            ack: message.ack.as_str(),
+            properties: message.properties.iter().cloned().collect(),
+            body,
+            body_encoding,
         }
     }
-    json
 }
 
-fn refused(problem: &Problem) -> Value {
-    json!({ "accepted": false, "errorCode": problem.name(), "errorStatus": problem.text() })
+impl SentOut {
+    fn new(named: Addressee, outcome: Result<(String, u64), Problem>) -> Self {
+        let (sent, problem) = match outcome {
+            Ok(sent) => (Some(sent), None),
+            Err(problem) => (None, Some(problem)),
+        };
+        let (message_id, sequence_number) = sent.unzip();
+        Self {
+            accepted: problem.is_none(),
+            device_id: named.device,
+            module_id: named.module,
+            message_id,
+            sequence_number,
+            error_code: problem.as_ref().map(Problem::name),
+            error_status: problem.map(|problem| problem.text().to_owned()),
+        }
+    }
 }
 
 impl Order {

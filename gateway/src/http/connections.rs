@@ -4,41 +4,26 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use jiff::Timestamp;
-use portcullis_registry::id::{DeviceId, IdentityId, ModuleId};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::auth::VerifiedService;
-use crate::http::caller::Caller;
+use crate::http::caller::{Caller, Named};
 use crate::hub::Hub;
 use crate::hub::connection_log::{Connection, Flapping};
 use crate::hub::refusals::Refusal;
 use crate::iothub::problem::Problem;
 use crate::operations::identities::{self, ConnectionReport};
 
-/// For a device.
-pub(super) async fn of_device(
+/// For a device or module.
+pub(super) async fn show(
     State(hub): State<Arc<Hub>>,
     Caller(caller): Caller,
-    Path(device): Path<String>,
+    Named(id): Named,
 ) -> Result<Json<ConnectionsOut>, Problem> {
-    describe(&hub, &caller, &IdentityId::device(DeviceId::parse(&device)?))
-}
-
-/// For a module.
-pub(super) async fn of_module(
-    State(hub): State<Arc<Hub>>,
-    Caller(caller): Caller,
-    Path((device, module)): Path<(String, String)>,
-) -> Result<Json<ConnectionsOut>, Problem> {
-    describe(&hub, &caller, &IdentityId::module(DeviceId::parse(&device)?, ModuleId::parse(&module)?))
-}
-
-fn describe(hub: &Hub, caller: &VerifiedService, id: &IdentityId) -> Result<Json<ConnectionsOut>, Problem> {
     let ConnectionReport { is_registered, is_connected, connections, refused } =
-        identities::connection_report(hub, caller, id)?;
+        identities::connection_report(&hub, &caller, &id)?;
     let now = hub.clock.wall();
     Ok(Json(ConnectionsOut {
         time: now.to_string(),

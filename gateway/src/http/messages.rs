@@ -11,75 +11,50 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
-use portcullis_registry::id::{DeviceId, IdentityId, ModuleId};
 use portcullis_registry::message::{Ack, NewC2d};
-use serde_json::{Value, json};
+use serde::Serialize;
+use utoipa::ToSchema;
 
-use crate::auth::VerifiedService;
-use crate::http::caller::{Body, Caller};
+use crate::http::caller::{Body, Caller, Named};
+use crate::http::device_side::Bound;
 use crate::hub::Hub;
 use crate::iothub::message_properties::header as names;
 use crate::iothub::problem::Problem;
 use crate::iothub::property_bag::PropertyBag;
 use crate::operations::c2d;
 
-/// To a device.
-pub(super) async fn send_to_device(
+/// What a purge is answered, in IoT Hub's words.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct PurgedOut {
+    total_messages_purged: u64,
+    device_id: String,
+    module_id: Option<String>,
+}
+
+/// To a device or module.
+pub(super) async fn send(
     State(hub): State<Arc<Hub>>,
     Caller(caller): Caller,
-    Path((device, bound)): Path<(String, String)>,
+    Named(to): Named,
+    Path(Bound { bound }): Path<Bound>,
     headers: HeaderMap,
     Body(body): Body,
 ) -> Result<Response, Problem> {
-    let to = IdentityId::device(DeviceId::parse(&device)?);
-    send(&hub, &caller, &to, &bound, &headers, body).await
+    check_bound(&bound)?;
+    let accepted = c2d::send(&hub, &caller, &to, parse_message(&headers, body)?).await?;
+    Ok((StatusCode::NO_CONTENT, [("iothub-messageid", accepted.message_id.clone())]).into_response())
 }
 
-/// To a module.
-pub(super) async fn send_to_module(
-    State(hub): State<Arc<Hub>>,
-    Caller(caller): Caller,
-    Path((device, module, bound)): Path<(String, String, String)>,
-    headers: HeaderMap,
-    Body(body): Body,
-) -> Result<Response, Problem> {
-    let to = IdentityId::module(DeviceId::parse(&device)?, ModuleId::parse(&module)?);
-    send(&hub, &caller, &to, &bound, &headers, body).await
-}
-
-/// `DELETE /devices/{id}/commands`: empties the queue of a device.
+/// `DELETE …/commands`: empties the queue of a device; of a module too, which is ours.
 pub(super) async fn purge(
     State(hub): State<Arc<Hub>>,
     Caller(caller): Caller,
-    Path(device): Path<String>,
-) -> Result<Json<Value>, Problem> {
-    let id = IdentityId::device(DeviceId::parse(&device)?);
-    let count = c2d::purge(&hub, &caller, &id).await?;
-    Ok(Json(json!({ "totalMessagesPurged": count, "deviceId": device, "moduleId": null })))
-}
-
-/// The same for a module: ours.
-pub(super) async fn purge_module(
-    State(hub): State<Arc<Hub>>,
-    Caller(caller): Caller,
-    Path((device, module)): Path<(String, String)>,
-) -> Result<Json<Value>, Problem> {
-    let id = IdentityId::module(DeviceId::parse(&device)?, ModuleId::parse(&module)?);
-    let count = c2d::purge(&hub, &caller, &id).await?;
-    Ok(Json(json!({ "totalMessagesPurged": count, "deviceId": device, "moduleId": module })))
-}
-
-async fn send(
-    hub: &Hub,
-    caller: &VerifiedService,
-    to: &IdentityId,
-    bound: &str,
-    headers: &HeaderMap,
-    body: axum::body::Bytes,
-) -> Result<Response, Problem> {
-    check_bound(bound)?;
-    let accepted = c2d::send(hub, caller, to, parse_message(headers, body)?).await?;
-    Ok((StatusCode::NO_CONTENT, [(names::MESSAGE_ID, accepted.message_id.clone())]).into_response())
+    Named(id): Named,
+) -> Result<Json<PurgedOut>, Problem> {
+    let total_messages_purged = c2d::purge(&hub, &caller, &id).await?;
+    let module_id = id.module.map(|module| module.to_string());
+    Ok(Json(PurgedOut { total_messages_purged, device_id: id.device.to_string(), module_id }))
 }
 
 /// IoT Hub: both `deviceBound` and `devicebound` are in use.

@@ -20,8 +20,8 @@ use utoipa::openapi::path::ParameterIn;
 
 use super::openapi::{AnswerShape, Shape, array, json, lines, many, object, text};
 use super::{
-    audit, authorities, bulk, c2d_messages, caller, connections, device_side, devices, feedback, health,
-    jobs, messages, modules, openapi, policies, query, statistics, websocket,
+    audit, authorities, bulk, c2d_messages, caller, connections, device_side, feedback, health, identities,
+    jobs, messages, openapi, policies, query, statistics, websocket,
 };
 use crate::hub::Hub;
 use crate::iothub::identity_json::{DeviceOut, IdentityIn, ModuleOut};
@@ -70,7 +70,7 @@ pub fn routes() -> Vec<Route> {
     const SERVICE: Needs = Needs::Rights(Rights::SERVICE_CONNECT);
     const OWNER: Needs = Needs::Rights(Rights::ALL);
     vec![
-        Route::get("/devices", READ, "List devices", devices::list)
+        Route::get("/devices", READ, "List devices", identities::list)
             .query("top")
             .header("x-ms-max-item-count")
             .header("x-ms-continuation")
@@ -85,27 +85,37 @@ pub fn routes() -> Vec<Route> {
             .header("x-ms-continuation")
             .takes(json::<query::QueryIn>())
             .gives(many(object())),
-        Route::get("/devices/{device}", READ, "Show a device", devices::show).gives(json::<DeviceOut>()),
-        Route::put("/devices/{device}", WRITE, "Create a device, or with If-Match replace it", devices::put)
-            .header("If-Match")
-            .takes(json::<IdentityIn>())
-            .gives(json::<DeviceOut>()),
-        Route::delete("/devices/{device}", WRITE, "Delete a device and its modules", devices::delete)
+        Route::get("/devices/{device}", READ, "Show a device", identities::show).gives(json::<DeviceOut>()),
+        Route::put(
+            "/devices/{device}",
+            WRITE,
+            "Create a device, or with If-Match replace it",
+            identities::put,
+        )
+        .header("If-Match")
+        .takes(json::<IdentityIn>())
+        .gives(json::<DeviceOut>()),
+        Route::delete("/devices/{device}", WRITE, "Delete a device and its modules", identities::delete)
             .header("If-Match"),
-        Route::get("/devices/{device}/modules", READ, "List the modules of a device", modules::list)
-            .gives(array::<ModuleOut>()),
-        Route::get("/devices/{device}/modules/{module}", READ, "Show a module", modules::show)
+        Route::get(
+            "/devices/{device}/modules",
+            READ,
+            "List the modules of a device",
+            identities::list_modules,
+        )
+        .gives(array::<ModuleOut>()),
+        Route::get("/devices/{device}/modules/{module}", READ, "Show a module", identities::show)
             .gives(json::<ModuleOut>()),
         Route::put(
             "/devices/{device}/modules/{module}",
             WRITE,
             "Create a module, or with If-Match replace it",
-            modules::put,
+            identities::put,
         )
         .header("If-Match")
         .takes(json::<IdentityIn>())
         .gives(json::<ModuleOut>()),
-        Route::delete("/devices/{device}/modules/{module}", WRITE, "Delete a module", modules::delete)
+        Route::delete("/devices/{device}/modules/{module}", WRITE, "Delete a module", identities::delete)
             .header("If-Match"),
         Route::delete("/devices/{device}/commands", SERVICE, "Empty the queue of a device", messages::purge)
             .gives(object()),
@@ -113,7 +123,7 @@ pub fn routes() -> Vec<Route> {
             "/devices/{device}/modules/{module}/commands",
             SERVICE,
             "Empty the queue of a module",
-            messages::purge_module,
+            messages::purge,
         )
         .gives(object()),
         Route::post(
@@ -191,14 +201,14 @@ pub fn routes() -> Vec<Route> {
             "/devices/{device}/messages/{bound}",
             SERVICE,
             "Send a message to a device; the last word is deviceBound",
-            messages::send_to_device,
+            messages::send,
         )
         .takes(text()),
         Route::post(
             "/devices/{device}/modules/{module}/messages/{bound}",
             SERVICE,
             "Send a message to a module; the last word is deviceBound",
-            messages::send_to_module,
+            messages::send,
         )
         .takes(text()),
         Route::get("/statistics/devices", READ, "Count devices", statistics::of_devices).gives(object()),
@@ -249,14 +259,14 @@ pub fn routes() -> Vec<Route> {
             "/api/v1/devices/{device}/c2d-messages",
             SERVICE,
             "Look at the messages that wait for a device",
-            c2d_messages::of_device,
+            c2d_messages::look,
         )
         .gives(many(object())),
         Route::get(
             "/api/v1/devices/{device}/modules/{module}/c2d-messages",
             SERVICE,
             "Look at the messages that wait for a module",
-            c2d_messages::of_module,
+            c2d_messages::look,
         )
         .gives(many(object())),
         Route::get("/api/v1/audit", OWNER, "Read the audit record", audit::read).gives(many(object())),
@@ -313,7 +323,7 @@ pub fn routes() -> Vec<Route> {
             "/api/v1/devices/{device}/certificate-verdict",
             READ,
             "Tell whether a certificate would let a device in",
-            authorities::judge_device,
+            authorities::judge,
         )
         .takes(object())
         .gives(object()),
@@ -321,7 +331,7 @@ pub fn routes() -> Vec<Route> {
             "/api/v1/devices/{device}/modules/{module}/certificate-verdict",
             READ,
             "Tell whether a certificate would let a module in",
-            authorities::judge_module,
+            authorities::judge,
         )
         .takes(object())
         .gives(object()),
@@ -329,14 +339,14 @@ pub fn routes() -> Vec<Route> {
             "/api/v1/devices/{device}/connections",
             READ,
             "Tell whether a device is connected, how its last connections went, and why it was refused",
-            connections::of_device,
+            connections::show,
         )
         .gives(json::<connections::ConnectionsOut>()),
         Route::get(
             "/api/v1/devices/{device}/modules/{module}/connections",
             READ,
             "Tell whether a module is connected, how its last connections went, and why it was refused",
-            connections::of_module,
+            connections::show,
         )
         .gives(json::<connections::ConnectionsOut>()),
         Route::get("/api/v1/openapi.json", Needs::Nothing, "This description", openapi::show).gives(object()),

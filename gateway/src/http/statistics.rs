@@ -4,31 +4,48 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use serde_json::{Value, json};
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::http::caller::Caller;
 use crate::hub::Hub;
 use crate::iothub::problem::Problem;
 use crate::operations::identities;
 
+/// How many devices there are.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct DeviceStatisticsOut {
+    total_device_count: usize,
+    enabled_device_count: usize,
+    disabled_device_count: usize,
+}
+
+/// How many devices are connected.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ServiceStatisticsOut {
+    connected_device_count: usize,
+}
+
 /// `GET /statistics/devices`.
 pub(super) async fn of_devices(
     State(hub): State<Arc<Hub>>,
     Caller(caller): Caller,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<DeviceStatisticsOut>, Problem> {
     let counts = identities::counts(&hub, &caller)?;
-    Ok(Json(json!({
-        "totalDeviceCount": counts.devices,
+    Ok(Json(DeviceStatisticsOut {
+        total_device_count: counts.devices,
         // The two are read one after the other, and a disabled device may go between them.
-        "enabledDeviceCount": counts.devices.saturating_sub(counts.disabled_devices),
-        "disabledDeviceCount": counts.disabled_devices,
-    })))
+        enabled_device_count: counts.devices.saturating_sub(counts.disabled_devices),
+        disabled_device_count: counts.disabled_devices,
+    }))
 }
 
 /// `GET /statistics/service`.
 pub(super) async fn of_service(
     State(hub): State<Arc<Hub>>,
     Caller(caller): Caller,
-) -> Result<Json<Value>, Problem> {
-    Ok(Json(json!({ "connectedDeviceCount": identities::connected(&hub, &caller)? })))
+) -> Result<Json<ServiceStatisticsOut>, Problem> {
+    Ok(Json(ServiceStatisticsOut { connected_device_count: identities::connected(&hub, &caller)? }))
 }

@@ -3,6 +3,7 @@
 
 use portcullis_registry::entry::Entry;
 use portcullis_registry::id::IdentityId;
+use portcullis_registry::identity::Identity;
 
 use crate::hub::Hub;
 use crate::iothub::identity_json::LiveState;
@@ -20,4 +21,12 @@ pub(crate) fn live_state(hub: &Hub, entry: &Entry) -> LiveState {
         connection_changed: entry.activity().connection_changed_at(),
         last_seen: entry.activity().last_seen_at(),
     }
+}
+
+/// The state of an identity that was just written. Somebody may have deleted it since, or made another one of the same
+/// id: of that one nothing is told.
+pub(crate) fn live_state_of_written(hub: &Hub, written: &Identity) -> LiveState {
+    let entry = hub.registry.entry(&written.id);
+    let entry = entry.filter(|entry| entry.identity().generation == written.generation);
+    entry.map_or_else(LiveState::default, |entry| live_state(hub, &entry))
 }

@@ -1,4 +1,4 @@
-//! `/devices`: create, replace, retrieve, delete and list device identities.
+//! `/devices` and `/devices/{id}/modules`: create, replace, retrieve, delete and list device and module identities.
 
 use std::sync::Arc;
 
@@ -9,50 +9,49 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use portcullis_registry::entry::Entry;
-use portcullis_registry::id::{DeviceId, IdentityId, Precondition};
+use portcullis_registry::id::{DeviceId, Precondition};
+use portcullis_registry::identity::Identity;
 
 use crate::auth::VerifiedService;
-use crate::http::caller::{Caller, JsonBody};
+use crate::http::caller::{Caller, JsonBody, Named};
 use crate::http::paging::{self, CONTINUATION, ITEMS_MAX};
 use crate::hub::Hub;
-use crate::iothub::identity_json::{DeviceOut, IdentityIn, LiveState};
+use crate::iothub::identity_json::{DeviceOut, IdentityIn, LiveState, ModuleOut};
 use crate::iothub::problem::Problem;
 use crate::operations::identities;
+use crate::operations::presence;
 
-/// `PUT /devices/{id}`: without `If-Match` creates, with it replaces.
+/// `PUT /devices/{id}` and `…/modules/{mid}`: without `If-Match` creates, with it replaces. The answer is what was
+/// written, whatever became of it since.
 pub(super) async fn put(
     State(hub): State<Arc<Hub>>,
     Caller(caller): Caller,
-    Path(device): Path<String>,
+    Named(id): Named,
     headers: HeaderMap,
     JsonBody(body): JsonBody,
 ) -> Result<Response, Problem> {
-    let id = IdentityId::device(DeviceId::parse(&device)?);
-    let spec = IdentityIn::parse(&body)?.into_spec(id.clone())?;
-    identities::put(&hub, &caller, spec, precondition(&headers)?).await?;
-    let entry = hub.registry.entry(&id).ok_or_else(|| Problem::not_found(device))?;
-    Ok(answer(&hub, &entry))
+    let spec = IdentityIn::parse(&body)?.into_spec(id)?;
+    let written = identities::put(&hub, &caller, spec, precondition(&headers)?).await?;
+    Ok(answer(&written, presence::live_state_of_written(&hub, &written)))
 }
 
-/// `GET /devices/{id}`.
+/// `GET /devices/{id}` and `…/modules/{mid}`.
 pub(super) async fn show(
     State(hub): State<Arc<Hub>>,
     Caller(caller): Caller,
-    Path(device): Path<String>,
+    Named(id): Named,
 ) -> Result<Response, Problem> {
-    let id = IdentityId::device(DeviceId::parse(&device)?);
     let entry = identities::retrieve(&hub, &caller, &id)?;
-    Ok(answer(&hub, &entry))
+    Ok(answer(&entry.identity(), presence::live_state(&hub, &entry)))
 }
 
-/// `DELETE /devices/{id}`.
+/// `DELETE /devices/{id}` and `…/modules/{mid}`.
 pub(super) async fn delete(
     State(hub): State<Arc<Hub>>,
     Caller(caller): Caller,
-    Path(device): Path<String>,
+    Named(id): Named,
     headers: HeaderMap,
 ) -> Result<StatusCode, Problem> {
-    let id = IdentityId::device(DeviceId::parse(&device)?);
     identities::delete(&hub, &caller, &id, precondition(&headers)?).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -75,6 +74,17 @@ pub(super) async fn list(
     let top = top.filter(|top| (1..=ITEMS_MAX).contains(top)).unwrap_or(ITEMS_MAX);
     let devices = identities::list(&hub, &caller, top)?;
     Ok(array(&hub, &devices))
+}
+
+/// `GET /devices/{id}/modules`.
+pub(super) async fn list_modules(
+    State(hub): State<Arc<Hub>>,
+    Caller(caller): Caller,
+    Path(device): Path<String>,
+) -> Result<Json<Vec<ModuleOut>>, Problem> {
+    let modules = identities::modules(&hub, &caller, &DeviceId::parse(&device)?)?;
+    let module = |entry: &Arc<Entry>| ModuleOut::new(&entry.identity(), presence::live_state(&hub, entry));
+    Ok(Json(modules.iter().map(module).collect()))
 }
 
 fn list_page(
@@ -111,23 +121,15 @@ pub(super) fn precondition(headers: &HeaderMap) -> Result<Precondition, Problem>
         .map_err(|error| Problem::argument_invalid(format!("If-Match: {error}")))
 }
 
-/// What the hub knows of the identity besides its record.
-pub(super) fn live(hub: &Hub, entry: &Entry) -> LiveState {
-    LiveState {
-        connected: hub.sessions.session(&entry.identity().id).is_some(),
-        queued: entry.queued(),
-        connection_changed: entry.activity().connection_changed_at(),
-        last_seen: entry.activity().last_seen_at(),
-    }
-}
-
 fn array(hub: &Hub, devices: &[Arc<Entry>]) -> Response {
-    let devices = devices.iter().map(|entry| DeviceOut::new(&entry.identity(), live(hub, entry)));
-    Json(devices.collect::<Vec<_>>()).into_response()
+    let device = |entry: &Arc<Entry>| DeviceOut::new(&entry.identity(), presence::live_state(hub, entry));
+    Json(devices.iter().map(device).collect::<Vec<_>>()).into_response()
 }
 
-fn answer(hub: &Hub, entry: &Entry) -> Response {
-    let identity = entry.identity();
+fn answer(identity: &Identity, live: LiveState) -> Response {
     let etag = [(header::ETAG, identity.etag().quoted())];
-    (etag, Json(DeviceOut::new(&identity, live(hub, entry)))).into_response()
+    match identity.id.module {
+        None => (etag, Json(DeviceOut::new(identity, live))).into_response(),
+        Some(_) => (etag, Json(ModuleOut::new(identity, live))).into_response(),
+    }
 }
