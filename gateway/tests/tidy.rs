@@ -308,3 +308,96 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
     let is_apart = |symbol: char| !symbol.is_ascii_alphanumeric() && symbol != '_';
     text.split(is_apart).filter(|word| !word.is_empty())
 }
+
+/// What REST and the portal may read of a `Hub` themselves: handles that decide nothing.
+const HUB_HANDLES: &[&str] =
+    &["config", "clock", "hosts", "tls", "metrics", "stopping", "to_the_end", "watch_policies"];
+/// What a `Hub` holds for its operations. No value that REST or the portal have has a field of such a name, so it is
+/// recognised whatever the hub is called there.
+const HUB_HOLDS: &[&str] = &[
+    "registry",
+    "sessions",
+    "bus",
+    "audit",
+    "history",
+    "jobs",
+    "trust",
+    "admission",
+    "failed_identities",
+    "posted",
+    "watchers",
+    "policy_changes",
+];
+
+/// The ways in which code of REST or the portal goes past the operations to what a hub holds.
+fn reaches_into_hub(code: &str) -> Vec<String> {
+    let lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));
+    let words: Vec<_> = lines.flat_map(str::split_whitespace).collect();
+    let dense = words.join(" ").replace(" .", ".").replace(" {", "{");
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    let word = |text: &str| text.chars().take_while(|c| is_word(*c)).collect::<String>();
+    let mut found = Vec::new();
+    for hub in ["hub.", "hub()."] {
+        for (at, _) in dense.match_indices(hub) {
+            // `hub.css` is a path.
+            let is_whole_word = !dense[..at].ends_with(|c: char| is_word(c) || c == '/');
+            let reached = word(&dense[at + hub.len()..]);
+            // Where nothing is reached, a sentence ends.
+            if is_whole_word && !reached.is_empty() && !HUB_HANDLES.contains(&reached.as_str()) {
+                found.push(format!("{hub}{reached}"));
+            }
+        }
+    }
+    for held in HUB_HOLDS {
+        for (at, access) in dense.match_indices(&format!(".{held}")) {
+            // A call of this name is not the field.
+            if !dense[at + access.len()..].starts_with(|c: char| is_word(c) || c == '(') {
+                found.push(access.to_owned());
+            }
+        }
+    }
+    let takes_apart = dense.match_indices("Hub{").filter(|(at, _)| !dense[..*at].ends_with(is_word));
+    found.extend(takes_apart.map(|(_, text)| text.to_owned()));
+    found
+}
+
+#[test]
+fn only_operations_and_mqtt_use_what_a_hub_holds() {
+    let mut read = 0;
+    for (path, text) in sources(&["gateway"]) {
+        if room(&path).is_some_and(|own| own == "http" || own == "portal") {
+            read += 1;
+            let found = reaches_into_hub(shipped(&text));
+            assert!(found.is_empty(), "{} goes past the operations: {found:?}", path.display());
+        }
+    }
+    assert!(read > 40, "the check no longer sees REST and the portal");
+}
+
+#[test]
+fn each_way_into_a_hub_is_seen() {
+    for code in [
+        "hub.registry.entry(&id)",
+        "self.hub.sessions.len()",
+        "visit\n    .hub()\n    // why\n    .registry\n    .entry(&id)",
+        "visit.hub().refusals.of(id)",
+        "hub\n.policies()",
+        "let Hub { registry, .. } = &*hub;",
+        "let h = visit.hub(); h.audit.record(entry)",
+        "return hub.bus.lost()",
+        "state.0.sessions",
+    ] {
+        assert!(!reaches_into_hub(code).is_empty(), "{code}");
+    }
+    for code in [
+        "hub.config.limits",
+        "visit.hub().clock.wall()",
+        "overview.refusals",
+        "audit::read(&hub, &caller, wanted)",
+        "// hub.registry",
+        "use crate::hub::bus;",
+        "struct GitHub { a: u8 }",
+    ] {
+        assert_eq!(reaches_into_hub(code), Vec::<String>::new(), "{code}");
+    }
+}

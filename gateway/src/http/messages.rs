@@ -43,7 +43,7 @@ pub(super) async fn send(
 ) -> Result<Response, Problem> {
     check_bound(&bound)?;
     let accepted = c2d::send(&hub, &caller, &to, parse_message(&headers, body)?).await?;
-    Ok((StatusCode::NO_CONTENT, [("iothub-messageid", accepted.message_id.clone())]).into_response())
+    Ok((StatusCode::NO_CONTENT, [(names::MESSAGE_ID, accepted.message_id.clone())]).into_response())
 }
 
 /// `DELETE …/commands`: empties the queue of a device; of a module too, which is ours.
