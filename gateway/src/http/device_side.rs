@@ -17,6 +17,7 @@ use portcullis_registry::id::IdentityId;
 use portcullis_registry::lock::LockToken;
 use portcullis_registry::queue::Received;
 use serde::Deserialize;
+use utoipa::ToSchema;
 
 use crate::http::caller::{Body, DeviceCaller};
 use crate::http::messages::{check_bound, text};
@@ -42,8 +43,9 @@ pub(super) struct Bound {
 }
 
 /// One message of a batch.
-#[derive(Deserialize)]
-struct Batched {
+#[derive(Deserialize, ToSchema)]
+pub(super) struct Batched {
+    /// In base64, unless `base64Encoded` is false.
     body: String,
     #[serde(rename = "base64Encoded", default = "is_encoded")]
     is_base64: bool,
@@ -59,7 +61,7 @@ pub(super) async fn telemetry(
     Body(body): Body,
 ) -> Result<StatusCode, Problem> {
     let messages = match headers.get(header::CONTENT_TYPE) {
-        Some(kind) if kind.as_bytes().starts_with(BATCH) => parse_batch(&body)?,
+        Some(kind) if kind.as_bytes().starts_with(BATCH.as_bytes()) => parse_batch(&body)?,
         _ => vec![(parse_headers(&headers)?, body)],
     };
     for (bag, payload) in &messages {
@@ -223,7 +225,7 @@ fn is_encoded() -> bool {
     true
 }
 
-const BATCH: &[u8] = b"application/vnd.microsoft.iothub.json";
+pub(super) const BATCH: &str = "application/vnd.microsoft.iothub.json";
 /// Source: IoT Hub, the lock of feedback; that of messages is 60 s there.
 const LOCK_SECONDS_MIN: u64 = 5;
 const LOCK_SECONDS_MAX: u64 = 300;

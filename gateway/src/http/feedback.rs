@@ -49,4 +49,4 @@ pub(super) async fn abandon(
     Ok(StatusCode::NO_CONTENT)
 }
 
-const FEEDBACK_JSON: &str = "application/vnd.microsoft.iothub.feedback.json";
+pub(super) const FEEDBACK_JSON: &str = "application/vnd.microsoft.iothub.feedback.json";

@@ -9,7 +9,9 @@ use portcullis_registry::policy::Rights;
 use utoipa::ToSchema;
 use utoipa::openapi::path::{OperationBuilder, ParameterBuilder, ParameterIn};
 use utoipa::openapi::request_body::RequestBodyBuilder;
-use utoipa::openapi::schema::{AdditionalProperties, ArrayBuilder, ObjectBuilder, Schema, Type};
+use utoipa::openapi::schema::{
+    AdditionalProperties, ArrayBuilder, ObjectBuilder, OneOfBuilder, Schema, Type,
+};
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{
     ComponentsBuilder, Content, HttpMethod, InfoBuilder, OpenApi, OpenApiBuilder, PathItem, PathsBuilder,
@@ -18,6 +20,8 @@ use utoipa::openapi::{
 
 use super::routes::{Needs, Route, routes};
 use crate::iothub::api_version;
+
+pub(super) mod described;
 
 /// The description, as text: it is the same for every hub of this version.
 pub(super) async fn show() -> impl IntoResponse {
@@ -58,17 +62,22 @@ pub(super) fn many(of: Shape) -> Shape {
     Shape { media, schema: ArrayBuilder::new().items(schema).build().into(), named }
 }
 
-/// A body of JSON whose members are not described.
-pub(super) fn object() -> Shape {
+/// A body of JSON whose members are whatever was asked for. A test lists the routes that have one.
+pub(super) fn free() -> Shape {
     let any =
         ObjectBuilder::new().additional_properties(Some(AdditionalProperties::<Schema>::FreeForm(true)));
     Shape { media: JSON, schema: any.build().into(), named: Vec::new() }
 }
 
-/// A body of text or other bytes.
+/// A body of text.
 pub(super) fn text() -> Shape {
     let text = ObjectBuilder::new().schema_type(Type::String);
     Shape { media: "text/plain", schema: text.build().into(), named: Vec::new() }
+}
+
+/// A body of any bytes.
+pub(super) fn bytes() -> Shape {
+    Shape { media: "application/octet-stream", ..text() }
 }
 
 /// A body of lines, each one object of JSON.
@@ -77,9 +86,9 @@ pub(super) fn lines() -> Shape {
 }
 
 impl AnswerShape {
-    /// 202, for what goes on.
-    pub(super) fn accepted(body: Shape) -> Self {
-        Self { status: "202", body: Some(body) }
+    /// A body with a status other than 200.
+    pub(super) fn of(status: &'static str, body: Shape) -> Self {
+        Self { status, body: Some(body) }
     }
 
     /// 204, no body.
@@ -100,6 +109,18 @@ impl From<Shape> for AnswerShape {
 }
 
 impl Shape {
+    /// The same body under a media type of its own.
+    pub(super) fn in_media(self, media: &'static str) -> Self {
+        Self { media, ..self }
+    }
+
+    /// This body or another one of the same media type.
+    pub(super) fn or(self, other: Shape) -> Self {
+        let either = OneOfBuilder::new().item(self.schema).item(other.schema).build();
+        let named = self.named.into_iter().chain(other.named).collect();
+        Self { media: self.media, schema: Schema::OneOf(either).into(), named }
+    }
+
     fn content(&self) -> Content {
         Content::new(Some(self.schema.clone()))
     }
@@ -116,7 +137,8 @@ fn describe(routes: Vec<Route>) -> OpenApi {
     }
     let mut paths = PathsBuilder::new();
     for route in routes {
-        let shapes = route.takes.iter().chain(&route.answer.body);
+        let answers = route.answers.iter().filter_map(|answer| answer.body.as_ref());
+        let shapes = route.takes.iter().chain(answers);
         for (name, schema) in shapes.flat_map(|shape| shape.named.clone()) {
             components = components.schema(name, schema);
         }
@@ -134,7 +156,7 @@ fn describe(routes: Vec<Route>) -> OpenApi {
 
 fn operation(route: &Route, problem: &Shape) -> OperationBuilder {
     let mut operation = OperationBuilder::new()
-        .summary(Some(route.summary))
+        .summary(Some(route.summary.as_str()))
         .operation_id(Some(format!("{} {}", route.method, route.path)));
     let a_text = || ObjectBuilder::new().schema_type(Type::String).build();
     for name in route.parameters() {
@@ -150,23 +172,38 @@ fn operation(route: &Route, problem: &Shape) -> OperationBuilder {
         let option = ParameterBuilder::new().name(*name).parameter_in(place.clone());
         operation = operation.parameter(option.required(Required::False).schema(Some(a_text())));
     }
-    if let Some(body) = &route.takes {
-        operation = operation
-            .request_body(Some(RequestBodyBuilder::new().content(body.media, body.content()).build()));
+    if !route.takes.is_empty() {
+        let body = RequestBodyBuilder::new();
+        let body = route.takes.iter().fold(body, |body, shape| body.content(shape.media, shape.content()));
+        operation = operation.request_body(Some(body.build()));
     }
-    let mut done = ResponseBuilder::new().description("Done");
-    if let Some(body) = &route.answer.body {
-        done = done.content(body.media, body.content());
+    for answer in &route.answers {
+        let mut response = ResponseBuilder::new().description(description(answer.status));
+        if let Some(body) = &answer.body {
+            response = response.content(body.media, body.content());
+        }
+        operation = operation.response(answer.status, response.build());
     }
-    operation = operation.response(route.answer.status, done.build());
+    let refused = ResponseBuilder::new().description("Not done, and why").content(JSON, problem.content());
+    operation = operation.response("default", refused.build());
     let rights = match route.needs {
         Needs::Nothing => return operation,
         Needs::Rights(rights) => rights,
         // For a policy that acts for devices; an identity's own token has no rights to name.
         Needs::Identity => Rights::DEVICE_CONNECT,
     };
-    let refused = ResponseBuilder::new().description("Not done, and why").content(JSON, problem.content());
-    operation.security(SecurityRequirement::new(SAS, rights.names())).response("default", refused.build())
+    operation.security(SecurityRequirement::new(SAS, rights.names()))
+}
+
+fn description(status: &str) -> &'static str {
+    match status {
+        "101" => "The connection is a WebSocket from here on",
+        "202" => "Begun",
+        "204" => "Done, or there is nothing to give",
+        "400" => "Not done or done in part: what was not done, and why",
+        "503" => "The hub is stopping",
+        _ => "Done",
+    }
 }
 
 fn http_method(route: &Route) -> HttpMethod {

@@ -18,7 +18,9 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use portcullis_registry::policy::Rights;
 use utoipa::openapi::path::ParameterIn;
 
-use super::openapi::{AnswerShape, Shape, array, json, lines, many, object, text};
+use super::authorities::{AuthorityOut, CertificateIn, CertifiedAuthorityOut};
+use super::openapi::{AnswerShape, Shape, array, bytes, described, free, json, lines, many, text};
+use super::problem::ProblemOut;
 use super::{
     audit, authorities, bulk, c2d_messages, caller, connections, device_side, feedback, health, identities,
     jobs, messages, openapi, policies, query, statistics, websocket,
@@ -26,6 +28,7 @@ use super::{
 use crate::hub::Hub;
 use crate::iothub::identity_json::{DeviceOut, IdentityIn, ModuleOut};
 use crate::iothub::problem::Problem;
+use crate::operations::feedback::FeedbackOut;
 
 /// One route.
 pub struct Route {
@@ -34,11 +37,13 @@ pub struct Route {
     pub path: &'static str,
     pub needs: Needs,
     /// What it does, in a few words.
-    pub summary: &'static str,
+    pub summary: String,
     /// What a request may say besides, and where.
     pub(super) options: Vec<(&'static str, ParameterIn)>,
-    pub(super) takes: Option<Shape>,
-    pub(super) answer: AnswerShape,
+    /// The bodies a request may have, each of another media type.
+    pub(super) takes: Vec<Shape>,
+    /// What it answers when it does what it is asked; more than one of different status.
+    pub(super) answers: Vec<AnswerShape>,
     /// The path with a parameter that may be this path's last word.
     beside: Option<&'static str>,
     handler: MethodRouter<Arc<Hub>>,
@@ -69,34 +74,23 @@ pub fn routes() -> Vec<Route> {
     const BOTH: Needs = Needs::Rights(Rights::REGISTRY_READ_WRITE);
     const SERVICE: Needs = Needs::Rights(Rights::SERVICE_CONNECT);
     const OWNER: Needs = Needs::Rights(Rights::ALL);
-    vec![
+    let mut routes = vec![
         Route::get("/devices", READ, "List devices", identities::list)
             .query("top")
             .header("x-ms-max-item-count")
             .header("x-ms-continuation")
             .gives(array::<DeviceOut>()),
         Route::post("/devices", WRITE, "Create, replace and delete up to 100 identities", bulk::apply)
-            .takes(array::<IdentityIn>())
-            .gives(json::<bulk::BulkResultOut>()),
+            .takes(many(described::bulk_item()))
+            .gives(json::<bulk::BulkResultOut>())
+            .or_gives(AnswerShape::of("400", json::<bulk::BulkResultOut>().or(json::<ProblemOut>()))),
         Route::post("/devices/query", SERVICE, "Query devices or modules", query::run)
             // A device may be called `query`.
             .beside("/devices/{device}")
             .header("x-ms-max-item-count")
             .header("x-ms-continuation")
             .takes(json::<query::QueryIn>())
-            .gives(many(object())),
-        Route::get("/devices/{device}", READ, "Show a device", identities::show).gives(json::<DeviceOut>()),
-        Route::put(
-            "/devices/{device}",
-            WRITE,
-            "Create a device, or with If-Match replace it",
-            identities::put,
-        )
-        .header("If-Match")
-        .takes(json::<IdentityIn>())
-        .gives(json::<DeviceOut>()),
-        Route::delete("/devices/{device}", WRITE, "Delete a device and its modules", identities::delete)
-            .header("If-Match"),
+            .gives(many(free())),
         Route::get(
             "/devices/{device}/modules",
             READ,
@@ -104,87 +98,14 @@ pub fn routes() -> Vec<Route> {
             identities::list_modules,
         )
         .gives(array::<ModuleOut>()),
-        Route::get("/devices/{device}/modules/{module}", READ, "Show a module", identities::show)
-            .gives(json::<ModuleOut>()),
-        Route::put(
-            "/devices/{device}/modules/{module}",
-            WRITE,
-            "Create a module, or with If-Match replace it",
-            identities::put,
-        )
-        .header("If-Match")
-        .takes(json::<IdentityIn>())
-        .gives(json::<ModuleOut>()),
-        Route::delete("/devices/{device}/modules/{module}", WRITE, "Delete a module", identities::delete)
-            .header("If-Match"),
-        Route::delete("/devices/{device}/commands", SERVICE, "Empty the queue of a device", messages::purge)
-            .gives(object()),
-        Route::delete(
-            "/devices/{device}/modules/{module}/commands",
-            SERVICE,
-            "Empty the queue of a module",
-            messages::purge,
-        )
-        .gives(object()),
-        Route::post(
-            "/devices/{device}/messages/events",
-            Needs::Identity,
-            "Send telemetry as the device",
-            device_side::telemetry,
-        )
-        .takes(text()),
-        Route::get(
-            "/devices/{device}/messages/{bound}",
-            Needs::Identity,
-            "Receive a message as the device; the last word is deviceBound",
-            device_side::receive,
-        )
-        .gives(text()),
-        Route::delete(
-            "/devices/{device}/messages/{bound}/{token}",
-            Needs::Identity,
-            "Complete a message as the device, or with ?reject refuse it for good",
-            device_side::complete_or_reject,
-        ),
-        Route::post(
-            "/devices/{device}/messages/{bound}/{token}/abandon",
-            Needs::Identity,
-            "Give a message back as the device",
-            device_side::abandon,
-        ),
-        Route::post(
-            "/devices/{device}/modules/{module}/messages/events",
-            Needs::Identity,
-            "Send telemetry as the module",
-            device_side::telemetry,
-        )
-        .takes(text()),
-        Route::get(
-            "/devices/{device}/modules/{module}/messages/{bound}",
-            Needs::Identity,
-            "Receive a message as the module; the last word is deviceBound",
-            device_side::receive,
-        )
-        .gives(text()),
-        Route::delete(
-            "/devices/{device}/modules/{module}/messages/{bound}/{token}",
-            Needs::Identity,
-            "Complete a message as the module, or with ?reject refuse it for good",
-            device_side::complete_or_reject,
-        ),
-        Route::post(
-            "/devices/{device}/modules/{module}/messages/{bound}/{token}/abandon",
-            Needs::Identity,
-            "Give a message back as the module",
-            device_side::abandon,
-        ),
         Route::get(
             "/messages/serviceBound/feedback",
             SERVICE,
             "Receive feedback on sent messages",
             feedback::receive,
         )
-        .gives(many(object())),
+        .gives(array::<FeedbackOut>().in_media(feedback::FEEDBACK_JSON))
+        .or_gives(AnswerShape::nothing()),
         Route::delete(
             "/messages/serviceBound/feedback/{token}",
             SERVICE,
@@ -197,23 +118,10 @@ pub fn routes() -> Vec<Route> {
             "Give a batch of feedback back",
             feedback::abandon,
         ),
-        Route::post(
-            "/devices/{device}/messages/{bound}",
-            SERVICE,
-            "Send a message to a device; the last word is deviceBound",
-            messages::send,
-        )
-        .takes(text()),
-        Route::post(
-            "/devices/{device}/modules/{module}/messages/{bound}",
-            SERVICE,
-            "Send a message to a module; the last word is deviceBound",
-            messages::send,
-        )
-        .takes(text()),
-        Route::get("/statistics/devices", READ, "Count devices", statistics::of_devices).gives(object()),
+        Route::get("/statistics/devices", READ, "Count devices", statistics::of_devices)
+            .gives(json::<statistics::DeviceStatisticsOut>()),
         Route::get("/statistics/service", SERVICE, "Count connected devices", statistics::of_service)
-            .gives(object()),
+            .gives(json::<statistics::ServiceStatisticsOut>()),
         Route::post(
             "/jobs/create",
             BOTH,
@@ -233,18 +141,18 @@ pub fn routes() -> Vec<Route> {
         )
         .query("dryRun")
         .takes(lines())
-        .gives(AnswerShape::accepted(json::<jobs::JobOut>())),
+        .gives(AnswerShape::of("202", json::<jobs::JobOut>())),
         Route::post("/api/v1/exports", READ, "Start to export identities to a file of the job", jobs::export)
             .query("includeKeys")
             .query("includeModules")
-            .gives(AnswerShape::accepted(json::<jobs::JobOut>())),
+            .gives(AnswerShape::of("202", json::<jobs::JobOut>())),
         Route::post(
             "/api/v1/jobs/{job}/rollback",
             BOTH,
             "Start to take back what the last import changed",
             jobs::roll_back,
         )
-        .gives(AnswerShape::accepted(json::<jobs::JobOut>())),
+        .gives(AnswerShape::of("202", json::<jobs::JobOut>())),
         Route::get(
             "/api/v1/jobs/{job}/files/{file}",
             READ,
@@ -253,23 +161,13 @@ pub fn routes() -> Vec<Route> {
         )
         .gives(lines()),
         Route::post("/api/v1/c2d-messages", SERVICE, "Send up to 100 messages", c2d_messages::send_all)
-            .takes(many(object()))
-            .gives(many(object())),
-        Route::get(
-            "/api/v1/devices/{device}/c2d-messages",
-            SERVICE,
-            "Look at the messages that wait for a device",
-            c2d_messages::look,
-        )
-        .gives(many(object())),
-        Route::get(
-            "/api/v1/devices/{device}/modules/{module}/c2d-messages",
-            SERVICE,
-            "Look at the messages that wait for a module",
-            c2d_messages::look,
-        )
-        .gives(many(object())),
-        Route::get("/api/v1/audit", OWNER, "Read the audit record", audit::read).gives(many(object())),
+            .takes(array::<c2d_messages::Order>())
+            .gives(array::<c2d_messages::SentOut>()),
+        Route::get("/api/v1/audit", OWNER, "Read the audit record", audit::read)
+            .query("count")
+            .query("after")
+            .query("target")
+            .gives(many(described::audit_line())),
         Route::get("/api/v1/policies", OWNER, "List shared access policies", policies::list)
             .gives(array::<policies::PolicyOut>()),
         Route::get("/api/v1/policies/{name}", OWNER, "Show a shared access policy", policies::show)
@@ -287,81 +185,161 @@ pub fn routes() -> Vec<Route> {
         .gives(json::<policies::PolicyOut>()),
         Route::delete("/api/v1/policies/{name}", OWNER, "Delete a shared access policy", policies::delete),
         Route::get("/api/v1/certificate-authorities", READ, "List enrolled CAs", authorities::list)
-            .gives(many(object())),
+            .gives(array::<AuthorityOut>()),
         Route::get("/api/v1/certificate-authorities/{name}", READ, "Show an enrolled CA", authorities::show)
-            .gives(object()),
+            .gives(json::<CertifiedAuthorityOut>()),
         Route::put(
             "/api/v1/certificate-authorities/{name}",
             WRITE,
             "Enrol a CA, or with If-Match replace it; PEM text or JSON",
             authorities::put,
         )
-        .takes(object())
-        .gives(object()),
+        .header("If-Match")
+        .takes(json::<CertificateIn>())
+        .takes(text())
+        .gives(json::<CertifiedAuthorityOut>()),
         Route::post(
             "/api/v1/certificate-authorities/{name}/verification-code",
             WRITE,
             "Make the code that a proof of the CA's key must name",
             authorities::renew_code,
         )
-        .gives(object()),
+        .gives(json::<authorities::VerificationCodeOut>()),
         Route::post(
             "/api/v1/certificate-authorities/{name}/verify",
             WRITE,
             "Verify a CA by a certificate that names the code",
             authorities::verify,
         )
-        .takes(object())
-        .gives(object()),
+        .takes(json::<CertificateIn>())
+        .takes(text())
+        .gives(json::<CertifiedAuthorityOut>()),
         Route::delete(
             "/api/v1/certificate-authorities/{name}",
             WRITE,
             "Forget a CA and close the connections that rest on it",
             authorities::delete,
-        ),
-        Route::post(
-            "/api/v1/devices/{device}/certificate-verdict",
-            READ,
-            "Tell whether a certificate would let a device in",
-            authorities::judge,
         )
-        .takes(object())
-        .gives(object()),
-        Route::post(
-            "/api/v1/devices/{device}/modules/{module}/certificate-verdict",
-            READ,
-            "Tell whether a certificate would let a module in",
-            authorities::judge,
-        )
-        .takes(object())
-        .gives(object()),
-        Route::get(
-            "/api/v1/devices/{device}/connections",
-            READ,
-            "Tell whether a device is connected, how its last connections went, and why it was refused",
-            connections::show,
-        )
-        .gives(json::<connections::ConnectionsOut>()),
-        Route::get(
-            "/api/v1/devices/{device}/modules/{module}/connections",
-            READ,
-            "Tell whether a module is connected, how its last connections went, and why it was refused",
-            connections::show,
-        )
-        .gives(json::<connections::ConnectionsOut>()),
-        Route::get("/api/v1/openapi.json", Needs::Nothing, "This description", openapi::show).gives(object()),
+        .header("If-Match"),
+        Route::get("/api/v1/openapi.json", Needs::Nothing, "This description", openapi::show).gives(free()),
         // Who speaks on the WebSocket its CONNECT tells.
         Route::get(websocket::PATH, Needs::Nothing, "Switch to MQTT over a WebSocket", websocket::switch)
             .gives(AnswerShape::switching()),
-        Route::get("/healthz", Needs::Nothing, "Tell whether the hub is ready", health::ready).gives(text()),
-        Route::get("/healthz/ready", Needs::Nothing, "Tell whether the hub is ready", health::ready)
-            .gives(text()),
-        Route::get("/healthz/started", Needs::Nothing, "Tell whether the hub has started", health::ready)
-            .gives(text()),
-        Route::get("/healthz/live", Needs::Nothing, "Tell whether the hub lives", health::live).gives(text()),
-        Route::get("/readyz", Needs::Nothing, "Tell whether the hub is ready", health::ready).gives(text()),
-        Route::get("/livez", Needs::Nothing, "Tell whether the hub lives", health::live).gives(text()),
-    ]
+    ];
+    routes.extend(of_identities());
+    routes.extend(of_devices_themselves());
+    routes.extend(of_health());
+    routes
+}
+
+/// A path of a device and the path of a module that ends the same.
+macro_rules! each {
+    ($before:literal, $after:literal) => {
+        [
+            concat!($before, "/devices/{device}", $after),
+            concat!($before, "/devices/{device}/modules/{module}", $after),
+        ]
+    };
+}
+
+/// The routes that devices and modules have alike, as services call them.
+fn of_identities() -> Vec<Route> {
+    const READ: Needs = Needs::Rights(Rights::REGISTRY_READ);
+    const WRITE: Needs = Needs::Rights(Rights::REGISTRY_WRITE);
+    const SERVICE: Needs = Needs::Rights(Rights::SERVICE_CONNECT);
+    let rows = [
+        each!("", "").map(|path| {
+            Route::get(path, READ, "Show a {identity}", identities::show).gives(identity_out(path))
+        }),
+        each!("", "").map(|path| {
+            Route::put(path, WRITE, "Create a {identity}, or with If-Match replace it", identities::put)
+                .header("If-Match")
+                .takes(json::<IdentityIn>())
+                .gives(identity_out(path))
+        }),
+        each!("", "").map(|path| {
+            let summary = "Delete a {identity} and everything that was made with it";
+            Route::delete(path, WRITE, summary, identities::delete).header("If-Match")
+        }),
+        each!("", "/commands").map(|path| {
+            Route::delete(path, SERVICE, "Empty the queue of a {identity}", messages::purge)
+                .gives(json::<messages::PurgedOut>())
+        }),
+        each!("", "/messages/{bound}").map(|path| {
+            let summary = "Send a message to a {identity}; the last word is deviceBound";
+            Route::post(path, SERVICE, summary, messages::send).takes(bytes())
+        }),
+        each!("/api/v1", "/c2d-messages").map(|path| {
+            let summary = "Look at the messages that wait for a {identity}";
+            Route::get(path, SERVICE, summary, c2d_messages::look)
+                .query("top")
+                .gives(array::<c2d_messages::QueuedOut>())
+        }),
+        each!("/api/v1", "/certificate-verdict").map(|path| {
+            let summary = "Tell whether a certificate would let a {identity} in";
+            Route::post(path, READ, summary, authorities::judge)
+                .takes(json::<CertificateIn>())
+                .takes(text())
+                .gives(json::<authorities::VerdictOut>())
+        }),
+        each!("/api/v1", "/connections").map(|path| {
+            let summary =
+                "Tell whether a {identity} is connected, how its last connections went, and why it was refused";
+            Route::get(path, READ, summary, connections::show).gives(json::<connections::ConnectionsOut>())
+        }),
+    ];
+    rows.into_iter().flatten().collect()
+}
+
+/// The routes that devices and modules call themselves.
+fn of_devices_themselves() -> Vec<Route> {
+    const OWN: Needs = Needs::Identity;
+    let rows = [
+        each!("", "/messages/events").map(|path| {
+            Route::post(path, OWN, "Send telemetry as the {identity}", device_side::telemetry)
+                .takes(bytes())
+                .takes(array::<device_side::Batched>().in_media(device_side::BATCH))
+        }),
+        each!("", "/messages/{bound}").map(|path| {
+            let summary = "Receive a message as the {identity}; the last word is deviceBound";
+            Route::get(path, OWN, summary, device_side::receive)
+                .gives(bytes())
+                .or_gives(AnswerShape::nothing())
+        }),
+        each!("", "/messages/{bound}/{token}").map(|path| {
+            let summary = "Complete a message as the {identity}, or with ?reject refuse it for good";
+            Route::delete(path, OWN, summary, device_side::complete_or_reject).query("reject")
+        }),
+        each!("", "/messages/{bound}/{token}/abandon").map(|path| {
+            Route::post(path, OWN, "Give a message back as the {identity}", device_side::abandon)
+        }),
+    ];
+    rows.into_iter().flatten().collect()
+}
+
+fn of_health() -> Vec<Route> {
+    let is_ready = ["/healthz", "/healthz/ready", "/healthz/started", "/readyz"].map(|path| {
+        let summary = match path {
+            "/healthz/started" => "Tell whether the hub has started",
+            _ => "Tell whether the hub is ready",
+        };
+        Route::get(path, Needs::Nothing, summary, health::ready)
+            .gives(text())
+            .or_gives(AnswerShape::of("503", text()))
+    });
+    let is_live = ["/healthz/live", "/livez"].map(|path| {
+        Route::get(path, Needs::Nothing, "Tell whether the hub lives", health::live).gives(text())
+    });
+    is_ready.into_iter().chain(is_live).collect()
+}
+
+/// What the device or module of a path is in an answer.
+fn identity_out(path: &str) -> Shape {
+    if is_of_module(path) { json::<ModuleOut>() } else { json::<DeviceOut>() }
+}
+
+fn is_of_module(path: &str) -> bool {
+    path.contains("{module}")
 }
 
 /// The routes as a router; what each path takes besides them is refused.
@@ -446,7 +424,7 @@ impl Route {
         Self::new(Method::DELETE, path, needs, summary, on(MethodFilter::DELETE, handler))
     }
 
-    /// Answers 204 unless `gives` says what else.
+    /// Answers 204 unless `gives` says what else. In `summary`, `{identity}` is the word for what the path names.
     fn new(
         method: Method,
         path: &'static str,
@@ -454,9 +432,11 @@ impl Route {
         summary: &'static str,
         handler: MethodRouter<Arc<Hub>>,
     ) -> Self {
-        let answer = AnswerShape::nothing();
-        let options = Vec::new();
-        Self { method, path, needs, summary, options, takes: None, answer, beside: None, handler }
+        let identity = if is_of_module(path) { "module" } else { "device" };
+        let summary = summary.replace("{identity}", identity);
+        let answers = vec![AnswerShape::nothing()];
+        let (options, takes) = (Vec::new(), Vec::new());
+        Self { method, path, needs, summary, options, takes, answers, beside: None, handler }
     }
 
     /// Served beside the routes of another path, whose parameter may have the same value.
@@ -479,12 +459,19 @@ impl Route {
         self
     }
 
-    fn takes(self, body: Shape) -> Self {
-        Self { takes: Some(body), ..self }
+    fn takes(mut self, body: Shape) -> Self {
+        self.takes.push(body);
+        self
     }
 
     fn gives(self, answer: impl Into<AnswerShape>) -> Self {
-        Self { answer: answer.into(), ..self }
+        Self { answers: vec![answer.into()], ..self }
+    }
+
+    /// What it may answer besides, with another status.
+    fn or_gives(mut self, answer: AnswerShape) -> Self {
+        self.answers.push(answer);
+        self
     }
 
     /// Whether the path is one of IoT Hub's own, which take an `api-version`.

@@ -7,7 +7,8 @@ use portcullis_registry::feedback::{Feedback, FeedbackBatch};
 use portcullis_registry::lock::LockToken;
 use portcullis_registry::message::Outcome;
 use portcullis_registry::policy::Rights;
-use serde_json::{Map, Value};
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::auth::{AuthError, VerifiedService};
 use crate::hub::Hub;
@@ -43,26 +44,41 @@ pub fn abandon(hub: &Hub, caller: &VerifiedService, token: LockToken) -> Result<
     if is_out { Ok(()) } else { Err(SettleError::LockLost.into()) }
 }
 
-/// The body of a batch. Source: IoT Hub, "Send cloud-to-device messages", message feedback.
-pub fn to_json(batch: &FeedbackBatch) -> String {
-    Value::from_iter(batch.records.iter().map(|record| record_to_json(record))).to_string()
+/// What became of one message. Source: IoT Hub, "Send cloud-to-device messages", message feedback.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct FeedbackOut {
+    original_message_id: String,
+    description: &'static str,
+    /// `Success`, `Rejected`, `Expired`, `DeliveryCountExceeded` or `Purged`.
+    status_code: &'static str,
+    device_id: String,
+    /// Ours: IoT Hub has no messages to modules.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    module_id: Option<String>,
+    device_generation_id: String,
+    enqueued_time_utc: String,
 }
 
-fn record_to_json(record: &Feedback) -> Value {
-    let status = status_code(record.outcome);
-    let mut json = Map::new();
-    let mut put = |name: &str, value: String| _ = json.insert(name.to_owned(), Value::String(value));
-    put("originalMessageId", record.message_id.clone());
-    put("description", status.to_owned());
-    put("statusCode", status.to_owned());
-    put("deviceId", record.device.device.as_str().to_owned());
-    // Ours: IoT Hub has no messages to modules.
-    if let Some(module) = &record.device.module {
-        put("moduleId", module.as_str().to_owned());
+/// The body of a batch.
+pub fn to_json(batch: &FeedbackBatch) -> String {
+    let records: Vec<_> = batch.records.iter().map(|record| FeedbackOut::new(record)).collect();
+    serde_json::to_string(&records).expect("texts are JSON")
+}
+
+impl FeedbackOut {
+    fn new(record: &Feedback) -> Self {
+        let status = status_code(record.outcome);
+        Self {
+            original_message_id: record.message_id.clone(),
+            description: status,
+            status_code: status,
+            device_id: record.device.device.to_string(),
+            module_id: record.device.module.as_ref().map(ToString::to_string),
+            device_generation_id: record.generation.to_string(),
+            enqueued_time_utc: round_trip_time(record.at),
+        }
     }
-    put("deviceGenerationId", record.generation.to_string());
-    put("enqueuedTimeUtc", round_trip_time(record.at));
-    Value::Object(json)
 }
 
 /// The words SDKs know.
