@@ -1,4 +1,4 @@
-//! `audit`: who changed what, from where, and how it went.
+//! `audit`: who changed what, from which address, and with which result.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -20,22 +20,22 @@ pub(super) enum AuditVerb {
     /// Print the latest changes
     #[command(after_help = TAIL_EXAMPLES)]
     Tail {
-        /// How many
+        /// How many changes to print
         #[arg(short = 'n', long, value_name = "N", default_value = "20", value_parser = clap::value_parser!(u64).range(1..=1000))]
         lines: u64,
-        /// Go on with new ones as they come, until Ctrl-C
+        /// Continue with new changes as they come, until Ctrl-C
         #[arg(short, long)]
         follow: bool,
-        /// Only changes of this device and its modules
+        /// Print only changes of this device and its modules
         #[arg(short, long, value_name = "ID", value_parser = DeviceId::parse)]
         device_id: Option<DeviceId>,
-        /// How to print
+        /// The output format
         #[arg(short, long, value_enum, default_value = "table")]
         output: Format,
         #[command(flatten)]
         access: Access,
     },
-    /// Check that no line of the record was changed or taken out, on the hub's machine
+    /// Check on the hub's machine that no line of the record was changed or removed
     Verify {
         /// The hub's data directory
         #[arg(long, value_name = "DIR", default_value = DATA_DIR_DEFAULT)]
@@ -69,7 +69,7 @@ struct Tail {
 }
 
 impl Tail {
-    /// Prints at most `count` lines after number `after`; the number of the last one.
+    /// Prints at most `count` lines after number `after`. Returns the number of the last line.
     async fn print(&self, after: u64, count: u64) -> Result<u64, Failure> {
         let (after_text, count) = (after.to_string(), count.to_string());
         let mut query = vec![("after", after_text.as_str()), ("count", count.as_str())];

@@ -1,6 +1,7 @@
-//! `portcullis backup`: the hub of a data directory into one file, and back.
+//! `portcullis backup`: writes the hub of a data directory into one file, and restores it from that file.
 //!
-//! A backup is taken beside the hub, running or not, by whoever may read its data directory; nothing goes through REST.
+//! A backup reads the data directory, whether the hub runs or not. Any user who may read the directory can take one.
+//! Nothing goes through REST.
 
 use std::io::{IsTerminal, stderr};
 use std::path::PathBuf;
@@ -17,12 +18,12 @@ use portcullis::config::DATA_DIR_DEFAULT;
 
 #[derive(Subcommand)]
 pub(super) enum BackupVerb {
-    /// Put everything a restored hub needs into one new file, while the hub runs or not
+    /// Write everything that a restored hub needs into one new file, while the hub runs or not
     #[command(after_help = CREATE_EXAMPLES)]
     Create(CreateArgs),
     /// Check every byte and every record of a backup
     Verify(VerifyArgs),
-    /// Make a data directory of a backup
+    /// Create a data directory from a backup
     #[command(after_help = RESTORE_EXAMPLES)]
     Restore(RestoreArgs),
 }
@@ -45,7 +46,7 @@ pub(super) struct VerifyArgs {
 #[derive(Args)]
 pub(super) struct RestoreArgs {
     file: PathBuf,
-    /// Where the restored hub is to keep its data; not there yet, or empty
+    /// The data directory of the restored hub; it must be empty or not exist yet
     #[arg(long, value_name = "DIRECTORY")]
     data_dir: PathBuf,
 }
@@ -61,7 +62,7 @@ impl BackupVerb {
             }
             BackupVerb::Verify(VerifyArgs { file }) => {
                 let verified = backup::verify(&file)?;
-                print_line(&format!("{} is whole: {}", file.display(), contents(&verified)))
+                print_line(&format!("{} is complete: {}", file.display(), contents(&verified)))
             }
             BackupVerb::Restore(RestoreArgs { file, data_dir }) => {
                 let bar = Bar::new("restoring");
@@ -73,7 +74,7 @@ impl BackupVerb {
     }
 }
 
-/// What a backup holds, in words.
+/// The contents of a backup as text.
 fn contents(manifest: &Manifest) -> String {
     let count = |number: u64, one: &str| format!("{number} {one}{}", if number == 1 { "" } else { "s" });
     let mut text = format!(
@@ -94,7 +95,7 @@ fn print_line(line: &str) -> Result<(), Failure> {
     output::answer(&format!("{line}\n"))
 }
 
-/// A living line on a terminal, nothing elsewhere.
+/// A progress bar on a terminal; nothing elsewhere.
 struct Bar(ProgressBar);
 
 impl Bar {
@@ -134,15 +135,15 @@ impl From<BackupError> for Failure {
     }
 }
 
-/// What a restored hub needs beside the store, so that devices go on trusting it.
+/// The files that a restored hub needs beside the store, so that devices still trust it.
 const KEPT: &[&str] = &["ca.pem", "ca-key.pem", "server.pem", "server-key.pem"];
 const CREATE_EXAMPLES: &str = "\
 Examples:
   portcullis backup create --output hub-$(date +%F).backup
   portcullis backup create --output /mnt/backups/hub.backup --data-dir /var/lib/portcullis
 
-In it are the registry with all keys, waiting messages, sessions and policies, and the hub's CA and server key. Not in
-it are the configuration and a certificate that the configuration names.";
+The backup holds the registry with all keys, waiting messages, sessions and policies, and the hub's CA and server key.
+It does not hold the configuration, or a certificate that the configuration names.";
 const RESTORE_EXAMPLES: &str = "\
 Examples:
   portcullis backup restore hub.backup --data-dir /var/lib/portcullis

@@ -1,5 +1,5 @@
-//! `c2d-message`: messages to devices over REST: send them, look at those that wait, take them back. A send succeeds
-//! when the hub has the message on stable storage.
+//! `c2d-message`: sends messages to devices over REST, prints the waiting ones, and removes them. A send succeeds when
+//! the hub has the message on stable storage.
 
 use clap::{Args, Subcommand};
 use jiff::{SignedDuration, Timestamp};
@@ -16,14 +16,14 @@ use crate::rest::Rest;
 /// Verbs on cloud-to-device messages.
 #[derive(Subcommand)]
 pub(super) enum C2dVerb {
-    /// Send a message to a device or module; it waits in the queue until it is taken or expires
+    /// Send a message to a device or module; it waits in the queue until it is delivered or expires
     #[command(after_help = SEND_EXAMPLES)]
     Send(SendArgs),
-    /// Print the messages that wait for a device or module, or are on their way; they stay where they are
+    /// Print the messages that wait for a device or module or are being delivered, and leave them in the queue
     Peek {
         #[command(flatten)]
         queue: QueueArgs,
-        /// At most so many
+        /// The highest number of messages to print
         #[arg(long, value_name = "N", default_value = "100", value_parser = clap::value_parser!(u64).range(1..=100))]
         top: u64,
         #[command(flatten)]
@@ -31,7 +31,7 @@ pub(super) enum C2dVerb {
         #[command(flatten)]
         access: Access,
     },
-    /// Take back every message that waits for a device or module, or is on its way
+    /// Remove every message that waits for a device or module or is being delivered
     Purge {
         #[command(flatten)]
         queue: QueueArgs,
@@ -42,7 +42,7 @@ pub(super) enum C2dVerb {
     },
 }
 
-/// Whose messages. An option with an empty value counts as absent.
+/// Whose queue. An option with an empty value counts as absent.
 #[derive(Args)]
 pub(super) struct QueueArgs {
     /// The device
@@ -64,23 +64,23 @@ pub(super) struct SendArgs {
     /// Application properties, names and values percent-encoded
     #[arg(short, long, visible_alias = "properties", value_name = "K=V&K2=V2")]
     props: Option<String>,
-    /// Up to 128 characters; the hub makes one if absent
+    /// Up to 128 characters; the hub makes one if it is absent
     #[arg(long, visible_alias = "mid", value_name = "TEXT")]
     message_id: Option<String>,
     #[arg(long, visible_alias = "cid", value_name = "TEXT")]
     correlation_id: Option<String>,
     #[arg(long, visible_alias = "uid", value_name = "TEXT")]
     user_id: Option<String>,
-    /// As in application/json
+    /// For example application/json
     #[arg(long, visible_alias = "ct", value_name = "TEXT")]
     content_type: Option<String>,
-    /// As in utf-8
+    /// For example utf-8
     #[arg(long, visible_alias = "ce", value_name = "TEXT")]
     content_encoding: Option<String>,
-    /// When it expires: a time (2026-11-24T12:00:00Z), milliseconds since 1970, or from now (+90s, +10m, +2h, +1d)
+    /// When it expires: a time (2026-11-24T12:00:00Z), milliseconds since 1970, or from now on (+90s, +10m, +2h, +1d)
     #[arg(long, visible_alias = "expiry-time-utc", value_name = "TIME")]
     expiry: Option<String>,
-    /// Which outcome to report back: none, positive, negative or full
+    /// Which outcomes the hub reports back: none, positive, negative or full
     #[arg(long, value_name = "WHICH")]
     ack: Option<String>,
     #[command(flatten)]
@@ -122,7 +122,7 @@ impl QueueArgs {
 }
 
 impl SendArgs {
-    /// Header names have no letter case, property names do: so all properties go into one header.
+    /// Property names are case-sensitive and header names are not, so all properties go into one header.
     fn headers(&self, now: Timestamp) -> Result<HeaderMap, Failure> {
         let expiry = present(&self.expiry).map(|text| parse_expiry(text, now)).transpose()?;
         let expiry = expiry.map(|expiry| format!("{expiry:.3}"));
@@ -141,8 +141,9 @@ impl SendArgs {
             let Some(value) = value else { continue };
             // The hub reads header values as UTF-8.
             let value = HeaderValue::from_bytes(value.as_bytes());
-            let value =
-                value.map_err(|_| Failure::usage(format!("{option}: control characters cannot be sent")))?;
+            let value = value.map_err(|_| {
+                Failure::usage(format!("{option}: a message cannot carry control characters; remove them"))
+            })?;
             headers.insert(HeaderName::from_static(name), value);
         }
         Ok(headers)
@@ -201,7 +202,7 @@ Examples:
   portcullis c2d-message send -d pump-7 --data '{\"valve\":3}' --content-type application/json --props 'unit=bar&by=ops%20desk'
   portcullis c2d-message send -d pump-7 -m camera --data snap --expiry +10m --ack full
   portcullis c2d-message peek -d pump-7 -o table             # what waits; nothing is taken
-  portcullis c2d-message purge -d pump-7                     # take it all back";
+  portcullis c2d-message purge -d pump-7                     # remove all messages";
 
 #[cfg(test)]
 mod tests {

@@ -1,6 +1,7 @@
-//! `cert`: certificates for devices, from the first CA to the answer why one is not let in.
+//! `cert`: certificates for devices, from the first CA to the reason why the hub refuses one.
 //!
-//! What is minted stays in files on this machine; the hub never sees a private key. Files are never overwritten.
+//! New keys and certificates stay in files on this machine. The hub never sees a private key. No verb overwrites a
+//! file.
 
 use std::fs::File;
 use std::io::Read;
@@ -37,7 +38,7 @@ pub(super) enum CertVerb {
     /// Print the thumbprint of a certificate
     #[command(after_help = THUMBPRINT_EXAMPLES)]
     Thumbprint(ThumbprintArgs),
-    /// Say what a certificate is, and whether a device would be let in with it
+    /// Print what a certificate holds, and whether the hub would admit a device with it
     #[command(after_help = inspect::EXAMPLES)]
     Inspect(InspectArgs),
 }
@@ -45,28 +46,28 @@ pub(super) enum CertVerb {
 /// Verbs on CAs.
 #[derive(Subcommand)]
 pub(super) enum CaVerb {
-    /// Make a CA of your own, or one below another
+    /// Create a root CA, or a CA below another one
     #[command(after_help = mint::CA_EXAMPLES)]
     Create(CreateCaArgs),
-    /// Make the hub trust a CA's devices, once the CA is verified
+    /// Enrol a CA with the hub, which trusts its devices once the CA is verified
     #[command(after_help = enrol::EXAMPLES)]
     Enrol(EnrolArgs),
     /// Print the enrolled CAs
     List(ListArgs),
-    /// Show the hub that you hold the CA's key
+    /// Prove to the hub that you hold the CA's key
     #[command(after_help = enrol::VERIFY_EXAMPLES)]
     Verify(VerifyArgs),
-    /// Forget a CA; devices connected by it are closed
+    /// Remove a CA from the hub, which closes the connections of its devices
     Remove(RemoveArgs),
 }
 
 /// Verbs on devices' certificates.
 #[derive(Subcommand)]
 pub(super) enum DeviceCertVerb {
-    /// Make a key and a certificate for a device or module
+    /// Create a key and a certificate for a device or module
     #[command(after_help = mint::ISSUE_EXAMPLES)]
     Issue(IssueArgs),
-    /// Register a new certificate beside the old one, then let go of the old one
+    /// Register a new certificate beside the old one, and later remove the old one
     #[command(after_help = rotate::EXAMPLES)]
     Rotate(RotateArgs),
 }
@@ -76,7 +77,7 @@ pub(super) struct ThumbprintArgs {
     /// A certificate, PEM
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// SHA-1, for hubs and tools that know no better; SHA-256 otherwise
+    /// Print SHA-1 instead of SHA-256, for hubs and tools that need it
     #[arg(long)]
     sha1: bool,
 }
@@ -126,10 +127,10 @@ impl ThumbprintArgs {
     }
 }
 
-/// The text of a file and the certificates in it, at least one. Keys in it are passed over.
+/// Reads a file and the certificates in it, at least one. Skips keys.
 fn read_chain(path: &Path) -> Result<(String, Vec<CertificateDer<'static>>), Failure> {
     let text = read(path)?;
-    // A device's file often holds its key too; what goes to the hub is made of the certificates alone.
+    // A device's file often holds its key too. Only the certificates go to the hub.
     let certificates = pem::read_certificates_beside_keys(text.as_bytes())
         .map_err(|error| Failure::error(format!("{}: {error}", path.display())))?;
     let text = certificates.iter().map(pem::write_certificate).collect();
@@ -141,7 +142,7 @@ fn read(path: &Path) -> Result<String, Failure> {
     let read = File::open(path).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text));
     match read {
         Ok(length) if length as u64 > FILE_BYTES_MAX => {
-            Err(Failure::error(format!("{}: longer than {FILE_BYTES_MAX} bytes", path.display())))
+            Err(Failure::error(format!("{}: the file is longer than {FILE_BYTES_MAX} bytes", path.display())))
         }
         Ok(_) => Ok(text),
         Err(error) => Err(Failure::error(format!("{}: {error}", path.display()))),

@@ -1,4 +1,4 @@
-//! `connection-string show` and `generate-sas-token`: what a device, module or service signs in with.
+//! `connection-string show` and `generate-sas-token`: the credentials of a device, module or service.
 
 use clap::{Args, Subcommand, ValueEnum};
 use jiff::Timestamp;
@@ -24,7 +24,7 @@ pub(super) enum ConnectionStringVerb {
 
 #[derive(Args)]
 pub(super) struct ShowArgs {
-    /// A shared access policy; iothubowner unless a device is named
+    /// A shared access policy; without it and without a device, iothubowner
     #[arg(long, visible_alias = "pn", value_name = "NAME", conflicts_with = "device_id")]
     policy_name: Option<String>,
     /// A device
@@ -45,16 +45,16 @@ pub(super) struct ShowArgs {
 /// `generate-sas-token`.
 #[derive(Args)]
 pub(super) struct TokenArgs {
-    /// For this device, signed with its own key unless a policy is named
+    /// Make it for this device, signed with the device's key unless a policy is named
     #[arg(short, long, value_name = "ID", value_parser = DeviceId::parse)]
     device_id: Option<DeviceId>,
-    /// For this module of the device
+    /// Make it for this module of the device
     #[arg(short, long, value_name = "ID", requires = "device_id", value_parser = ModuleId::parse)]
     module_id: Option<ModuleId>,
-    /// Signed with the key of this shared access policy; without a device or a name, of the login's
+    /// Sign with the key of this shared access policy; without it and without a device, the policy of the login
     #[arg(long, visible_alias = "pn", value_name = "NAME")]
     policy_name: Option<String>,
-    /// How long it counts
+    /// How many seconds it is valid
     #[arg(long, visible_alias = "du", value_name = "SECONDS", default_value = "3600", value_parser = clap::value_parser!(u32).range(1..))]
     duration: u32,
     /// Which of the two keys
@@ -96,7 +96,7 @@ impl TokenArgs {
                 let rest = Rest::new(login)?;
                 let key = identity_key(&rest, &id, self.key_type).await?;
                 let key = key.ok_or_else(|| {
-                    Failure::error(format!("{id} has no key: it proves itself with a certificate"))
+                    Failure::error(format!("{id} has no key: it signs in with a certificate"))
                 })?;
                 sas::sign(&resource(&rest.login().host, &id), &key, expiry, None)
             }
@@ -139,14 +139,14 @@ async fn show_policy(
     let key = policy_key(login, &name, key_type).await?;
     if port != 443 {
         eprintln!(
-            "note: this hub serves REST at port {port}; service SDKs that can reach it want HostName={host}:{port}"
+            "note: this hub serves REST at port {port}; service SDKs that take a port need HostName={host}:{port}"
         );
     }
     let text = ConnectionString::of_policy(&host, &name, &key);
     output.print("connectionString", &text.to_string())
 }
 
-/// The key of a policy: the login's own needs no question.
+/// The key of a policy. The login's own key needs no request.
 async fn policy_key(login: Login, name: &str, key_type: KeyType) -> Result<SymmetricKey, Failure> {
     if login.policy == name && key_type == KeyType::Primary {
         return Ok(login.key);
@@ -156,7 +156,7 @@ async fn policy_key(login: Login, name: &str, key_type: KeyType) -> Result<Symme
     key_of(&policy, key_type)
 }
 
-/// The key of an identity; none when it proves itself with a certificate.
+/// The key of an identity, or none if the identity uses a certificate.
 async fn identity_key(
     rest: &Rest,
     id: &IdentityId,
@@ -169,7 +169,7 @@ async fn identity_key(
         "selfSigned" | "certificateAuthority" => Ok(None),
         other => Err(Failure::new(
             Exit::Error,
-            format!("{id} cannot prove itself: its authentication type is {other:?}"),
+            format!("{id} has no credential: its authentication type is {other:?}"),
         )),
     }
 }
@@ -179,22 +179,23 @@ fn key_of(keys: &Value, key_type: KeyType) -> Result<SymmetricKey, Failure> {
         KeyType::Primary => scalar(keys, "/primaryKey"),
         KeyType::Secondary => scalar(keys, "/secondaryKey"),
     };
-    SymmetricKey::parse_base64(&text).map_err(|error| Failure::error(format!("the hub's answer: {error}")))
+    SymmetricKey::parse_base64(&text)
+        .map_err(|error| Failure::error(format!("the key in the hub's answer cannot be read: {error}")))
 }
 
 fn identity(device: Option<DeviceId>, module: Option<ModuleId>) -> Option<IdentityId> {
     device.map(|device| IdentityId { device, module })
 }
 
-/// What a token for an identity is for, decoded.
+/// The resource that a token for an identity names, decoded.
 fn resource(host: &str, id: &IdentityId) -> String {
     format!("{host}/{}", path(id).join("/"))
 }
 
-/// An id may hold `;`, where a connection string ends a value.
+/// An id may hold `;`, but `;` ends a value in a connection string.
 fn check_expressible(id: &IdentityId) -> Result<(), Failure> {
     if id.to_string().contains(';') {
-        return Err(Failure::error(format!("{id} holds a `;`, which no connection string can carry")));
+        return Err(Failure::error(format!("{id} contains `;`, which a connection string cannot hold")));
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
-//! `doctor`: what is wrong with a hub on this machine, or with the way to one elsewhere, and what to do about it.
+//! `doctor`: finds what is wrong with a hub on this machine, or with the connection to another
+//! one, and says what to do.
 //!
-//! It looks and changes nothing. Every check says its line, so that a healthy hub is told as well as a sick one.
+//! It changes nothing. Every check prints a line, so that a healthy hub is reported as well.
 
 use std::fmt;
 
@@ -18,7 +19,7 @@ mod service;
 /// `doctor`.
 #[derive(Args)]
 pub(super) struct DoctorArgs {
-    /// text: for eyes; json: a list of objects
+    /// text: one line for each check; json: a list of objects
     #[arg(short, long, value_enum, default_value = "text")]
     output: DoctorFormat,
     #[command(flatten)]
@@ -37,17 +38,17 @@ struct Finding {
     check: &'static str,
     verdict: Verdict,
     detail: String,
-    /// What to do about it.
+    /// What the operator can do.
     hint: &'static str,
 }
 
-/// How it stands with what was checked.
+/// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Verdict {
     Ok,
-    /// It works, and will not for ever or not for everybody.
+    /// It works now, but will stop working or does not work for every client.
     Warn,
-    /// There is no hub, or it does not serve now.
+    /// There is no hub, or the hub does not serve now.
     NotReady,
     Fail,
 }
@@ -128,7 +129,7 @@ impl Verdict {
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
-  portcullis doctor                                          # where the data directory is
+  portcullis doctor                                          # on the hub's machine
   portcullis doctor --data-dir /var/lib/portcullis -o json
   portcullis doctor --login 'HostName=hub.example.com;SharedAccessKeyName=…' --ca ca.pem
 

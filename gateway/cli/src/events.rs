@@ -1,7 +1,7 @@
-//! `monitor-events`: telemetry as it arrives, one event a line, over MQTT as any service would read it.
+//! `monitor-events`: telemetry as it arrives, one event a line, read over MQTT as a service reads it.
 //!
-//! It runs until Ctrl-C and connects again by itself; what was sent meanwhile is not seen. Who sent an event is what
-//! the hub stamped on it, never what the event says.
+//! It runs until Ctrl-C and reconnects by itself. It misses events that arrive while it is disconnected. The sender of
+//! an event is the one that the hub stamped on it, never one that the event names.
 
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal};
@@ -30,13 +30,13 @@ use crate::output::{printable, write_out};
 /// `monitor-events`.
 #[derive(Args)]
 pub(super) struct MonitorArgs {
-    /// Only this device and its modules
+    /// Print only events of this device and its modules
     #[arg(short, long, value_name = "ID", value_parser = DeviceId::parse)]
     device_id: Option<DeviceId>,
-    /// json: one object a line; text: for eyes
+    /// json: one object a line; text: one readable line for each event
     #[arg(short, long, value_enum, default_value = "text")]
     output: EventFormat,
-    /// Stop after so many events
+    /// Stop after this number of events
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
     #[command(flatten)]
@@ -49,7 +49,7 @@ pub(super) enum EventFormat {
     Text,
 }
 
-/// One event, in the shape it is printed in.
+/// One event, in the shape in which it is printed.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Event {
@@ -70,7 +70,7 @@ struct Event {
 
 /// Why a connection ended.
 enum Ended {
-    /// Another try may do better.
+    /// Another attempt may succeed.
     Broken {
         reason: String,
         was_listening: bool,
@@ -99,7 +99,7 @@ struct Monitor {
 }
 
 impl Monitor {
-    /// Listens, and after each break listens again, a little later each time.
+    /// Listens, and reconnects after each break. The wait grows with each attempt.
     async fn watch(&mut self) -> Result<(), Failure> {
         let mut pause = PAUSE_MIN;
         loop {
@@ -117,7 +117,7 @@ impl Monitor {
         }
     }
 
-    /// One connection, until it breaks or everything asked for has been printed.
+    /// Listens on one connection, until it breaks or the last event asked for is printed.
     async fn listen(&mut self) -> Result<(), Ended> {
         let (client, mut connection) = self.connect().await.map_err(Ended::Failed)?;
         let mut was_listening = false;
@@ -147,7 +147,7 @@ impl Monitor {
         }
     }
 
-    /// A connection that will be made at its first poll, as a service with a fresh token.
+    /// A connection with a fresh token of the service. It opens at its first poll.
     async fn connect(&self) -> Result<(AsyncClient, EventLoop), Failure> {
         let login = &self.login;
         let client_id = format!("monitor-{:016x}", u64::from_be_bytes(portcullis_registry::random_bytes()));
@@ -160,15 +160,15 @@ impl Monitor {
         Ok(AsyncClient::new(options, REQUESTS_MAX))
     }
 
-    /// Prints an event; true when it was the last one asked for, or nobody reads on.
+    /// Prints an event. Returns true when it was the last one asked for, or when standard output is closed.
     fn show(&mut self, publish: &Publish) -> Result<bool, Failure> {
         let Some(event) = Event::parse(&publish.topic, &publish.payload) else {
-            eprintln!("warning: an event with an unknown topic was left out: {}", printable(&publish.topic));
+            eprintln!("warning: skipped an event with an unknown topic: {}", printable(&publish.topic));
             return Ok(false);
         };
         if event.lost_before > 0 {
             eprintln!(
-                "warning: {} events were lost before this one: reading was too slow",
+                "warning: the hub dropped {} events before this one, because reading was too slow",
                 event.lost_before
             );
         }
@@ -212,9 +212,8 @@ impl Monitor {
     }
 
     fn refused(&self, what: &str) -> Failure {
-        Failure::new(Exit::Unauthorized, format!("{what} of policy {}", self.login.policy)).with_hint(
-            "reading events takes the right ServiceConnect; check the key, and this machine's clock",
-        )
+        Failure::new(Exit::Unauthorized, format!("{what} of policy {}", self.login.policy))
+            .with_hint("the policy needs the right ServiceConnect; check its key and this machine's clock")
     }
 }
 
@@ -256,7 +255,7 @@ impl Event {
         }
         if let Some(device) = stamped_device {
             event.device_id = device;
-            // A device's own event bears no module in its topic, whatever its properties say.
+            // A device's own event has no module in its topic, whatever its properties name.
             event.module_id = event.module_id.and(stamped_module);
         }
         Some(event)
@@ -280,7 +279,7 @@ impl Event {
         }
     }
 
-    /// Time, sender, body and properties, safe to show on a terminal.
+    /// Time, sender, body and properties, without characters that could control a terminal.
     fn text(&self) -> String {
         let mut parts = vec![self.enqueued_time.clone().unwrap_or_else(|| "-".into())];
         parts.push(match &self.module_id {
@@ -300,8 +299,8 @@ impl Event {
     }
 }
 
-/// The name to dial, which is also the name the certificate must hold: the hub's own, unless it does not lead to the
-/// address where the hub on this machine listens; the hub's certificate names that address too.
+/// The name to dial, which the certificate must hold. It is the hub's own name, unless that does not resolve to the
+/// address where the hub on this machine listens. The hub's certificate names that address too.
 async fn dial_name(login: &Login) -> String {
     let Some(address @ IpAddr::V4(_)) = login.connect_address else { return login.host.clone() };
     let resolved = tokio::net::lookup_host((login.host.as_str(), login.mqtt_port)).await;
@@ -312,7 +311,7 @@ async fn dial_name(login: &Login) -> String {
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// An event of 256 KiB with its topic.
 const PACKET_BYTES_MAX: usize = 300 * 1024;
-/// One subscription is all there ever is to send.
+/// The client sends one subscription and nothing else.
 const REQUESTS_MAX: usize = 4;
 const PAUSE_MIN: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(5);

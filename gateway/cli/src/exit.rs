@@ -1,12 +1,12 @@
-//! How a verb ends: its exit code, and the one line on stderr that says why it failed.
+//! How a verb ends: its exit code, and the line on standard error that says why it failed.
 //!
-//! The exit codes are az's, extended; scripts rest on them.
+//! The exit codes are az's, extended. Scripts depend on them.
 
 use std::fmt;
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// How the program ended, as the shell sees it.
+/// The result of the program that the shell sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Exit {
     Done,
@@ -14,21 +14,21 @@ pub(super) enum Exit {
     Error,
     Usage,
     NotFound,
-    /// It exists already, or is no longer what the caller took it for.
+    /// It exists already, or it has changed since the caller read it.
     Conflict,
     Unauthorized,
-    /// Throttled, or no answer in time: worth another try.
+    /// Throttled, or no answer in time. Another attempt may succeed.
     Throttled,
-    /// Some of several were done, others not.
+    /// Some of several items succeeded and others failed.
     Partial,
-    /// `status`: there is a hub, but it does not serve.
+    /// `status`: the hub runs but does not serve.
     NotReady,
     /// Ctrl-C.
     Interrupted,
 }
 
 impl Exit {
-    /// The number scripts see.
+    /// The number that scripts see.
     pub(super) fn code(self) -> u8 {
         match self {
             Exit::Done => 0,
@@ -50,23 +50,23 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Why a verb failed, in the operator's words.
+/// Why a verb failed, as text for the operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Failure {
     exit: Exit,
-    /// IoT Hub's number of the error, when the hub told one.
+    /// IoT Hub's error number, if the hub sent one.
     code: Option<u32>,
     message: String,
     hint: Option<String>,
-    /// Whether whatever else was asked of the hub would end the same way.
+    /// Whether every other request to the hub would fail for the same reason.
     ends_all: bool,
     passing: Option<Passing>,
 }
 
-/// What makes a failure one that passes: the same request may do better later.
+/// A failure that may pass: the same request may succeed later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Passing {
-    /// How long to wait first, when the hub said so.
+    /// How long to wait first, if the hub said so.
     pub(super) after: Option<Duration>,
 }
 
@@ -92,7 +92,7 @@ impl Failure {
         Self { hint: Some(hint.into()), ..self }
     }
 
-    /// The hub cannot be reached.
+    /// Marks that the hub cannot be reached.
     pub(super) fn of_the_link(self) -> Self {
         Self { ends_all: true, ..self }
     }
@@ -113,7 +113,7 @@ impl Failure {
         self.code
     }
 
-    /// What went wrong, without code and hint.
+    /// What failed, without code and hint.
     pub(super) fn message(&self) -> &str {
         &self.message
     }

@@ -1,7 +1,7 @@
-//! `monitor-feedback`: what became of messages whose senders asked, fetched over REST as any service would.
+//! `monitor-feedback`: the outcomes of messages whose senders asked for feedback, read over REST.
 //!
-//! A batch is completed once it is printed: should this end in between, whoever reads next gets it again. Several
-//! readers share what there is; each record goes to one of them.
+//! The program completes a batch once it is printed. If it ends in between, the next reader gets the batch again.
+//! Several readers share the feedback; each record goes to one of them.
 
 use std::time::Duration;
 
@@ -18,13 +18,13 @@ use crate::rest::Rest;
 /// `monitor-feedback`.
 #[derive(Args)]
 pub(super) struct FeedbackArgs {
-    /// Print this device's and its modules' only; the others' is taken all the same
+    /// Print only feedback of this device and its modules; feedback of other devices is consumed too
     #[arg(short, long, value_name = "ID", value_parser = DeviceId::parse)]
     device_id: Option<DeviceId>,
-    /// json: one object a line; text: for eyes
+    /// json: one object a line; text: one readable line for each record
     #[arg(short, long, value_enum, default_value = "text")]
     output: EventFormat,
-    /// Stop once so many records are printed; a batch is always printed whole
+    /// Stop after this number of records; the last batch is always printed whole
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
     #[command(flatten)]
@@ -87,7 +87,7 @@ Examples:
   portcullis monitor-feedback                                # for eyes
   portcullis monitor-feedback --output json --count 1        # one JSON object a line
 
-Feedback comes in batches: 64 records, or what there is 15 s after the first.";
+Feedback comes in batches: 64 records, or those that came within 15 s after the first.";
 
 #[cfg(test)]
 mod tests {

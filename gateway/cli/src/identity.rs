@@ -1,6 +1,6 @@
 //! `device-identity` and `module-identity`: the identities of the registry.
 //!
-//! What is a valid identity is the hub's to say; this only writes down what was asked for.
+//! The hub decides which identity is valid. The command line only writes down what the operator asks for.
 
 use std::io::{self, BufRead, IsTerminal, Write};
 
@@ -31,7 +31,7 @@ mod update;
 pub(super) use device::DeviceVerb;
 pub(super) use module::ModuleVerb;
 
-/// Which device.
+/// A device.
 #[derive(Args)]
 pub(super) struct DeviceArg {
     /// The device
@@ -39,7 +39,7 @@ pub(super) struct DeviceArg {
     device_id: DeviceId,
 }
 
-/// Which module of which device.
+/// A module of a device.
 #[derive(Args)]
 pub(super) struct ModuleArgs {
     #[command(flatten)]
@@ -51,17 +51,17 @@ pub(super) struct ModuleArgs {
 
 #[derive(Args)]
 pub(super) struct TopArg {
-    /// How many at most; -1 for all
+    /// The highest number of results; -1 for all
     #[arg(long, value_name = "N", default_value = "-1", allow_hyphen_values = true, value_parser = parse_top)]
     top: u64,
 }
 
 #[derive(Args)]
 pub(super) struct DeleteArgs {
-    /// Only if it still is the version with this etag
+    /// Continue only if the identity still has this etag
     #[arg(short, long, default_value = "*")]
     etag: String,
-    /// Do not ask first; nothing is asked where no terminal is
+    /// Do not ask first; without a terminal there is no question
     #[arg(short, long)]
     yes: bool,
 }
@@ -87,7 +87,7 @@ impl ModuleArgs {
     }
 }
 
-/// Where REST keeps an identity.
+/// The path of an identity in REST.
 pub(super) fn path(id: &IdentityId) -> Vec<&str> {
     match &id.module {
         None => vec!["devices", id.device.as_str()],
@@ -114,7 +114,7 @@ async fn show(
 ) -> Result<(), Failure> {
     let rest = Rest::new(access.login()?)?;
     let found = rest.get(&path(id), &[]).await;
-    // Whether it is registered or not, why it was last refused is what an operator asks next.
+    // An operator who looks up an identity next asks why it was last refused, registered or not.
     if let Ok(connections) = rest.get(&connections_path(id), &[]).await
         && let Some(line) = last_refusal(&connections)
     {
@@ -127,9 +127,9 @@ async fn show(
     output.print(&found, columns)
 }
 
-/// Reads an identity, changes it, and writes it back, unless somebody else changed it in between.
+/// Reads an identity, changes it and writes it back. Fails if somebody else changed it in between.
 ///
-/// With an etag given that one is demanded instead of the one that was read; `*` demands nothing.
+/// A given etag replaces the one that was read; `*` overwrites any version.
 async fn change(
     rest: &Rest,
     id: &IdentityId,
@@ -140,29 +140,31 @@ async fn change(
     let read = scalar(&identity, "/etag");
     let etag = etag.filter(|etag| !etag.is_empty()).unwrap_or(&read);
     if etag.is_empty() {
-        return Err(Failure::error(format!("the hub gave no etag for {id}")));
+        return Err(Failure::error(format!(
+            "the hub's answer for {id} has no etag, so the change cannot be made safely"
+        )));
     }
     let if_match = if_match(etag)?;
     change(&mut identity)?;
     rest.replace(&path(id), &identity, if_match).await
 }
 
-/// Where REST tells how an identity's connections went.
+/// The path of an identity's connections in REST.
 pub(super) fn connections_path(id: &IdentityId) -> Vec<&str> {
     [&["api", "v1"][..], &path(id), &["connections"]].concat()
 }
 
-/// The last refusal in words, if there was one.
+/// The last refusal as text, if there is one.
 fn last_refusal(connections: &Value) -> Option<String> {
     let refusal = connections.get("lastRefusal").filter(|refusal| refusal.is_object())?;
     let text = |pointer: &str| printable(&scalar(refusal, pointer));
     let (time, peer, count, reason) = (text("/time"), text("/peer"), text("/count"), text("/reason"));
     Some(format!(
-        "note: last refused at {time} from {peer}, {count} time(s) in all: {reason} (`portcullis why` tells more)"
+        "note: last refused at {time} from {peer}, {count} time(s) in all: {reason} (run `portcullis why` for details)"
     ))
 }
 
-/// A word on thumbprints that can be forged, if one is registered.
+/// A warning about thumbprints that can be forged, if one is registered.
 fn weak_thumbprint(identity: &Value) -> Option<String> {
     let of = |name: &str| scalar(identity, &format!("/authentication/x509Thumbprint/{name}"));
     let names = ["primaryThumbprint", "secondaryThumbprint"].into_iter();
@@ -179,12 +181,12 @@ async fn delete(access: &Access, id: &IdentityId, confirmation: &DeleteArgs) -> 
     let if_match = if_match(&confirmation.etag)?;
     let rest = Rest::new(access.login()?)?;
     if !confirmation.yes && !is_confirmed(&format!("Delete {id} and the messages that wait for it?")) {
-        return Err(Failure::error("not deleted"));
+        return Err(Failure::error(format!("{id} was not deleted, because you did not confirm it")));
     }
     rest.delete(&path(id), Some(if_match)).await
 }
 
-/// Asks whoever sits at the terminal; where there is none, nothing is asked.
+/// Asks the user at the terminal. Without a terminal it asks nothing and returns true.
 pub(super) fn is_confirmed(question: &str) -> bool {
     if !io::stdin().is_terminal() {
         return true;
@@ -196,11 +198,12 @@ pub(super) fn is_confirmed(question: &str) -> bool {
     io::stdin().lock().read_line(&mut answer).is_ok() && matches!(answer.trim(), "y" | "Y" | "yes")
 }
 
-/// The star as it is, a tag in quotation marks.
+/// An If-Match value: `*` unchanged, any other etag in quotation marks.
 fn if_match(etag: &str) -> Result<HeaderValue, Failure> {
     let bare = etag.trim_matches('"');
     let text = if matches!(bare, "*" | "") { "*".to_owned() } else { format!("\"{bare}\"") };
-    HeaderValue::from_str(&text).map_err(|_| Failure::usage("--etag: not an etag"))
+    HeaderValue::from_str(&text)
+        .map_err(|_| Failure::usage("--etag: this is not an etag; `show` prints the present one"))
 }
 
 fn parse_top(text: &str) -> Result<u64, String> {
@@ -211,7 +214,7 @@ fn parse_top(text: &str) -> Result<u64, String> {
     }
 }
 
-/// Devices and modules in one list.
+/// The columns for devices and modules in one list.
 const RENEWED_COLUMNS: &[Column] = &[
     ("Device Id", |identity| scalar(identity, "/deviceId")),
     ("Module Id", |identity| scalar(identity, "/moduleId")),
@@ -227,7 +230,7 @@ Examples:
   portcullis device-identity renew-key -d pump-7 --kt primary
   portcullis device-identity connection-string show -d pump-7
 
-`portcullis device-identity VERB --help` tells more of each.";
+`portcullis device-identity VERB --help` explains each verb.";
 pub(super) const MODULE_EXAMPLES: &str = "\
 Examples:
   portcullis module-identity create -d pump-7 -m camera
@@ -235,7 +238,7 @@ Examples:
   portcullis module-identity renew-key -d pump-7 -m camera --kt secondary
   portcullis module-identity connection-string show -d pump-7 -m camera
 
-`portcullis module-identity VERB --help` tells more of each.";
+`portcullis module-identity VERB --help` explains each verb.";
 
 const SHA1_DIGITS: usize = 40;
 

@@ -1,7 +1,7 @@
-//! `job`: what goes through the whole registry, an import, an export or the taking back of one, seen from outside.
+//! `job`: imports, exports and rollbacks of the whole registry, as the hub runs them.
 //!
-//! A job is the hub's: it goes on when nobody looks, and outlives the hub's restart. Whoever starts one here follows it to
-//! its end and can cancel it with Ctrl-C.
+//! A job belongs to the hub. It runs on when no client follows it, and it survives a restart of the hub. The verb that
+//! starts a job follows it to its end, and Ctrl-C cancels it.
 
 use clap::{Args, Subcommand};
 use serde_json::Value;
@@ -20,14 +20,14 @@ pub(super) use results::{count, ended, print_refused, summary, table};
 /// Verbs on jobs.
 #[derive(Subcommand)]
 pub(super) enum JobVerb {
-    /// Print the jobs of the last while, the newest first
+    /// Print the recent jobs, the newest first
     List {
         #[command(flatten)]
         output: OutputArgs,
         #[command(flatten)]
         access: Access,
     },
-    /// Print a job: how far it is, how fast, how it ended
+    /// Print a job: its progress, its speed and its result
     Show {
         #[command(flatten)]
         job: JobArg,
@@ -36,7 +36,7 @@ pub(super) enum JobVerb {
         #[command(flatten)]
         access: Access,
     },
-    /// End a job; what it did so far stays done
+    /// Cancel a job; what it has done so far stays
     Cancel {
         #[command(flatten)]
         job: JobArg,
@@ -70,14 +70,14 @@ impl JobVerb {
     }
 }
 
-/// The id of a job the hub tells of.
+/// The id of a job from the hub's answer.
 pub(super) fn id(job: &Value) -> String {
     scalar(job, "/jobId")
 }
 
 const COLUMNS: &[Column] = &[
     ("Job Id", |job| scalar(job, "/jobId")),
-    // To IoT Hub's SDKs the taking back of an import is one.
+    // IoT Hub's SDKs know a rollback as an import.
     ("Type", |job| if job["rollbackOf"].is_string() { "rollback".into() } else { scalar(job, "/type") }),
     ("Status", |job| scalar(job, "/status")),
     ("Progress", |job| scalar(job, "/progress")),

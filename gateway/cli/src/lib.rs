@@ -1,7 +1,7 @@
 //! The command line: the verbs, what each takes, and how each ends.
 //!
-//! Without a verb it serves. Every other verb is a client like any other, of REST and MQTT; nouns, verbs and flags are
-//! az's, so that scripts port. Standard output carries data, standard error messages.
+//! Without a verb the program serves. Every other verb is a client of REST and MQTT, as any other program could be.
+//! Nouns, verbs and flags are az's, so that scripts port. Standard output carries data, standard error messages.
 //!
 //! To add a verb: a variant below, its arguments and its `run` in the file of its noun.
 
@@ -92,7 +92,7 @@ enum Verb {
     /// Whether the hub serves, and how many devices it has
     #[command(after_help = status::EXAMPLES)]
     Status(StatusArgs),
-    /// Look for what is wrong with the hub on this machine, or with the way to another
+    /// Find what is wrong with the hub on this machine, or with the connection to another hub
     #[command(after_help = doctor::EXAMPLES)]
     Doctor(DoctorArgs),
     /// Devices in the registry
@@ -101,13 +101,13 @@ enum Verb {
     /// Modules of devices in the registry
     #[command(subcommand, after_help = MODULE_EXAMPLES)]
     ModuleIdentity(ModuleVerb),
-    /// Shared access policies: what services and operators sign in with
+    /// Shared access policies, with which services and operators sign in
     #[command(subcommand, after_help = policy::EXAMPLES)]
     Policy(PolicyVerb),
     /// Connection strings of policies, devices and modules
     #[command(subcommand, after_help = SHOW_EXAMPLES)]
     ConnectionString(ConnectionStringVerb),
-    /// Print a token that signs in as a device, module or policy
+    /// Print a token with which a device, module or policy signs in
     #[command(after_help = TOKEN_EXAMPLES)]
     GenerateSasToken(TokenArgs),
     /// Messages to devices
@@ -116,22 +116,22 @@ enum Verb {
     /// Certificates of devices, and the CAs that sign them
     #[command(subcommand)]
     Cert(CertVerb),
-    /// Why a device does not get in, or does not stay, and what to do about it
+    /// Explain why a device cannot connect or does not stay connected, and what to do
     #[command(after_help = why::EXAMPLES)]
     Why(WhyArgs),
-    /// Print what devices send, as it arrives
+    /// Print the telemetry of devices as it arrives
     #[command(after_help = MONITOR_EXAMPLES)]
     MonitorEvents(MonitorArgs),
-    /// Print what became of messages to devices, as it becomes known
+    /// Print the feedback on messages to devices as it arrives
     #[command(after_help = feedback::EXAMPLES)]
     MonitorFeedback(FeedbackArgs),
-    /// Who changed what
+    /// The audit record: who changed what
     #[command(subcommand)]
     Audit(AuditVerb),
-    /// Imports, exports, and the taking back of imports
+    /// Imports, exports and rollbacks
     #[command(subcommand, after_help = job::EXAMPLES)]
     Job(JobVerb),
-    /// Bring a whole fleet here
+    /// Move a fleet from an IoT Hub to this hub
     #[command(subcommand)]
     Migrate(MigrateVerb),
     /// Backups of the hub on this machine
@@ -147,7 +147,7 @@ enum Verb {
 
 #[derive(Subcommand)]
 enum ConfigVerb {
-    /// Say whether the settings can be served
+    /// Check whether the hub can serve with the settings
     Check(ConfigArgs),
     /// Print every setting with its value
     Print(ConfigArgs),
@@ -207,7 +207,7 @@ fn load(flags: &ServeFlags) -> Result<Config, Failure> {
     Config::load(flags, config::environment()).map_err(|error| Failure::usage(error.to_string()))
 }
 
-/// Runs a client verb: one thread is plenty.
+/// Runs a client verb. One thread is enough.
 fn wait_for<T>(verb: impl Future<Output = T>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map(|runtime| runtime.block_on(verb)).map_err(|error| Failure::error(error.to_string()))
@@ -218,7 +218,7 @@ Examples:
   portcullis                                                 # serve; data in ./portcullis-data
   portcullis --hostname hub.example.com --data-dir /var/lib/portcullis
   portcullis device-identity create --device-id pump-7
-  portcullis connection-string show --device-id pump-7       # what the device is configured with
+  portcullis connection-string show --device-id pump-7       # configure the device with it
   portcullis monitor-events --output json
   portcullis c2d-message send --device-id pump-7 --data 'open valve'
 
@@ -226,18 +226,18 @@ The client verbs find the hub on this machine by its data directory. For another
   portcullis device-identity list --login 'HostName=hub.example.com;SharedAccessKeyName=…' --ca ca.pem
 or set PORTCULLIS_CONNECTION_STRING and PORTCULLIS_CA.
 
-Secrets need not stand on the command line: where a key or connection string is taken, `@FILE` reads it from a file
-and `-` from standard input. Data goes to standard output, messages to standard error.
+A key or connection string can stay off the command line: `@FILE` reads it from a file and `-` from standard input.
+Data goes to standard output, messages to standard error.
 
 Exit codes: 0 done, 1 error, 2 usage, 3 not found, 4 conflict, 5 unauthorized, 6 throttled or timeout, 7 done in part,
 130 Ctrl-C.";
 const CONFIG_EXAMPLES: &str = "\
 Examples:
   portcullis config print                                    # every setting with its value
-  portcullis config check --config /etc/portcullis.toml      # exit code 2 if it cannot be served";
+  portcullis config check --config /etc/portcullis.toml      # exit code 2 if a setting is wrong";
 const MONITOR_EXAMPLES: &str = "\
 Examples:
-  portcullis monitor-events                                  # for eyes
+  portcullis monitor-events                                  # as text
   portcullis monitor-events --output json | jq .body         # one JSON object a line
   portcullis monitor-events --device-id pump-7 --output json --count 1";
 

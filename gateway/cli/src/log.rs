@@ -1,4 +1,4 @@
-//! Where the hub's log goes: standard error, as text for eyes or JSON for programs.
+//! The destination of the hub's log: standard error, as text for people or JSON for programs.
 
 use std::io::{self, IsTerminal};
 
@@ -11,7 +11,7 @@ use tracing_subscriber::{Layer, Registry};
 use crate::exit::Failure;
 use portcullis::config::{Config, LogFormat};
 
-/// Starts logging for the whole process as configured.
+/// Starts the log of the whole process, as configured.
 pub(super) fn start(config: &Config) -> Result<(), Failure> {
     let is_terminal = io::stderr().is_terminal();
     let json = match config.log_format {
@@ -20,15 +20,15 @@ pub(super) fn start(config: &Config) -> Result<(), Failure> {
         LogFormat::Json => true,
     };
     let colour = is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    // A log that cannot be written is no reason to stop, nor to complain on the same closed stream (threats T914).
+    // The hub runs on when its log cannot be written, and does not complain on the same closed stream (threats T914).
     let lines = fmt::layer().with_writer(io::stderr).log_internal_errors(false);
     let lines = if json { lines.json().boxed() } else { lines.with_ansi(colour).boxed() };
     let log = tracing_subscriber::registry().with(lines.with_filter(kept(config.log_filter.clone())));
-    log.try_init().map_err(|error| Failure::error(format!("the log: {error}")))
+    log.try_init().map_err(|error| Failure::error(format!("the log cannot be started: {error}")))
 }
 
-/// What the operator asked for, less what would tell secrets: `tungstenite` traces whole frames, and one of them holds
-/// the token of CONNECT (threats T712).
+/// The levels that the operator chose, without what would reveal secrets: `tungstenite` traces whole frames, and one
+/// of them holds the token of CONNECT (threats T712).
 fn kept(asked: Targets) -> impl Filter<Registry> {
     let tells_no_frames = filter_fn(|event| !event.target().starts_with("tungstenite"));
     asked.and(tells_no_frames.with_max_level_hint(LevelFilter::TRACE))

@@ -1,6 +1,6 @@
-//! Who the command line is to the hub: the flags that say so, and the login that comes of them.
+//! The flags that name a hub and a credential, and the login that they become.
 //!
-//! Without flags the login is the owner's, from the data directory of a hub on this machine.
+//! Without flags it is the owner's login, from the data directory of a hub on this machine.
 
 use std::ffi::OsString;
 use std::io::Read;
@@ -18,12 +18,12 @@ use portcullis::config::local_access::LocalAccess;
 use portcullis::iothub::connection_string::{ConnectionString, Secret, split_port};
 use portcullis::tls::connect_error::ConnectError;
 
-/// The flags by which a client verb finds its hub and proves itself.
+/// The flags with which a client verb finds its hub and signs in.
 #[derive(Args)]
 #[command(next_help_heading = "Connection")]
 pub(super) struct Access {
     /// Connection string of a shared access policy; `@FILE` reads it from a file, `-` from standard input.
-    /// Without it, the hub on this machine whose data directory this is
+    /// Without it, the owner's login from the data directory on this machine
     #[arg(short, long, env = "PORTCULLIS_CONNECTION_STRING", hide_env_values = true, value_name = "CONNSTR")]
     login: Option<String>,
     /// The CA certificates to trust, PEM. Without it, the data directory's ca.pem, or with --login the system's
@@ -32,16 +32,16 @@ pub(super) struct Access {
     /// The data directory of the hub on this machine
     #[arg(long, env = "PORTCULLIS__DATA_DIR", value_name = "DIRECTORY", default_value = DATA_DIR_DEFAULT)]
     data_dir: PathBuf,
-    /// Where the hub serves REST, if not at 443 and not told by HostName=name:port
+    /// The port of REST, if it is not 443 and HostName=name:port does not name it
     #[arg(long, value_name = "PORT")]
     https_port: Option<u16>,
-    /// Where the hub serves MQTT, if not at 8883
+    /// The port of MQTT, if it is not 8883
     #[arg(long, value_name = "PORT")]
     mqtt_port: Option<u16>,
 }
 
 impl Access {
-    /// Whether these flags mean the hub whose data directory is on this machine.
+    /// Whether these flags name the hub whose data directory is on this machine.
     pub(super) fn is_local(&self) -> bool {
         self.login.as_deref().is_none_or(str::is_empty)
     }
@@ -50,7 +50,7 @@ impl Access {
         &self.data_dir
     }
 
-    /// The login these flags come to.
+    /// The login that these flags name.
     pub(super) fn login(&self) -> Result<Login, Failure> {
         let ca = self.ca.as_ref().filter(|path| !path.is_empty()).map(PathBuf::from);
         match self.login.as_deref().filter(|text| !text.is_empty()) {
@@ -68,13 +68,13 @@ impl Access {
 
     fn local(&self, ca: Option<PathBuf>) -> Result<Login, Failure> {
         let access = LocalAccess::read(&self.data_dir).map_err(|error| {
-            Failure::error(format!("no hub is known here: {error}")).with_hint(
+            Failure::error(format!("no hub was found on this machine: {error}")).with_hint(
                 "start it with `portcullis`, name its --data-dir, or give --login CONNSTR and --ca FILE",
             )
         })?;
         let parsed = ConnectionString::parse(&access.owner);
         let parsed = parsed.map_err(|error| {
-            Failure::error(format!("the access file in {}: {error}", self.data_dir.display()))
+            Failure::error(format!("the access file in {} cannot be used: {error}", self.data_dir.display()))
         })?;
         let (policy, key) = policy_of(&parsed)?;
         Ok(Login {
@@ -90,30 +90,31 @@ impl Access {
     }
 }
 
-/// A hub, where it is, and the shared access policy to speak to it with.
+/// A hub, its addresses, and the shared access policy to sign in with.
 #[derive(Clone, Debug)]
 pub(super) struct Login {
-    /// The hub's name, without a port: what its certificate must hold.
+    /// The hub's name without a port. Its certificate must hold this name.
     pub(super) host: String,
     pub(super) https_port: u16,
     pub(super) mqtt_port: u16,
-    /// Where to connect, whatever the name resolves to.
+    /// The address to connect to, whatever the name resolves to.
     pub(super) connect_address: Option<IpAddr>,
-    /// The version of the program that serves; known on its own machine only.
+    /// The version of the running hub. Known only on the hub's own machine.
     pub(super) hub_version: Option<String>,
     pub(super) policy: String,
     pub(super) key: SymmetricKey,
-    /// The CA certificates to trust; the system's when absent.
+    /// The CA certificates to trust. None means the system's.
     pub(super) ca: Option<PathBuf>,
 }
 
 impl Login {
-    /// The login a policy's connection string comes to, wherever that hub is.
+    /// The login of a policy's connection string, for any hub.
     pub(super) fn parse(text: &str, ca: Option<PathBuf>) -> Result<Self, Failure> {
         let parsed =
             ConnectionString::parse(text).map_err(|error| Failure::usage(format!("--login: {error}")))?;
         let (policy, key) = policy_of(&parsed)?;
-        let (host, port) = split_port(&parsed.host).ok_or_else(|| Failure::usage("--login: HostName"))?;
+        let (host, port) = split_port(&parsed.host)
+            .ok_or_else(|| Failure::usage("--login: HostName is not a host name with or without a port"))?;
         Ok(Self {
             host: host.to_owned(),
             https_port: port.unwrap_or(HTTPS_PORT_DEFAULT),
@@ -131,19 +132,20 @@ impl Login {
         sas::sign(&self.host, &self.key, Timestamp::now().as_second() + TOKEN_SECONDS, Some(&self.policy))
     }
 
-    /// The TLS settings that trust this hub and nobody else.
+    /// The TLS settings that trust this hub and no other.
     pub(super) fn tls(&self) -> Result<rustls::ClientConfig, Failure> {
         portcullis::tls::client_config(self.ca.as_deref()).map_err(|error| {
             let what = self
                 .ca
                 .as_deref()
                 .map_or_else(|| "the system's CA certificates".into(), |path| path.display().to_string());
-            Failure::error(format!("{what}: {}", chain(&error))).with_hint("--ca FILE names the hub's ca.pem")
+            Failure::error(format!("{what}: {}", chain(&error)))
+                .with_hint("name the hub's ca.pem with --ca FILE")
         })
     }
 }
 
-/// A value that may be a secret and so need not stand on the command line: itself, `@FILE`, or `-` for standard input.
+/// A value that may be a secret: the value itself, `@FILE`, or `-` for standard input.
 pub(super) fn read_secret(given: &str) -> Result<String, Failure> {
     let read = match (given, given.strip_prefix('@')) {
         ("-", _) => read_bounded(std::io::stdin()).map_err(|error| format!("standard input: {error}")),
@@ -155,8 +157,8 @@ pub(super) fn read_secret(given: &str) -> Result<String, Failure> {
     };
     let text = read.map_err(Failure::error)?.trim().to_owned();
     match text.is_empty() {
-        // An empty value counts as absent, but what was pointed at was meant to be there.
-        true if !given.is_empty() => Err(Failure::usage(format!("{given}: there is nothing in it"))),
+        // An empty value counts as absent. A file that was named must not be empty.
+        true if !given.is_empty() => Err(Failure::usage(format!("{given}: it is empty"))),
         _ => Ok(text),
     }
 }
@@ -176,7 +178,7 @@ pub(super) fn hint(reason: &ConnectError) -> &'static str {
     }
 }
 
-/// An error with its causes, each once.
+/// An error with its causes, without repetition.
 pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -200,16 +202,16 @@ fn policy_of(parsed: &ConnectionString) -> Result<(String, SymmetricKey), Failur
     match (&parsed.device, &parsed.secret) {
         (None, Secret::Key { policy: Some(policy), key }) => Ok((policy.clone(), key.clone())),
         (Some(_), _) => Err(Failure::usage(
-            "--login: this is a device's connection string, a shared access policy's is needed",
+            "--login: this is the connection string of a device; name one of a shared access policy",
         )
-        .with_hint("`portcullis connection-string show` on the hub's machine prints the owner's")),
-        (None, _) => Err(Failure::usage("--login: SharedAccessKeyName and SharedAccessKey are needed")),
+        .with_hint("run `portcullis connection-string show` on the hub's machine to print the owner's")),
+        (None, _) => Err(Failure::usage("--login: SharedAccessKeyName or SharedAccessKey is missing")),
     }
 }
 
 const HTTPS_PORT_DEFAULT: u16 = 443;
 const MQTT_PORT_DEFAULT: u16 = 8883;
-/// How long a token made for one request or connection counts.
+/// How long a token for one request or connection is valid.
 const TOKEN_SECONDS: i64 = 3600;
 const SECRET_BYTES_MAX: u64 = 64 * 1024;
 

@@ -1,4 +1,4 @@
-//! `completions` and `man`: what shells and manuals want to know of the command line, made from the command line itself.
+//! `completions` and `man`: scripts for shells and manual pages, generated from the command line's own definition.
 
 use std::path::PathBuf;
 
@@ -18,7 +18,7 @@ pub(super) struct CompletionsArgs {
 /// `man`.
 #[derive(Args)]
 pub(super) struct ManArgs {
-    /// Write a page for each verb into this directory; without it, the first page goes to standard output
+    /// Write a page for each verb into this directory; without it, print the first page
     #[arg(long, value_name = "DIRECTORY")]
     directory: Option<PathBuf>,
 }

@@ -1,8 +1,8 @@
-//! `migrate from-iothub`: a whole fleet out of an IoT Hub into a file that `device-identity import` takes.
+//! `migrate from-iothub`: reads a whole fleet from an IoT Hub into a file that `device-identity import` takes.
 //!
-//! It reads what any client of that hub's REST interface may read, page by page, and changes nothing there. Keys are the
-//! registry's, so each device that has keys costs a request of its own. It may take hours under IoT Hub's limits, and
-//! may be stopped at any moment: the same command goes on.
+//! It reads page by page what any client of that hub's REST interface may read, and changes nothing there. Only the
+//! registry has keys, so each device with keys costs one more request. Under IoT Hub's limits that may take hours. The
+//! user may stop it at any time, and the same command continues.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -25,30 +25,30 @@ use line::{Line, Tally};
 use source::{Kind, Page, Source};
 use unfinished::Unfinished;
 
-/// Verbs that bring a fleet here.
+/// Verbs that move a fleet to this hub.
 #[derive(Subcommand)]
 pub(super) enum MigrateVerb {
-    /// Read the devices and modules of an IoT Hub, with their keys, into a file to import; nothing is changed there
+    /// Read the devices and modules of an IoT Hub, with their keys, into a file to import; change nothing there
     #[command(name = "from-iothub", after_help = EXAMPLES)]
     FromIotHub(FromIotHubArgs),
 }
 
 #[derive(Args)]
 pub(super) struct FromIotHubArgs {
-    /// Connection string of a shared access policy of that hub, with ServiceConnect to list the devices and RegistryRead
-    /// to read their keys, as iothubowner; `@FILE` reads it from a file, `-` from standard input
+    /// Connection string of a shared access policy of that hub. The policy needs ServiceConnect to list the devices and
+    /// RegistryRead to read their keys, as iothubowner has. `@FILE` reads it from a file, `-` from standard input
     #[arg(short, long, value_name = "CONNSTR")]
     login: String,
-    /// The CA certificates to trust, PEM. Without it, the system's, as for the real IoT Hub
+    /// The CA certificates to trust, PEM. Without it, the system's, which a real IoT Hub needs
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
     /// The new file; it holds keys, and only you may read it
     #[arg(long, visible_alias = "of", value_name = "FILE", default_value = "devices.txt")]
     output_file: PathBuf,
-    /// Leave the keys there; whoever imports the file makes new ones
+    /// Do not read keys; the import makes new ones
     #[arg(long)]
     exclude_keys: bool,
-    /// How many identities to ask for at once; fewer where their twins are large
+    /// How many identities to request at once; the hub sends fewer if their twins are large
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u16).range(1..=1000))]
     page_size: u16,
     #[command(flatten)]
@@ -69,13 +69,13 @@ impl FromIotHubArgs {
         let devices = source.count_devices().await?;
         let with_keys = devices.is_some() && !self.exclude_keys;
         if devices.is_none() && !self.exclude_keys {
-            eprintln!("note: this policy may not read keys, it lacks RegistryRead; going on without them");
+            eprintln!("note: this policy lacks RegistryRead and may not read keys; continuing without keys");
         }
         let file = Unfinished::open(&self.output_file, source.host(), with_keys)?;
         let before = file.tally().lines();
         if before > 0 {
             eprintln!(
-                "going on after the {before} lines of {}",
+                "continuing after the {before} lines of {}",
                 unfinished::part(&self.output_file).display()
             );
         }
@@ -96,12 +96,12 @@ impl FromIotHubArgs {
             return Err(if lines == 0 {
                 failure
             } else {
-                failure.with_hint(format!("{lines} lines are kept; {GO_ON}"))
+                failure.with_hint(format!("{lines} lines are saved; {GO_ON}"))
             });
         }
         let tally = file.finish()?;
         if gone > 0 {
-            eprintln!("note: {gone} identities were deleted while they were being read");
+            eprintln!("note: {gone} identities were deleted during the migration");
         }
         for note in notes(&tally) {
             eprintln!("note: {note}");
@@ -114,37 +114,37 @@ impl FromIotHubArgs {
     }
 }
 
-/// What the file does not have, in words.
+/// Notes on what is missing from the file, as text.
 fn notes(tally: &Tally) -> Vec<String> {
     let Tally { without_keys, edge, children, .. } = *tally;
     let mut notes = Vec::new();
     if without_keys > 0 {
         notes.push(format!(
-            "{without_keys} identities sign in with keys that are not in the file; imported like this they get new ones, \
-             and their devices are not let in until they have them"
+            "{without_keys} identities sign in with keys that are not in the file; the import gives them new keys, and \
+             their devices cannot connect until they have those keys"
         ));
     }
     if edge > 0 {
         notes.push(format!(
-            "{edge} devices are IoT Edge devices: they and their modules are in the file, their deployments are not"
+            "{edge} devices are IoT Edge devices: the file holds them and their modules, but not their deployments"
         ));
     }
     if children > 0 {
         notes.push(format!(
-            "{children} devices have a parent device: its scope is in their lines; a hub that keeps no such scopes \
-             lets them in by themselves only"
+            "{children} devices have a parent device, and their lines name its scope; a hub without such scopes \
+             admits them only when they connect themselves"
         ));
     }
     notes
 }
 
-/// The reading under way.
+/// A migration that is running.
 struct Pull {
     source: Source,
     file: Unfinished,
     progress: Progress,
     rows: usize,
-    /// Identities that were gone when they were asked for.
+    /// Identities that were deleted before they were read.
     gone: u64,
 }
 
@@ -160,7 +160,7 @@ impl Pull {
 
     async fn all(&mut self, kind: Kind) -> Result<(), Failure> {
         let mut page = match self.page(kind).await {
-            // A token of an earlier run may have grown too old. What is written is known, so it can begin anew.
+            // The token of an earlier run may have expired. The file tells what is written, so reading can start again.
             Err(failure) if is_refused(&failure) && self.file.place.continuation.is_some() => {
                 self.file.place.continuation = None;
                 self.page(kind).await?
@@ -188,7 +188,7 @@ impl Pull {
         })
     }
 
-    /// Writes the lines of a page that are not written yet, a bounded number of requests at a time.
+    /// Writes the lines of a page that are not in the file yet, with a limited number of requests at a time.
     async fn take(&mut self, kind: Kind, page: &Page) -> Result<(), Failure> {
         let file = &self.file;
         let fresh = page.twins.iter().filter(|twin| {
@@ -212,7 +212,7 @@ impl Pull {
                     let id = serde_json::from_str(&line.text).map(|line: Value| scalar(&line, "/id"));
                     let id = id.unwrap_or_default();
                     self.progress.print_status(&format!(
-                        "note: {id}: {left_out} would make its line too long, left out"
+                        "note: {id}: left out {left_out}, because its line would be too long"
                     ));
                 }
                 self.file.write(&line.text)?;
@@ -223,14 +223,14 @@ impl Pull {
     }
 }
 
-/// The lines of the twins of one device; none for what is gone.
+/// The lines of one device's twins. Deleted identities have no line.
 async fn lines(
     source: &Source,
     kind: Kind,
     twins: Vec<&Value>,
     with_keys: bool,
 ) -> Result<Vec<Option<Line>>, Failure> {
-    // What has no keys the twin tells all of.
+    // For an identity without keys the twin holds everything.
     let needs_entry = with_keys && twins.iter().any(|twin| scalar(twin, "/authenticationType") == "sas");
     if !needs_entry {
         return Ok(twins.into_iter().map(|twin| Some(Line::of(twin, None))).collect());
@@ -247,7 +247,7 @@ async fn lines(
     Ok(twins.into_iter().map(line).collect())
 }
 
-/// The modules of each device together, in the order in which the devices come first.
+/// The modules grouped by device, with the devices in the order of their first module.
 fn by_device<'a>(twins: impl Iterator<Item = &'a Value>) -> Vec<Vec<&'a Value>> {
     let mut groups: Vec<Vec<&Value>> = Vec::new();
     let mut places: HashMap<String, usize> = HashMap::new();
@@ -261,30 +261,30 @@ fn by_device<'a>(twins: impl Iterator<Item = &'a Value>) -> Vec<Vec<&'a Value>> 
     groups
 }
 
-/// Whether the request itself is what the hub does not take.
+/// Whether the hub rejects the request itself.
 fn is_refused(failure: &Failure) -> bool {
     failure.code().is_some_and(|code| code / 1000 == 400)
 }
 
-/// Requests under way at a time.
+/// How many requests may run at once.
 const REQUESTS_MAX: usize = 8;
-const GO_ON: &str = "the same command goes on from there";
+const GO_ON: &str = "run the same command to continue";
 const EXAMPLES: &str = "\
 Examples:
   portcullis migrate from-iothub --login @owner.txt                  # into devices.txt
   portcullis migrate from-iothub --login - --output-file fleet.txt < owner.txt
   portcullis migrate from-iothub --login @owner.txt --exclude-keys   # ids, twins, thumbprints
 
-`az iot hub connection-string show -n HUB` prints the connection string. When it is stopped, by
-Ctrl-C or anything else, the same command goes on where it was; FILE.part and FILE.resume are what
-it goes on from. A hub that asks for patience gets it: an IoT Hub of size S1 gives out 100 keys a
-minute for each unit. What then is in the file:
+`az iot hub connection-string show -n HUB` prints the connection string. If the migration stops, by
+Ctrl-C or otherwise, run the same command to continue. It continues from FILE.part and FILE.resume.
+It slows down when the hub throttles it: an IoT Hub of size S1 gives out 100 keys a minute for each
+unit. Afterwards the file holds:
 
   portcullis device-identity import --input-file devices.txt --dry-run   # nothing changes
   portcullis device-identity import --input-file devices.txt
 
-A policy without RegistryRead gives no keys: those identities get new ones when imported, and the
-exit code is 7. IoT Edge deployments, device configurations and CAs are not in the file.";
+A policy without RegistryRead gives no keys. The import then makes new keys for those identities, and
+the exit code is 7. The file holds no IoT Edge deployments, device configurations or CAs.";
 
 #[cfg(test)]
 mod tests {

@@ -1,4 +1,4 @@
-//! What goes to standard output: JSON, YAML, a table, or tab-separated values. Data only; messages go to standard error.
+//! Data on standard output: JSON, YAML, a table, or tab-separated values. Messages go to standard error.
 
 use std::io::{self, Write};
 
@@ -16,11 +16,11 @@ pub(super) use listing::Listing;
 use query::Query;
 use table::Table;
 
-/// The words az knows for output formats.
+/// az's names of the output formats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Format {
     Json,
-    /// JSON for eyes: coloured on a terminal, unless NO_COLOR is set
+    /// JSON with colours on a terminal, unless NO_COLOR is set
     Jsonc,
     Yaml,
     Table,
@@ -33,10 +33,10 @@ pub(super) enum Format {
 /// How to print objects.
 #[derive(Args)]
 pub(super) struct OutputArgs {
-    /// How to print
+    /// The output format
     #[arg(short, long, value_enum, default_value = "json")]
     output: Format,
-    /// Print only what this JMESPath expression picks
+    /// Print only what this JMESPath expression selects
     #[arg(long, value_name = "JMESPATH", value_parser = Query::parse)]
     query: Option<Query>,
 }
@@ -44,10 +44,10 @@ pub(super) struct OutputArgs {
 /// How to print a single text.
 #[derive(Args)]
 pub(super) struct TextArgs {
-    /// How to print; without it the bare text
+    /// The output format; without it the bare text
     #[arg(short, long, value_enum)]
     output: Option<Format>,
-    /// Print only what this JMESPath expression picks
+    /// Print only what this JMESPath expression selects
     #[arg(long, value_name = "JMESPATH", value_parser = Query::parse)]
     query: Option<Query>,
 }
@@ -68,14 +68,14 @@ impl OutputArgs {
         self.output == Format::Table
     }
 
-    /// Begins a list that is printed part by part.
+    /// Starts a list that is printed in parts.
     pub(super) fn list<'a>(&'a self, columns: &'a [Column]) -> Listing<'a> {
         Listing::new(self.output, self.query.as_ref(), columns)
     }
 }
 
 impl TextArgs {
-    /// Prints a single text as it is, or, with a format or a query, under its name.
+    /// Prints a single text, or with a format or a query an object that has it under `name`.
     pub(super) fn print(&self, name: &'static str, text: &str) -> Result<(), Failure> {
         let object = json!({ name: text });
         match (&self.query, self.output) {
@@ -90,7 +90,7 @@ impl TextArgs {
 }
 
 impl TextArgs {
-    /// Prints an object in words or, with a format or a query, as it is; `table` is the list its tables are made of.
+    /// Prints an object as text, or with a format or a query as data; `table` is the list for its table formats.
     pub(super) fn print_told(
         &self,
         value: &Value,
@@ -116,7 +116,7 @@ impl TextArgs {
 #[derive(Clone, Copy)]
 enum Columns<'a> {
     Fixed(&'a [Column]),
-    /// Whatever scalar members the first object has, under their own names.
+    /// The scalar members of the first object, under their own names.
     Members,
 }
 
@@ -125,7 +125,7 @@ pub(super) fn print(value: &Value, format: Format, columns: &[Column]) -> Result
     answer(&render(value, format, Columns::Fixed(columns))?)
 }
 
-/// Writes an answer. Whoever reads may stop reading: that is no failure worth a message.
+/// Writes an answer. A reader who closes standard output causes no error message.
 pub(super) fn answer(text: &str) -> Result<(), Failure> {
     match write_out(text) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(cannot_write(&error)),
@@ -140,12 +140,12 @@ pub(super) fn write_out(text: &str) -> io::Result<()> {
     out.flush()
 }
 
-/// A member as text; absent, null and not a scalar are empty.
+/// A member as text; empty if it is absent, null or not a scalar.
 pub(super) fn scalar(value: &Value, pointer: &str) -> String {
     value.pointer(pointer).map(text_of).unwrap_or_default()
 }
 
-/// The text without what would move a terminal's cursor or worse; devices choose some of these texts.
+/// The text without characters that could control a terminal. Devices choose some of these texts.
 pub(super) fn printable(text: &str) -> String {
     text.chars()
         .flat_map(|char| if char.is_control() { char.escape_default().collect() } else { vec![char] })

@@ -1,6 +1,6 @@
-//! `policy`: shared access policies, what services and operators sign in with.
+//! `policy`: shared access policies, with which services and operators sign in.
 //!
-//! Tables never show keys unless asked to: they are for screens, and screens are shared.
+//! Tables show keys only on request, because other people may see a screen.
 
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
@@ -34,7 +34,7 @@ pub(super) enum PolicyVerb {
         #[command(flatten)]
         access: Access,
     },
-    /// Create a policy; the hub makes its keys unless told otherwise
+    /// Create a policy; the hub makes its keys unless you give them
     Create {
         #[command(flatten)]
         policy: NameArg,
@@ -54,7 +54,7 @@ pub(super) enum PolicyVerb {
         #[command(flatten)]
         access: Access,
     },
-    /// Give a policy new keys; whatever signs in with an old one is refused from then on
+    /// Give a policy new keys; the hub refuses an old key from then on
     #[command(visible_alias = "renew-key")]
     Regenerate {
         #[command(flatten)]
@@ -69,11 +69,11 @@ pub(super) enum PolicyVerb {
         #[command(flatten)]
         access: Access,
     },
-    /// Delete a policy that was created; the built-in ones stay
+    /// Delete a policy; the built-in ones cannot be deleted
     Delete {
         #[command(flatten)]
         policy: NameArg,
-        /// Do not ask first; nothing is asked where no terminal is
+        /// Do not ask first; without a terminal there is no question
         #[arg(short, long)]
         yes: bool,
         #[command(flatten)]
@@ -91,7 +91,7 @@ pub(super) struct NameArg {
 
 #[derive(Args)]
 pub(super) struct ShowKeysArg {
-    /// Print the keys in tables too
+    /// Show the keys in tables too
     #[arg(long)]
     show_keys: bool,
 }
@@ -106,7 +106,7 @@ pub(super) enum Right {
     DeviceConnect,
 }
 
-/// What becomes of the two keys.
+/// Which of the two keys change, and how.
 #[derive(Clone, Copy, ValueEnum)]
 pub(super) enum PolicyRenewal {
     /// A new primary key
@@ -115,14 +115,14 @@ pub(super) enum PolicyRenewal {
     Secondary,
     /// Two new keys
     Both,
-    /// Each becomes the other
+    /// Swap the two keys
     Swap,
 }
 
 impl PolicyVerb {
     pub(super) async fn run(self) -> Result<(), Failure> {
         self.ask().await.map_err(|failure| match failure.exit() {
-            Exit::NotFound => failure.with_hint("`portcullis policy list` shows what there is"),
+            Exit::NotFound => failure.with_hint("`portcullis policy list` prints the policies that exist"),
             _ => failure,
         })
     }
@@ -154,10 +154,12 @@ impl PolicyVerb {
             }
             PolicyVerb::Delete { policy, yes, access } => {
                 let rest = Rest::new(access.login()?)?;
-                let question =
-                    format!("Delete the policy {:?}? Whatever signs in with it is shut out.", policy.name);
+                let question = format!(
+                    "Delete the policy {:?}? The hub then refuses every client that signs in with it.",
+                    policy.name
+                );
                 if !yes && !is_confirmed(&question) {
-                    return Err(Failure::error("not deleted"));
+                    return Err(Failure::error("the policy was not deleted, because you did not confirm it"));
                 }
                 rest.delete(&policy.path(), None).await
             }
@@ -173,13 +175,13 @@ impl NameArg {
 }
 
 impl ShowKeysArg {
-    /// Prints policies; in a table with their keys only if those were asked for.
+    /// Prints policies. A table has their keys only on request.
     fn print(&self, mut policies: Value, output: &OutputArgs) -> Result<(), Failure> {
         if self.show_keys {
             return output.print(&policies, COLUMNS_WITH_KEYS);
         }
         if output.is_table() {
-            // A query could pick them too.
+            // A query could select the keys too.
             match &mut policies {
                 Value::Array(policies) => policies.iter_mut().for_each(hide_keys),
                 policy => hide_keys(policy),
@@ -196,7 +198,7 @@ fn hide_keys(policy: &mut Value) {
     }
 }
 
-/// The word for a choice, as the hub knows it too.
+/// The name of a choice in the hub's REST interface.
 fn word(choice: impl ValueEnum) -> String {
     choice.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }
@@ -224,7 +226,7 @@ pub(super) const EXAMPLES: &str = "\
 Examples:
   portcullis policy list -o table
   portcullis policy create --name dashboard --rights ServiceConnect RegistryRead
-  portcullis connection-string show --policy-name dashboard  # what the dashboard is configured with
+  portcullis connection-string show --policy-name dashboard  # configure the dashboard with it
   portcullis policy regenerate --name dashboard --kt secondary
   portcullis policy delete --name dashboard --yes";
 

@@ -1,4 +1,4 @@
-//! How far something long has come, on standard error: one living line on a terminal, else a plain line now and then.
+//! The progress of a long operation on standard error: a progress bar on a terminal, else a plain line now and then.
 
 use std::cell::Cell;
 use std::fmt::Write;
@@ -8,22 +8,22 @@ use clap::Args;
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressState, ProgressStyle};
 use tokio::time::{Duration, Instant};
 
-/// Whether to show it.
+/// Whether to show progress.
 #[derive(Args, Clone, Copy, Debug)]
 pub(super) struct ProgressArgs {
-    /// Do not show how far it has come
+    /// Show no progress
     #[arg(long)]
     no_progress: bool,
 }
 
-/// What is counted.
+/// The unit that is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unit {
     Lines,
     Bytes,
 }
 
-/// Something long under way.
+/// A long operation that is running.
 pub(super) struct Progress {
     doing: &'static str,
     unit: Unit,
@@ -40,7 +40,7 @@ enum Shown {
 struct Told {
     last: Cell<Instant>,
     began: Instant,
-    /// How much was done before it began.
+    /// How much was done before it started.
     before: Cell<Option<u64>>,
     total: Cell<Option<u64>>,
 }
@@ -63,7 +63,7 @@ impl Progress {
         Self { doing, unit, shown }
     }
 
-    /// How much there is to do, when that is known.
+    /// Sets how much there is to do.
     pub(super) fn expect(&self, total: u64) {
         match &self.shown {
             Shown::Living(bar) => {
@@ -75,7 +75,7 @@ impl Progress {
         }
     }
 
-    /// Whether it is known how much there is to do, and so how long it will take.
+    /// Whether the total is known, and so the time left.
     pub(super) fn is_bounded(&self) -> bool {
         match &self.shown {
             Shown::Living(bar) => bar.length().is_some(),
@@ -84,7 +84,7 @@ impl Progress {
         }
     }
 
-    /// How much is done; `note` is what else there is to tell, perhaps nothing.
+    /// Shows how much is done. `note` may add something, or be empty.
     pub(super) fn at(&self, done: u64, note: &str) {
         match &self.shown {
             Shown::Living(bar) => {
@@ -107,7 +107,7 @@ impl Progress {
         }
     }
 
-    /// A message that does not get in the way of the living line.
+    /// Prints a message without disturbing the progress bar.
     pub(super) fn print_status(&self, message: &str) {
         match &self.shown {
             Shown::Living(bar) => bar.suspend(|| eprintln!("{message}")),
@@ -116,7 +116,7 @@ impl Progress {
     }
 }
 
-/// The living line leaves nothing behind, however it ends.
+/// Removes the progress bar in every case.
 impl Drop for Progress {
     fn drop(&mut self) {
         if let Shown::Living(bar) = &self.shown {

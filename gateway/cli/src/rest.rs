@@ -1,7 +1,7 @@
-//! The hub's REST face as its client sees it: one request, one answer, errors turned into what an operator can act on.
+//! A client of the hub's REST interface: one request, one answer, and errors that tell the operator what to do.
 //!
-//! No proxy, no redirect, no second try: a verb does what it says once and tells how it went. Whether a second try might
-//! do better is told with the failure.
+//! There is no proxy, no redirect and no retry. A verb sends its request once and reports the result. A failure tells
+//! whether a retry may succeed.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -29,19 +29,19 @@ pub(super) struct Rest {
     login: Login,
 }
 
-/// Whether a hub serves, and what time it takes it to be, as HTTP writes times.
+/// Whether a hub serves, and its time in HTTP's format.
 pub(super) struct Readiness {
     pub(super) ready: bool,
     pub(super) date: Option<String>,
 }
 
-/// A file on its way here.
+/// A file that is being downloaded.
 pub(super) struct Download<'a> {
     rest: &'a Rest,
     response: Response,
 }
 
-/// An answer that says yes.
+/// A successful answer.
 struct Answer {
     headers: HeaderMap,
     body: Vec<u8>,
@@ -73,7 +73,7 @@ impl Rest {
         parse(&answer)
     }
 
-    /// What the hub says of itself without credentials.
+    /// The hub's readiness, which needs no credential.
     pub(super) async fn readiness(&self) -> Result<Readiness, Failure> {
         let url = url(&self.login.host, self.login.https_port, &["healthz", "ready"]);
         let response = self.client.get(url).send().await.map_err(|error| self.unreachable(&error))?;
@@ -86,7 +86,7 @@ impl Rest {
         Ok(Readiness { ready, date })
     }
 
-    /// At most `count` objects of the list at a path, and what the hub wants to hear for those after them.
+    /// At most `count` objects of the list at a path, and the continuation token of the next page.
     pub(super) async fn page(
         &self,
         path: &[&str],
@@ -94,7 +94,7 @@ impl Rest {
         continuation: Option<&HeaderValue>,
     ) -> Result<(Vec<Value>, Option<HeaderValue>), Failure> {
         let mut request = self.request(Method::GET, path).header(MAX_ITEM_COUNT, count);
-        // A hub that knows no pages, as IoT Hub, still keeps to the count.
+        // A hub without pages, such as IoT Hub, still obeys the count.
         request = request.query(&[("top", count)]);
         if let Some(continuation) = continuation {
             request = request.header(CONTINUATION, continuation);
@@ -104,7 +104,7 @@ impl Rest {
         Ok((objects, answer.headers.remove(CONTINUATION)))
     }
 
-    /// At most `count` rows of a query's answer, and what the hub wants to hear for those after them.
+    /// At most `count` rows of a query's result, and the continuation token of the next page.
     pub(super) async fn query(
         &self,
         query: &str,
@@ -122,13 +122,13 @@ impl Rest {
         Ok((rows, next.filter(|next| !next.is_empty())))
     }
 
-    /// Creates: without `If-Match` what exists already is a conflict.
+    /// Creates an object. Without `If-Match`, an existing object is a conflict.
     pub(super) async fn create(&self, path: &[&str], body: &Value) -> Result<Value, Failure> {
         let answer = self.send(self.request(Method::PUT, path).json(body)).await?;
         parse(&answer)
     }
 
-    /// Replaces what is there, if it still is the version named.
+    /// Replaces an object, if it still has the named version.
     pub(super) async fn replace(
         &self,
         path: &[&str],
@@ -139,7 +139,7 @@ impl Rest {
         parse(&self.send(request).await?)
     }
 
-    /// Deletes, if a version is named only that one.
+    /// Deletes an object. If a version is named, deletes only that version.
     pub(super) async fn delete(&self, path: &[&str], if_match: Option<HeaderValue>) -> Result<(), Failure> {
         let mut request = self.request(Method::DELETE, path);
         if let Some(if_match) = if_match {
@@ -148,12 +148,12 @@ impl Rest {
         self.send(request).await.map(drop)
     }
 
-    /// Deletes what has no version of its own; what the hub says of it.
+    /// Deletes an object that has no version. Returns the hub's answer.
     pub(super) async fn delete_for_answer(&self, path: &[&str]) -> Result<Value, Failure> {
         parse(&self.send(self.request(Method::DELETE, path)).await?)
     }
 
-    /// The next batch of what waits at a path, with the token to complete it by; none while there is none.
+    /// The next waiting batch at a path, with the token to complete it; none if no batch waits.
     pub(super) async fn receive(&self, path: &[&str]) -> Result<Option<(String, Value)>, Failure> {
         let answer = self.send(self.request(Method::GET, path)).await?;
         let Some(token) = answer.headers.get(ETAG).and_then(|token| token.to_str().ok()) else {
@@ -162,18 +162,18 @@ impl Rest {
         Ok(Some((token.trim_matches('"').to_owned(), parse(&answer)?)))
     }
 
-    /// Asks for something to be done; the object it came to.
+    /// Sends an action. Returns the object that results.
     pub(super) async fn act(&self, path: &[&str], body: &Value) -> Result<Value, Failure> {
         let answer = self.send(self.request(Method::POST, path).json(body)).await?;
         parse(&answer)
     }
 
-    /// Has a job begin; the job.
+    /// Starts a job. Returns the job.
     pub(super) async fn start(&self, path: &[&str], query: &[(&str, &str)]) -> Result<Value, Failure> {
         parse(&self.send(self.request(Method::POST, path).query(query)).await?)
     }
 
-    /// Sends a file of any length, as long as it takes; what the hub makes of it.
+    /// Sends a file of any length, without a short time limit. Returns the hub's answer.
     pub(super) async fn upload(
         &self,
         path: &[&str],
@@ -184,13 +184,13 @@ impl Rest {
         parse(&self.send(request.header(CONTENT_TYPE, "application/octet-stream").body(file)).await?)
     }
 
-    /// Begins to fetch a file of any length.
+    /// Starts the download of a file of any length.
     pub(super) async fn download(&self, path: &[&str]) -> Result<Download<'_>, Failure> {
         let request = self.request(Method::GET, path).timeout(TRANSFER_TIME_MAX);
         Ok(Download { rest: self, response: self.begin(request).await? })
     }
 
-    /// Sends bytes with headers of their own.
+    /// Sends bytes with the given headers.
     pub(super) async fn post(&self, path: &[&str], headers: HeaderMap, body: Vec<u8>) -> Result<(), Failure> {
         let request = self.request(Method::POST, path).headers(headers);
         self.send(request.header(CONTENT_TYPE, "application/octet-stream").body(body)).await.map(drop)
@@ -205,7 +205,7 @@ impl Rest {
                 token.set_sensitive(true);
                 request.header(AUTHORIZATION, token)
             }
-            // A token is printable ASCII; without one the hub says 401.
+            // A token is printable ASCII. Without one the hub answers 401.
             Err(_) => request,
         }
     }
@@ -216,7 +216,7 @@ impl Rest {
         Ok(Answer { headers, body: self.body(response).await? })
     }
 
-    /// An answer that says yes, of which only the head is read.
+    /// A successful answer, of which only the head is read.
     async fn begin(&self, request: RequestBuilder) -> Result<Response, Failure> {
         let mut response = request.send().await.map_err(|error| self.unreachable(&error))?;
         let status = response.status();
@@ -235,7 +235,9 @@ impl Rest {
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|error| self.unreachable(&error))? {
             if body.len() + chunk.len() > ANSWER_BYTES_MAX {
-                return Err(Failure::error(format!("the answer has more than {ANSWER_BYTES_MAX} bytes")));
+                return Err(Failure::error(format!(
+                    "the hub's answer is longer than {ANSWER_BYTES_MAX} bytes; ask for fewer objects"
+                )));
             }
             body.extend_from_slice(&chunk);
         }
@@ -246,7 +248,7 @@ impl Rest {
         let where_to = format!("{}:{}", self.login.host, self.login.https_port);
         if error.is_timeout() {
             let seconds = REQUEST_TIME_MAX.as_secs();
-            let message = format!("there is no answer from {where_to} within {seconds} s");
+            let message = format!("{where_to} did not answer within {seconds} s");
             let failure = Failure::new(Exit::Throttled, message).of_the_link().that_passes(None);
             return failure.with_hint(login::hint(&ConnectError::TimedOut));
         }
@@ -258,13 +260,13 @@ impl Rest {
 }
 
 impl Download<'_> {
-    /// The next piece; nothing after the last one.
+    /// The next piece, or none after the last one.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
         self.response.chunk().await.map_err(|error| self.rest.unreachable(&error))
     }
 }
 
-/// Every character with a meaning in a URL is encoded: ids may hold `?`, `%`, `;` and more.
+/// Encodes every character with a meaning in a URL, because ids may hold `?`, `%`, `;` and more.
 fn url(host: &str, port: u16, path: &[&str]) -> String {
     let mut url = format!("https://{host}:{port}");
     for segment in path {
@@ -279,10 +281,10 @@ fn parse(answer: &Answer) -> Result<Value, Failure> {
 }
 
 fn not_json(error: serde_json::Error) -> Failure {
-    Failure::error(format!("the answer is not JSON: {error}"))
+    Failure::error(format!("the hub's answer is not JSON: {error}"))
 }
 
-/// What an error answer means. IoT Hub: `{"Message":"ErrorCode:Name;text"}`, the name also in a header.
+/// The failure for an error answer. IoT Hub: `{"Message":"ErrorCode:Name;text"}`, with the name also in a header.
 fn refused(status: StatusCode, header: Option<&str>, body: &[u8]) -> Failure {
     let message = serde_json::from_slice::<Value>(body).ok();
     let message =
@@ -305,7 +307,7 @@ fn refused(status: StatusCode, header: Option<&str>, body: &[u8]) -> Failure {
     }
 }
 
-/// How long the hub asks to be left alone: in seconds, or until a time. RFC 9110, 10.2.3.
+/// How long the hub asks to wait: in seconds, or until a time. RFC 9110, 10.2.3.
 fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if let Ok(seconds) = text.parse() {
@@ -330,18 +332,18 @@ fn exit(status: StatusCode) -> Exit {
 fn hint(code: ErrorCode) -> Option<&'static str> {
     match code {
         ErrorCode::DeviceMaximumQueueDepthExceeded => {
-            Some("the queue is full: wait until the device takes its messages, or until they expire")
+            Some("the queue is full: wait until the device receives its messages, or until they expire")
         }
         ErrorCode::JobQuotaExceeded => {
-            Some("`portcullis job list` shows what runs; `portcullis job cancel` ends it")
+            Some("`portcullis job list` prints the running job; `portcullis job cancel` ends it")
         }
-        ErrorCode::JobNotFound => Some("`portcullis job list` shows what there is"),
-        ErrorCode::DeviceNotFound => Some("`portcullis device-identity list` shows what there is"),
-        ErrorCode::ModuleNotFound => Some("`portcullis module-identity list -d ID` shows what there is"),
+        ErrorCode::JobNotFound => Some("`portcullis job list` prints the jobs that exist"),
+        ErrorCode::DeviceNotFound => Some("`portcullis device-identity list` prints the devices that exist"),
+        ErrorCode::ModuleNotFound => Some("`portcullis module-identity list -d ID` prints the modules that exist"),
         ErrorCode::DeviceAlreadyExists | ErrorCode::ModuleAlreadyExistsOnDevice => {
-            Some("`show` prints the one there is; `delete` removes it")
+            Some("`show` prints the existing one; `delete` removes it")
         }
-        ErrorCode::PreconditionFailed => Some("somebody changed it; `show` prints its present etag"),
+        ErrorCode::PreconditionFailed => Some("somebody has changed it; `show` prints its present etag"),
         _ => None,
     }
 }
@@ -350,7 +352,7 @@ const UNAUTHORIZED_HINT: &str = "check the policy's key and rights, the hub's na
 const MAX_ITEM_COUNT: &str = "x-ms-max-item-count";
 const CONTINUATION: &str = "x-ms-continuation";
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(30);
-/// A file may be large and the line slow; whoever waits sees how far it has come.
+/// A file may be large and the network slow. The operator sees the progress.
 const TRANSFER_TIME_MAX: Duration = Duration::from_secs(24 * 3600);
 /// A list of 1,000 identities is about 1 MiB.
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;

@@ -1,6 +1,6 @@
-//! `status`: does the hub serve, and what does it hold.
+//! `status`: whether the hub serves, and how many devices it has.
 //!
-//! The exit code is for scripts and health checks: 0 it serves, 1 it cannot be asked, 2 it is there but does not serve.
+//! The exit code is for scripts and health checks: 0 it serves, 1 it cannot be reached, 2 it runs but does not serve.
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -33,7 +33,7 @@ impl StatusArgs {
             "enabledDevices": Value::Null,
             "connectedDevices": Value::Null,
         });
-        // A policy may have a right to one of them and not to the other; a hub that stops answers neither.
+        // A policy may have the right to one of them only. A hub that is stopping answers neither.
         let devices = rest.get(&["statistics", "devices"], &[]).await;
         let service = rest.get(&["statistics", "service"], &[]).await;
         for (name, counts, member) in [
@@ -70,4 +70,4 @@ Examples:
   portcullis status -o table
   until portcullis status -o none; do sleep 1; done          # wait until it serves
 
-Exit codes: 0 it serves, 1 it cannot be asked, 2 it is there but does not serve.";
+Exit codes: 0 it serves, 1 it cannot be reached, 2 it runs but does not serve.";

@@ -1,4 +1,4 @@
-//! `why`: why a device does not get in, or does not stay: its last connections and refusals, in words, and what to do.
+//! `why`: the last connections and refusals of a device, the reason of each, and what the operator can do.
 
 use clap::{ArgGroup, Args};
 use portcullis_registry::id::{DeviceId, IdentityId, ModuleId};
@@ -18,7 +18,7 @@ pub(super) struct WhyArgs {
     /// The device
     #[arg(value_name = "DEVICE", value_parser = DeviceId::parse)]
     device: Option<DeviceId>,
-    /// The device, as other verbs name it
+    /// The device, as other verbs take it
     #[arg(short, long, value_name = "ID", value_parser = DeviceId::parse)]
     device_id: Option<DeviceId>,
     /// Its module
@@ -32,7 +32,10 @@ pub(super) struct WhyArgs {
 
 impl WhyArgs {
     pub(super) async fn run(self) -> Result<(), Failure> {
-        let device = self.device.or(self.device_id).ok_or_else(|| Failure::usage("which device?"))?;
+        let device = self
+            .device
+            .or(self.device_id)
+            .ok_or_else(|| Failure::usage("name a device, as in `portcullis why pump-7`"))?;
         let id = IdentityId { device, module: self.module_id };
         let told = Rest::new(self.access.login()?)?.get(&connections_path(&id), &[]).await?;
         let words = || words(&id, &told);
@@ -40,7 +43,7 @@ impl WhyArgs {
     }
 }
 
-/// All of it for eyes, newest first. A hint stands once, below the first of what it is for.
+/// The whole report as text, newest first. A hint follows the first event that it is for, and is not repeated.
 fn words(id: &IdentityId, told: &Value) -> String {
     let is = |member: &str| told[member].as_bool() == Some(true);
     let registered = if is("registered") { "registered" } else { "not registered" };
@@ -64,7 +67,7 @@ fn words(id: &IdentityId, told: &Value) -> String {
     let kept = told["refusals"].as_array().map_or(0, Vec::len) as u64;
     match told["refusalCount"].as_u64().unwrap_or_default() {
         0 if told["connections"].as_array().is_none_or(Vec::is_empty) => {
-            text += "nothing is remembered of it: no connection and no refusal since the hub started\n";
+            text += "the hub remembers no connection and no refusal of it since the hub started\n";
         }
         count if count > kept => text += &format!("refused {count} times in all\n"),
         _ => {}
@@ -76,13 +79,13 @@ fn flapping(told: &Value) -> String {
     let of = |member: &str| said(told, &format!("/flapping/{member}"));
     let (count, since, last) = (of("takeovers"), of("since"), of("last"));
     format!(
-        "flapping: its connection was taken over {count} more times from {since} to {last}\n    \
-         hint: several clients use this identity, or one connects again and again without closing; give each device \
+        "flapping: another client took over its connection {count} more times from {since} to {last}\n    \
+         hint: several clients use this identity, or one client reconnects without closing; give each device \
          an identity of its own\n"
     )
 }
 
-/// What happened, as objects of one shape, newest first.
+/// The connections, disconnects and refusals as objects of one shape, newest first.
 fn happenings(told: &Value) -> Vec<Value> {
     let list = |member: &str| told[member].as_array().cloned().unwrap_or_default();
     let mut all = Vec::new();
@@ -107,7 +110,7 @@ fn happenings(told: &Value) -> Vec<Value> {
             "secondsLeft": connection["credentialSecondsLeft"],
         }));
     }
-    // Times of one form and one zone sort as texts do, but for their fractions.
+    // Times with and without fractions of a second do not sort as texts.
     all.sort_by_key(|happening| std::cmp::Reverse(said(happening, "/time").parse::<jiff::Timestamp>().ok()));
     all
 }
@@ -124,7 +127,9 @@ fn line(happening: &Value) -> String {
             }
             match seconds {
                 Some(left @ 0..) => text += &format!("    its token had {left} s left\n"),
-                Some(left) => text += &format!("    its token ended {} s before\n", left.unsigned_abs()),
+                Some(left) => {
+                    text += &format!("    its token had expired {} s before\n", left.unsigned_abs())
+                }
                 None => {}
             }
             text
@@ -179,7 +184,9 @@ mod tests {
         let words = words(&id, &told);
         assert!(!words.contains(['\u{1b}', '\u{7}']), "{words:?}");
         assert_eq!(words.matches("hint: ").count(), 1, "{words}");
-        assert!(words.contains("its token ended 3 s before") && words.ends_with("refused 7 times in all\n"));
+        assert!(
+            words.contains("its token had expired 3 s before") && words.ends_with("refused 7 times in all\n")
+        );
         let times: Vec<_> = happenings(&told).iter().map(|happening| scalar(happening, "/time")).collect();
         assert_eq!(times, ["2026-01-01T00:00:08.5Z", "2026-01-01T00:00:08Z"]);
     }

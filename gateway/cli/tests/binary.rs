@@ -203,7 +203,8 @@ fn doctor_and_status_tell_no_hub_a_healthy_one_an_open_directory_and_a_stopped_h
     assert_eq!(printed(&status("tsv")), format!("localhost\ttrue\t{version}\t0\t0\t0\n"));
 
     fs::set_permissions(&data_dir, Permissions::from_mode(0o755)).unwrap();
-    assert!(doctor(1).contains("is open to others  hint: chmod 700 it"));
+    let open = doctor(1);
+    assert!(open.contains("other users may open ") && open.contains("hint: chmod 700 it"), "{open}");
     fs::set_permissions(&data_dir, Permissions::from_mode(0o700)).unwrap();
 
     assert_eq!(hub.terminate(), Some(0));

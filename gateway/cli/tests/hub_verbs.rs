@@ -116,7 +116,7 @@ async fn status_tells_what_the_policy_may_know() {
     std::fs::write(&owner.ca, hub.ca_pem()).unwrap();
     hub.stop().await;
     let words = owner.refused(1, &["status"]).await;
-    assert!(words.contains("is the hub running"), "{words}");
+    assert!(words.contains("check that the hub runs"), "{words}");
 }
 
 #[tokio::test]
@@ -180,7 +180,7 @@ fn shells_and_manuals_are_told_every_verb() {
         (Some(0), String::new())
     );
     let page = directory.path().join("portcullis-device-identity-renew-key.1");
-    assert!(std::fs::read_to_string(page).unwrap().contains("Without downtime"));
+    assert!(std::fs::read_to_string(page).unwrap().contains("without downtime"));
     assert_eq!(run(&["man", "--directory", "/nowhere/at/all"]).0, Some(1));
 }
 

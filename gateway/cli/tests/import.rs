@@ -1,5 +1,5 @@
-//! `device-identity import`, `export` and `rollback`: whole files of identities through the built command line, each line
-//! with a result.
+//! `device-identity import`, `export` and `rollback`: whole files of identities through the built command line, each
+//! line with a result.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -142,13 +142,16 @@ not JSON
     let tried = lines.import(&owner, &["--dry-run"]).await;
     assert_eq!(tried.code, Some(7), "{}", tried.err);
     let counts = "created    1\nchanged    1\nunchanged  1\ndeleted    1\nrefused    2\n";
-    assert_eq!(tried.out, format!("nothing was changed; the file would have:\n{counts}"));
+    assert_eq!(
+        tried.out,
+        format!("nothing was changed; without --dry-run the import would end with:\n{counts}")
+    );
     assert_eq!(owner.json(&list).await, before);
 
     let done = lines.import(&owner, &["--results-file", &lines.path("results.txt")]).await;
     assert_eq!((done.code, done.out.as_str()), (Some(7), counts), "{}", done.err);
     assert!(done.err.contains("line 4: nobody: nobody [DeviceNotFound]\nline 5: "), "{}", done.err);
-    assert!(done.err.ends_with("error: 4 lines were done, 2 were not\n"), "{}", done.err);
+    assert!(done.err.ends_with("error: 4 lines were applied, 2 were refused\n"), "{}", done.err);
     let results = std::fs::read_to_string(lines.path("results.txt")).unwrap();
     assert_eq!(results.lines().count(), 6);
     assert_ne!(owner.json(&list).await, before);
@@ -288,7 +291,7 @@ async fn ctrl_c_cancels_what_is_being_imported_and_a_rollback_takes_back_what_is
     let ended = interrupt(running).await;
     assert_eq!(ended.code, Some(130), "{}", ended.err);
     assert!(ended.err.contains("error: the job was cancelled after "), "{}", ended.err);
-    assert!(ended.err.contains("`portcullis device-identity rollback` takes back"), "{}", ended.err);
+    assert!(ended.err.contains("`portcullis device-identity rollback` undoes"), "{}", ended.err);
     assert_eq!(owner.json(&["device-identity", "list", "--query", "[].deviceId"]).await, json!(["a"]));
     owner.print(&["device-identity", "rollback", "--yes"]).await;
     assert_eq!(owner.json(&["device-identity", "list"]).await, json!([]));

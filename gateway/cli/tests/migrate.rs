@@ -1,5 +1,5 @@
-//! `migrate from-iothub`: a fleet read out of one hub by the built command line, through a front that throttles, cuts and
-//! forgets as an IoT Hub far away may, and brought into another hub.
+//! `migrate from-iothub`: a fleet read out of one hub by the built command line, through a front that throttles, cuts
+//! and forgets as an IoT Hub far away may, and brought into another hub.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -319,13 +319,17 @@ async fn interrupted_it_says_how_to_go_on_and_a_place_the_hub_forgot_is_found_ag
     assert!(Command::new("kill").args(["-INT", &process]).status().await.unwrap().success());
     let ended = Ended::of(within(running.wait_with_output()).await.unwrap());
     assert_eq!(ended.code, Some(130), "{}", ended.err);
-    assert!(ended.err.contains("interrupted  hint: 4 lines are kept; the same command"), "{}", ended.err);
+    assert!(
+        ended.err.contains("interrupted  hint: 4 lines are saved; run the same command"),
+        "{}",
+        ended.err
+    );
     let first: Vec<_> = front.seen();
     assert_eq!((first.len(), first[6].path.as_str()), (7, "/devices/pump-5"), "{first:?}");
 
     let ended = source.run(&[]).await;
     assert_eq!(ended.code, Some(0), "{}", ended.err);
-    assert!(ended.err.contains("going on after the 4 lines"), "{}", ended.err);
+    assert!(ended.err.contains("continuing after the 4 lines"), "{}", ended.err);
     let again = &front.seen()[7..];
     assert!(again[1].continuation.is_some() && again[2].continuation.is_none(), "{again:?}");
     assert!(!again.iter().any(|asked| asked.path == "/devices/pump-1"), "{again:?}");
@@ -364,7 +368,7 @@ async fn what_the_policy_may_not_read_is_told_and_the_rest_is_there() {
     let source = Source::new(&hub, hub.https.port(), "service");
     let ended = source.run(&[]).await;
     assert_eq!(ended.code, Some(7), "{}", ended.err);
-    assert!(ended.err.contains("may not read keys, it lacks RegistryRead"), "{}", ended.err);
+    assert!(ended.err.contains("lacks RegistryRead and may not read keys"), "{}", ended.err);
     assert!(ended.err.contains("6 identities sign in with keys that are not in the file"), "{}", ended.err);
     let lines = source.lines();
     assert_eq!(lines.len(), 8);

@@ -118,7 +118,10 @@ async fn the_command_line_says_it_in_words_with_what_to_do() {
     let owner = Shell::new(env!("CARGO_BIN_EXE_portcullis"), &hub, "iothubowner");
     let device = hub.device("pump").await;
     let words = owner.print(&["why", "pump"]).await;
-    assert!(words.contains("pump is registered and not connected") && words.contains("nothing"), "{words}");
+    assert!(
+        words.contains("pump is registered and not connected") && words.contains("remembers no connection"),
+        "{words}"
+    );
     hub.connect(&device).await.disconnect().await;
     refused(&hub, &device, &hub.token_for(&device, -90)).await;
     refused(&hub, &device, &hub.token_for(&hub.device("other").await, 60)).await;

@@ -1,4 +1,4 @@
-//! `cert ca enrol`, `list`, `verify` and `remove`: which CAs the hub lets vouch for devices.
+//! `cert ca enrol`, `list`, `verify` and `remove`: the CAs whose devices the hub trusts.
 
 use std::path::PathBuf;
 
@@ -15,13 +15,13 @@ use crate::rest::Rest;
 
 #[derive(Args)]
 pub(crate) struct EnrolArgs {
-    /// What the hub is to call it
+    /// The name of the CA at the hub
     #[arg(long, value_name = "NAME", value_parser = parse_name)]
     name: AuthorityName,
-    /// Count it as verified at once, because you know whose it is
+    /// Mark it verified at once, because you know who holds its key
     #[arg(long)]
     verified: bool,
-    /// Why it counts as verified
+    /// Why it is marked verified
     #[arg(long, value_name = "TEXT", requires = "verified", default_value = "marked verified on enrolment")]
     reason: String,
     /// The CA's certificate, PEM, alone in its file
@@ -41,16 +41,16 @@ pub(crate) struct ListArgs {
 
 #[derive(Args)]
 pub(crate) struct VerifyArgs {
-    /// The CA, as the hub calls it
+    /// The name of the CA at the hub
     #[arg(long, value_name = "NAME", value_parser = parse_name)]
     name: AuthorityName,
-    /// Do it all with the CA's key at hand: its certificate; the key is in FILE-key.pem beside it
+    /// The CA's certificate, to verify in one step; its key is in FILE-key.pem beside it
     #[arg(long, value_name = "FILE")]
     ca_cert: Option<PathBuf>,
-    /// The CA's key, if not there
+    /// The file of the CA's key, if it is elsewhere
     #[arg(long, value_name = "FILE", requires = "ca_cert")]
     ca_key: Option<PathBuf>,
-    /// A certificate that names the verification code, signed with the CA's key elsewhere
+    /// A certificate that names the verification code and was signed elsewhere with the CA's key
     #[arg(long, value_name = "FILE", conflicts_with = "ca_cert")]
     proof: Option<PathBuf>,
     #[command(flatten)]
@@ -59,7 +59,7 @@ pub(crate) struct VerifyArgs {
 
 #[derive(Args)]
 pub(crate) struct RemoveArgs {
-    /// The CA, as the hub calls it
+    /// The name of the CA at the hub
     #[arg(long, value_name = "NAME", value_parser = parse_name)]
     name: AuthorityName,
     #[command(flatten)]
@@ -68,7 +68,7 @@ pub(crate) struct RemoveArgs {
 
 impl EnrolArgs {
     pub(super) async fn run(self) -> Result<(), Failure> {
-        // As it stands in the file: whether a key is in it, or more than the CA, is the hub's to refuse.
+        // The file goes to the hub unchanged. The hub refuses a key in it, or more than one certificate.
         let certificate = read(&self.file)?;
         let mut body = json!({ "certificate": certificate, "verified": self.verified });
         if self.verified {
@@ -78,7 +78,7 @@ impl EnrolArgs {
         let enrolled = rest.create(&path(&self.name), &body).await?;
         if !self.verified {
             eprintln!(
-                "It vouches for nobody yet. Next: portcullis cert ca verify --name {} --ca-cert {}",
+                "The hub does not trust its devices yet. Next: portcullis cert ca verify --name {} --ca-cert {}",
                 self.name,
                 self.file.display()
             );
@@ -127,10 +127,10 @@ async fn new_code(rest: &Rest, name: &AuthorityName) -> Result<Value, Failure> {
     rest.act(&[&path(name)[..], &["verification-code"]].concat(), &json!({})).await
 }
 
-/// For a CA whose key is kept elsewhere.
+/// Instructions for a CA whose key is kept elsewhere.
 fn how_to_prove(code: &str, name: &AuthorityName) -> String {
     format!(
-        "Where the CA's key is, sign a certificate whose common name is the code:\n  \
+        "On the machine that holds the CA's key, sign a certificate whose common name is the code:\n  \
          openssl req -new -newkey rsa:2048 -nodes -keyout proof-key.pem -subj '/CN={code}' -out proof.csr\n  \
          openssl x509 -req -in proof.csr -CA ca.pem -CAkey ca-key.pem -CAcreateserial -days 1 -out proof.pem\n\
          Then: portcullis cert ca verify --name {name} --proof proof.pem\n"
@@ -163,6 +163,6 @@ Examples:
   portcullis cert ca enrol --name fleet --verified --reason 'made on this machine' fleet.pem";
 pub(super) const VERIFY_EXAMPLES: &str = "\
 Examples:
-  portcullis cert ca verify --name fleet --ca-cert fleet.pem # with fleet-key.pem beside it, in one step
-  portcullis cert ca verify --name fleet                     # prints a code, and how to have it signed elsewhere
-  portcullis cert ca verify --name fleet --proof proof.pem   # the certificate that was signed";
+  portcullis cert ca verify --name fleet --ca-cert fleet.pem # in one step, with fleet-key.pem beside it
+  portcullis cert ca verify --name fleet                     # prints a code, and how to sign it elsewhere
+  portcullis cert ca verify --name fleet --proof proof.pem   # with the signed certificate";

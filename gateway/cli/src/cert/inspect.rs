@@ -1,6 +1,6 @@
-//! `cert inspect`: what a certificate is, and whether a device would be let in with it, in words.
+//! `cert inspect`: what a certificate holds, and whether the hub would admit a device with it.
 //!
-//! The hub decides when it can be asked; otherwise the file alone is judged, and that is said.
+//! The hub decides if it can be reached. Otherwise the program judges the file alone, and says so.
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -24,16 +24,16 @@ use crate::rest::Rest;
 
 #[derive(Args)]
 pub(crate) struct InspectArgs {
-    /// What the device will show: its certificate and any intermediates, PEM
+    /// What the device will send: its certificate and any intermediates, PEM
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Would this device be let in with it
+    /// Check for this device
     #[arg(short, long, value_name = "ID", value_parser = DeviceId::parse)]
     device_id: Option<DeviceId>,
-    /// Would this module of the device
+    /// Check for this module of the device
     #[arg(short, long, value_name = "ID", requires = "device_id", value_parser = ModuleId::parse)]
     module_id: Option<ModuleId>,
-    /// Do not ask the hub; judge against this CA's certificate
+    /// Check against this CA's certificate and do not ask the hub
     #[arg(long, value_name = "FILE")]
     ca_cert: Option<PathBuf>,
     #[command(flatten)]
@@ -69,9 +69,9 @@ impl InspectArgs {
         if self.ca_cert.is_none() {
             match self.ask(id, text).await {
                 Ok(verdict) => return Ok(of_the_hub(id, &verdict)),
-                // Whoever answers is the hub: what it says of the request is not for the file to overrule.
+                // The hub answered. Its verdict on the request holds, and the file cannot overrule it.
                 Err(failure) if failure.exit() != Exit::Error => return Err(failure),
-                Err(failure) => eprintln!("note: the hub could not be asked ({failure})"),
+                Err(failure) => eprintln!("note: the hub could not be reached ({failure})"),
             }
         }
         let anchor = match &self.ca_cert {
@@ -94,16 +94,16 @@ impl InspectArgs {
 fn of_the_hub(id: &IdentityId, verdict: &Value) -> (String, bool) {
     match verdict.pointer("/admitted") {
         Some(Value::Bool(true)) => {
-            (format!("The hub would let {id} in with this certificate and its key."), true)
+            (format!("The hub would admit {id} with this certificate and its key."), true)
         }
         _ => {
             let reason = printable(&scalar(verdict, "/reason"));
-            (format!("The hub would not let {id} in with this certificate: {reason}."), false)
+            (format!("The hub would not admit {id} with this certificate: {reason}."), false)
         }
     }
 }
 
-/// What can be said without the hub: of the certificate itself, and of the CA it should lead to, if that is given.
+/// A verdict without the hub: on the certificate, and on the CA that signed it if that is given.
 fn of_the_file(
     id: &IdentityId,
     certificates: &[CertificateDer<'static>],
@@ -112,25 +112,25 @@ fn of_the_file(
     let now = UnixTime::now();
     let chain = match PresentedChain::parse_all(certificates) {
         Ok(chain) => chain,
-        Err(error) => return (format!("No hub would let {id} in with it: {error}."), false),
+        Err(error) => return (format!("No hub would admit {id} with it: {error}."), false),
     };
     if let Err(when) = chain.check_time(now) {
-        return (format!("No hub would let {id} in with it: the certificate {when}."), false);
+        return (format!("No hub would admit {id} with it: the certificate {when}."), false);
     }
     let name = match chain.common_name() {
         Ok(name) if name == id.to_string() => Ok(()),
-        Ok(name) => Err(format!("its common name is {:?}, wanted is {:?}", printable(name), id.to_string())),
+        Ok(name) => Err(format!("its common name is {:?} and must be {:?}", printable(name), id.to_string())),
         Err(error) => Err(error.to_string()),
     };
     let Some(anchor) = anchor else {
         let by_ca = match name {
-            Ok(()) => "by a CA it leads to".to_owned(),
-            Err(reason) => format!("by no CA, for {reason}"),
+            Ok(()) => "by a CA that signed it".to_owned(),
+            Err(reason) => format!("not by a CA, because {reason}"),
         };
         let thumbprints = chain.thumbprints();
         return (
             format!(
-                "Judged by the file alone: {id} may come in by thumbprint {} if that is registered, and {by_ca}.",
+                "Judged by the file alone: a hub may admit {id} by thumbprint {} if that is registered, and {by_ca}.",
                 thumbprints.sha256
             ),
             true,
@@ -139,16 +139,16 @@ fn of_the_file(
     let trusted = chain::verify(&chain, &[anchor], now).map_err(|error| error.to_string());
     match trusted.and(name) {
         Ok(()) => {
-            (format!("A hub that has {} enrolled and verified would let {id} in.", anchor.subject()), true)
+            (format!("A hub that has {} enrolled and verified would admit {id}.", anchor.subject()), true)
         }
         Err(reason) => {
-            (format!("A hub that trusts {} would not let {id} in: {reason}.", anchor.subject()), false)
+            (format!("A hub that trusts {} would not admit {id}: {reason}.", anchor.subject()), false)
         }
     }
 }
 
 fn describe(answer: &mut String, place: usize, certificate: &CertificateDer<'_>) {
-    let title = if place == 0 { "Certificate".to_owned() } else { format!("Sent along, {place}") };
+    let title = if place == 0 { "Certificate".to_owned() } else { format!("Intermediate {place}") };
     let Some(found) = Description::of(certificate) else {
         answer.push_str(&format!("{title}\n  not X.509 DER\n"));
         return;
@@ -159,7 +159,7 @@ fn describe(answer: &mut String, place: usize, certificate: &CertificateDer<'_>)
     } else if now > found.valid_until {
         "expired"
     } else {
-        "holds now"
+        "valid now"
     };
     // Writing to a text cannot fail.
     let _ = writeln!(answer, "{title}");
@@ -187,7 +187,7 @@ fn date(time: UnixTime) -> Timestamp {
 pub(super) const EXAMPLES: &str = "\
 Examples:
   portcullis cert inspect pump-7.pem
-  portcullis cert inspect pump-7.pem -d pump-7               # asks the hub; exit code 0 only if it would let it in
+  portcullis cert inspect pump-7.pem -d pump-7               # asks the hub; exit code 0 only if it would admit it
   portcullis cert inspect pump-7.pem -d pump-7 -m camera --ca-cert fleet.pem";
 
 #[cfg(test)]
@@ -208,7 +208,7 @@ mod tests {
         let (words, good) = of_the_file(&id("d1"), &device, Some(&anchor));
         assert!(good, "{words}");
         let (words, good) = of_the_file(&id("d2"), &device, Some(&anchor));
-        assert!(!good && words.contains(r#"its common name is "d1", wanted is "d2""#), "{words}");
+        assert!(!good && words.contains(r#"its common name is "d1" and must be "d2""#), "{words}");
         let other = Anchor::parse_pem(TestCa::root("other").pem().as_bytes()).unwrap();
         let (words, good) = of_the_file(&id("d1"), &device, Some(&other));
         assert!(!good && words.contains("the chain ends at issuer CN=fleet"), "{words}");
@@ -223,7 +223,7 @@ mod tests {
     fn a_description_names_what_an_operator_looks_for() {
         let mut text = String::new();
         describe(&mut text, 0, &TestCa::root("fleet").device("d1").certificate);
-        for part in ["subject     CN=d1", "issuer      CN=fleet", "holds now", "a client's", "SHA-1       "] {
+        for part in ["subject     CN=d1", "issuer      CN=fleet", "valid now", "a client's", "SHA-1       "] {
             assert!(text.contains(part), "{part} in {text}");
         }
     }

@@ -1,4 +1,4 @@
-//! `cert ca create` and `cert device issue`: keys and certificates into new files, keys for their owner's eyes only.
+//! `cert ca create` and `cert device issue`: write keys and certificates into new files. Only the owner may read a key.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -20,18 +20,18 @@ use crate::output;
 
 #[derive(Args)]
 pub(crate) struct CreateCaArgs {
-    /// Its common name, and the files': NAME.pem and NAME-key.pem
+    /// The common name of the CA; the files are NAME.pem and NAME-key.pem
     #[arg(long, value_name = "NAME", default_value = "device-ca", value_parser = parse_file_name)]
     name: String,
-    /// How long it holds
+    /// How many days it is valid
     #[arg(long, visible_alias = "vd", value_name = "DAYS", default_value = "3650", value_parser = clap::value_parser!(u32).range(1..=36_500))]
     valid_days: u32,
     #[command(flatten)]
     output: OutputDirArg,
-    /// Below this CA instead of a root: its certificate; its key is in FILE-key.pem beside it
+    /// The certificate of the CA that signs the new one; its key is in FILE-key.pem beside it
     #[arg(long, value_name = "FILE")]
     signed_by: Option<PathBuf>,
-    /// Where the key of that CA is, if not there
+    /// The file of that CA's key, if it is elsewhere
     #[arg(long, value_name = "FILE", requires = "signed_by")]
     signed_by_key: Option<PathBuf>,
 }
@@ -40,19 +40,19 @@ pub(crate) struct CreateCaArgs {
 pub(crate) struct IssueArgs {
     #[command(flatten)]
     identity: IdentityArgs,
-    /// Signed by this CA: its certificate, PEM
+    /// The certificate of the CA that signs it, PEM
     #[arg(long, value_name = "FILE", required_unless_present = "self_signed")]
     ca_cert: Option<PathBuf>,
-    /// The CA's key, if not in FILE-key.pem beside the certificate
+    /// The file of the CA's key, if it is not FILE-key.pem beside the certificate
     #[arg(long, value_name = "FILE", requires = "ca_cert")]
     ca_key: Option<PathBuf>,
-    /// Signed by no CA: the hub must be told its thumbprint
+    /// Signed by no CA; register its thumbprint with the hub
     #[arg(long, conflicts_with_all = ["ca_cert", "ca_key"])]
     self_signed: bool,
-    /// How long it holds
+    /// How many days it is valid
     #[arg(long, visible_alias = "vd", value_name = "DAYS", default_value = "365", value_parser = clap::value_parser!(u32).range(1..=36_500))]
     valid_days: u32,
-    /// What the files are called: NAME.pem and NAME-key.pem; without it, after the device
+    /// The name of the files, NAME.pem and NAME-key.pem; without it, the device's id
     #[arg(long, value_name = "NAME", value_parser = parse_file_name)]
     name: Option<String>,
     #[command(flatten)]
@@ -61,7 +61,7 @@ pub(crate) struct IssueArgs {
 
 #[derive(Args)]
 struct OutputDirArg {
-    /// Where the files go
+    /// The directory for the files
     #[arg(long, visible_alias = "od", value_name = "DIRECTORY", default_value = ".")]
     output_dir: PathBuf,
 }
@@ -78,7 +78,7 @@ impl CreateCaArgs {
         };
         let ca = made.map_err(cannot_mint)?;
         let files = NewFiles::write(&self.output.output_dir, &self.name, ca.pem(), ca.key())?;
-        eprintln!("Keep {} safe: whoever has it can make devices.", files.key.display());
+        eprintln!("Keep {} safe: anyone who has it can create devices.", files.key.display());
         match self.signed_by {
             None => eprintln!(
                 "Next: portcullis cert ca enrol --name {} --verified {}",
@@ -115,7 +115,7 @@ impl IssueArgs {
         };
         if common_name.len() > COMMON_NAME_MAX {
             eprintln!(
-                "note: the name has more than {COMMON_NAME_MAX} characters; the hub takes it, some TLS libraries do not"
+                "note: the name has more than {COMMON_NAME_MAX} characters; some TLS libraries reject it"
             );
         }
         let name = self.name.unwrap_or_else(|| common_name.replace('/', "-"));
@@ -133,7 +133,7 @@ impl IssueArgs {
     }
 }
 
-/// A certificate and its key in files that were not there before.
+/// A certificate and its key in new files.
 #[derive(Debug)]
 struct NewFiles {
     certificate: PathBuf,
@@ -141,7 +141,7 @@ struct NewFiles {
 }
 
 impl NewFiles {
-    /// Writes the key first: a certificate without its key is of no use, and neither is half a pair.
+    /// Writes the key first, because a certificate without its key is of no use. A failure leaves neither file.
     fn write(directory: &Path, name: &str, chain: &str, key: &PrivateKey) -> Result<Self, Failure> {
         let files = Self {
             certificate: directory.join(format!("{name}.pem")),
@@ -168,7 +168,7 @@ impl NewFiles {
     }
 }
 
-/// Makes a file that is not there yet, readable by whom `mode` says from its first byte on.
+/// Creates a new file with the permissions of `mode` before its first byte is written.
 fn create(path: &Path, text: &str, mode: u32) -> Result<(), Failure> {
     let written =
         OpenOptions::new().write(true).create_new(true).mode(mode).open(path).and_then(|mut file| {
@@ -182,11 +182,11 @@ fn create(path: &Path, text: &str, mode: u32) -> Result<(), Failure> {
 }
 
 fn already_there(path: &Path) -> Failure {
-    Failure::new(Exit::Conflict, format!("{} is there already and is not overwritten", path.display()))
-        .with_hint("--name or --output-dir puts the new files elsewhere")
+    Failure::new(Exit::Conflict, format!("{} exists already and is not overwritten", path.display()))
+        .with_hint("use --name or --output-dir to write to other files")
 }
 
-/// A CA from its certificate, and its key beside it or where it is said to be.
+/// Reads a CA from its certificate and its key. The key is beside the certificate unless `key` says where.
 pub(super) fn read_ca(certificate: &Path, key: Option<&Path>) -> Result<CertificateAuthority, Failure> {
     let beside = certificate
         .with_file_name(format!("{}-key.pem", certificate.file_stem().unwrap_or_default().to_string_lossy()));
@@ -210,7 +210,7 @@ fn days(days: u32) -> Duration {
     Duration::from_secs(u64::from(days) * 24 * 60 * 60)
 }
 
-/// A name that stays in the directory it is put in.
+/// A file name without a directory, so that the file stays in its directory.
 fn parse_file_name(text: &str) -> Result<String, String> {
     let bad = text.is_empty() || text.starts_with('.') || text.contains('/') || text.contains('\0');
     if bad || text.len() > FILE_NAME_MAX {
@@ -220,7 +220,7 @@ fn parse_file_name(text: &str) -> Result<String, String> {
     }
 }
 
-/// RFC 5280, A.1, which not everybody keeps to.
+/// RFC 5280, A.1. Some TLS libraries accept more.
 const COMMON_NAME_MAX: usize = 64;
 const FILE_NAME_MAX: usize = 200;
 pub(super) const CA_EXAMPLES: &str = "\

@@ -1,7 +1,7 @@
-//! `cert device rotate`: a new thumbprint beside the one in use, and later in its place, so that no connection drops.
+//! `cert device rotate`: registers a new thumbprint beside the old one, and later in its place. No connection drops.
 //!
-//! First `--new FILE` registers the new certificate as secondary; the device changes over when it likes; then
-//! `--finish` makes the secondary primary and forgets the old one.
+//! First `--new FILE` registers the new certificate as secondary. Then the device changes over. Last, `--finish` makes
+//! the secondary certificate primary and removes the old one.
 
 use std::path::PathBuf;
 
@@ -21,10 +21,10 @@ use crate::rest::Rest;
 pub(crate) struct RotateArgs {
     #[command(flatten)]
     identity: IdentityArgs,
-    /// The new certificate, PEM: admitted from now on, beside the old one
+    /// The new certificate, PEM; the hub admits it from now on, beside the old one
     #[arg(long, value_name = "FILE", required_unless_present = "finish")]
     new: Option<PathBuf>,
-    /// The device uses the new certificate: forget the old one, and close a connection that still rests on it
+    /// Remove the old certificate and close a connection that still uses it, once the device uses the new one
     #[arg(long, conflicts_with = "new")]
     finish: bool,
     #[command(flatten)]
@@ -43,18 +43,19 @@ impl RotateArgs {
         let kind = scalar(&found, "/authentication/type");
         if kind != "selfSigned" {
             return Err(Failure::error(format!(
-                "{id} does not prove itself by thumbprint; its authentication type is {kind:?}"
+                "{id} does not use thumbprints; its authentication type is {kind:?}"
             )));
         }
         let thumbprints = rotated(&found["authentication"]["x509Thumbprint"], new.as_deref())?;
-        // Only if nobody else changed it meanwhile.
-        let etag = HeaderValue::from_str(&format!("\"{}\"", scalar(&found, "/etag")))
-            .map_err(|_| Failure::error("the hub's answer has no etag"))?;
+        // The write fails if another operator has changed the identity since the read.
+        let etag = HeaderValue::from_str(&format!("\"{}\"", scalar(&found, "/etag"))).map_err(|_| {
+            Failure::error("the hub's answer has no etag, so the change cannot be made safely")
+        })?;
         found["authentication"] = json!({ "type": "selfSigned", "x509Thumbprint": thumbprints });
         let changed = rest.replace(&path(&id), &found, etag).await?;
         if self.new.is_some() {
             eprintln!(
-                "Both certificates are admitted. When the device uses the new one: \
+                "The hub admits both certificates. Once the device uses the new one: \
                  portcullis cert device rotate -d {} --finish",
                 id.device
             );
@@ -63,20 +64,20 @@ impl RotateArgs {
     }
 }
 
-/// The pair of thumbprints one step on: with `new` as secondary, or with the secondary in the primary's place.
+/// The next pair of thumbprints: `new` becomes secondary, or without `new` the secondary becomes primary.
 fn rotated(pair: &Value, new: Option<&str>) -> Result<Value, Failure> {
     let (primary, secondary) = (scalar(pair, "/primaryThumbprint"), scalar(pair, "/secondaryThumbprint"));
     match new {
-        Some(new) if !secondary.is_empty() && secondary != new && !primary.is_empty() => Err(Failure::error(
-            "two thumbprints are registered already: an earlier rotation was not finished",
-        )
-        .with_hint("--finish forgets the primary one")),
+        Some(new) if !secondary.is_empty() && secondary != new && !primary.is_empty() => {
+            Err(Failure::error("two thumbprints are registered already: an earlier rotation is not finished")
+                .with_hint("--finish removes the primary one"))
+        }
         Some(new) if primary.is_empty() => {
             Ok(json!({ "primaryThumbprint": secondary, "secondaryThumbprint": new }))
         }
         Some(new) => Ok(json!({ "primaryThumbprint": primary, "secondaryThumbprint": new })),
         None if secondary.is_empty() => Err(Failure::error("no new certificate is registered")
-            .with_hint("--new FILE registers one beside the one in use")),
+            .with_hint("--new FILE registers one beside the old one")),
         None => Ok(json!({ "primaryThumbprint": secondary, "secondaryThumbprint": null })),
     }
 }

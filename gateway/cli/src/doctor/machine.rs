@@ -1,4 +1,4 @@
-//! What can be seen on the hub's own machine, whether it runs or not: its data directory and its certificate.
+//! Checks on the hub's own machine, whether the hub runs or not: its data directory and its certificate.
 
 use std::fs;
 use std::io;
@@ -15,7 +15,7 @@ use portcullis::config::local_access::LocalAccess;
 /// Every check of a data directory.
 pub(super) fn examine(data_dir: &Path, now: Timestamp) -> Vec<Finding> {
     let mut findings = vec![directory(data_dir)];
-    // What is not there has been told, and has no files.
+    // A missing directory is reported above and has no files to check.
     if data_dir.is_dir() {
         findings.extend([secrets(data_dir), store(data_dir)]);
         findings.extend(certificate(data_dir, now));
@@ -30,7 +30,7 @@ fn directory(path: &Path) -> Finding {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Finding::not_ready(
             CHECK,
             format!("{shown} does not exist"),
-            "the first start makes it; --data-dir names another",
+            "the hub creates it when it first starts; --data-dir names another",
         ),
         Err(error) => {
             Finding::fail(CHECK, format!("{shown}: {error}"), "run this as the user who runs the hub")
@@ -39,9 +39,9 @@ fn directory(path: &Path) -> Finding {
             Finding::fail(CHECK, format!("{shown} is not a directory"), "name another with --data-dir")
         }
         Ok(found) if found.permissions().mode() & OTHERS != 0 => {
-            Finding::fail(CHECK, format!("{shown} is open to others"), "chmod 700 it")
+            Finding::fail(CHECK, format!("other users may open {shown}"), "chmod 700 it")
         }
-        Ok(_) => Finding::ok(CHECK, format!("{shown} is closed to others")),
+        Ok(_) => Finding::ok(CHECK, format!("only its owner may open {shown}")),
     }
 }
 
@@ -63,11 +63,11 @@ fn secrets(data_dir: &Path) -> Finding {
         }
     }
     match open.is_empty() {
-        true => Finding::ok(CHECK, "no other user may read them"),
+        true => Finding::ok(CHECK, "only their owner may read them"),
         false => Finding::fail(
             CHECK,
-            format!("others may read {}", open.join(", ")),
-            "chmod 600 them, and renew the keys if others were there",
+            format!("other users may read {}", open.join(", ")),
+            "chmod 600 them, and renew the keys if another user may have read them",
         ),
     }
 }
@@ -79,11 +79,11 @@ fn store(data_dir: &Path) -> Finding {
         Ok(0) => Finding::fail(
             CHECK,
             format!("{} is empty", path.display()),
-            "restore a backup before the hub is started",
+            "restore a backup before you start the hub",
         ),
         Ok(_) => Finding::ok(CHECK, format!("{} can be read", path.display())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Finding::not_ready(CHECK, "there is no store yet", "the first start makes it")
+            Finding::not_ready(CHECK, "there is no store yet", "the hub creates it when it first starts")
         }
         Err(error) => Finding::fail(
             CHECK,
@@ -93,7 +93,7 @@ fn store(data_dir: &Path) -> Finding {
     }
 }
 
-/// The certificate the hub has made for itself; one it was given lies elsewhere and is seen when it serves.
+/// The certificate that the hub has made for itself. A configured one is elsewhere; the TLS check sees it.
 fn certificate(data_dir: &Path, now: Timestamp) -> Option<Finding> {
     const CHECK: &str = "own certificate";
     let read = |name: &str| fs::read(data_dir.join(name));
@@ -110,7 +110,7 @@ fn certificate(data_dir: &Path, now: Timestamp) -> Option<Finding> {
         Err(error) => Finding::fail(
             CHECK,
             crate::login::chain(&error),
-            "move server.pem and server-key.pem away; the next start makes new ones",
+            "move server.pem and server-key.pem away; the hub makes new ones when it starts",
         ),
     })
 }
@@ -154,13 +154,13 @@ fn judge(certificate: &ServerCert, host: Option<&str>, now: Timestamp) -> Findin
     }
 }
 
-/// Group and everybody else.
+/// Permission bits of the group and of all other users.
 const OTHERS: u32 = 0o077;
 const STORE: &str = "store";
 const CERTIFICATE: &str = "server.pem";
 const CERTIFICATE_KEY: &str = "server-key.pem";
 const SECRETS: [&str; 3] = ["local.json", "ca-key.pem", CERTIFICATE_KEY];
-/// 30 days, as the warning in the hub's own metrics.
+/// 30 days, the same as the warning in the hub's metrics.
 const EXPIRES_SOON_SECONDS: i64 = 30 * 24 * 3600;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What can be seen of a hub from outside: its ports, its certificate in use, its clock, its registry.
+//! Checks of a hub from outside: its ports, its certificate in use, its clock, its registry.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::exit::Exit;
 use crate::login::Login;
 use crate::rest::Rest;
 
-/// Every check of the hub a login leads to.
+/// Every check of the hub that a login names.
 pub(super) async fn examine(login: Login) -> Vec<Finding> {
     let mqtt = port("MQTT port", &login, login.mqtt_port).await;
     let https = port("HTTPS port", &login, login.https_port).await;
@@ -37,14 +37,14 @@ async fn port(check: &'static str, login: &Login, port: u16) -> Finding {
         None => format!("{}:{port}", login.host),
     };
     let why = match timeout(CONNECT_TIME_MAX, TcpStream::connect(&address)).await {
-        Ok(Ok(_)) => return Finding::ok(check, format!("{address} accepts")),
+        Ok(Ok(_)) => return Finding::ok(check, format!("{address} accepts connections")),
         Ok(Err(error)) => ConnectError::of(&error).to_string(),
         Err(_) => format!("no answer within {CONNECT_TIME_MAX:?}"),
     };
     Finding::not_ready(
         check,
         format!("{address}: {why}"),
-        "is the hub running, and does a firewall let this through?",
+        "check that the hub runs and that no firewall blocks this port",
     )
 }
 
@@ -56,14 +56,15 @@ async fn ask(rest: &Rest) -> Vec<Finding> {
             return vec![Finding::fail(
                 "TLS",
                 failure.message(),
-                "the host must be a name in the hub's certificate, and --ca its ca.pem",
+                "use a host name that is in the hub's certificate, and name its ca.pem with --ca",
             )];
         }
     };
-    let mut findings = vec![Finding::ok("TLS", format!("the certificate is good for {}", rest.login().host))];
+    let mut findings =
+        vec![Finding::ok("TLS", format!("the certificate is valid for {}", rest.login().host))];
     findings.push(match readiness.ready {
         true => Finding::ok("ready", "the hub serves"),
-        false => Finding::not_ready("ready", "the hub is stopping", "wait until it is back"),
+        false => Finding::not_ready("ready", "the hub is stopping", "wait until it serves again"),
     });
     findings.extend(readiness.date.as_deref().and_then(|date| clock(date, Timestamp::now())));
     findings.push(match rest.get(&["statistics", "devices"], &[]).await {
@@ -73,29 +74,29 @@ async fn ask(rest: &Rest) -> Vec<Finding> {
             failure.message(),
             "check the policy's key, its right RegistryRead, and this machine's clock",
         ),
-        Err(failure) => Finding::fail("registry", failure.message(), "the hub's log says more"),
+        Err(failure) => Finding::fail("registry", failure.message(), "look into the hub's log"),
     });
     findings
 }
 
-/// Whether this machine and the hub agree on the time; tokens rest on it.
+/// Whether this machine and the hub agree on the time. Tokens depend on it.
 fn clock(date: &str, now: Timestamp) -> Option<Finding> {
     let hubs = rfc2822::parse(date).ok()?.timestamp();
     let off = now.as_second() - hubs.as_second();
-    let detail = format!("this machine is {off:+} s from the hub");
+    let detail = format!("the clock of this machine differs from the hub's by {off:+} s");
     let off = off.unsigned_abs();
     Some(if off <= CLOCK_SECONDS_GOOD {
         Finding::ok("clock", detail)
     } else if off <= CLOCK_SECONDS_MAX {
-        Finding::warn("clock", detail, "keep both in time with NTP")
+        Finding::warn("clock", detail, "set both clocks with NTP")
     } else {
-        Finding::fail("clock", detail, "tokens made here are refused; keep both in time with NTP")
+        Finding::fail("clock", detail, "the hub refuses tokens made here; set both clocks with NTP")
     })
 }
 
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
 const CLOCK_SECONDS_GOOD: u64 = 5;
-/// Beyond this, tokens of a short life are born dead.
+/// With a larger difference, a short-lived token is expired when it is made.
 const CLOCK_SECONDS_MAX: u64 = 300;
 
 #[cfg(test)]

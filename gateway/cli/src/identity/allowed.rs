@@ -1,24 +1,24 @@
-//! The flag that says what an identity may do.
+//! The flag that sets what an identity may do.
 
 use clap::Args;
 use serde_json::{Value, json};
 
-/// The access list; without it nothing is said of access.
+/// The access list. Without the flag the request does not mention access.
 #[derive(Args)]
 pub(crate) struct AllowedArg {
-    /// All it may do: any of telemetry, c2d, twin, methods:NAME and methods:BEGINNING*, with commas between;
+    /// What it may do: telemetry, c2d, twin, methods:NAME and methods:BEGINNING*, separated by commas;
     /// `none` for nothing, `all` for everything
     #[arg(long = "access", value_name = "LIST")]
     allowed: Option<String>,
 }
 
 impl AllowedArg {
-    /// Whether nothing was given.
+    /// Whether the flag is absent.
     pub(super) fn is_empty(&self) -> bool {
         self.list().is_none()
     }
 
-    /// Writes what was given into an identity.
+    /// Writes the access list into an identity.
     pub(super) fn write(&self, identity: &mut Value) {
         let Some(list) = self.list() else { return };
         identity["access"] = match list {
@@ -28,7 +28,7 @@ impl AllowedArg {
         };
     }
 
-    /// An option with an empty value counts as absent: a variable that was not set must not allow everything.
+    /// An option with an empty value counts as absent. Otherwise a variable that is not set would allow everything.
     fn list(&self) -> Option<&str> {
         self.allowed.as_deref().map(str::trim).filter(|list| !list.is_empty())
     }

@@ -1,4 +1,4 @@
-//! The flags that say how an identity will prove itself, and what they come to in a request.
+//! The flags that set how an identity signs in, and the part of a request that they become.
 
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value};
@@ -6,10 +6,10 @@ use serde_json::{Map, Value};
 use crate::exit::Failure;
 use crate::login::read_secret;
 
-/// How an identity will prove itself.
+/// How an identity signs in.
 #[derive(Args)]
 pub(crate) struct AuthenticationArgs {
-    /// How it proves itself; without it, by what is given: thumbprints, else keys
+    /// How it signs in; without it, thumbprints if they are given, else keys
     #[arg(long, visible_alias = "am", value_enum)]
     auth_method: Option<AuthMethod>,
     /// Base64 of 16 to 64 bytes, both keys or neither; `@FILE` reads it from a file
@@ -26,26 +26,26 @@ pub(crate) struct AuthenticationArgs {
     secondary_thumbprint: Option<String>,
 }
 
-/// az's words for the authentication types.
+/// az's names of the authentication types.
 #[derive(Clone, Copy, ValueEnum)]
 #[value(rename_all = "snake_case")]
 enum AuthMethod {
     SharedPrivateKey,
-    /// A certificate known by its thumbprint
+    /// A certificate with a registered thumbprint
     X509Thumbprint,
-    /// A certificate of an enrolled CA
+    /// A certificate that an enrolled CA signed
     X509Ca,
 }
 
 impl AuthenticationArgs {
-    /// Whether nothing was given.
+    /// Whether all flags are absent.
     pub(super) fn is_empty(&self) -> bool {
         let texts =
             [&self.primary_key, &self.secondary_key, &self.primary_thumbprint, &self.secondary_thumbprint];
         self.auth_method.is_none() && texts.into_iter().all(|text| given(text).is_none())
     }
 
-    /// Adds `authentication` to a request body, with the members that were given and no others.
+    /// Adds `authentication` to a request body, with only the members that were given.
     pub(super) fn write(&self, body: &mut Value) -> Result<(), Failure> {
         let mut authentication = Map::new();
         self.lay_over(&mut authentication)?;
@@ -58,7 +58,7 @@ impl AuthenticationArgs {
         Ok(())
     }
 
-    /// Changes the `authentication` of an identity that was read. What proved it in another way is not kept.
+    /// Changes the `authentication` of an identity that was read. Removes credentials of another type.
     pub(super) fn change(&self, identity: &mut Value) -> Result<(), Failure> {
         let Some(method) = self.auth_method.or_else(|| self.implied()) else { return Ok(()) };
         let mut authentication = match identity.get_mut("authentication").map(Value::take) {
@@ -75,7 +75,7 @@ impl AuthenticationArgs {
         Ok(())
     }
 
-    /// The method that keys or thumbprints are of.
+    /// The type that the given keys or thumbprints belong to.
     fn implied(&self) -> Option<AuthMethod> {
         if given(&self.primary_thumbprint).or(given(&self.secondary_thumbprint)).is_some() {
             return Some(AuthMethod::X509Thumbprint);
@@ -102,7 +102,7 @@ impl AuthenticationArgs {
 }
 
 impl AuthMethod {
-    /// REST's word for it.
+    /// REST's name of the type.
     fn word(self) -> &'static str {
         match self {
             AuthMethod::SharedPrivateKey => "sas",

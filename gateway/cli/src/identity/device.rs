@@ -27,7 +27,7 @@ use crate::rest::Rest;
 /// Verbs on devices.
 #[derive(Subcommand)]
 pub(crate) enum DeviceVerb {
-    /// Register a device; the hub makes its keys unless told otherwise
+    /// Register a device; the hub makes its keys unless you give them
     #[command(after_help = CREATE_EXAMPLES)]
     Create {
         #[command(flatten)]
@@ -64,7 +64,7 @@ pub(crate) enum DeviceVerb {
         #[command(flatten)]
         access: Access,
     },
-    /// Change a device; what is not named stays as it is
+    /// Change a device; what you do not name stays as it is
     #[command(after_help = UPDATE_EXAMPLES)]
     Update {
         #[command(flatten)]
@@ -78,7 +78,7 @@ pub(crate) enum DeviceVerb {
         #[command(flatten)]
         access: Access,
     },
-    /// Give devices new keys; connections that rest on an old key end at once
+    /// Give devices new keys, which closes every connection that uses an old key
     #[command(after_help = RENEW_EXAMPLES)]
     RenewKey {
         /// The devices; '*' for all that have keys
@@ -87,13 +87,13 @@ pub(crate) enum DeviceVerb {
         /// Which key
         #[arg(long, visible_alias = "kt", value_enum)]
         key_type: Renewal,
-        /// Their modules too
+        /// Renew the keys of their modules too
         #[arg(long, visible_alias = "im")]
         include_modules: bool,
-        /// Only if it still is the version with this etag; for a single device
+        /// Continue only if the device still has this etag; for a single device
         #[arg(short, long, conflicts_with = "include_modules")]
         etag: Option<String>,
-        /// Do not ask before the keys of all devices are renewed; nothing is asked where no terminal is
+        /// Do not ask before the keys of all devices are renewed; without a terminal there is no question
         #[arg(short, long)]
         yes: bool,
         #[command(flatten)]
@@ -101,7 +101,7 @@ pub(crate) enum DeviceVerb {
         #[command(flatten)]
         access: Access,
     },
-    /// Delete a device with its modules and the messages that wait for them
+    /// Delete a device, its modules and their waiting messages
     Delete {
         #[command(flatten)]
         device: DeviceArg,
@@ -110,7 +110,7 @@ pub(crate) enum DeviceVerb {
         #[command(flatten)]
         access: Access,
     },
-    /// Do what each line of a file asks for, in the order of the file
+    /// Apply each line of a file, in the order of the file
     #[command(after_help = import::EXAMPLES)]
     Import {
         #[command(flatten)]
@@ -118,7 +118,7 @@ pub(crate) enum DeviceVerb {
         #[command(flatten)]
         access: Access,
     },
-    /// Print every device as a line that `import` takes
+    /// Write every device as a line that `import` takes
     #[command(after_help = export::EXAMPLES)]
     Export {
         #[command(flatten)]
@@ -126,7 +126,7 @@ pub(crate) enum DeviceVerb {
         #[command(flatten)]
         access: Access,
     },
-    /// Take back what an import changed, the last one unless told otherwise
+    /// Undo the changes of an import, by default the last one
     #[command(after_help = rollback::EXAMPLES)]
     Rollback {
         #[command(flatten)]
@@ -198,8 +198,11 @@ impl DeviceVerb {
                 if etag.is_some() {
                     return Err(Failure::usage("--etag is for a single device"));
                 }
-                if device_id.contains(&Target::All) && !yes && !is_confirmed("Renew keys of every device?") {
-                    return Err(Failure::error("no key was renewed"));
+                if device_id.contains(&Target::All)
+                    && !yes
+                    && !is_confirmed("Renew the keys of every device?")
+                {
+                    return Err(Failure::error("no key was renewed, because you did not confirm it"));
                 }
                 let mut renewals = Renewals::new(&rest, key_type, &output, RENEWED_COLUMNS);
                 for target in device_id {
@@ -267,5 +270,5 @@ Examples:
   portcullis device-identity renew-key -d pump-7 pump-8 --kt both --include-modules
   portcullis device-identity renew-key -d '*' --kt secondary --output none
 
-Without downtime: move the device to its secondary key, renew the primary one, move it back, renew the secondary one.
-Of several devices that cannot all be done the others are, and the exit code is 7.";
+To renew both keys without downtime: move the device to its secondary key, renew the primary key, move the device back,
+and renew the secondary key. If some of several devices fail, the others still get new keys and the exit code is 7.";

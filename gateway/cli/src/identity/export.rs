@@ -1,6 +1,6 @@
-//! `device-identity export`: the registry as a file that `import` takes, of this hub or of an IoT Hub.
+//! `device-identity export`: writes the registry into a file that `import` takes, of this hub or of an IoT Hub.
 //!
-//! The hub writes the file in a job of its own; it is fetched when it is whole.
+//! The hub writes the file in a job. The command line fetches it once it is complete.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -17,20 +17,20 @@ use crate::output::scalar;
 use crate::progress::{Progress, ProgressArgs, Unit};
 use crate::rest::Rest;
 
-/// What to export, and where to.
+/// What to export, and to which file.
 #[derive(Args)]
 pub(crate) struct ExportArgs {
     /// The new file, which only you may read; - for standard output
     #[arg(long, visible_alias = "of", value_name = "FILE", default_value = "-")]
     output_file: PathBuf,
-    /// The container where the hub writes the blob devices.txt instead, with modules: its URI with a SAS, or file:NAME;
+    /// The URI with a SAS of a container, or file:NAME; the hub writes the blob devices.txt there, with modules.
     /// `@FILE` reads the URI from a file
     #[arg(long, visible_alias = "bcu", value_name = "URI", conflicts_with_all = ["output_file", "include_modules"])]
     blob_container_uri: Option<String>,
-    /// With the keys; without them, whoever imports the file as new devices makes new ones
+    /// Include the keys; without them, an import of the file makes new keys for new devices
     #[arg(long, visible_alias = "ik", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     include_keys: Option<bool>,
-    /// With the modules, each after its device
+    /// Include the modules, each after its device
     #[arg(long, visible_alias = "im", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     include_modules: Option<bool>,
     #[command(flatten)]
@@ -79,7 +79,7 @@ impl ExportArgs {
 
 enum Fetched {
     Whole,
-    /// Whoever read standard output has enough.
+    /// The reader of standard output has closed it.
     NobodyReads,
 }
 
@@ -110,7 +110,7 @@ async fn fetch(
     }
 }
 
-/// Where the file goes: under another name until it is whole.
+/// The destination of the file. The file has another name until it is complete.
 enum Target {
     StandardOutput,
     File { path: PathBuf, file: DurableFile },
@@ -124,7 +124,7 @@ impl Target {
         let told = |error: io::Error| Failure::error(format!("{}: {error}", path.display()));
         if path.exists() {
             return Err(Failure::new(Exit::Conflict, format!("{} exists already", path.display()))
-                .with_hint("name another --output-file, or move it away"));
+                .with_hint("name another --output-file, or move this file"));
         }
         let file = DurableFile::create(path, &path.with_added_extension("part"), 0o600).map_err(told)?;
         Ok(Self::File { path: path.to_owned(), file })
@@ -162,4 +162,4 @@ Examples:
   portcullis device-identity export --bcu file:fleet --ik
 
 One JSON object a line, as IoT Hub exports it. With keys and modules, a hub that imports the file
-lets in every device as this one does.";
+admits every device as this hub does.";

@@ -1,5 +1,5 @@
-//! `device-identity import`: a file of identities, as IoT Hub exports it, goes to the hub as it is, and the job that the
-//! hub makes of it is followed to its end. What a line asks for is the hub's to understand.
+//! `device-identity import`: sends a file of identities, in IoT Hub's export format, to the hub unchanged. The hub
+//! interprets the lines in a job, and the command line follows the job to its end.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -24,17 +24,17 @@ use upload::{Input, Sent};
 #[derive(Args)]
 #[command(group = ArgGroup::new("input").required(true).args(["input_file", "input_blob_container_uri"]))]
 pub(crate) struct ImportArgs {
-    /// The file, plain or packed with gzip; - for standard input
+    /// The file, plain or compressed with gzip; - for standard input
     #[arg(long, visible_alias = "if", value_name = "FILE")]
     input_file: Option<PathBuf>,
-    /// The container whose blob devices.txt the hub reads instead: its URI with a SAS, or file:NAME; `@FILE` reads the
-    /// URI from a file
+    /// The URI with a SAS of a container, or file:NAME; the hub reads its blob devices.txt instead of a file.
+    /// `@FILE` reads the URI from a file
     #[arg(long, visible_alias = "ibcu", value_name = "URI", requires = "output_blob_container_uri")]
     input_blob_container_uri: Option<String>,
-    /// The container where the hub writes importErrors.log, of the lines refused; `@FILE` as above
+    /// The container where the hub writes importErrors.log, which lists the refused lines; `@FILE` as above
     #[arg(long, visible_alias = "obcu", value_name = "URI", requires = "input_blob_container_uri")]
     output_blob_container_uri: Option<String>,
-    /// Change nothing; tell what would be created, changed, deleted and refused
+    /// Change nothing, and report what the import would create, change, delete and refuse
     #[arg(long, conflicts_with = "input_blob_container_uri")]
     dry_run: bool,
     /// Write the result of every line into this file, one JSON object a line; - for standard output
@@ -68,13 +68,13 @@ impl ImportArgs {
         }
         job::ended(&job, interrupted).map_err(|failure| match failure.exit() {
             Exit::Interrupted | Exit::Error if !self.dry_run => {
-                failure.with_hint("`portcullis device-identity rollback` takes back what was done")
+                failure.with_hint("`portcullis device-identity rollback` undoes the changes of the import")
             }
             _ => failure,
         })
     }
 
-    /// Has the job begin.
+    /// Starts the job.
     async fn start(&self, rest: &Rest, stop: Pin<&mut impl Future>) -> Result<Sent, Failure> {
         if let Some(file) = &self.input_file {
             let input = Input::open(file)?;
@@ -115,9 +115,9 @@ Examples:
   ssh old-hub portcullis device-identity export --ik --im |
     portcullis device-identity import --input-file -
   portcullis device-identity import --ibcu file:fleet --obcu file:fleet
-  portcullis device-identity rollback                        # the last import never was
+  portcullis device-identity rollback                        # undo the last import
 
-The file is one an IoT Hub or this hub exports: one JSON object a line, each with an importMode or,
-without one, created or updated. Lines that cannot be done are told, the others are done, and the
-exit code is 7. Ctrl-C cancels the import; what is done by then stays, until `rollback` takes it
-back.";
+The file is an export of an IoT Hub or of this hub: one JSON object a line, each with an importMode or,
+without one, created or updated. If some lines are refused, the import reports them, applies the
+others, and ends with exit code 7. Ctrl-C cancels the import; the lines applied by then stay until
+`rollback` undoes them.";

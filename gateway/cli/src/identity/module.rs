@@ -21,7 +21,7 @@ use crate::rest::Rest;
 /// Verbs on modules.
 #[derive(Subcommand)]
 pub(crate) enum ModuleVerb {
-    /// Register a module under a device; the hub makes its keys unless told otherwise
+    /// Register a module under a device; the hub makes its keys unless you give them
     Create {
         #[command(flatten)]
         module: ModuleArgs,
@@ -56,7 +56,7 @@ pub(crate) enum ModuleVerb {
         #[command(flatten)]
         access: Access,
     },
-    /// Change a module; what is not named stays as it is
+    /// Change a module; what you do not name stays as it is
     #[command(after_help = UPDATE_EXAMPLES)]
     Update {
         #[command(flatten)]
@@ -68,7 +68,7 @@ pub(crate) enum ModuleVerb {
         #[command(flatten)]
         access: Access,
     },
-    /// Give modules of a device new keys; connections that rest on an old key end at once
+    /// Give modules of a device new keys, which closes every connection that uses an old key
     #[command(after_help = RENEW_EXAMPLES)]
     RenewKey {
         #[command(flatten)]
@@ -79,7 +79,7 @@ pub(crate) enum ModuleVerb {
         /// Which key
         #[arg(long, visible_alias = "kt", value_enum)]
         key_type: Renewal,
-        /// Only if it still is the version with this etag; for a single module
+        /// Continue only if the module still has this etag; for a single module
         #[arg(short, long)]
         etag: Option<String>,
         #[command(flatten)]
@@ -87,7 +87,7 @@ pub(crate) enum ModuleVerb {
         #[command(flatten)]
         access: Access,
     },
-    /// Delete a module and the messages that wait for it
+    /// Delete a module and its waiting messages
     Delete {
         #[command(flatten)]
         module: ModuleArgs,

@@ -9,7 +9,7 @@ use crate::rest::Rest;
 /// Pages of devices, in the order of their ids.
 pub(super) struct Pages<'a> {
     rest: &'a Rest,
-    /// How many devices are still wanted.
+    /// How many more devices the caller wants.
     left: u64,
     continuation: Option<HeaderValue>,
 }
@@ -20,7 +20,7 @@ impl<'a> Pages<'a> {
         Self { rest, left: top, continuation: None }
     }
 
-    /// The next page; nothing after the last one.
+    /// The next page, or none after the last one.
     pub(super) async fn next(&mut self) -> Result<Option<Vec<Value>>, Failure> {
         let count = usize::try_from(self.left).unwrap_or(PAGE_DEVICES).min(PAGE_DEVICES);
         if count == 0 {
@@ -28,7 +28,7 @@ impl<'a> Pages<'a> {
         }
         let (devices, continuation) = self.rest.page(&["devices"], count, self.continuation.as_ref()).await?;
         self.left = match continuation {
-            // A page without a device leads nowhere.
+            // A page without a device ends the list.
             Some(_) if !devices.is_empty() => self.left.saturating_sub(devices.len() as u64),
             _ => 0,
         };
@@ -37,5 +37,5 @@ impl<'a> Pages<'a> {
     }
 }
 
-/// As many as IoT Hub gives at once.
+/// IoT Hub's largest page.
 const PAGE_DEVICES: usize = 1000;

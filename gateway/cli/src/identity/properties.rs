@@ -3,7 +3,7 @@
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value};
 
-/// Status and capabilities; what is not given is left as it is.
+/// Status and capabilities. Without a flag, that property stays as it is.
 #[derive(Args)]
 pub(crate) struct PropertyArgs {
     /// Whether it may connect
@@ -12,7 +12,7 @@ pub(crate) struct PropertyArgs {
     /// Why it has that status; up to 128 characters
     #[arg(long, visible_alias = "star", value_name = "TEXT")]
     status_reason: Option<String>,
-    /// An IoT Edge device
+    /// Whether it is an IoT Edge device
     #[arg(long, visible_alias = "ee", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     edge_enabled: Option<bool>,
 }
@@ -24,12 +24,12 @@ enum StatusArg {
 }
 
 impl PropertyArgs {
-    /// Whether nothing was given.
+    /// Whether all flags are absent.
     pub(super) fn is_empty(&self) -> bool {
         self.status.is_none() && self.reason().is_none() && self.edge_enabled.is_none()
     }
 
-    /// Writes what was given into a device.
+    /// Writes the given properties into a device.
     pub(super) fn write(&self, device: &mut Value) {
         if let Some(status) = self.status {
             device["status"] = status.word().into();

@@ -1,13 +1,13 @@
-//! The flag that bounds the queue of an identity.
+//! The flag that limits the queue of an identity.
 
 use clap::Args;
 use portcullis_registry::queue_max::QueueMax;
 use serde_json::{Value, json};
 
-/// The bound of the queue; without it nothing is said of the bound.
+/// The limit of the queue. Without the flag the request does not mention the limit.
 #[derive(Args)]
 pub(crate) struct QueueArg {
-    /// How many C2D messages may wait, 1 to 10000; `default` for as many as the hub's own setting
+    /// How many C2D messages may wait, 1 to 10000; `default` for the hub's own setting
     #[arg(long, value_name = "N", value_parser = parse)]
     queue_messages_max: Option<Wish>,
 }
@@ -20,12 +20,12 @@ enum Wish {
 }
 
 impl QueueArg {
-    /// Whether nothing was given.
+    /// Whether the flag is absent.
     pub(super) fn is_empty(&self) -> bool {
         matches!(self.queue_messages_max, None | Some(Wish::Nothing))
     }
 
-    /// Writes what was given into an identity.
+    /// Writes the limit into an identity.
     pub(super) fn write(&self, identity: &mut Value) {
         identity["queueMessagesMax"] = match self.queue_messages_max {
             None | Some(Wish::Nothing) => return,

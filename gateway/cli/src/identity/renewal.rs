@@ -1,4 +1,4 @@
-//! `renew-key`: new keys for identities that sign in with keys, for one or for many.
+//! `renew-key`: gives one or more identities new keys.
 
 use clap::ValueEnum;
 use portcullis_registry::credential::SymmetricKey;
@@ -10,7 +10,7 @@ use crate::identity::{change, pages::Pages};
 use crate::output::{Column, Listing, OutputArgs, scalar};
 use crate::rest::Rest;
 
-/// What becomes of the two keys.
+/// Which of the two keys change, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Renewal {
     /// A new primary key
@@ -19,11 +19,11 @@ pub(crate) enum Renewal {
     Secondary,
     /// Two new keys
     Both,
-    /// Each becomes the other; nothing that is connected is disturbed
+    /// Swap the two keys, which closes no connection
     Swap,
 }
 
-/// Ids as given, or a star for all.
+/// An id, or a star for all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Target<I> {
     All,
@@ -44,7 +44,7 @@ pub(super) fn parse_module(text: &str) -> Result<Target<ModuleId>, String> {
     ModuleId::parse(text).map(Target::One).map_err(|error| error.to_string())
 }
 
-/// Gives one identity new keys and prints what it is now.
+/// Gives one identity new keys and prints the identity.
 pub(super) async fn renew_one(
     rest: &Rest,
     id: &IdentityId,
@@ -56,7 +56,7 @@ pub(super) async fn renew_one(
     output.print(&renew(rest, id, renewal, etag).await?, columns)
 }
 
-/// New keys for many identities. Each is printed when it is done; the others are told of on standard error.
+/// New keys for many identities. Prints each identity once it has its keys. Reports failures on standard error.
 pub(super) struct Renewals<'a> {
     rest: &'a Rest,
     renewal: Renewal,
@@ -106,24 +106,26 @@ impl<'a> Renewals<'a> {
         Ok(())
     }
 
-    /// One identity. `Err` when there is no use in going on.
+    /// Renews the keys of one identity. `Err` when the rest would fail too.
     pub(super) async fn one(&mut self, id: &IdentityId) -> Result<(), Failure> {
         match renew(self.rest, id, self.renewal, None).await {
             Ok(identity) => {
                 self.done += 1;
-                // Who stopped reading still wants the keys renewed.
+                // The reader may close standard output, but the operator still wants the keys renewed.
                 self.listing.add(vec![identity]).map(drop)
             }
             Err(failure) => self.failed(failure),
         }
     }
 
-    /// Prints what ends the list; fails when any identity did.
+    /// Ends the list. Fails if any identity failed.
     pub(super) fn end(self) -> Result<(), Failure> {
         self.listing.end()?;
         match (self.first_failure, self.done) {
             (None, _) => Ok(()),
-            (Some(failure), 0) => Err(Failure::new(failure.exit(), "no key was renewed")),
+            (Some(failure), 0) => {
+                Err(Failure::new(failure.exit(), "no key was renewed; the reason of each identity is above"))
+            }
             (Some(_), done) => {
                 Err(Failure::new(Exit::Partial, format!("{done} renewed, {} failed", self.failed)))
             }
@@ -157,7 +159,7 @@ async fn renew(rest: &Rest, id: &IdentityId, renewal: Renewal, etag: Option<&str
 }
 
 impl Renewal {
-    /// The keys that come of these.
+    /// The new keys that replace `keys`.
     fn of(self, keys: &Value) -> Value {
         let [primary, secondary] = ["primaryKey", "secondaryKey"].map(|name| keys[name].clone());
         let new = || Value::from(SymmetricKey::generate().to_base64().as_str());

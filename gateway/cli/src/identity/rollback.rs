@@ -1,4 +1,4 @@
-//! `device-identity rollback`: what an import changed becomes what it was, unless somebody has changed it since.
+//! `device-identity rollback`: undoes the changes of an import. It skips what somebody has changed since.
 
 use std::pin::pin;
 
@@ -12,13 +12,13 @@ use crate::output::{TextArgs, scalar};
 use crate::progress::{Progress, ProgressArgs, Unit};
 use crate::rest::Rest;
 
-/// Which import to take back.
+/// Which import to undo.
 #[derive(Args)]
 pub(crate) struct RollbackArgs {
-    /// The job of the last import, to be sure that it still is the last
+    /// The job of the last import; the rollback fails if another import was later
     #[arg(long, visible_alias = "jid", value_name = "ID")]
     job_id: Option<String>,
-    /// Do not ask first; nothing is asked where no terminal is
+    /// Do not ask first; without a terminal there is no question
     #[arg(short, long)]
     yes: bool,
     #[command(flatten)]
@@ -35,11 +35,11 @@ impl RollbackArgs {
         };
         let id = job::id(&import);
         if !self.yes && !is_confirmed(&question(&import)) {
-            return Err(Failure::error("nothing was taken back"));
+            return Err(Failure::error("the import was not undone, because you did not confirm it"));
         }
         let stop = pin!(tokio::signal::ctrl_c());
         let job = rest.start(&["api", "v1", "jobs", &id, "rollback"], &[]).await?;
-        let progress = Progress::begin(self.progress, "taking back", Unit::Lines);
+        let progress = Progress::begin(self.progress, "rolling back", Unit::Lines);
         progress.expect(changed(&import));
         let Followed { job, interrupted } = follow(rest, job, &progress, stop).await?;
         drop(progress);
@@ -49,14 +49,14 @@ impl RollbackArgs {
     }
 }
 
-/// The newest import; of earlier ones the hub does not keep what was there before.
+/// The newest import. The hub keeps the earlier state for that one only.
 fn last_import(jobs: &Value) -> Result<Value, Failure> {
     let imports = jobs.as_array().into_iter().flatten();
     let imports =
         imports.filter(|job| job["type"] == "import" && job["rollbackOf"].is_null() && job["dryRun"] != true);
-    // Times of one form and one zone sort as texts do.
+    // Times of one format and one zone sort as text.
     let last = imports.max_by_key(|job| scalar(job, "/startTimeUtc")).cloned();
-    last.ok_or_else(|| Failure::new(Exit::NotFound, "there is no import to take back"))
+    last.ok_or_else(|| Failure::new(Exit::NotFound, "there is no import to undo"))
 }
 
 fn changed(import: &Value) -> u64 {
@@ -66,7 +66,7 @@ fn changed(import: &Value) -> u64 {
 fn question(import: &Value) -> String {
     let count = |what| job::count(import, what);
     format!(
-        "Take back the import of {}, which created {}, changed {} and deleted {}?",
+        "Undo the import of {}, which created {}, changed {} and deleted {}?",
         scalar(import, "/startTimeUtc"),
         count("created"),
         count("changed"),
@@ -77,12 +77,12 @@ fn question(import: &Value) -> String {
 pub(super) const EXAMPLES: &str = "\
 Examples:
   portcullis device-identity rollback
-  portcullis device-identity rollback --job-id ID --yes      # only if that still is the last import
+  portcullis device-identity rollback --job-id ID --yes      # only if that is still the last import
 
-What the last import created is deleted, what it changed or deleted becomes what it was, keys
-included; an import that was cancelled or failed half-way can be taken back too. What somebody has
-changed since stays as it is and is told, and the exit code is 7. Before an import,
-`export --ik --im` makes a copy for later.";
+A rollback deletes what the last import created, and restores what the import changed or deleted,
+with its keys. It also works for an import that was cancelled or failed half-way. It skips what
+somebody has changed since, reports it, and ends with exit code 7. To keep a copy before an import,
+use `export --ik --im`.";
 
 #[cfg(test)]
 mod tests {

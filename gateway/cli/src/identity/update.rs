@@ -1,4 +1,4 @@
-//! `update`: what is to change of an identity, and what stays.
+//! `update`: changes the named properties of an identity and keeps the others.
 
 use clap::Args;
 use serde_json::{Map, Value};
@@ -8,7 +8,7 @@ use crate::identity::allowed::AllowedArg;
 use crate::identity::authentication::AuthenticationArgs;
 use crate::identity::queue::QueueArg;
 
-/// What `update` takes for devices and modules alike.
+/// The arguments of `update` for devices and for modules.
 #[derive(Args)]
 pub(crate) struct UpdateArgs {
     #[command(flatten)]
@@ -17,11 +17,11 @@ pub(crate) struct UpdateArgs {
     allowed: AllowedArg,
     #[command(flatten)]
     queue: QueueArg,
-    /// Set properties by their names in JSON, as in `capabilities.iotEdge=true`; null clears one
+    /// Set properties by their names in JSON, for example `capabilities.iotEdge=true`; null clears one
     #[arg(long, value_name = "NAME=VALUE", num_args = 1.., value_parser = Assignment::parse)]
     set: Vec<Assignment>,
-    /// Only if it still is the version with this etag; `*` overwrites whatever is there. Without it, only if nobody
-    /// changes it between reading and writing
+    /// Continue only if the identity still has this etag; `*` overwrites any version. Without it, the update fails if
+    /// somebody changes the identity between reading and writing
     #[arg(short, long)]
     pub(super) etag: Option<String>,
 }
@@ -34,7 +34,7 @@ struct Assignment {
 }
 
 impl UpdateArgs {
-    /// Whether nothing is to be changed.
+    /// Whether no change is asked for.
     pub(super) fn is_empty(&self) -> bool {
         self.authentication.is_empty()
             && self.allowed.is_empty()
@@ -54,18 +54,21 @@ impl UpdateArgs {
     }
 }
 
-/// An update that changes nothing was not meant.
+/// The error for an update without a change.
 pub(super) fn nothing_to_change() -> Failure {
-    Failure::usage("nothing to change").with_hint("`--help` shows what can be set")
+    Failure::usage("nothing to change").with_hint("`--help` lists the properties to set")
 }
 
 impl Assignment {
     fn parse(text: &str) -> Result<Self, String> {
         let (path, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
         let path: Vec<_> = path.split('.').map(str::to_owned).collect();
-        // The hub passes over members it does not know; here that would be a change that never happens.
+        // The hub ignores members it does not know, so the change would silently not happen.
         if path.iter().any(String::is_empty) || !SETTABLE.contains(&path[0].as_str()) {
-            return Err(format!("can set {}, or a member of these", SETTABLE.join(", ")));
+            return Err(format!(
+                "this property cannot be set; name {}, or a member of these",
+                SETTABLE.join(", ")
+            ));
         }
         Ok(Self { path, value: parse_value(value) })
     }
@@ -82,7 +85,7 @@ impl Assignment {
     }
 }
 
-/// JSON where it can be nothing else; no property is a number, so digits are a text.
+/// JSON if the text is null, a boolean, an object or the like. Digits stay text, because no property is a number.
 fn parse_value(text: &str) -> Value {
     match serde_json::from_str(text) {
         Ok(Value::Number(_)) | Err(_) => text.into(),

@@ -1,4 +1,4 @@
-//! Following a job to its end: how far it is, and Ctrl-C, which cancels it.
+//! Follows a job to its end and shows its progress. Ctrl-C cancels the job.
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -14,13 +14,13 @@ use crate::rest::Rest;
 
 /// How following a job ended.
 pub(crate) struct Followed {
-    /// The job as it was told of last.
+    /// The last state of the job that the hub reported.
     pub(crate) job: Value,
-    /// Ctrl-C cancelled it, if it was not over yet.
+    /// Ctrl-C cancelled the job, if it was still running.
     pub(crate) interrupted: bool,
 }
 
-/// Shows how far a job is until it is over. When `stop` is done first, the job is cancelled.
+/// Shows the progress of a job until it ends. If `stop` completes first, cancels the job.
 pub(crate) async fn follow(
     rest: &Rest,
     job: Value,
@@ -30,7 +30,7 @@ pub(crate) async fn follow(
     let id = id(&job);
     let told = |failure: Failure| {
         let hint =
-            format!("the hub goes on with the job; `portcullis job show --job-id {id}` tells how it ends");
+            format!("the hub continues the job; `portcullis job show --job-id {id}` prints how it ends");
         failure.with_hint(hint)
     };
     tokio::select! {
@@ -58,7 +58,7 @@ async fn until_over(rest: &Rest, id: &str, mut job: Value, progress: &Progress) 
                 job = told;
                 failed = 0;
             }
-            // The hub may be starting again, and the job with it.
+            // The hub may be restarting, and the job resumes with it.
             Err(failure) if failure.passing().is_some() && failed < FAILURES_MAX => failed += 1,
             Err(failure) => return Err(failure),
         }
@@ -69,7 +69,7 @@ async fn until_over(rest: &Rest, id: &str, mut job: Value, progress: &Progress) 
 fn show(job: &Value, progress: &Progress) {
     let number = |name: &str| job[name].as_u64();
     let mut notes = Vec::new();
-    // The hub knows how much of the work is done, also where nobody knows how many lines there are.
+    // The hub knows which share of the work is done, even when the number of lines is unknown.
     if !progress.is_bounded() {
         notes.extend(number("progress").map(|percent| format!("{percent}%")));
         notes.extend(number("etaSeconds").map(|seconds| format!("{seconds} s left")));
@@ -85,5 +85,5 @@ fn is_over(job: &Value) -> bool {
 
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
-/// About a minute, with the time requests take.
+/// About a minute, with the time that the requests take.
 const FAILURES_MAX: u32 = 30;

@@ -1,4 +1,4 @@
-//! What a job came to: how many lines of each kind, which were refused and why, and the exit code of it all.
+//! The result of a job: the number of lines of each outcome, the refused lines with reasons, and the exit code.
 
 use std::io::Write;
 
@@ -8,19 +8,19 @@ use crate::exit::{Exit, Failure};
 use crate::output::{Column, printable, scalar};
 use crate::rest::Rest;
 
-/// What lines are counted by, in the order they are told in.
+/// The outcomes of lines, in the order in which they are printed.
 const COUNTED: [&str; 5] = ["created", "changed", "unchanged", "deleted", "refused"];
 
-/// How many lines came to this.
+/// How many lines had this outcome.
 pub(crate) fn count(job: &Value, what: &str) -> u64 {
     job["outcomes"][what].as_u64().unwrap_or_default()
 }
 
-/// How many lines of each kind, in words.
+/// The number of lines of each outcome, as text.
 pub(crate) fn summary(job: &Value) -> String {
     let mut text = String::new();
     if job["dryRun"] == true {
-        text += "nothing was changed; the file would have:\n";
+        text += "nothing was changed; without --dry-run the import would end with:\n";
     }
     for what in COUNTED {
         text += &format!("{what:<9}  {}\n", count(job, what));
@@ -28,13 +28,13 @@ pub(crate) fn summary(job: &Value) -> String {
     text
 }
 
-/// The same as a table's rows and columns.
+/// The same as rows and columns of a table.
 pub(crate) fn table(job: &Value) -> (Value, &'static [Column]) {
     let rows = COUNTED.iter().map(|what| json!({ "outcome": what, "lines": count(job, what) }));
     (rows.collect(), COLUMNS)
 }
 
-/// Tells the first refused lines, and writes the result of every line to `to`, if given.
+/// Prints the first refused lines, and writes the result of every line to `to`, if given.
 pub(crate) async fn print_refused(
     rest: &Rest,
     job: &Value,
@@ -70,12 +70,12 @@ pub(crate) async fn print_refused(
         }
     }
     if refused > told {
-        eprintln!("and {} more; --results-file FILE takes them all", refused - told);
+        eprintln!("and {} more; use --results-file FILE to get them all", refused - told);
     }
     Ok(())
 }
 
-/// A line of the results in words, if it was refused.
+/// A refused line as text; none for other lines.
 fn refusal(line: &[u8]) -> Option<String> {
     let result: Value = serde_json::from_slice(line).ok()?;
     if result["outcome"] != "refused" {
@@ -91,7 +91,7 @@ fn refusal(line: &[u8]) -> Option<String> {
     Some(format!("line {}:{about} {} [{}]", text("/line"), text("/error"), text("/errorCode")))
 }
 
-/// How a job that lines were counted of ends: what went wrong, if anything did.
+/// The result of a job that counts lines: an error if anything failed.
 pub(crate) fn ended(job: &Value, interrupted: bool) -> Result<(), Failure> {
     let refused = count(job, "refused");
     let done: u64 = COUNTED.iter().map(|what| count(job, what)).sum::<u64>() - refused;
@@ -104,20 +104,21 @@ pub(crate) fn ended(job: &Value, interrupted: bool) -> Result<(), Failure> {
         }
         _ => {
             let reason = printable(&scalar(job, "/failureReason"));
-            let reason = if reason.is_empty() { "the job failed".to_owned() } else { reason };
+            let reason =
+                if reason.is_empty() { "the job failed; look into the hub's log".to_owned() } else { reason };
             return Err(Failure::error(reason));
         }
     }
     match (done, refused) {
         (_, 0) => Ok(()),
-        (0, refused) => Err(Failure::error(format!("none of {refused} lines was done"))),
+        (0, refused) => Err(Failure::error(format!("all {refused} lines were refused"))),
         (done, refused) => {
-            Err(Failure::new(Exit::Partial, format!("{done} lines were done, {refused} were not")))
+            Err(Failure::new(Exit::Partial, format!("{done} lines were applied, {refused} were refused")))
         }
     }
 }
 
-/// Cuts pieces into lines.
+/// Splits pieces of text into lines.
 #[derive(Default)]
 struct Lines(Vec<u8>);
 
@@ -136,7 +137,7 @@ impl Lines {
 
 const COLUMNS: &[Column] =
     &[("Outcome", |row| scalar(row, "/outcome")), ("Lines", |row| scalar(row, "/lines"))];
-/// Enough to see what is wrong with a file.
+/// Enough to show what is wrong with a file.
 const TOLD_MAX: u64 = 10;
 const RESULTS: &str = "results.txt";
 

@@ -1,5 +1,5 @@
-//! A line of an import file, made of what the IoT Hub tells of an identity: its twin and, if it may be read, its entry in
-//! the registry, which alone has the keys.
+//! A line of an import file, made of an identity's twin and, if the policy may read it, its entry in the registry. Only
+//! the entry has the keys.
 //!
 //! Source: IoT Hub, "Import and export device identities in bulk", for the members and their order.
 
@@ -12,7 +12,7 @@ use crate::output::scalar;
 /// A line in the file's format.
 pub(super) struct Line {
     pub(super) text: String,
-    /// What had to be left out of it to make it no longer than an import takes.
+    /// What was left out so that the line is short enough for an import.
     pub(super) left_out: Option<&'static str>,
 }
 
@@ -23,7 +23,7 @@ struct Item<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     module_id: Option<&'a str>,
     e_tag: Option<&'a Value>,
-    /// IoT Hub: a module has none of its own; its line has one all the same.
+    /// IoT Hub: a module has no status of its own, but its line has one.
     status: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     status_reason: Option<&'a Value>,
@@ -59,9 +59,9 @@ struct Authentication {
 }
 
 impl Line {
-    /// The line of what the twin is of. Without an entry it has no keys.
+    /// The line of a twin's identity. Without an entry it has no keys.
     pub(super) fn of(twin: &Value, entry: Option<&Value>) -> Self {
-        // The twin may be behind: what the entry says counts, be it null.
+        // The twin may be out of date, so the entry's value counts, even if it is null.
         let registered = |name: &str| {
             let told = entry.and_then(|entry| entry.get(name)).or_else(|| twin.get(name));
             told.filter(|value| !value.is_null())
@@ -103,7 +103,7 @@ impl Line {
 
 impl Item<'_> {
     fn text(&self) -> String {
-        // Every member is a text, JSON already, or a struct of such: it always can be written.
+        // Every member is text, JSON, or a struct of these, so it can always be written.
         serde_json::to_string(self).unwrap_or_default()
     }
 }
@@ -119,7 +119,7 @@ fn with_keys(entry: &Value) -> Authentication {
     }
 }
 
-/// What a twin tells of how its identity proves itself.
+/// How the identity signs in, as far as its twin shows it.
 fn without_keys(twin: &Value) -> Authentication {
     let told = |name: &str| twin.get(name).filter(|value| !value.is_null()).cloned();
     Authentication {
@@ -153,12 +153,12 @@ fn leave_out_reported(properties: &mut Value) {
     }
 }
 
-/// What a file holds, told by its lines.
+/// Counts of a file's lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Tally {
     pub(super) devices: u64,
     pub(super) modules: u64,
-    /// Identities that sign in with keys which are not in their lines.
+    /// Identities that sign in with keys which their lines do not have.
     pub(super) without_keys: u64,
     /// IoT Edge devices.
     pub(super) edge: u64,
@@ -191,9 +191,9 @@ impl Tally {
     }
 }
 
-/// What a line can do without, the least missed first. A device reports its properties again by itself.
+/// The optional parts of a line, the least important first. A device reports its properties again by itself.
 const SHORTER: [(&str, LeaveOut); 2] = [
-    ("when each property of its twin was written", leave_out_metadata),
+    ("the times when its twin's properties were written", leave_out_metadata),
     ("the reported properties of its twin", leave_out_reported),
 ];
 

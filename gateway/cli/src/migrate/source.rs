@@ -1,5 +1,5 @@
-//! The IoT Hub a fleet comes from, read politely: what it cannot answer now is asked again, later each time, and when it
-//! says how long to wait, all requests wait that long. Nothing is written there.
+//! The IoT Hub that a fleet comes from. A request that fails for now is sent again, later each time. If the hub says
+//! how long to wait, all requests wait that long. The program writes nothing there.
 
 use std::cell::Cell;
 
@@ -15,14 +15,14 @@ pub(super) struct Source {
     pace: Pace,
 }
 
-/// What is read, in this order: a module comes after its device.
+/// The kinds of identities, in the order they are read: a module comes after its device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Devices,
     Modules,
 }
 
-/// Some twins, and what to ask with for those after them.
+/// A page of twins, and the continuation token of the next page.
 pub(super) struct Page {
     pub(super) twins: Vec<Value>,
     pub(super) next: Option<String>,
@@ -46,7 +46,7 @@ impl Source {
         &self.rest.login().host
     }
 
-    /// How many devices there are; none when the policy may not read the registry.
+    /// How many devices there are; none if the policy may not read the registry.
     pub(super) async fn count_devices(&self) -> Result<Option<u64>, Failure> {
         let told = self.pace.patiently(async || self.rest.get(&["statistics", "devices"], &[]).await).await;
         match told {
@@ -66,12 +66,12 @@ impl Source {
         asked.await.map(|(twins, next)| Page { twins, next })
     }
 
-    /// A device with its keys; nothing when it is no longer there.
+    /// A device with its keys; none if it was deleted.
     pub(super) async fn device(&self, device: &str) -> Result<Option<Value>, Failure> {
         self.found(&["devices", device]).await
     }
 
-    /// The modules of a device with their keys; none when it is no longer there.
+    /// The modules of a device with their keys; empty if the device was deleted.
     pub(super) async fn modules(&self, device: &str) -> Result<Vec<Value>, Failure> {
         let found = self.found(&["devices", device, "modules"]).await?;
         Ok(found.and_then(|modules| modules.as_array().cloned()).unwrap_or_default())
@@ -86,12 +86,12 @@ impl Source {
     }
 }
 
-/// When to ask, for all requests together.
+/// When the next request may go out, for all requests together.
 struct Pace {
     not_before: Cell<Instant>,
-    /// How many times in a row a pause was needed.
+    /// How many pauses there were in a row.
     pauses: Cell<u32>,
-    /// When something was answered last; none before the first time.
+    /// The time of the last answer; none before the first one.
     answered: Cell<Option<Instant>>,
 }
 
@@ -100,8 +100,8 @@ impl Pace {
         Self { not_before: Cell::new(Instant::now()), pauses: Cell::new(0), answered: Cell::new(None) }
     }
 
-    /// Asks until there is an answer, or a failure that does not pass, or no answer to anything for too long. A hub
-    /// that cannot be reached in the beginning is not waited for: its name may be wrong.
+    /// Repeats a request until it succeeds, fails for good, or no request has succeeded for too long. Does not repeat
+    /// it if the hub was never reached: its name may be wrong.
     async fn patiently<T>(&self, ask: impl AsyncFn() -> Result<T, Failure>) -> Result<T, Failure> {
         let began = Instant::now();
         loop {
@@ -127,7 +127,7 @@ impl Pace {
         }
     }
 
-    /// Requests that were under way together are turned away together: that is one reason to wait, not several.
+    /// Requests that ran together fail together, which counts as one reason to wait.
     fn pause(&self, after: Option<Duration>) {
         let now = Instant::now();
         let pauses = self.pauses.get();
@@ -147,7 +147,7 @@ impl Pace {
 const PAUSE_MIN: Duration = Duration::from_millis(200);
 /// 200 ms become 51 s.
 const DOUBLINGS_MAX: u32 = 8;
-/// However long the hub asks to be left alone: it may be mistaken.
+/// The longest wait, because the hub may ask for too long a one by mistake.
 const PAUSE_MAX: Duration = Duration::from_secs(120);
 const PATIENCE: Duration = Duration::from_secs(15 * 60);
 

@@ -1,8 +1,8 @@
-//! A file that takes hours to write, and how writing it goes on after a kill at any moment.
+//! A file that takes hours to write, and that can be continued after a kill at any moment.
 //!
-//! The lines go to `FILE.part`; `FILE.resume` holds where in the hub they come from. The lines themselves tell what has
-//! been written, so neither has to be right to the last line: a line that is cut off is dropped and read again, a line
-//! that is there is not written again. Only the whole file gets its name.
+//! The lines go to `FILE.part`. `FILE.resume` holds the position in the hub. Neither file has to be right to the last
+//! line, because the lines tell what is written: an incomplete line is dropped and read again, and an existing line is
+//! not written again. Only the complete file gets its name.
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -19,39 +19,39 @@ use super::line::Tally;
 use crate::exit::{Exit, Failure};
 use crate::output::scalar;
 
-/// A file under way.
+/// A file that is being written.
 pub(super) struct Unfinished {
     path: PathBuf,
     part: File,
-    /// Hashes of the ids of all lines: of a million, 16 MB.
+    /// Hashes of the ids of all lines. A million ids take 16 MB.
     written: HashSet<u128>,
     tally: Tally,
     bytes: u64,
     pub(super) place: Place,
 }
 
-/// Where in the hub the next lines come from.
+/// The position in the hub of the next lines.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Place {
-    /// The hub; lines of another one do not go into the same file.
+    /// The hub. Lines of another hub must not go into the same file.
     pub(super) host: String,
     /// Whether the lines have keys.
     pub(super) with_keys: bool,
-    /// All devices are written.
+    /// Whether all devices are written.
     pub(super) at_modules: bool,
-    /// What to ask the hub with; none at the beginning of devices or modules.
+    /// The hub's continuation token; none at the beginning of devices or modules.
     pub(super) continuation: Option<String>,
-    /// So many bytes of lines were on stable storage.
+    /// How many bytes of lines are on stable storage.
     pub(super) bytes: u64,
 }
 
 impl Unfinished {
-    /// Begins a file, or goes on with one that was begun.
+    /// Starts a file, or continues one.
     pub(super) fn open(path: &Path, host: &str, with_keys: bool) -> Result<Self, Failure> {
         if path.exists() {
             return Err(Failure::new(Exit::Conflict, format!("{} exists already", path.display()))
-                .with_hint("name another --output-file, or move it away"));
+                .with_hint("name another --output-file, or move this file"));
         }
         let begun =
             Place { host: host.to_owned(), with_keys, at_modules: false, continuation: None, bytes: 0 };
@@ -83,10 +83,10 @@ impl Unfinished {
         self.written.contains(&hash(device, module))
     }
 
-    /// Writes a line, unless it is there.
+    /// Writes a line, unless the file has it.
     pub(super) fn write(&mut self, line: &str) -> Result<(), Failure> {
         let Some((id, parsed)) = read(line) else {
-            return Err(Failure::error("the hub tells of an identity without an id"));
+            return Err(Failure::error("the hub's answer has an identity without an id"));
         };
         if !self.written.insert(id) {
             return Ok(());
@@ -98,7 +98,7 @@ impl Unfinished {
         Ok(())
     }
 
-    /// Makes all lines stable, then the place after them.
+    /// Syncs all lines to storage, then saves the position after them.
     pub(super) fn keep_place(&mut self) -> Result<(), Failure> {
         self.part.sync_data().map_err(|error| io_failure(&part(&self.path), &error))?;
         self.place.bytes = self.bytes;
@@ -108,7 +108,7 @@ impl Unfinished {
         written.map_err(|error| io_failure(&path, &error))
     }
 
-    /// Gives the whole file its name.
+    /// Gives the complete file its name.
     pub(super) fn finish(mut self) -> Result<Tally, Failure> {
         self.keep_place()?;
         let end = || -> io::Result<()> {
@@ -119,7 +119,7 @@ impl Unfinished {
         Ok(self.tally)
     }
 
-    /// Leaves nothing behind when there is nothing to go on with.
+    /// Removes the files if there is no line to continue after.
     pub(super) fn abandon_if_empty(self) {
         if self.bytes == 0 {
             // No identity is in them: a file that stays is gone on with next time.
@@ -135,12 +135,12 @@ impl Unfinished {
             return Ok(());
         }
         let part = part(&self.path);
-        let message = format!("{} is of {}, not of {}", part.display(), of(&self.place), of(begun));
+        let message = format!("{} holds lines of {}, not of {}", part.display(), of(&self.place), of(begun));
         Err(Failure::new(Exit::Conflict, message)
-            .with_hint("delete it to begin anew, or name another --output-file"))
+            .with_hint("delete it to start again, or name another --output-file"))
     }
 
-    /// Learns what has been written, and drops what is no whole line after it.
+    /// Reads which lines are written, and drops an incomplete line at the end.
     fn read_lines(&mut self) -> Result<(), Failure> {
         let path = part(&self.path);
         let told = |error: io::Error| io_failure(&path, &error);
@@ -157,7 +157,7 @@ impl Unfinished {
         }
         if self.bytes < self.place.bytes {
             let message = format!("{} is damaged after {} bytes", path.display(), self.bytes);
-            return Err(Failure::error(message).with_hint("delete it to begin anew"));
+            return Err(Failure::error(message).with_hint("delete it to start again"));
         }
         self.part.set_len(self.bytes).map_err(told)?;
         self.part.seek(SeekFrom::End(0)).map_err(told)?;
@@ -165,17 +165,16 @@ impl Unfinished {
     }
 }
 
-/// Opens the part, made if need be and readable by its owner only: it holds keys. Who has it open has it alone.
+/// Opens the part, or creates it readable by its owner only, because it holds keys. Only one process may have it open.
 fn owned_by_one(path: &Path) -> Result<File, Failure> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
     let file = options.open(path).map_err(|error| io_failure(path, &error))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Failure::new(
-            Exit::Conflict,
-            format!("{} is being written by another process", path.display()),
-        )),
+        Err(TryLockError::WouldBlock) => {
+            Err(Failure::new(Exit::Conflict, format!("{} is in use by another process", path.display())))
+        }
         Err(TryLockError::Error(error)) => Err(io_failure(path, &error)),
     }
 }
@@ -184,12 +183,12 @@ fn read_place(path: &Path) -> Result<Place, Failure> {
     let path = resume(path);
     let text = fs::read_to_string(&path).map_err(|error| {
         io_failure(&path, &error)
-            .with_hint("without it the part cannot be gone on with; delete the part to begin anew")
+            .with_hint("the part cannot be continued without it; delete the part to start again")
     })?;
     serde_json::from_str(&text).map_err(|error| Failure::error(format!("{}: {error}", path.display())))
 }
 
-/// What a line is, and the hash of what it is of.
+/// The identity of a line as JSON, and the hash of its id.
 fn read(line: &str) -> Option<(u128, Value)> {
     let parsed: Value = serde_json::from_str(line).ok()?;
     let device = scalar(&parsed, "/id");
@@ -198,7 +197,7 @@ fn read(line: &str) -> Option<(u128, Value)> {
     (!device.is_empty()).then_some((id, parsed))
 }
 
-/// So wide that no two ids of a fleet meet. A `/` is in no id.
+/// Wide enough that no two ids of a fleet collide. No id contains a `/`.
 fn hash(device: &str, module: Option<&str>) -> u128 {
     let digest = Sha256::digest(format!("{device}/{}", module.unwrap_or_default()));
     digest.iter().take(16).fold(0, |hash, byte| hash << 8 | u128::from(*byte))
@@ -284,7 +283,9 @@ mod tests {
         assert!(refused(&path, "hub", true).to_string().contains("by another process"));
         drop(file);
         assert!(
-            refused(&path, "other", true).to_string().contains("is of hub with keys, not of other with keys")
+            refused(&path, "other", true)
+                .to_string()
+                .contains("holds lines of hub with keys, not of other with keys")
         );
         assert_eq!(refused(&path, "hub", false).exit(), Exit::Conflict);
         open(&path).finish().unwrap();

@@ -1,4 +1,4 @@
-//! JSON in colours, for a terminal whose owner has not asked for none.
+//! JSON in colours, for a terminal without NO_COLOR.
 
 use std::env;
 use std::io::{self, IsTerminal, Write};
@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 use serde_json::ser::{CharEscape, Formatter, PrettyFormatter, Serializer};
 
-/// Coloured when a terminal reads it, plain otherwise.
+/// JSON with colours on a terminal, without them elsewhere.
 pub(super) fn to_json(value: &Value) -> String {
     if is_wanted() { painted(value) } else { super::to_json(value) }
 }

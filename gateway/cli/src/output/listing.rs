@@ -1,7 +1,7 @@
-//! A list printed part by part as it comes in, so that its length costs no memory.
+//! A list that is printed in parts as they arrive, so that a long list needs no memory.
 //!
-//! What is printed is one list all the same: one JSON array, one YAML sequence, one table. A list that breaks off is
-//! left unfinished, so that nothing takes it for the whole.
+//! The parts make one list: one JSON array, one YAML sequence, one table. A list that breaks off stays unfinished, so
+//! that no reader takes it for the whole list.
 
 use std::io;
 use std::ops::ControlFlow;
@@ -13,16 +13,16 @@ use crate::output::query::Query;
 use crate::output::table::Table;
 use crate::output::{Column, Columns, Format, answer, cannot_write, colour, render, to_yaml, write_out};
 
-/// A list under way.
+/// A list that is being printed.
 pub(crate) struct Listing<'a> {
     format: Format,
     query: Option<&'a Query>,
     columns: &'a [Column],
-    /// How wide the columns of the table are; empty until its header is printed.
+    /// The widths of the table's columns; empty until its header is printed.
     widths: Vec<usize>,
-    /// How many items have come in.
+    /// How many items have arrived.
     count: usize,
-    /// A query is about the whole list, so with one the items wait for the end.
+    /// The items, which wait for the end if a query needs the whole list.
     waiting: Vec<Value>,
 }
 
@@ -31,11 +31,11 @@ impl<'a> Listing<'a> {
         Self { format, query, columns, widths: Vec::new(), count: 0, waiting: Vec::new() }
     }
 
-    /// Prints more items; `Break` when nobody reads any more.
+    /// Prints more items. Returns `Break` when standard output is closed.
     pub(crate) fn add(&mut self, items: Vec<Value>) -> Result<ControlFlow<()>, Failure> {
         if self.query.is_some() {
             if self.waiting.len() + items.len() > QUERIED_ITEMS_MAX {
-                return Err(Failure::error(format!("--query takes in at most {QUERIED_ITEMS_MAX} items"))
+                return Err(Failure::error(format!("--query takes at most {QUERIED_ITEMS_MAX} items"))
                     .with_hint("list fewer with --top, or query the printed list with another tool"));
             }
             self.waiting.extend(items);
@@ -49,7 +49,7 @@ impl<'a> Listing<'a> {
         }
     }
 
-    /// Prints what ends the list.
+    /// Ends the list.
     pub(crate) fn end(mut self) -> Result<(), Failure> {
         let rest = match self.query {
             Some(query) => {
@@ -69,7 +69,7 @@ impl<'a> Listing<'a> {
                     text += if self.count == 0 { "[\n  " } else { ",\n  " };
                     let object =
                         if self.format == Format::Json { format!("{item:#}") } else { colour::to_json(item) };
-                    // Within JSON a line break is only ever between tokens.
+                    // JSON has a line break only between tokens.
                     text += &object.trim_end().replace('\n', "\n  ");
                     self.count += 1;
                 }

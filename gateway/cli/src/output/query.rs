@@ -1,11 +1,11 @@
-//! `--query`: a JMESPath expression over what would be printed, as az takes it.
+//! `--query`: a JMESPath expression that selects from the output, as in az.
 
 use jmespath::Expression;
 use serde_json::Value;
 
 use crate::exit::Failure;
 
-/// A JMESPath expression that can be evaluated.
+/// A valid JMESPath expression.
 #[derive(Clone)]
 pub(super) struct Query(Expression<'static>);
 
@@ -14,7 +14,7 @@ impl Query {
         jmespath::compile(text).map(Self).map_err(|error| error.to_string())
     }
 
-    /// What the expression finds.
+    /// The result of the expression.
     pub(super) fn pick(&self, value: &Value) -> Result<Value, Failure> {
         let found = self.0.search(value).map_err(|error| Failure::usage(format!("--query: {error}")))?;
         serde_json::to_value(found).map_err(|error| Failure::error(format!("--query: {error}")))

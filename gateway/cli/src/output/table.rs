@@ -1,10 +1,10 @@
-//! Tables for eyes, and the same cells as tab-separated values for scripts.
+//! Tables for people, and the same cells as tab-separated values for scripts.
 
 use serde_json::Value;
 
 use crate::output::{Columns, printable, text_of};
 
-/// Rows of cells under titles, all of them fit for a terminal.
+/// Rows of cells under titles, all of them safe for a terminal.
 pub(super) struct Table {
     titles: Vec<String>,
     rows: Vec<Vec<String>>,
@@ -14,7 +14,7 @@ impl Table {
     /// One row for each object of a list, or for the one object.
     pub(super) fn of(value: &Value, columns: Columns<'_>) -> Self {
         let objects = match value {
-            // A query that finds nothing says null, which is no row.
+            // A query without a result gives null, which makes no row.
             Value::Null => &[],
             Value::Array(objects) => objects.as_slice(),
             one => std::slice::from_ref(one),
@@ -31,7 +31,7 @@ impl Table {
         }
     }
 
-    /// Columns by what the first object has: its scalar members, its items, or itself.
+    /// Columns from the first object: its scalar members, its items, or itself.
     fn of_members(objects: &[Value]) -> Self {
         let is_scalar = |value: &Value| !value.is_array() && !value.is_object();
         match objects.first() {
@@ -69,7 +69,7 @@ impl Table {
         self.head(&mut widths) + &self.body(&widths)
     }
 
-    /// The header, and in `widths` how wide the columns are.
+    /// The header. Sets `widths` to the widths of the columns.
     pub(super) fn head(&self, widths: &mut Vec<usize>) -> String {
         widths.resize(self.titles.len(), 0);
         for cells in std::iter::once(&self.titles).chain(&self.rows) {

@@ -1,4 +1,4 @@
-//! A file on its way to the hub, piece by piece, whatever its size.
+//! Sends a file of any size to the hub in pieces.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -22,29 +22,29 @@ use crate::exit::{Exit, Failure};
 use crate::progress::Progress;
 use crate::rest::Rest;
 
-/// What is read from.
+/// The file or standard input.
 pub(super) struct Input {
     name: String,
     file: Box<dyn Read + Send>,
-    /// How long it is, if that is known.
+    /// The length, if it is known.
     bytes: Option<u64>,
 }
 
-/// The job the hub makes of a file.
+/// The job that the hub made of a file.
 pub(super) struct Sent {
     pub(super) job: Value,
-    /// The hub had all of the file already when it was to be cut off.
+    /// The hub had received the whole file before the interruption.
     pub(super) interrupted: bool,
-    /// How many lines there are, if that is known.
+    /// The number of lines, if it is known.
     pub(super) lines: Option<u64>,
 }
 
-/// What has gone out so far.
+/// What has been sent so far.
 #[derive(Default)]
 struct Passed {
     bytes: AtomicU64,
     lines: AtomicU64,
-    /// Its lines cannot be seen.
+    /// The file is compressed, so its lines cannot be counted.
     packed: AtomicBool,
 }
 
@@ -60,7 +60,7 @@ impl Input {
         Ok(Self { name, file: Box::new(file), bytes })
     }
 
-    /// Sends it all. When `stop` is done first it is cut off, and the hub forgets what it had of it.
+    /// Sends the whole file. If `stop` completes first, the upload is cut off and the hub discards the part it has.
     pub(super) async fn send(
         self,
         rest: &Rest,
@@ -112,7 +112,7 @@ impl Passed {
     }
 }
 
-/// The file as the body of a request. A thread reads it: standard input may keep whoever reads it waiting for ever.
+/// The file as the body of a request. A thread reads it, because a read of standard input may block for ever.
 fn body(input: Input, passed: Arc<Passed>, cut: CancellationToken) -> Body {
     let (sender, receiver) = mpsc::channel::<io::Result<Bytes>>(2);
     std::thread::spawn(move || {
@@ -151,5 +151,5 @@ fn body(input: Input, passed: Arc<Passed>, cut: CancellationToken) -> Body {
 const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
 const PIECE_BYTES: usize = 64 * 1024;
 const REDRAW_PERIOD: Duration = Duration::from_millis(100);
-/// How long the hub has to say what it makes of a file that was cut off.
+/// How long the hub may take to answer for a file that was cut off.
 const CUT_TIME_MAX: Duration = Duration::from_secs(5);
