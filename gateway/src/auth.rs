@@ -1,9 +1,9 @@
-//! Who is this: a claim and its evidence in, proof or the exact reason against out.
+//! Authentication: takes a claim and its evidence, and returns a verified identity or the exact reason of the refusal.
 //!
-//! `verify` is the only place that builds a `VerifiedIdentity`, and `verify_service` the only one that builds a
-//! `VerifiedService`; whatever acts for a device or an operator asks for one of them, never for a bare id.
-//! No I/O happens here: the registry is looked up once, in memory, and the time is an argument.
-//! The peer hears one answer whatever the reason (threats T320); the operator hears the reason.
+//! Only `verify` builds a `VerifiedIdentity`, and only `verify_service` builds a `VerifiedService`. Code that acts for
+//! a device or an operator takes one of them, never a bare id. No I/O happens here: the registry is looked up once, in
+//! memory, and the time is an argument. The peer gets the same answer whatever the reason (threats T320). The operator
+//! sees the reason.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,11 +38,11 @@ pub use trust::{Trust, TrustStore};
 pub use x509::X509Error;
 pub(crate) use x509::unix_time;
 
-/// A device or module that has proven who it is. Only `verify` makes one.
+/// An authenticated device or module. Only `verify` makes one.
 #[derive(Clone, Debug)]
 pub struct VerifiedIdentity {
     entry: Arc<Entry>,
-    /// A module's device: a module goes when its device does.
+    /// A module's device. The module's connection ends when its device is removed.
     parent: Option<Arc<Entry>>,
     id: IdentityId,
     generation: GenerationId,
@@ -52,16 +52,16 @@ pub struct VerifiedIdentity {
     access: Access,
 }
 
-/// What a peer brings to prove its claim; either may be missing.
+/// The credentials that a peer sends for its claim. Either may be missing.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Evidence<'a> {
-    /// The password of CONNECT, which is a SAS token or nothing.
+    /// The password of CONNECT, which must be a SAS token.
     pub password: Option<&'a str>,
-    /// What the peer showed in the handshake, its own certificate first, whose key it has proven to hold.
+    /// The certificates of the handshake, the peer's own first. The peer has proven that it holds its key.
     pub certificates: Option<&'a [CertificateDer<'a>]>,
 }
 
-/// Which kinds of identities may use SAS tokens at all.
+/// Which kinds of identities may use SAS tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SasSwitches {
     pub devices: bool,
@@ -81,32 +81,32 @@ impl VerifiedIdentity {
         self.generation
     }
 
-    /// What the connection rests on; it ends when this no longer holds.
+    /// The credential of the connection. The connection ends when the credential is no longer valid.
     pub fn credential(&self) -> &Credential {
         &self.credential
     }
 
-    /// When the credential ends and the connection with it.
+    /// When the credential expires, and the connection with it.
     pub fn expires(&self) -> Option<Timestamp> {
         self.expires
     }
 
-    /// Whether the proof rests on a hash that can be forged: a SHA-1 thumbprint.
+    /// Whether the credential depends on a hash that can be forged: a SHA-1 thumbprint.
     pub fn is_weak(&self) -> bool {
         self.weak
     }
 
-    /// What it may do. It is what it was when this was proven: narrowed since, it no longer holds.
+    /// The access list at the time of authentication. If it is narrowed later, the connection ends.
     pub fn access(&self) -> &Access {
         &self.access
     }
 
-    /// Whether it may do this.
+    /// Checks whether the identity has a right.
     pub fn check(&self, wanted: Right) -> Result<(), AccessDenied> {
         self.access.check(wanted)
     }
 
-    /// Whether the identity as it now stands in the registry would still admit this connection.
+    /// Checks whether the identity's current entry in the registry would still admit this connection.
     pub fn still_holds(&self, policies: &Policies, trust: &Trust) -> Result<(), Revoked> {
         for entry in std::iter::once(&self.entry).chain(&self.parent) {
             if entry.is_deleted() {
@@ -124,17 +124,17 @@ impl VerifiedIdentity {
     }
 }
 
-/// Why a live connection must go.
+/// Why a live connection must end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Revoked {
     Deleted,
     Disabled,
     CredentialChanged,
-    /// It may come back, with the rights it has now.
+    /// The peer may connect again, with its present rights.
     AccessNarrowed,
 }
 
-/// An operator or back-end service that has proven to hold a policy's key. Only `verify_service` makes one.
+/// An operator or back-end service that has authenticated with a policy's key. Only `verify_service` makes one.
 #[derive(Clone, Debug)]
 pub struct VerifiedService {
     policy: String,
@@ -149,22 +149,22 @@ impl VerifiedService {
         &self.policy
     }
 
-    /// What the policy granted when this was proven.
+    /// The policy's rights at the time of authentication.
     pub fn rights(&self) -> Rights {
         self.rights
     }
 
-    /// Where it calls from.
+    /// The address and interface of the caller.
     pub fn origin(&self) -> Origin {
         self.origin
     }
 
-    /// When the token no longer counts, and a connection with it.
+    /// When the token expires, and a connection with it.
     pub fn expires(&self) -> Option<Timestamp> {
         self.expires
     }
 
-    /// Whether the policy grants every one of these rights.
+    /// Checks whether the policy grants every one of these rights.
     pub fn check(&self, wanted: Rights) -> Result<(), AuthError> {
         if self.rights.contains(wanted) {
             Ok(())
@@ -173,7 +173,7 @@ impl VerifiedService {
         }
     }
 
-    /// Whether the policy still has the key this was proven with, and the rights.
+    /// Whether the policy still has the key of this service, and the rights.
     pub fn still_holds(&self, policies: &Policies) -> bool {
         policies.find(&self.policy).is_some_and(|policy| {
             credential::is_of(&self.key, &policy.keys) && policy.rights.contains(self.rights)
@@ -181,29 +181,29 @@ impl VerifiedService {
     }
 }
 
-/// On whose behalf a connection acts.
+/// The party for which a connection acts.
 #[derive(Debug)]
 pub enum Who {
     Device(VerifiedIdentity),
     Service(VerifiedService),
 }
 
-/// Everything a verdict rests on besides the claim.
+/// What authentication depends on, besides the claim and its evidence.
 pub struct Authenticator<'a> {
     pub registry: &'a Registry,
     pub policies: &'a Policies,
     pub trust: &'a TrustStore,
     pub hosts: &'a HostNames,
     pub sas: SasSwitches,
-    /// A key of nobody's, so that refusing an unknown name costs what refusing a wrong key costs.
+    /// A key of no identity. It makes refusing an unknown name cost the same as refusing a wrong key.
     pub decoy: &'a SymmetricKey,
-    /// How long after its `se` a token still counts.
+    /// How long a token is valid after its `se`.
     pub leeway: Duration,
 }
 
 impl Authenticator<'_> {
-    /// Decides whether the peer that claims to be `id` is. A token decides when there is one; whatever certificate a
-    /// peer shows beside it makes no difference.
+    /// Authenticates the peer that claims to be `id`. If there is a token, the token decides, and a certificate beside
+    /// it makes no difference.
     ///
     /// Source: IoT Hub, "Control access to IoT Hub by using shared access signatures" and "Authenticate identities
     /// with X.509 certificates".
@@ -237,7 +237,7 @@ impl Authenticator<'_> {
         let found = self.registry.entry(id);
         let token = SasToken::parse(token).map_err(AuthError::Token)?;
         let Some(entry) = found else {
-            // The same work as for a known id, so that the time of the answer tells nothing (threats T320).
+            // Does the same work as for a known id, so that the time of the answer reveals nothing (threats T320).
             let _ = token.is_signed_by(self.decoy);
             return Err(AuthError::UnknownIdentity(id.clone()));
         };
@@ -271,7 +271,7 @@ impl Authenticator<'_> {
     ) -> Result<VerifiedIdentity, AuthError> {
         let chain = x509::parse(certificates).map_err(AuthError::Certificate)?;
         let trust = self.trust.current();
-        // Whatever the reason, a refusal costs the same work.
+        // A refusal costs the same work for every reason.
         let refuse = |error: AuthError| {
             x509::in_vain(&chain, &trust, now);
             error
@@ -307,7 +307,7 @@ impl Authenticator<'_> {
         })
     }
 
-    /// Decides whether the bearer of `token` holds a policy of this hub. `claimed` is the policy a user name states.
+    /// Authenticates a service by its token. `claimed` is the policy that a user name states.
     pub fn verify_service(
         &self,
         token: &str,
@@ -341,7 +341,7 @@ impl Authenticator<'_> {
         })
     }
 
-    /// Decides whether `key` is one of the named policy's.
+    /// Authenticates a service by a key of the named policy.
     pub fn verify_policy_key(
         &self,
         name: &str,
@@ -349,7 +349,7 @@ impl Authenticator<'_> {
         origin: Origin,
     ) -> Result<VerifiedService, AuthError> {
         let policy = self.policies.find(name);
-        // Both keys are always tried, and a name nobody has costs the same.
+        // Always tries both keys, and an unknown name costs the same.
         let keys = policy.map_or([self.decoy; 2], |policy| [&policy.keys.primary, &policy.keys.secondary]);
         let is_own = keys.map(|own| own == key).contains(&true);
         let policy = policy.ok_or_else(|| AuthError::UnknownPolicy(name.to_owned()))?;
@@ -365,8 +365,8 @@ impl Authenticator<'_> {
         })
     }
 
-    /// The keys of an identity that may prove itself by a token: its own, or a policy's in its place. Neither an
-    /// identity of another type nor one of type `none` may, whoever signed the token.
+    /// The keys of an identity that may use a token: its own, or a policy's instead. Identities with a certificate or
+    /// of type `none` may not use a token, whoever signed it.
     fn sas_keys<'i>(&self, identity: &'i Identity) -> Result<&'i KeyPair, AuthError> {
         let keys = match &identity.authentication {
             Authentication::Sas(keys) => keys,
@@ -382,7 +382,7 @@ impl Authenticator<'_> {
         }
     }
 
-    /// A token without `skn` is checked with the keys of the identity itself, and must name exactly it.
+    /// Checks a token without `skn`. The identity's own key must have signed it, and it must name exactly the identity.
     fn own_proof(
         &self,
         token: &SasToken<'_>,
@@ -397,7 +397,7 @@ impl Authenticator<'_> {
         Ok(Credential::OwnKey(key.clone()))
     }
 
-    /// A token with `skn` is checked with the policy's keys and may cover more than one identity.
+    /// Checks a token with `skn`. The policy's key must have signed it, and it may cover more than one identity.
     fn policy_proof(
         &self,
         token: &SasToken<'_>,
@@ -440,12 +440,12 @@ impl Authenticator<'_> {
         Ok(segments.collect())
     }
 
-    /// When a token no longer counts; nothing when that is later than any clock shows.
+    /// When a token expires; none if that is later than any clock can show.
     fn end_of(&self, token: &SasToken<'_>) -> Option<Timestamp> {
         Timestamp::from_second(token.expiry()).ok()?.checked_add(self.leeway).ok()
     }
 
-    /// The device of a module, once both are found enabled.
+    /// The device of a module, after checking that both are enabled.
     fn enabled_parent(&self, identity: &Identity) -> Result<Option<Arc<Entry>>, AuthError> {
         if identity.status == Status::Disabled {
             return Err(AuthError::Disabled(identity.id.clone()));
@@ -462,7 +462,7 @@ impl Authenticator<'_> {
     }
 }
 
-/// How an identity proves itself, in the operator's words.
+/// How an identity authenticates, as text for the operator.
 fn method(authentication: &Authentication) -> &'static str {
     match authentication {
         Authentication::Sas(_) => "SAS token",
@@ -472,7 +472,7 @@ fn method(authentication: &Authentication) -> &'static str {
     }
 }
 
-/// Both keys are always tried, so that the time taken does not tell which one was nearly right.
+/// Always tries both keys, so that the time reveals nothing about them.
 fn signing_key<'k>(
     token: &SasToken<'_>,
     primary: &'k SymmetricKey,
@@ -487,7 +487,7 @@ fn signing_key<'k>(
     }
 }
 
-/// Old clients leave one trailing `api-version=…` segment of the user name in the token's resource.
+/// Removes the segment `api-version=…`, which old clients copy from the user name into the token's resource.
 fn without_api_version<'a, 's>(segments: &'a [&'s str]) -> &'a [&'s str] {
     match segments {
         [rest @ .., last] if last.starts_with("api-version=") => rest,
@@ -505,7 +505,7 @@ fn names_exactly(segments: &[&str], id: &IdentityId) -> bool {
     }
 }
 
-/// Whole segments only: `devices/d1` covers `d1` and its modules, never `d10`.
+/// Compares whole segments: `devices/d1` covers `d1` and its modules, but not `d10`.
 fn covers(segments: &[&str], id: &IdentityId) -> bool {
     match segments {
         [] | ["devices"] => true,

@@ -1,11 +1,11 @@
-//! Containers of Azure Blob storage, and of what speaks like it, for import and export.
+//! Containers of Azure Blob storage, and of compatible stores, for import and export.
 //!
-//! Both the address, which a user gave, and what answers there are hostile until shown otherwise: `address`
-//! reads the one and says which hosts there may be, `guard` and `lookup` say which addresses those may have, `client`
-//! dials only these and believes little of an answer, `reader` and `writer` keep what is held small.
+//! A user names the address, and the address and its answers may be hostile. `address` parses the address and checks
+//! its host. `guard` and `lookup` check the host's IP addresses. `client` connects only to these and trusts little of
+//! an answer. `reader` and `writer` limit the memory in use.
 //!
-//! Five requests of the Blob REST interface are all that is spoken here. Deliberately absent: account keys, listing,
-//! redirects, proxies, and any second try that a blob store did not ask for.
+//! The client uses five requests of the Blob REST interface. Deliberately absent: account keys, listing, redirects,
+//! proxies, and retries that the blob store did not ask for.
 
 mod address;
 mod client;

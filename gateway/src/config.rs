@@ -1,10 +1,10 @@
-//! Flags, environment and files become one checked `Config` before any port is bound.
+//! Turns flags, environment and files into one checked `Config` before the hub binds any port.
 //!
-//! Flags win over the environment, the environment over files, a later file over an earlier one, and all over the
-//! defaults, which stand in `Config::default` and `limits`. A mistake anywhere, even in a value that another one
-//! overrides, refuses the whole: the hub starts as asked or not at all.
+//! Flags override the environment, the environment overrides files, a later file overrides an earlier one, and all
+//! override the defaults in `Config::default` and `limits`. A mistake anywhere, even in an overridden value, fails the
+//! whole configuration: the hub starts exactly as asked, or does not start.
 //!
-//! To add a setting: a field of `Config`, its default, and its entry in `settings`; a limit is one line in `limits`.
+//! To add a setting: a field of `Config`, its default, and its entry in `settings`. A limit is one line in `limits`.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -36,7 +36,7 @@ use limits::LIMITS;
 use settings::{SETTINGS, SettingText, quoted};
 use source::Text;
 
-/// Everything a hub is told from outside. No text is left to interpret.
+/// The complete configuration of a hub. No text is left to interpret.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     pub hostname: HostName,
@@ -45,39 +45,39 @@ pub struct Config {
     pub mqtt_listen: Listen,
     pub https_listen: Listen,
     pub ops_listen: Listen,
-    /// The operator's own server certificate; none: the hub has one made by its own CA.
+    /// The operator's own server certificate; without one the hub's own CA makes it.
     pub certificate: Option<CertificateFiles>,
-    /// Where the containers `file:NAME` of jobs are; none: in the data directory.
+    /// The folder of the containers `file:NAME` of jobs; without it, a folder in the data directory.
     pub jobs_folder: Option<PathBuf>,
-    /// Who may prove itself by a SAS token.
+    /// Which kinds of identities may sign in with a SAS token.
     pub sas: SasSwitches,
-    /// Blob stores that jobs may use beside Azure's own.
+    /// Blob stores that jobs may use besides Azure's own.
     pub blob_hosts: Vec<BlobHost>,
     pub log_filter: Targets,
     pub log_format: LogFormat,
     pub limits: Limits,
-    /// Keys given for the built-in policies, by the policy's exact name.
+    /// The configured keys of built-in policies, by the policy's exact name.
     pub policy_keys: BTreeMap<&'static str, PolicyKeys>,
 }
 
-/// Where a listener listens.
+/// The addresses of a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listen {
     pub addrs: Vec<SocketAddr>,
-    /// The port to take where the one of `addrs` may not be bound.
+    /// The port to use if the hub may not bind the one of `addrs`.
     pub fallback_port: Option<u16>,
-    /// Nobody asked for these addresses: one of a family this machine has not is no error.
+    /// The addresses are the default ones. It is no error if this machine lacks one of their families.
     pub defaulted: bool,
 }
 
-/// Files with a server's certificate chain and its key, PEM both.
+/// The files of a server's certificate chain and its key, both PEM.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateFiles {
     pub chain: PathBuf,
     pub key: PathBuf,
 }
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
     /// Text on a terminal, JSON elsewhere.
@@ -86,38 +86,38 @@ pub enum LogFormat {
     Json,
 }
 
-/// Keys given for one policy; one not given stays as the store has it.
+/// The configured keys of one policy. A key that is absent stays as it is stored.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PolicyKeys {
     pub primary: Option<SymmetricKey>,
     pub secondary: Option<SymmetricKey>,
 }
 
-/// The command line's part of the configuration, as given.
+/// The settings that the command line gives.
 #[derive(Clone, Debug, Default)]
 pub struct ServeFlags {
-    /// Where the hub keeps its data.
+    /// The directory where the hub keeps its data.
     pub data_dir: Option<PathBuf>,
     /// The hub's name in connection strings and in its certificate.
     pub hostname: Option<String>,
-    /// Where devices connect, MQTT over TLS; addresses with ports.
+    /// The addresses where devices connect, MQTT over TLS; with ports.
     pub mqtt_listen: Vec<String>,
-    /// Where services and operators connect, HTTPS; addresses with ports.
+    /// The addresses where services and operators connect, HTTPS; with ports.
     pub https_listen: Vec<String>,
-    /// Where metrics and health are served, plain HTTP; addresses with ports.
+    /// The addresses that serve metrics and health, plain HTTP; with ports.
     pub ops_listen: Vec<String>,
-    /// Configuration files (TOML); later ones win.
+    /// Configuration files (TOML); a later file overrides an earlier one.
     pub config: Vec<PathBuf>,
-    /// How log lines look: auto, text or json.
+    /// The format of log lines: auto, text or json.
     pub log_format: Option<String>,
 }
 
-/// Why a configuration is refused. No text of it shows a secret.
+/// Why a configuration is refused. Its text never contains a secret.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
     #[error("the configuration file {path} cannot be used: {reason}", path = path.display())]
     File { path: PathBuf, reason: String },
-    #[error("{} is no setting{}", origin.place(key), did_you_mean(suggestion.as_deref()))]
+    #[error("{} is not a setting{}", origin.place(key), did_you_mean(suggestion.as_deref()))]
     Unknown { key: String, origin: SettingOrigin, suggestion: Option<String> },
     #[error("{}: {reason}", origin.place(key))]
     Invalid { key: String, origin: SettingOrigin, reason: String },
@@ -125,12 +125,14 @@ pub enum ConfigError {
     Twice { key: String, origin: SettingOrigin },
     #[error("limits.{0}")]
     Contradiction(&'static str),
-    #[error("tls.certificate and tls.key belong together; only one of them is given")]
+    #[error(
+        "tls.certificate and tls.key belong together, but only one of them is given; set both or neither"
+    )]
     HalfACertificate,
 }
 
 impl Default for Config {
-    /// What holds when nothing is given.
+    /// The configuration without any settings.
     fn default() -> Self {
         Self {
             hostname: HostName::parse(HOSTNAME_DEFAULT).expect("the default is a host name"),
@@ -143,7 +145,7 @@ impl Default for Config {
             jobs_folder: None,
             sas: SasSwitches { devices: true, modules: true },
             blob_hosts: Vec::new(),
-            // The telemetry bus logs its own links at `info`; nobody who runs a hub asked for that.
+            // The telemetry bus logs its own connections at `info`, which the operator of a hub does not need.
             log_filter: Targets::new()
                 .with_default(LevelFilter::INFO)
                 .with_target("rumqttd", LevelFilter::WARN),
@@ -155,7 +157,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Reads every source and checks the whole. `environment` holds all variables; those not ours are passed over.
+    /// Reads and checks every source. `environment` holds all variables; those of other programs are ignored.
     pub fn load(
         flags: &ServeFlags,
         environment: impl Iterator<Item = (String, String)>,
@@ -177,12 +179,12 @@ impl Config {
         std::iter::once(&self.hostname).chain(&self.aliases).map(HostName::to_string).collect()
     }
 
-    /// Where the containers `file:NAME` of jobs are.
+    /// The folder of the containers `file:NAME` of jobs.
     pub fn jobs_folder(&self) -> PathBuf {
         self.jobs_folder.clone().unwrap_or_else(|| self.data_dir.join(CONTAINERS_DIRECTORY))
     }
 
-    /// Every setting with its value, as a file that can be loaded again. Keys are never shown.
+    /// Every setting with its value, as a file that can be loaded again. Keys are never included.
     pub fn to_toml(&self) -> String {
         let mut lines = Vec::new();
         let mut current = "";
@@ -226,11 +228,11 @@ impl Listen {
         }
     }
 
-    /// The addresses somebody asked for: those and no others.
+    /// The addresses that the operator names, and no others.
     fn parse(text: &Text) -> Result<Self, String> {
         let texts = text.many()?;
         if texts.is_empty() || texts.len() > LISTEN_ADDRESSES_MAX {
-            return Err(format!("1 to {LISTEN_ADDRESSES_MAX} addresses belong here"));
+            return Err(format!("give 1 to {LISTEN_ADDRESSES_MAX} addresses"));
         }
         let address = |text: &str| {
             text.parse().map_err(|_| {
@@ -267,7 +269,7 @@ impl LogFormat {
     }
 }
 
-/// The variables of this process. Bytes that are not UTF-8 become U+FFFD, which no setting takes for a good value.
+/// The variables of this process. Bytes that are not UTF-8 become U+FFFD, which no setting accepts.
 pub fn environment() -> impl Iterator<Item = (String, String)> {
     let text = |bytes: std::ffi::OsString| bytes.to_string_lossy().into_owned();
     std::env::vars_os().map(move |(name, value)| (text(name), text(value)))
@@ -277,14 +279,14 @@ fn did_you_mean(suggestion: Option<&str>) -> String {
     suggestion.map(|key| format!("; did you mean {key:?}?")).unwrap_or_default()
 }
 
-/// Where a hub keeps its data if nobody says.
+/// The default data directory.
 pub const DATA_DIR_DEFAULT: &str = "portcullis-data";
-/// Where in the data directory the containers of jobs are if nobody says.
+/// The default folder of job containers in the data directory.
 const CONTAINERS_DIRECTORY: &str = "containers";
 const HOSTNAME_DEFAULT: &str = "localhost";
-/// The device SDKs take this port and no other.
+/// The only port that device SDKs use.
 const MQTT_PORT_DEFAULT: u16 = 8883;
-/// The service SDKs take this port and no other.
+/// The only port that service SDKs use.
 const HTTPS_PORT_DEFAULT: u16 = 443;
 const HTTPS_PORT_FALLBACK: u16 = 8443;
 const OPS_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);

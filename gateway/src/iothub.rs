@@ -1,9 +1,9 @@
-//! IoT Hub's words: what its clients write and read, as values. Nothing here knows a socket or what the hub holds.
+//! IoT Hub's formats, as values: what its clients write and read. Nothing here knows a socket or the hub's state.
 //!
-//! `topic` turns topic texts into values and back, `property_bag` does the same for the property bag at a topic's end,
-//! `connection_string` reads and writes what SDKs are configured with, `strict_json` reads JSON in which a name stands
-//! once, `time` writes times. `message_properties` has the names of properties and headers, `error_code` those of errors
-//! with their statuses and numbers, `api_version` and `user_name` what requests and connections begin with.
+//! `topic` parses and writes topics. `property_bag` does the same for the property bag at a topic's end.
+//! `connection_string` parses and writes the strings that configure SDKs. `strict_json` parses JSON without repeated
+//! names. `time` writes times. `message_properties` has the names of properties and headers, `error_code` those of errors
+//! with their statuses and numbers. `api_version` and `user_name` are what requests and connections begin with.
 //!
 //! To add a topic: a variant in `topic::PublishTopic` or `topic::Filter`, its text in the parser beside it, its rule
 //! in `mqtt::session::core`.

@@ -1,11 +1,11 @@
-//! TLS: what the listeners serve, and how our own clients trust a hub.
+//! TLS: the settings of the listeners, and of clients that trust a hub.
 //!
-//! TLS 1.2 and 1.3, ECDHE with authenticated encryption only, no early data. A client certificate is asked for where
-//! devices connect; `possession` says what it is worth. On the HTTPS port, where devices come over WebSockets and people
-//! with browsers, it is asked for of everybody who does not offer HTTP/2: browsers do and would pester their users, no
-//! device SDK does. The certificate shown can be replaced at any time (`reload`). Sessions are resumed from tickets that the client keeps, so
-//! the hub holds nothing for a peer that is away; who the peer is gets decided anew at each CONNECT all the same.
-//! Of a connection at rest rustls holds its keys, the peer's certificates and empty buffers.
+//! TLS 1.2 and 1.3, ECDHE with authenticated encryption only, no early data. The device port asks for a client
+//! certificate, and `possession` checks it. The HTTPS port serves devices over WebSockets and people with browsers. It
+//! asks for a certificate only if the client does not offer HTTP/2. Browsers offer it and would bother their users with
+//! the question; no device SDK offers it. `reload` replaces the server certificate at any time. Clients keep the tickets
+//! that resume their sessions, so the hub holds nothing for an absent peer. Each CONNECT still authenticates the peer.
+//! For an idle connection rustls holds its keys, the peer's certificates and empty buffers.
 //!
 //! Verification of a server cannot be switched off, here or by any option.
 
@@ -46,18 +46,18 @@ use data_dir::DataDir;
 use possession::PossessionOnly;
 use served::Served;
 
-/// What the TLS listeners serve.
+/// The TLS settings of the listeners.
 #[derive(Debug)]
 pub struct ServerTls {
     mqtt: Arc<ServerConfig>,
-    /// For browsers and their like.
+    /// For browsers and other clients with HTTP/2.
     https: Arc<ServerConfig>,
     /// Asks for a client certificate.
     https_devices: Arc<ServerConfig>,
     served: Arc<Served>,
 }
 
-/// Why TLS cannot be served, or a server not trusted.
+/// Why the hub cannot serve TLS, or a client cannot trust a server.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     #[error(transparent)]
@@ -81,8 +81,8 @@ pub enum TlsError {
 }
 
 impl ServerTls {
-    /// Serves the certificate that the configuration names, or one of the hub's own CA, made on the first start. The
-    /// data directory is made, and closed to others, in either case.
+    /// Serves the configured certificate, or one of the hub's own CA, which the first start makes. Creates the data
+    /// directory and closes it to other users in either case.
     pub fn open_or_create(config: &Config) -> Result<Self, TlsError> {
         let served = Arc::new(Served::new(load(config)?)?);
         let algorithms = aws_lc_rs::default_provider().signature_verification_algorithms;
@@ -106,17 +106,17 @@ impl ServerTls {
         })
     }
 
-    /// Reads the certificate again and shows it from the next handshake on. One that cannot be served changes nothing.
+    /// Reads the certificate again and uses it from the next handshake on. If it cannot be used, nothing changes.
     pub fn reload(&self, config: &Config) -> Result<(), TlsError> {
         Ok(self.served.replace(load(config)?)?)
     }
 
-    /// Where devices connect: asks for a client certificate.
+    /// The TLS settings of the device port, which ask for a client certificate.
     pub fn mqtt_acceptor(&self) -> TlsAcceptor {
         TlsAcceptor::from(Arc::clone(&self.mqtt))
     }
 
-    /// A handshake where services, operators and devices on WebSockets connect.
+    /// A handshake on the port of services, operators and devices on WebSockets.
     pub async fn accept_https<S>(&self, stream: S) -> io::Result<TlsStream<S>>
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -128,12 +128,12 @@ impl ServerTls {
         start.into_stream(Arc::clone(config)).await
     }
 
-    /// When the server's certificate ends.
+    /// When the server certificate expires.
     pub fn expires(&self) -> Timestamp {
         self.served.expires()
     }
 
-    /// The files the certificate and its key are read from.
+    /// The files of the certificate and its key.
     pub fn files(&self, config: &Config) -> [PathBuf; 2] {
         match &config.certificate {
             Some(files) => [files.chain.clone(), files.key.clone()],
@@ -142,7 +142,7 @@ impl ServerTls {
     }
 }
 
-/// The certificate that is to be served. The data directory is opened, and made if need be, in either case.
+/// The server certificate. Opens the data directory, and creates it if it does not exist, in either case.
 fn load(config: &Config) -> Result<ServerCert, TlsError> {
     let now = UnixTime::now();
     let directory = DataDir::open(&config.data_dir)?;
@@ -154,7 +154,7 @@ fn load(config: &Config) -> Result<ServerCert, TlsError> {
     }
 }
 
-/// Sessions are resumed from tickets; each listener has tickets of its own.
+/// Adds tickets that resume sessions. Each listener has its own.
 fn with_tickets(mut config: ServerConfig) -> Result<Arc<ServerConfig>, rustls::Error> {
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.ticketer = aws_lc_rs::Ticketer::new()?;
@@ -175,12 +175,12 @@ pub fn client_config(ca: Option<&Path>) -> Result<ClientConfig, TlsError> {
     Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
-/// TLS settings of a client that trusts nobody, for where there is to be no TLS.
+/// TLS settings of a client that trusts no server, for addresses without TLS.
 pub fn client_config_without_trust() -> Result<ClientConfig, TlsError> {
     Ok(client_builder()?.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
 }
 
-/// A certificate of the operator's own: served as it is, unless nobody could take it.
+/// The operator's own certificate. It is served unchanged, unless no client could accept it.
 fn given_certificate(
     files: &CertificateFiles,
     names: &[ServerName<'_>],
@@ -192,12 +192,12 @@ fn given_certificate(
         return Err(TlsError::Expired(files.chain.clone()));
     }
     for name in names.iter().filter(|name| !cert.covers(name)) {
-        tracing::warn!(name = %name.to_str(), "the given server certificate does not carry this name of the hub");
+        tracing::warn!(name = %name.to_str(), "the configured server certificate does not hold this name of the hub");
     }
     Ok(cert)
 }
 
-/// What clients on the same machine or in the same network may dial instead of the hub's name.
+/// Names that clients on this machine or in its network may dial instead of the hub's name.
 fn names_of_this_machine() -> Vec<ServerName<'static>> {
     let own = gethostname::gethostname().to_string_lossy().into_owned();
     let names = [own, "localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
@@ -218,7 +218,7 @@ fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
     fs::read(path).map_err(|error| TlsError::File(path.to_owned(), error))
 }
 
-/// Python's device SDK speaks exactly 1.2.
+/// Python's device SDK speaks 1.2 only.
 const VERSIONS: &[&SupportedProtocolVersion] = &[&TLS13, &TLS12];
-/// One resumption ticket a handshake: a device has one connection.
+/// One resumption ticket for each handshake, because a device has one connection.
 const TICKETS: usize = 1;

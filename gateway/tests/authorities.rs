@@ -45,7 +45,7 @@ async fn a_ca_is_enrolled_verified_by_its_key_used_and_removed() {
     assert!(hub.connect_x509("d1", &device).await.is_err());
     assert!(
         hub.last_refusal("d1")
-            .contains("enrolled but not verified; `portcullis cert ca verify --name fleet`")
+            .contains("enrolled but not verified; run `portcullis cert ca verify --name fleet`")
     );
 
     let first = code(&rest).await;
@@ -202,7 +202,7 @@ async fn a_certificate_is_judged_before_a_device_has_it() {
     assert_eq!(judge("d1/modules/m1", "d1/m1").await["admitted"], true);
     let refused = judge("d1", "d2").await;
     assert_eq!(refused["outcome"], "x509_name_mismatch");
-    assert_eq!(refused["reason"], "the client certificate's common name is \"d2\", wanted is \"d1\"");
+    assert_eq!(refused["reason"], "the client certificate's common name is \"d2\" and must be \"d1\"");
     assert_eq!(judge("d9", "d9").await["outcome"], "unknown_device");
     hub.stop().await;
 }

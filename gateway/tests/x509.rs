@@ -187,7 +187,7 @@ async fn t406_t407_the_common_name_is_the_id_for_devices_and_modules() {
         ("d", "d1"),
         ("d1", &"d".repeat(129)),
     ] {
-        let wanted = format!("wanted is {id:?}");
+        let wanted = format!("must be {id:?}");
         assert_refused(&hub, id, &Shown::alone(&ca.device(seen)), &["common name", &wanted]).await;
     }
     hub.stop().await;
@@ -351,7 +351,7 @@ async fn t319_sas_switched_off_is_refused_for_devices_or_modules() {
         let of =
             |id: &str| if id == "d1" { hub.connect_packet(&device) } else { hub.connect_packet(&module) };
         assert_eq!(hub.connect_with(of(off)).await.err(), Some(REFUSED), "{name}");
-        assert!(hub.last_refusal(off).contains("takes no SAS tokens"), "{}", hub.last_refusal(off));
+        assert!(hub.last_refusal(off).contains("accepts no SAS tokens"), "{}", hub.last_refusal(off));
         let mut by_policy = hub.connect_packet_of(off);
         by_policy.password = password(&hub.policy_token("device"));
         assert_eq!(hub.connect_with(by_policy).await.err(), Some(REFUSED), "{name}");

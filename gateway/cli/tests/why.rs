@@ -127,8 +127,8 @@ async fn the_command_line_says_it_in_words_with_what_to_do() {
     refused(&hub, &device, &hub.token_for(&hub.device("other").await, 60)).await;
     let words = owner.print(&["why", "pump"]).await;
     let place = |text: &str| words.find(text).unwrap_or_else(|| panic!("no {text:?} in {words}"));
-    assert!(place("localhost/devices/other") < place("ended 9"), "{words}");
-    assert!(place("ended 9") < place("said goodbye"), "{words}");
+    assert!(place("localhost/devices/other") < place("expired 9"), "{words}");
+    assert!(place("expired 9") < place("said goodbye"), "{words}");
     assert!(words.contains("hint: ") && words.contains("clock"), "{words}");
     let all = owner.json(&["why", "-d", "pump", "-o", "json"]).await;
     assert_eq!(all["refusals"][1]["outcome"], "sas_expired");

@@ -1,4 +1,4 @@
-//! What a live connection rests on, kept so that a change of the registry can be held against it.
+//! The credential of a live connection, which is checked again after each change of the registry.
 
 use portcullis_certs::thumbprint::{Sha256Thumbprint, Thumbprints};
 use portcullis_registry::credential::{KeyPair, SymmetricKey};
@@ -21,7 +21,7 @@ pub enum Credential {
 }
 
 impl Credential {
-    /// Whether the credential still admits this identity. Swapping primary and secondary changes nothing.
+    /// Whether the credential still admits this identity. A swap of primary and secondary changes nothing.
     pub(super) fn holds(&self, identity: &Identity, policies: &Policies, trust: &Trust) -> bool {
         match (self, &identity.authentication) {
             (Credential::OwnKey(key), Authentication::Sas(keys)) => is_of(key, keys),
@@ -46,7 +46,7 @@ impl Credential {
         }
     }
 
-    /// What it is, in the operator's words.
+    /// The kind of credential, as text for the operator.
     pub fn method(&self) -> &'static str {
         match self {
             Credential::OwnKey(_) => "SAS token",
@@ -68,7 +68,7 @@ impl Credential {
     }
 }
 
-/// Whether `key` is one of the pair.
+/// Whether `key` is one of the two.
 pub(super) fn is_of(key: &SymmetricKey, keys: &KeyPair) -> bool {
     *key == keys.primary || *key == keys.secondary
 }

@@ -1,4 +1,4 @@
-//! Why a connection or call was refused, as the operator hears it; the peer hears one answer whatever the reason.
+//! Why a connection or call was refused, as text for the operator. The peer gets the same answer whatever the reason.
 
 use portcullis_registry::id::{DeviceId, IdentityId};
 use portcullis_registry::policy::Rights;
@@ -6,10 +6,10 @@ use portcullis_registry::sas::SasError;
 
 use super::X509Error;
 
-/// The exact reason why a connection or call was refused: for the operator's eyes.
+/// The exact reason why a connection or call was refused. For the operator only.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {
-    #[error("no identity {0} in the registry")]
+    #[error("the registry has no identity {0}")]
     UnknownIdentity(IdentityId),
     #[error("identity {0} is disabled")]
     Disabled(IdentityId),
@@ -23,7 +23,7 @@ pub enum AuthError {
     NoCertificate { id: IdentityId, registered: &'static str },
     #[error("identity {id} authenticates by {registered}, not by {presented}")]
     WrongMethod { id: IdentityId, registered: &'static str, presented: &'static str },
-    #[error("this hub takes no SAS tokens from {0} (setting sas.{0})")]
+    #[error("this hub accepts no SAS tokens from {0} (setting sas.{0})")]
     SasSwitchedOff(&'static str),
     #[error("{0}")]
     Certificate(X509Error),
@@ -31,11 +31,11 @@ pub enum AuthError {
     Token(SasError),
     #[error("token is for host {presented:?}; this hub is {expected}")]
     WrongHost { presented: String, expected: String },
-    #[error("token covers {presented:?}, which is not {wanted:?}")]
+    #[error("token is for {presented:?}; the peer needs one for {wanted:?}")]
     WrongResource { presented: String, wanted: String },
-    #[error("no shared access policy {0:?}")]
+    #[error("this hub has no shared access policy {0:?}")]
     UnknownPolicy(String),
-    #[error("the key is neither of shared access policy {0:?}")]
+    #[error("the key is not one of the two keys of shared access policy {0:?}")]
     WrongPolicyKey(String),
     #[error("token names no shared access policy (skn)")]
     PolicyMissing,
@@ -45,7 +45,7 @@ pub enum AuthError {
     RightMissing { policy: String, wanted: Rights },
 }
 
-/// What was seen and what was wanted, in the operator's words and without secrets.
+/// What the peer sent and what the hub expected, as text for the operator and without secrets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Contrast {
     pub seen: String,
@@ -59,11 +59,11 @@ impl Contrast {
 }
 
 impl AuthError {
-    /// What was seen and what was wanted.
+    /// What the peer sent and what the hub expected.
     pub fn contrast(&self) -> Contrast {
         match self {
             AuthError::UnknownIdentity(id) => {
-                Contrast::new(id.to_string(), "an id in the registry, the same letter by letter")
+                Contrast::new(id.to_string(), "an id in the registry, with the same letter case")
             }
             AuthError::Disabled(_) => Contrast::new("status disabled", "status enabled"),
             AuthError::ParentDisabled(device) => {
@@ -98,12 +98,13 @@ impl AuthError {
 
 fn token_contrast(error: &SasError) -> Contrast {
     match error {
-        SasError::Expired { since_seconds } => {
-            Contrast::new(format!("a token that ended {since_seconds} s ago"), "a token that has not ended")
-        }
-        // Neither the signature nor anything of a key: both would help whoever guesses.
+        SasError::Expired { since_seconds } => Contrast::new(
+            format!("a token that expired {since_seconds} s ago"),
+            "a token that has not expired",
+        ),
+        // Shows nothing of the signature or the key, which would help an attacker to guess.
         SasError::SignatureMismatch => {
-            Contrast::new("a signature by another key", "a signature by the primary or the secondary key")
+            Contrast::new("a signature with another key", "a signature by the primary or the secondary key")
         }
         SasError::NotAToken
         | SasError::TooLong
@@ -113,7 +114,7 @@ fn token_contrast(error: &SasError) -> Contrast {
         | SasError::BadExpiry
         | SasError::BadResource
         | SasError::BadPolicy => Contrast::new(
-            format!("a password of which {error}"),
+            format!("a password that is not a token: {error}"),
             "SharedAccessSignature sr={resource}&sig={signature}&se={expiry}",
         ),
     }

@@ -1,7 +1,7 @@
-//! The names this hub answers to. A token or user name made for another hub is refused.
+//! The hub's names. A token or user name for another hub is refused.
 
-/// The hub's names, compared without letter case; with or without one of the ports it listens on, because the
-/// service SDKs take `HostName=name:port` and then sign that text.
+/// The hub's names, in any letter case, with or without one of its ports. Service SDKs accept `HostName=name:port` and
+/// then sign that text.
 #[derive(Clone, Debug)]
 pub struct HostNames {
     names: Vec<String>,
@@ -9,7 +9,7 @@ pub struct HostNames {
 }
 
 impl HostNames {
-    /// `names`: the configured host name first, then its aliases; `ports`: those it listens on, MQTT's first.
+    /// `names`: the configured host name first, then its aliases. `ports`: the hub's ports, MQTT's first.
     pub fn new(names: Vec<String>, ports: Vec<u16>) -> Self {
         Self { names, ports }
     }
@@ -19,18 +19,18 @@ impl HostNames {
         self.names.first().map_or("", String::as_str)
     }
 
-    /// Where it serves MQTT.
+    /// The port of MQTT.
     pub fn mqtt_port(&self) -> u16 {
         self.ports.first().copied().unwrap_or_default()
     }
 
-    /// Whether `host` names this hub, at whatever port: what a `Host` header says that came through somebody's port.
+    /// Whether `host` names this hub, with any port, as in a `Host` header that came through a forwarded port.
     pub fn contains_name(&self, host: &str) -> bool {
         let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
         self.names.iter().any(|own| own.eq_ignore_ascii_case(name))
     }
 
-    /// Whether `host` is this hub: `name` or `name:port`, any letter case, nothing else around it.
+    /// Whether `host` is exactly `name` or `name:port` of this hub, in any letter case.
     pub fn contains(&self, host: &str) -> bool {
         let is_name = |text: &str| self.names.iter().any(|name| name.eq_ignore_ascii_case(text));
         if is_name(host) {

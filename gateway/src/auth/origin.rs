@@ -1,15 +1,15 @@
-//! Where a request or connection came from.
+//! The origin of a request or connection.
 
 use std::net::IpAddr;
 
-/// The face a request came by, and the address of its peer.
+/// The interface of a request or connection, and the address of its peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Origin {
     pub face: Face,
     pub peer: IpAddr,
 }
 
-/// The faces of the hub by which operators, services and devices come.
+/// The hub's interfaces for operators, services and devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Face {
     Rest,
@@ -18,7 +18,7 @@ pub enum Face {
 }
 
 impl Face {
-    /// The word in the audit record and wherever else it is told.
+    /// The name of the interface in the audit record and elsewhere.
     pub fn as_str(self) -> &'static str {
         match self {
             Face::Rest => "rest",

@@ -1,14 +1,14 @@
-//! The other end of a connection that carries requests.
+//! The peer of a connection that carries requests.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use rustls_pki_types::CertificateDer;
 
-/// Who is at the other end of a request's connection; the HTTPS listener notes it on every request.
+/// The peer of a request's connection. The HTTPS listener attaches it to every request.
 #[derive(Clone, Debug)]
 pub struct Peer {
     pub address: IpAddr,
-    /// What it showed in the handshake, its own certificate first, whose key it has proven to hold.
+    /// The certificates of the handshake, the peer's own first. The peer has proven that it holds its key.
     pub certificates: Option<Arc<[CertificateDer<'static>]>>,
 }

@@ -1,4 +1,4 @@
-//! A service that has proven itself once, kept for its next request without the key it did so with.
+//! A service that has authenticated once, kept for its next requests without its key.
 
 use portcullis_registry::credential::SymmetricKey;
 use portcullis_registry::policy::{Policies, Rights};
@@ -6,25 +6,25 @@ use sha2::{Digest, Sha256};
 
 use super::{Origin, VerifiedService};
 
-/// Which policy it was and which of its keys. Tells nothing from which a key could be had.
+/// The policy and which of its keys was used. The key cannot be derived from it.
 #[derive(Clone, Debug)]
 pub struct RememberedService {
     policy: String,
     rights: Rights,
-    /// SHA-256 of the key, which is random and long, so that nothing leads back.
+    /// SHA-256 of the key. The key is random and long, so it cannot be guessed.
     key: [u8; 32],
 }
 
 impl VerifiedService {
-    /// What to keep of it.
+    /// What is kept of this service.
     pub fn remember(&self) -> RememberedService {
         RememberedService { policy: self.policy.clone(), rights: self.rights, key: digest(&self.key) }
     }
 }
 
 impl RememberedService {
-    /// The service as it calls now; nothing when the policy is gone, or that key or any right of it (threats P6).
-    /// A key that has become the other one of the pair still counts.
+    /// The service for its present call. None if the policy, its key or a right of it is gone (threats P6). A key that
+    /// has moved to the other place of the pair still counts.
     pub fn verify(&self, policies: &Policies, origin: Origin) -> Option<VerifiedService> {
         let policy = policies.find(&self.policy).filter(|policy| policy.rights.contains(self.rights))?;
         let keys = [&policy.keys.primary, &policy.keys.secondary];

@@ -239,7 +239,7 @@ async fn t320_the_operator_hears_which_check_failed() {
     let world = World::new().await;
     let good = world.token("hub.example.test/devices/d1", "d1");
     let unknown = world.verify("nobody", &good).unwrap_err();
-    assert_eq!(unknown.to_string(), "no identity nobody in the registry");
+    assert_eq!(unknown.to_string(), "the registry has no identity nobody");
     let off = world.verify("off", &world.token("hub.example.test/devices/off", "off")).unwrap_err();
     assert_eq!(off.to_string(), "identity off is disabled");
     let nothing = world.authenticator().verify(&identity("d1"), Evidence::default(), now()).unwrap_err();

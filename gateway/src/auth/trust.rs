@@ -1,4 +1,4 @@
-//! The enrolled CAs, read once and ready for verdicts: which of them vouch for devices, and which only will.
+//! The enrolled CAs, parsed for authentication: the verified ones, and those that are not verified yet.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -12,20 +12,20 @@ use rustls_pki_types::CertificateDer;
 pub struct Trust {
     authorities: Authorities,
     verified: Vec<Anchor>,
-    /// Enrolled, but nobody has shown to hold the key: they explain a refusal and admit nobody.
+    /// Enrolled, but not verified. They explain a refusal and admit no device.
     pending: Vec<(AuthorityName, Anchor)>,
 }
 
-/// The state that holds now, and whose turn it is to change it.
+/// The current state, and a lock for changing it.
 #[derive(Debug)]
 pub struct TrustStore {
     current: RwLock<Arc<Trust>>,
-    /// Guards no data: a change reads, stores and counts, and no other may come between.
+    /// Guards no data. A change reads, stores and counts, and no other change may come between.
     turn: tokio::sync::Semaphore,
 }
 
 impl Trust {
-    /// Reads every certificate. One that is not fit to be a CA's refuses the whole: it was never enrolled through us.
+    /// Parses every certificate. Fails if one is not a CA's, because the hub would not have enrolled it.
     pub fn new(authorities: Authorities) -> Result<Self, InvalidAnchor> {
         let (mut verified, mut pending) = (Vec::new(), Vec::new());
         for authority in authorities.all() {
@@ -39,12 +39,12 @@ impl Trust {
         Ok(Self { authorities, verified, pending })
     }
 
-    /// What they were read from.
+    /// The authorities that this state was parsed from.
     pub fn authorities(&self) -> &Authorities {
         &self.authorities
     }
 
-    /// The CAs that vouch for devices.
+    /// The CAs whose devices the hub trusts.
     pub(super) fn verified(&self) -> Vec<&Anchor> {
         self.verified.iter().collect()
     }
@@ -53,7 +53,7 @@ impl Trust {
         &self.pending
     }
 
-    /// Whether the CA with this certificate vouches for devices.
+    /// Whether the hub trusts the devices of the CA with this certificate.
     pub(super) fn is_verified(&self, certificate: Sha256Thumbprint) -> bool {
         self.verified.iter().any(|anchor| anchor.thumbprints().sha256 == certificate)
     }
@@ -64,18 +64,18 @@ impl TrustStore {
         Self { current: RwLock::new(Arc::new(trust)), turn: tokio::sync::Semaphore::new(1) }
     }
 
-    /// Waits for the turn to change the enrolled CAs; it ends when the permit is dropped.
+    /// Waits until no other change is under way. The permit holds off other changes until it is dropped.
     pub(crate) async fn turn(&self) -> Option<tokio::sync::SemaphorePermit<'_>> {
         // The semaphore is never closed.
         self.turn.acquire().await.ok()
     }
 
-    /// The enrolled CAs as they are now.
+    /// The present state.
     pub fn current(&self) -> Arc<Trust> {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// From now on these count.
+    /// Replaces the state.
     pub(crate) fn set(&self, trust: Trust) {
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(trust);
     }

@@ -1,7 +1,7 @@
-//! Verdicts on client certificates: by registered thumbprint, or by an enrolled CA and the name in the certificate.
+//! Authentication with client certificates: by registered thumbprint, or by an enrolled CA and the certificate's name.
 //!
-//! That the peer holds the certificate's key was proven in the handshake; here is decided what it is worth. Every
-//! refusal says what was seen and what was wanted.
+//! The handshake has proven that the peer holds the certificate's key. This module decides whether the certificate
+//! admits it. Every refusal states what the peer sent and what the hub expected.
 //!
 //! Source: IoT Hub, "Authenticate identities with X.509 certificates".
 
@@ -21,7 +21,7 @@ use super::Credential;
 use super::error::Contrast;
 use super::trust::Trust;
 
-/// Why a client certificate does not admit its bearer: for the operator's eyes.
+/// Why a client certificate does not admit its peer. For the operator only.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum X509Error {
     #[error("{0}")]
@@ -36,32 +36,32 @@ pub enum X509Error {
     #[error("client certificate: {0}")]
     Chain(ChainError),
     #[error(
-        "the client certificate is signed by CA {0}, which is enrolled but not verified; \
-         `portcullis cert ca verify --name {0}` does that"
+        "CA {0} has signed the client certificate and is enrolled but not verified; \
+         run `portcullis cert ca verify --name {0}`"
     )]
     NotVerified(AuthorityName),
-    #[error("{reason}; wanted is the common name {wanted:?}")]
+    #[error("{reason}; the common name must be {wanted:?}")]
     NoCommonName { reason: NoCommonName, wanted: String },
-    #[error("the client certificate's common name is {seen:?}, wanted is {wanted:?}")]
+    #[error("the client certificate's common name is {seen:?} and must be {wanted:?}")]
     OtherCommonName { seen: String, wanted: String },
 }
 
-/// What a certificate proves, and how long.
+/// What a certificate proves, and for how long.
 pub(super) struct Verdict {
     pub(super) credential: Credential,
-    /// The first moment at which it no longer holds.
+    /// The first moment at which the certificate is no longer valid.
     pub(super) expires: Option<Timestamp>,
-    /// Rests on a SHA-1 thumbprint alone.
+    /// Depends on a SHA-1 thumbprint alone.
     pub(super) weak: bool,
 }
 
 impl X509Error {
-    /// What was seen and what was wanted.
+    /// What the peer sent and what the hub expected.
     pub(super) fn contrast(&self) -> Contrast {
         match self {
             X509Error::Refused(reason) => Contrast::new(reason.to_string(), "a readable X.509 certificate"),
             X509Error::OutOfTime(reason) => {
-                Contrast::new(format!("a certificate that {reason}"), "a certificate within its dates")
+                Contrast::new(format!("a certificate that {reason}"), "a certificate that is valid now")
             }
             X509Error::OtherThumbprint { presented, registered } => {
                 Contrast::new(format!("{} (SHA-1 {})", presented.sha256, presented.sha1), registered)
@@ -82,13 +82,13 @@ impl X509Error {
     }
 }
 
-/// What the peer showed, bounded and readable.
+/// Parses the certificates that the peer sent, within size limits.
 pub(super) fn parse<'a>(certificates: &'a [CertificateDer<'a>]) -> Result<PresentedChain<'a>, X509Error> {
     PresentedChain::parse_all(certificates).map_err(X509Error::Refused)
 }
 
-/// By thumbprint: the certificate must be one of the two registered, and hold now. Who signed it, for what, and
-/// whether it is a CA's makes no difference.
+/// By thumbprint: the certificate must have one of the two registered thumbprints and be valid now. Its issuer, its
+/// purpose, and whether it is a CA's make no difference.
 pub(super) fn by_thumbprint(
     chain: &PresentedChain<'_>,
     registered: &ThumbprintPair,
@@ -105,7 +105,7 @@ pub(super) fn by_thumbprint(
     Ok(Verdict { credential: Credential::Thumbprint(presented), expires: end_of(chain.valid_until()), weak })
 }
 
-/// By CA: the chain must lead to an enrolled and verified one, and the certificate must name exactly this identity.
+/// By CA: the chain must lead to an enrolled and verified CA, and the certificate must name exactly this identity.
 pub(super) fn by_authority(
     chain: &PresentedChain<'_>,
     id: &IdentityId,
@@ -118,12 +118,12 @@ pub(super) fn by_authority(
         let pending = pending.find(|(_, anchor)| chain::verify(chain, &[anchor], now).is_ok());
         pending.map_or(X509Error::Chain(error), |(name, _)| X509Error::NotVerified(name.clone()))
     })?;
-    // IoT Hub: a module's certificate names `device/module`, which is how an id is written here.
+    // IoT Hub: a module's certificate names `device/module`, which is also how an id is written here.
     let wanted = id.to_string();
     match chain.common_name() {
         Ok(seen) if seen == wanted => {}
         Ok(seen) => {
-            // A stranger's text, but one a known CA has signed; bounded all the same.
+            // The name is a peer's text, though a known CA has signed it, so its length is limited.
             let seen = seen.chars().take(NAME_CHARS_SHOWN).collect();
             return Err(X509Error::OtherCommonName { seen, wanted });
         }
@@ -133,21 +133,21 @@ pub(super) fn by_authority(
     Ok(Verdict { credential, expires: end_of(found.valid_until), weak: false })
 }
 
-/// The work of a verdict by CA, for nothing: so that the time of a refusal does not tell which ids are registered and
-/// how (threats T320).
+/// Does the work of authentication by CA and ignores the result, so that the time of a refusal does not reveal which
+/// ids are registered and how (threats T320).
 pub(super) fn in_vain(chain: &PresentedChain<'_>, trust: &Trust, now: Timestamp) {
     let _ = chain::verify(chain, &trust.verified(), unix_time(now));
 }
 
-/// A certificate still holds in its last second.
+/// A certificate is valid through its last second.
 fn end_of(last: UnixTime) -> Option<Timestamp> {
     i64::try_from(last.as_secs()).ok().and_then(|last| Timestamp::from_second(last.checked_add(1)?).ok())
 }
 
-/// A time as certificates count it.
+/// A time in the unit of certificates.
 pub(crate) fn unix_time(time: Timestamp) -> UnixTime {
     UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(time.as_second()).unwrap_or(0)))
 }
 
-/// An id, a slash and an id, and some more to show that there is more.
+/// Two ids and a slash, with room to show that the name is longer.
 const NAME_CHARS_SHOWN: usize = 300;

@@ -1,7 +1,7 @@
-//! The address of a container with its shared access signature, as a user gave it, and of the blobs in it.
+//! The address of a container with its shared access signature, as a user gives it, and of the blobs in it.
 //!
-//! It is read strictly and by hand, before any URL library sees it: those repair what is broken, and what they repair it
-//! to is not what was checked. The query is passed on as it came and is never shown.
+//! The code parses it strictly before any URL library does. Such a library repairs a broken URI, and the result is not
+//! what was checked. The query is passed on unchanged and never shown.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use crate::config::blob_host::{BlobHost, is_tls};
 
-/// A container somebody named, at a host that may be asked.
+/// A container that a user names, at a permitted host.
 #[derive(Clone)]
 pub(super) struct ContainerAddress {
     host: BlobHost,
@@ -23,7 +23,7 @@ pub(super) struct ContainerAddress {
 }
 
 impl ContainerAddress {
-    /// Reads a container's URI. The hosts are those the operator lists beside Azure's own.
+    /// Parses a container's URI. Permitted hosts are Azure's own and those that the operator lists.
     pub(super) fn parse(uri: &str, listed: &[BlobHost]) -> Result<Self, &'static str> {
         if uri.len() > URI_BYTES_MAX {
             return Err("the container's URI is too long");
@@ -45,7 +45,7 @@ impl ContainerAddress {
         }
         let path = path.strip_suffix('/').unwrap_or(path);
         let mut segments = path.split('/');
-        // An emulator has the account in the path.
+        // An emulator's path begins with the account.
         let deep_enough = if listed { 1..=2 } else { 1..=1 };
         if !segments.all(is_container) || !deep_enough.contains(&path.split('/').count()) {
             return Err(NO_CONTAINER);
@@ -64,7 +64,7 @@ impl ContainerAddress {
         self.listed
     }
 
-    /// The URL of a blob, or of something to do with it: `comp=block&blockid=…`.
+    /// The URL of a blob, or of an operation on it: `comp=block&blockid=…`.
     pub(super) fn url(&self, blob: &str, operation: &str) -> Result<Url, &'static str> {
         check_blob_name(blob)?;
         let Self { host, path, signature, .. } = self;
@@ -72,7 +72,7 @@ impl ContainerAddress {
         let between = if operation.is_empty() { "" } else { "&" };
         let text = Zeroizing::new(format!("{host}{path}/{name}?{operation}{between}{}", signature.as_str()));
         let url = Url::parse(&text).map_err(|_| NO_URI)?;
-        // What a library makes of it must still be what was checked.
+        // The library's result must still be what was checked.
         let origin = Url::parse(&host.to_string()).map_err(|_| NO_URI)?.origin();
         if url.origin() != origin || !url.path().starts_with(path.as_str()) || !url.username().is_empty() {
             return Err(NO_URI);
@@ -93,19 +93,19 @@ impl fmt::Debug for ContainerAddress {
     }
 }
 
-/// What RFC 3986 has in a path or query, and the brackets of an IPv6 address. No blank, no control character, no
-/// backslash, no fragment, nothing outside ASCII.
+/// The bytes of a path or query in RFC 3986, and the brackets of an IPv6 address. No blank, control character,
+/// backslash or fragment, and nothing outside ASCII.
 fn is_uri_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~:/?[]@!$&'()*+,;=%".contains(&byte)
 }
 
-/// Source: Azure Storage, "Naming and referencing containers"; emulators' accounts are alike.
+/// Source: Azure Storage, "Naming and referencing containers". The accounts of emulators have the same form.
 fn is_container(segment: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
     (1..=63).contains(&segment.len()) && segment.bytes().all(plain)
 }
 
-/// There is a signature, and none of the parameters would make a request another one than we mean.
+/// Checks that there is a signature, and that no parameter changes what a request does.
 fn check_signature(query: &str) -> Result<(), &'static str> {
     let mut signed = false;
     for part in query.split('&') {
@@ -113,7 +113,9 @@ fn check_signature(query: &str) -> Result<(), &'static str> {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
         let foreign = OPERATIONS.iter().any(|operation| operation.eq_ignore_ascii_case(name));
         if !name.bytes().all(plain) || foreign {
-            return Err("the query of the container's URI has more in it than a shared access signature");
+            return Err(
+                "the query of the container's URI holds more than a shared access signature; remove the rest",
+            );
         }
         signed |= name == "sig" && !value.is_empty();
     }
@@ -125,21 +127,21 @@ fn check_blob_name(name: &str) -> Result<(), &'static str> {
     let length = (1..=1024).contains(&name.chars().count());
     let plain = name.chars().all(|c| !c.is_control() && c != '\\');
     let segments = name.split('/').all(|segment| !matches!(segment, "" | "." | "..")) && !name.ends_with('.');
-    if length && plain && segments { Ok(()) } else { Err("a blob cannot have this name") }
+    if length && plain && segments { Ok(()) } else { Err("this is not a valid name of a blob") }
 }
 
-/// What stays as it is in the path of a blob.
+/// The characters that stay unencoded in the path of a blob.
 const NAME: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
-/// Parameters that say what to do, not who may.
+/// Parameters that choose an operation.
 const OPERATIONS: [&str; 8] =
     ["comp", "restype", "blockid", "snapshot", "versionid", "deletetype", "timeout", "prefix"];
-/// Signatures by a user's delegation have some 600 bytes.
+/// A user delegation signature has about 600 bytes.
 const URI_BYTES_MAX: usize = 4_096;
-const NO_URI: &str = "the container's URI is none";
+const NO_URI: &str = "the container's URI is not a valid URI";
 const NO_CONTAINER: &str = "the container's URI names no container";
 const NO_SIGNATURE: &str = "the container's URI has no shared access signature";
 const HOST_NOT_ALLOWED: &str =
-    "the container's host is neither one of Azure Blob storage over https nor listed in jobs.blob_hosts";
+    "the container's host is not Azure Blob storage over https and is not listed in jobs.blob_hosts";
 
 #[cfg(test)]
 mod tests {

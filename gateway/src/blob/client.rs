@@ -1,9 +1,9 @@
-//! One container, and the requests it is asked by.
+//! One container, and the requests to it.
 //!
-//! The client is made at the first request, for this container alone: its host is looked up then and not again, and
-//! whatever connection it opens goes to an address checked at that time. Of an answer nothing is passed on but which of
-//! a few kinds it is, and only a blob store is believed even that: to whoever gave the address, a closed port, an open
-//! one with something else behind it and a slow one are the same.
+//! The first request creates the client, for this container only. It looks the host up once, and every connection goes
+//! to an address that was checked then. The caller learns only which of a few kinds an answer is, and even that only
+//! from a blob store. A closed port, a slow one and one with another service all look the same to the user who gave the
+//! address.
 
 use std::fmt;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use super::writer::BlobWriter;
 use crate::blob::container::{ContainerError, Pieces};
 use crate::tls::connect_error::ConnectError;
 
-/// A container of blobs that may be used. What shows it never shows its signature.
+/// A container of blobs that may be used. Its text never contains its signature.
 #[derive(Clone)]
 pub struct BlobContainer(Arc<Inner>);
 
@@ -41,32 +41,32 @@ pub(super) struct BlobRequest {
     pub(super) url: Url,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
-    /// The status that says yes.
+    /// The status of success.
     pub(super) yes: StatusCode,
 }
 
 impl BlobContainer {
-    /// Reads the URI of a container with its shared access signature. Nothing is sent yet.
+    /// Parses the URI of a container with its shared access signature. Sends nothing yet.
     pub fn parse(uri: &str, hosts: &BlobHosts) -> Result<Self, ContainerError> {
         let address = ContainerAddress::parse(uri, &hosts.listed).map_err(refused)?;
         Ok(Self(Arc::new(Inner { address, hosts: hosts.clone(), client: OnceCell::new() })))
     }
 
-    /// The bytes of a blob as they come. The stream ends well only when every byte the store announced was there.
+    /// The bytes of a blob as they arrive. The stream succeeds only if every byte that the store announced has arrived.
     pub async fn read(&self, name: &str) -> Result<Pieces, ContainerError> {
         let ask = self.ask(Method::GET, name, "", StatusCode::OK)?;
         let response = self.send(ask).await?;
         reader::read(response, &self.0.hosts)
     }
 
-    /// A blob to be written. Nothing of it is there before it is finished; then it replaces any of that name.
+    /// A writer of a blob. The blob is invisible until it is finished, and then replaces any blob of that name.
     pub fn write(&self, name: &str) -> Result<BlobWriter, ContainerError> {
-        // A bad name is refused before the first byte is made.
+        // A bad name is refused before the first byte is produced.
         self.url(name, "")?;
         Ok(BlobWriter::new(self.clone(), name))
     }
 
-    /// Deletes a blob; one that is not there is no error.
+    /// Deletes a blob. It is no error if there is none.
     pub async fn delete(&self, name: &str) -> Result<(), ContainerError> {
         match self.send(self.ask(Method::DELETE, name, "", StatusCode::ACCEPTED)?).await {
             Ok(_) | Err(ContainerError::NotFound(_)) => Ok(()),
@@ -100,7 +100,7 @@ impl BlobContainer {
         })
     }
 
-    /// Asks, and again after a pause when the store says it is busy. Every request here may be sent twice.
+    /// Sends a request, and again after a pause if the store is busy. Every request here may be sent twice.
     pub(super) async fn send(&self, ask: BlobRequest) -> Result<Response, ContainerError> {
         let mut pauses = BUSY_PAUSES.iter();
         loop {
@@ -120,11 +120,11 @@ impl BlobContainer {
         let client = match tokio::time::timeout(idle, self.0.client.get_or_try_init(|| self.connect())).await
         {
             Ok(client) => client?,
-            Err(_) => return Err(self.unreachable(ask, "its look-up took too long")),
+            Err(_) => return Err(self.unreachable(ask, "the look-up of its host took too long")),
         };
         let request = client.request(ask.method.clone(), ask.url.clone()).headers(ask.headers.clone());
         let sent = request.body(ask.body.clone()).send();
-        // A body takes its time on a slow line.
+        // A large body needs more time on a slow connection.
         let mebibytes = u32::try_from(ask.body.len() >> 20).unwrap_or(u32::MAX);
         match tokio::time::timeout(idle.saturating_mul(1 + mebibytes), sent).await {
             Ok(Ok(response)) => Ok(response),
@@ -133,12 +133,12 @@ impl BlobContainer {
         }
     }
 
-    /// A client that dials the addresses of this container's host as they are now, and nothing else.
+    /// A client that connects only to the current addresses of this container's host.
     async fn connect(&self) -> Result<Client, ContainerError> {
         let Inner { address, hosts, .. } = &*self.0;
         let checked = Checked::find(address.host().host(), &*hosts.lookup, address.is_listed()).await?;
         let tls = hosts.tls(address.host()).map_err(|error| {
-            tracing::warn!(%error, "there are no CA certificates to judge blob hosts by");
+            tracing::warn!(%error, "the hub has no CA certificates to verify blob hosts with");
             ContainerError::Unreachable
         })?;
         let client = Client::builder()
@@ -155,19 +155,19 @@ impl BlobContainer {
             .user_agent(concat!("portcullis/", env!("CARGO_PKG_VERSION")))
             .build();
         client.map_err(|error| {
-            tracing::info!(cause = %ConnectError::of(&error), "no client for a blob host");
+            tracing::info!(cause = %ConnectError::of(&error), "the client for a blob host cannot be created");
             ContainerError::Unreachable
         })
     }
 
-    /// What an answer that is no yes means.
+    /// The error for an answer that is not a success.
     fn refusal(&self, ask: &BlobRequest, response: &Response) -> ContainerError {
         let status = response.status().as_u16();
         if !is_blob_store(response) {
-            return self.unreachable(ask, "what answers there is no blob store");
+            return self.unreachable(ask, "the server at this address is not a blob store");
         }
         let code = response.headers().get(ERROR_CODE).and_then(|code| code.to_str().ok()).unwrap_or_default();
-        tracing::info!(container = %self, method = %ask.method, status, code = ?code, "a blob store refuses");
+        tracing::info!(container = %self, method = %ask.method, status, code = ?code, "a blob store refused a request");
         match (status, code) {
             (404, "BlobNotFound") => ContainerError::NotFound(ask.name.clone()),
             (404, "ContainerNotFound" | "ResourceNotFound") => refused(NO_CONTAINER),
@@ -178,7 +178,7 @@ impl BlobContainer {
         }
     }
 
-    /// The exact cause is for the log alone.
+    /// Logs the exact cause, which the user does not learn.
     fn unreachable(&self, ask: &BlobRequest, cause: &str) -> ContainerError {
         tracing::info!(container = %self, method = %ask.method, ?cause, "a blob container cannot be reached");
         ContainerError::Unreachable
@@ -203,9 +203,9 @@ impl BlobRequest {
         self
     }
 
-    /// The same with a body of text.
+    /// The same request with a body of text.
     pub(super) fn with_body(mut self, body: Bytes) -> Self {
-        // Stores want to be told of an empty body too.
+        // Stores need a length for an empty body too.
         self.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
         Self { body, ..self }.with(CONTENT_TYPE, TEXT)
     }
@@ -215,7 +215,7 @@ pub(super) fn refused(reason: &str) -> ContainerError {
     ContainerError::Refused(reason.to_owned())
 }
 
-/// Blob stores number each answer.
+/// A blob store numbers each answer.
 fn is_blob_store(response: &Response) -> bool {
     response.headers().contains_key(REQUEST_ID)
 }
@@ -227,15 +227,14 @@ fn is_busy(response: &Response) -> bool {
     busy && is_blob_store(response) && response.status().is_server_error()
 }
 
-/// Azurite and Azure answer text/plain for what they are not told.
+/// Azurite and Azure answer with text/plain if a request names no type.
 pub(super) const TEXT: &str = "text/plain; charset=utf-8";
 const REQUEST_ID: &str = "x-ms-request-id";
 const ERROR_CODE: &str = "x-ms-error-code";
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
 const BUSY_PAUSES: [Duration; 3] =
     [Duration::from_millis(100), Duration::from_millis(1_000), Duration::from_millis(4_000)];
-const NO_CONTAINER: &str = "there is no such container";
-const NOT_AUTHORISED: &str = "the container's shared access signature is wrong, has ended or does not allow this; it must allow read, write and delete";
-const IN_THE_WAY: &str =
-    "the container has something in the way: a lease, a policy, or a blob of another kind";
-const TOO_LARGE: &str = "the blob is larger than its store takes";
+const NO_CONTAINER: &str = "the container does not exist";
+const NOT_AUTHORISED: &str = "the container's shared access signature is wrong, has expired or does not allow this; it must allow read, write and delete";
+const IN_THE_WAY: &str = "the container blocks the request with a lease, a policy, or a blob of another type";
+const TOO_LARGE: &str = "the blob is larger than the blob store allows";

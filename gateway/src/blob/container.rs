@@ -1,8 +1,7 @@
-//! Where the files of a job are: a container, as Azure Blob storage has them, or a folder on this machine that is
-//! used as one.
+//! The location of a job's files: a container of Azure Blob storage, or a folder on this machine that serves as one.
 //!
-//! Both read and write whole files by name, in pieces. What is written can be seen under its name once it is
-//! finished, and is gone when it is dropped before.
+//! Both read and write whole files by name, in pieces. A file appears under its name once it is finished. A file that
+//! is dropped earlier disappears.
 
 use std::path::PathBuf;
 
@@ -15,7 +14,7 @@ use folder::{Folder, FolderWriter};
 
 pub mod folder;
 
-/// A place with files.
+/// A container or folder with files.
 #[derive(Clone, Debug)]
 pub enum Container {
     Blob(BlobContainer),
@@ -35,22 +34,22 @@ pub type Pieces = BoxStream<'static, Result<Bytes, ContainerError>>;
 /// Why a container did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum ContainerError {
-    #[error("{0:?} is not there")]
+    #[error("{0:?} does not exist")]
     NotFound(String),
-    /// Not an address or a name that may be used; the reason is for whoever gave it.
+    /// An address or a name that may not be used. The reason is for the user who gave it.
     #[error("{0}")]
     Refused(String),
-    /// Tells nothing of what is at the address, nor how it answered.
+    /// Reveals nothing about the address or its answers.
     #[error("the container cannot be reached")]
     Unreachable,
     #[error("{0}")]
     Limit(String),
-    #[error("the folder failed: {0}")]
+    #[error("the folder cannot be used: {0}")]
     Io(#[from] std::io::Error),
 }
 
 impl Container {
-    /// The container at an address: `file:NAME` is a folder on this machine, anything else must be one of blobs.
+    /// The container at an address: `file:NAME` is a folder on this machine, any other address a blob container.
     pub fn open(address: &str, config: &Config) -> Result<Self, ContainerError> {
         if address.starts_with(folder::SCHEME) {
             return Folder::parse(address, &config.jobs_folder()).map(Container::Folder);
@@ -63,7 +62,7 @@ impl Container {
         Container::Folder(Folder::own(directory))
     }
 
-    /// The file's pieces. Nothing more is read than is taken.
+    /// The file's pieces. Reads only as fast as the caller takes them.
     pub async fn read(&self, name: &str) -> Result<Pieces, ContainerError> {
         match self {
             Container::Blob(container) => container.read(name).await,
@@ -71,7 +70,7 @@ impl Container {
         }
     }
 
-    /// Begins a file, in place of one that may be there under the same name.
+    /// Starts a file, which replaces one of the same name.
     pub async fn write(&self, name: &str) -> Result<ContainerWriter, ContainerError> {
         match self {
             Container::Blob(container) => {
@@ -81,7 +80,7 @@ impl Container {
         }
     }
 
-    /// Removes a file; one that is not there is no error.
+    /// Removes a file. It is no error if there is none.
     pub async fn delete(&self, name: &str) -> Result<(), ContainerError> {
         match self {
             Container::Blob(container) => container.delete(name).await,
@@ -98,7 +97,7 @@ impl ContainerWriter {
         }
     }
 
-    /// Shows what was written under its name.
+    /// Makes the file appear under its name.
     pub async fn finish(self) -> Result<(), ContainerError> {
         match self {
             ContainerWriter::Blob(writer) => writer.finish().await,

@@ -1,22 +1,22 @@
-//! Which addresses a blob store may have. An address given by a user, or by the name server of one, may point inside.
+//! Which IP addresses a blob store may have. A user's address, or the name server of a user, may point inside.
 //!
-//! The rule is a list of what is allowed, not of what is forbidden: of IPv6 only what is handed out as global, of IPv4
-//! what is in no special registry. A form that carries an IPv4 address in an IPv6 one is never taken apart; none is used.
+//! The rule lists what is allowed, not what is forbidden: of IPv6 only the global unicast range, of IPv4 every address
+//! outside the special registries. An IPv6 address that embeds an IPv4 address is never decoded, and none is allowed.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// What kind of place an address leads to.
+/// The reach of an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reach {
     /// The internet.
     Public,
-    /// This machine or its own network: for hosts the operator lists, and for no others.
+    /// This machine or its own network. Allowed only for hosts that the operator lists.
     Private,
-    /// Nowhere a blob store can be: multicast, link-local, a cloud's metadata service, translations of IPv4 and the like.
+    /// No blob store can be here: multicast, link-local, a cloud's metadata service, translations of IPv4 and the like.
     Never,
 }
 
-/// What kind of place an address leads to.
+/// The reach of an address.
 pub(super) fn reach(address: IpAddr) -> Reach {
     match address {
         IpAddr::V4(address) => reach_v4(address),
@@ -60,7 +60,7 @@ fn reach_v6(address: Ipv6Addr) -> Reach {
     if within(&GLOBAL) && !SPECIAL_V6.iter().any(within) { Reach::Public } else { Reach::Never }
 }
 
-/// Whether the lower half is an interface identifier that holds an IPv4 address (ISATAP, RFC 5214).
+/// Whether the lower half is an interface identifier that embeds an IPv4 address (ISATAP, RFC 5214).
 fn carries_v4(address: Ipv6Addr) -> bool {
     let [_, _, _, _, high, low, _, _] = address.segments();
     high & !0x0200 == 0 && low == 0x5efe
@@ -108,7 +108,7 @@ const METADATA_V4: [Ipv4Addr; 2] = [v4(168, 63, 129, 16), v4(100, 100, 100, 200)
 const METADATA_V6: [Ipv6Addr; 1] = [Ipv6Addr::new(0xfd00, 0x0ec2, 0, 0, 0, 0, 0, 0x0254)];
 const UNIQUE_LOCAL: (Ipv6Addr, u32) = (v6(0xfc00, 0, 0), 7);
 const GLOBAL: (Ipv6Addr, u32) = (v6(0x2000, 0, 0), 3);
-/// What is special in the global range. Mapped, compatible and NAT64 addresses are outside it.
+/// Special addresses within the global range. Mapped, compatible and NAT64 addresses are outside it.
 const SPECIAL_V6: [(Ipv6Addr, u32); 4] = [
     // IETF protocol assignments, Teredo among them.
     (v6(0x2001, 0, 0), 23),

@@ -1,4 +1,4 @@
-//! What the operator says about blob hosts: which there may be, and what one may cost.
+//! The operator's settings for blob hosts: which are permitted, and what one may cost.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,21 +11,21 @@ use crate::config::Config;
 use crate::config::blob_host::BlobHost;
 use crate::tls::{self, TlsError};
 
-/// Which blob hosts may be used, and how.
+/// Which blob hosts may be used, and with which limits.
 #[derive(Clone)]
 pub struct BlobHosts {
-    /// Those beside Azure's own. Only they may have a private address or speak plain http.
+    /// The hosts besides Azure's own. Only these may have a private address or use plain http.
     pub(super) listed: Arc<[BlobHost]>,
-    /// How long a host may take to answer, or to pass on the next piece of a blob.
+    /// How long a host may take to answer, or to transfer the next piece of a blob.
     pub(super) idle_time_max: Duration,
-    /// What one blob may have.
+    /// The size of the largest blob.
     pub(super) blob_bytes_max: u64,
     pub(super) lookup: Arc<dyn Lookup>,
     tls: Option<ClientConfig>,
 }
 
 impl BlobHosts {
-    /// As the configuration has it; hosts are looked up, and certificates trusted, as the operating system does.
+    /// The settings of the configuration, with the operating system's look-up and trusted certificates.
     pub fn new(config: &Config) -> Self {
         Self {
             listed: config.blob_hosts.as_slice().into(),
@@ -48,7 +48,7 @@ impl BlobHosts {
         Self { tls: Some(tls), ..self }
     }
 
-    /// How the certificate of a host is judged; one without TLS needs nobody to be trusted.
+    /// How the certificate of a host is verified. Without TLS no certificate is trusted.
     pub(super) fn tls(&self, host: &BlobHost) -> Result<ClientConfig, TlsError> {
         match &self.tls {
             Some(tls) => Ok(tls.clone()),

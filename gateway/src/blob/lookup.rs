@@ -1,4 +1,4 @@
-//! From a host to the addresses that may be dialled: one look-up, and every answer is checked.
+//! The look-up of a host's IP addresses. It happens once, and every address is checked.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -30,14 +30,14 @@ impl Lookup for System {
     }
 }
 
-/// The addresses of one host, looked up once and found good. The connection goes to one of them and nowhere else.
+/// The addresses of one host, looked up once and checked. Connections go only to these.
 pub(super) struct Checked {
     host: String,
     addresses: Vec<IpAddr>,
 }
 
 impl Checked {
-    /// Looks a host up. One bad answer among good ones refuses them all: who sends a mix has something in mind.
+    /// Looks a host up. One forbidden address refuses them all, because a mix is probably an attack.
     pub(super) async fn find(
         host: &Host,
         lookup: &dyn Lookup,
@@ -59,7 +59,7 @@ impl Checked {
             Reach::Never => false,
         };
         if let Some(bad) = addresses.iter().find(|address| !good(address)) {
-            tracing::info!(%host, address = %bad, "a blob host has an address that may not be dialled");
+            tracing::info!(%host, address = %bad, "a blob host has an address to which the hub may not connect");
             return Err(ContainerError::Refused(ADDRESS_NOT_ALLOWED.to_owned()));
         }
         if addresses.is_empty() || addresses.len() > ADDRESSES_MAX {
@@ -69,7 +69,7 @@ impl Checked {
         Ok(Self { host, addresses })
     }
 
-    /// What a client asks instead of looking up itself.
+    /// The resolver of a client, which returns these addresses.
     pub(super) fn into_resolver(self) -> Arc<dyn Resolve> {
         Arc::new(self)
     }
@@ -88,8 +88,7 @@ impl Resolve for Checked {
     }
 }
 
-const ADDRESS_NOT_ALLOWED: &str =
-    "the container's host has an address no blob store may have; jobs.blob_hosts may list a private one";
+const ADDRESS_NOT_ALLOWED: &str = "the container's host has an IP address that is not public; to allow a private one, list the host in jobs.blob_hosts";
 /// Azure answers with one or two.
 const ADDRESSES_MAX: usize = 64;
 

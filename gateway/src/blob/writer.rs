@@ -1,4 +1,4 @@
-//! A blob as it is written: in blocks that nobody sees until the list of them is put down.
+//! Writes a blob in blocks that stay invisible until their list is written.
 
 use std::fmt;
 
@@ -12,18 +12,18 @@ use reqwest::{Method, StatusCode};
 use super::client::{BlobContainer, TEXT};
 use crate::blob::container::ContainerError;
 
-/// A blob that is being written. Dropped before it is finished, it leaves nothing that anybody sees.
+/// A blob that is being written. If it is dropped before it is finished, no reader sees any of it.
 pub struct BlobWriter {
     container: BlobContainer,
     name: String,
-    /// What two writers of the same blob do not have in common.
+    /// Tells two writers of the same blob apart.
     nonce: String,
-    /// Blocks the store has taken.
+    /// How many blocks the store has accepted.
     blocks: u32,
-    /// Bytes it has not.
+    /// The bytes that the store does not have yet.
     waiting: BytesMut,
     written: u64,
-    /// A block is on its way, or never arrived: what comes after it would stand in a blob with a hole.
+    /// A block was not confirmed. A later block would leave a hole in the blob.
     broken: bool,
 }
 
@@ -40,7 +40,7 @@ impl BlobWriter {
         }
     }
 
-    /// Takes bytes to the end of the blob; returns when no more than one block waits to be sent.
+    /// Appends bytes to the blob. Returns when at most one block waits to be sent.
     pub async fn write(&mut self, mut bytes: Bytes) -> Result<(), ContainerError> {
         self.written += bytes.len() as u64;
         if self.written > self.container.hosts().blob_bytes_max {
@@ -57,7 +57,7 @@ impl BlobWriter {
         Ok(())
     }
 
-    /// Makes the blob: from here on it is there, whole.
+    /// Creates the blob, which is visible and complete from now on.
     pub async fn finish(mut self) -> Result<(), ContainerError> {
         if self.blocks == 0 {
             return self.put_whole().await;
@@ -76,7 +76,7 @@ impl BlobWriter {
         self.container.send(ask).await.map(drop)
     }
 
-    /// A blob of less than a block needs no list.
+    /// A blob smaller than a block needs no list.
     async fn put_whole(&mut self) -> Result<(), ContainerError> {
         self.check()?;
         let ask = self.container.ask(Method::PUT, &self.name, "", StatusCode::CREATED)?;
@@ -109,7 +109,7 @@ impl BlobWriter {
     }
 }
 
-/// What waits may hold keys.
+/// The waiting bytes may hold keys, so they are not shown.
 impl fmt::Debug for BlobWriter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { container, name, written, .. } = self;
@@ -117,16 +117,16 @@ impl fmt::Debug for BlobWriter {
     }
 }
 
-/// A word that nobody else has.
+/// A unique text.
 fn nonce() -> String {
     format!("{:016x}", u64::from_be_bytes(portcullis_registry::random_bytes()))
 }
 
 const BLOB_TYPE: HeaderName = HeaderName::from_static("x-ms-blob-type");
 const BLOB_CONTENT_TYPE: HeaderName = HeaderName::from_static("x-ms-blob-content-type");
-/// What the oldest service versions take is 4 MiB.
+/// The oldest service versions allow 4 MiB.
 const BLOCK_BYTES: usize = 4 * 1024 * 1024;
 /// Source: Azure Storage, "Put Block List".
 const BLOCKS_MAX: u32 = 50_000;
-const TOO_LARGE: &str = "the blob would be larger than limits.blob_bytes_max";
+const TOO_LARGE: &str = "the blob would be larger than the setting limits.blob_bytes_max";
 const TOO_MANY_BLOCKS: &str = "the blob would have more than 50,000 blocks";

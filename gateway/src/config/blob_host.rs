@@ -1,7 +1,7 @@
-//! Where blobs are kept: a scheme, a host and a port, compared exactly once they are written in one way.
+//! The host of a blob store: scheme, name and port in one canonical form, so that hosts compare exactly.
 //!
-//! Nothing here is lenient. What a browser would take for an address (`2130706433`, `0x7f.1`, `0177.0.0.1`), a name with
-//! a dot at its end, another script's letters, user information and a port with a zero before it are no hosts.
+//! Parsing is strict. It refuses what a browser would take for an address (`2130706433`, `0x7f.1`, `0177.0.0.1`), a
+//! name that ends in a dot, letters outside ASCII, user information, and a port with a leading zero.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -14,7 +14,7 @@ pub struct BlobHost {
     port: u16,
 }
 
-/// Who is meant: a name in lower case, or an address.
+/// A name in lower case, or an address.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Host {
     Name(String),
@@ -22,7 +22,7 @@ pub(crate) enum Host {
 }
 
 impl BlobHost {
-    /// One that an operator lists: `store.example.com`, `azurite.local:10000` or `http://127.0.0.1:10000`.
+    /// A host that the operator lists: `store.example.com`, `azurite.local:10000` or `http://127.0.0.1:10000`.
     /// Without a scheme it is https.
     pub fn parse(text: &str) -> Result<Self, InvalidBlobHost> {
         let (tls, authority) = match text.split_once("://") {
@@ -33,7 +33,7 @@ impl BlobHost {
         host.ok_or_else(|| InvalidBlobHost(text.to_owned()))
     }
 
-    /// The part of a URI between its scheme and its path. None when it is no plain host with or without a port.
+    /// The part of a URI between its scheme and its path. None unless it is a plain host with or without a port.
     pub(crate) fn from_authority(tls: bool, authority: &str) -> Option<Self> {
         let (host, port) = match authority.strip_prefix('[') {
             Some(rest) => {
@@ -64,7 +64,7 @@ impl BlobHost {
         &self.host
     }
 
-    /// Whether it is an account of Azure Blob storage, by https and on its usual port.
+    /// Whether it is an account of Azure Blob storage, over https and on its usual port.
     ///
     /// Source: Azure Storage, "Storage account overview", account names: 3 to 24 lower-case letters and digits.
     pub(crate) fn is_azure(&self) -> bool {
@@ -76,11 +76,11 @@ impl BlobHost {
 }
 
 impl Host {
-    /// A name or an IPv4 address, each in the one way it is usually written.
+    /// A name or an IPv4 address in its usual form.
     fn parse(text: &str) -> Option<Self> {
         let name = text.to_ascii_lowercase();
         let last = name.rsplit('.').next()?;
-        // Resolvers and URL parsers take a last part such as these for an address in an odd form.
+        // Resolvers and URL parsers read a last part such as these as an address in an unusual form.
         let is_number = last.bytes().all(|byte| byte.is_ascii_digit()) || last.starts_with("0x");
         if is_number {
             return name.parse::<Ipv4Addr>().ok().map(|address| Self::Address(IpAddr::V4(address)));
@@ -102,14 +102,14 @@ impl fmt::Display for BlobHost {
     }
 }
 
-/// A text that names no blob host.
+/// The text does not name a blob host.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{0:?} is not a blob host such as \"store.example.com\", \"azurite.local:10000\" or \"http://127.0.0.1:10000\""
 )]
 pub struct InvalidBlobHost(String);
 
-/// Whether a scheme is the one with TLS; none when it is neither of the two there are.
+/// Whether a scheme uses TLS. None unless it is https or http.
 pub(crate) fn is_tls(scheme: &str) -> Option<bool> {
     match scheme.to_ascii_lowercase().as_str() {
         "https" => Some(true),

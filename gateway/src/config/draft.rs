@@ -1,4 +1,4 @@
-//! A configuration in the making: source after source is laid over the defaults, each key checked as it comes.
+//! A configuration that is being built: each source overrides the defaults, and each key is checked at once.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use super::settings::SETTINGS;
 use super::source::{Given, SettingOrigin, Text, read_bounded};
 use super::{CertificateFiles, Config, ConfigError};
 
-/// A configuration in the making.
+/// A configuration that is being built.
 #[derive(Default)]
 pub(super) struct Draft {
     pub(super) config: Config,
@@ -19,7 +19,7 @@ pub(super) struct Draft {
 }
 
 impl Draft {
-    /// Lays one source over what is there.
+    /// Overrides the settings with those of one source.
     pub(super) fn apply(&mut self, layer: Vec<Given>) -> Result<(), ConfigError> {
         let mut seen = BTreeSet::new();
         for Given { key, text, origin } in layer {
@@ -28,7 +28,7 @@ impl Draft {
                 None if matches!(text, Text::EmptySection) && is_section(&key) => continue,
                 None => return Err(unknown(key, origin)),
             };
-            // A key and the file that holds it are the same setting.
+            // A key and the file that holds the key are the same setting.
             if !seen.insert(key.trim_end_matches(FILE_SUFFIX).to_owned()) {
                 return Err(ConfigError::Twice { key, origin });
             }
@@ -50,8 +50,11 @@ impl Draft {
 
     fn set_policy_key(&mut self, key: &str, text: &str) -> Result<(), String> {
         let name_and_field = key.strip_prefix(POLICIES_PREFIX).and_then(|rest| rest.split_once('.'));
-        let (name, field) = name_and_field.ok_or("it is no policy's key")?;
-        let policy = POLICIES.into_iter().find(|policy| *policy == name).ok_or("there is no such policy")?;
+        let (name, field) = name_and_field.ok_or("it is not a key of a policy")?;
+        let policy = POLICIES
+            .into_iter()
+            .find(|policy| *policy == name)
+            .ok_or("the hub has no built-in policy of this name")?;
         let text = match field.ends_with(FILE_SUFFIX) {
             true => read_bounded(Path::new(text), SECRET_FILE_BYTES_MAX)?,
             false => text.to_owned(),
@@ -63,7 +66,7 @@ impl Draft {
         Ok(())
     }
 
-    /// The configuration, if it is consistent as a whole.
+    /// The configuration, if its settings agree with each other.
     pub(super) fn finish(mut self) -> Result<Config, ConfigError> {
         self.config.certificate = match (self.chain, self.key) {
             (Some(chain), Some(key)) => Some(CertificateFiles { chain, key }),
@@ -77,7 +80,7 @@ impl Draft {
     }
 }
 
-/// The exact key for one as given. Only a policy's name may differ, in its letter case: variables are upper-case.
+/// The exact form of a key. Only a policy's name may differ in letter case, because variables are upper-case.
 fn canonical(key: &str) -> Option<String> {
     known_keys().find(|known| match known.starts_with(POLICIES_PREFIX) {
         true => known.eq_ignore_ascii_case(key),
@@ -118,9 +121,9 @@ const POLICIES_PREFIX: &str = "policies.";
 /// The built-in shared access policies.
 pub(super) const POLICIES: [&str; 5] =
     ["iothubowner", "service", "device", "registryRead", "registryReadWrite"];
-/// What the name of a secret ends in when its file is given instead.
+/// The end of a setting's name that gives the file of a secret instead of the secret.
 const FILE_SUFFIX: &str = "_file";
 const SECRET_FILE_BYTES_MAX: u64 = 4_096;
 const LIKENESS_MIN: f64 = 0.7;
-/// A likeness of the last part alone counts less than one of the whole.
+/// A match of the last part alone counts less than a match of the whole.
 const LAST_PART_WEIGHT: f64 = 0.95;

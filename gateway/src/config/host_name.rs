@@ -4,12 +4,12 @@ use std::fmt;
 
 use rustls_pki_types::ServerName;
 
-/// A DNS name or an IPv4 address that can stand in a connection string and in a certificate.
+/// A DNS name or an IPv4 address that fits into a connection string and into a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostName(String);
 
 impl HostName {
-    /// The only way in. An IPv6 address is refused: `name:port` in connection strings could not be told from it.
+    /// Refuses an IPv6 address, because connection strings could not tell it from `name:port`.
     pub fn parse(text: &str) -> Result<Self, InvalidHostName> {
         let is_name = match ServerName::try_from(text) {
             Ok(ServerName::DnsName(_)) => !text.ends_with('.'),
@@ -30,7 +30,7 @@ impl fmt::Display for HostName {
     }
 }
 
-/// A text that is no host name.
+/// The text is not a host name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{0:?} is not a host name: a DNS name such as \"hub.example.com\", or an IPv4 address, without scheme and port"

@@ -1,4 +1,4 @@
-//! The access file: how programs on the hub's own machine reach it as its owner, with nothing to configure.
+//! The access file, with which programs on the hub's own machine sign in as its owner without configuration.
 //!
 //! `serve` writes it into the data directory at each start; the client verbs read it. It holds the owner's key, so
 //! only the user who runs the hub may read it.
@@ -21,7 +21,7 @@ pub struct LocalAccess {
     pub https_port: u16,
     /// The address that reaches both ports from this machine, whatever the name resolves to.
     pub connect_address: String,
-    /// The version of the program that serves.
+    /// The version of the running hub.
     #[serde(default)]
     pub version: Option<String>,
     /// The connection string of the policy with every right.
@@ -38,7 +38,7 @@ pub enum LocalAccessError {
 }
 
 impl LocalAccess {
-    /// Reads the file of the hub whose data directory this is.
+    /// Reads the access file in a data directory.
     pub fn read(data_dir: &Path) -> Result<Self, LocalAccessError> {
         let path = data_dir.join(FILE);
         let text = match fs::read(&path) {
@@ -48,7 +48,7 @@ impl LocalAccess {
         serde_json::from_slice(&text).map_err(|source| LocalAccessError::Malformed { path, source })
     }
 
-    /// Replaces the file in one step; a reader sees the old one or the new one. Mode 0600 from its first byte on.
+    /// Replaces the file atomically, so that a reader sees the old or the new file. The file always has mode 0600.
     pub fn write(&self, data_dir: &Path) -> io::Result<()> {
         let mut text = serde_json::to_vec(self)?;
         text.push(b'\n');

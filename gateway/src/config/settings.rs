@@ -1,4 +1,4 @@
-//! Every setting but the limits and the policies' keys: how it is called, read and shown.
+//! Every setting except the limits and the policies' keys: its name, and how it is read and shown.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use super::source::Text;
 use super::{Config, HostName, Listen, LogFormat};
 use crate::config::blob_host::BlobHost;
 
-/// One setting: how it is called, read and shown.
+/// One setting: its name, and how it is read and shown.
 pub(super) struct Setting {
     pub(super) key: &'static str,
     pub(super) help: &'static str,
@@ -17,13 +17,13 @@ pub(super) struct Setting {
     pub(super) show: fn(&Config) -> SettingText,
 }
 
-/// A value as TOML: one that is set, or one that is a default nobody should write down or an example.
+/// A value as TOML: one that is set, or one to show as a comment because it is a default or an example.
 pub(super) enum SettingText {
     Set(String),
     Unset(String),
 }
 
-/// Every setting but the limits and the policies' keys. Those without a section come first.
+/// Every setting except the limits and the policies' keys. Those without a section come first.
 pub(super) const SETTINGS: &[Setting] = &[
     Setting {
         key: "hostname",
@@ -33,7 +33,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         key: "aliases",
-        help: "Further names the hub answers to.",
+        help: "Other names of the hub.",
         set: |draft, text| assign(&mut draft.config.aliases, parse_aliases(text)),
         show: |config| {
             let names: Vec<_> = config.aliases.iter().map(|name| quoted(name.to_string())).collect();
@@ -42,31 +42,31 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         key: "data_dir",
-        help: "Where the hub keeps its data.",
+        help: "The directory where the hub keeps its data.",
         set: |draft, text| assign(&mut draft.config.data_dir, parse_path(text)),
         show: |config| SettingText::Set(quoted(config.data_dir.display().to_string())),
     },
     Setting {
         key: "mqtt.listen",
-        help: "Where devices connect, MQTT over TLS.",
+        help: "The addresses where devices connect, MQTT over TLS.",
         set: |draft, text| assign(&mut draft.config.mqtt_listen, Listen::parse(text)),
         show: |config| config.mqtt_listen.show(),
     },
     Setting {
         key: "https.listen",
-        help: "Where services and operators connect, HTTPS. Left out: port 443, or 8443 where 443 may not be bound.",
+        help: "The addresses where services and operators connect, HTTPS. Default: port 443; 8443 if the hub may not bind 443.",
         set: |draft, text| assign(&mut draft.config.https_listen, Listen::parse(text)),
         show: |config| config.https_listen.show(),
     },
     Setting {
         key: "ops.listen",
-        help: "Where metrics and health are served, plain HTTP.",
+        help: "The addresses that serve metrics and health, plain HTTP.",
         set: |draft, text| assign(&mut draft.config.ops_listen, Listen::parse(text)),
         show: |config| config.ops_listen.show(),
     },
     Setting {
         key: "tls.certificate",
-        help: "A server certificate of your own: the chain, PEM, the server's certificate first.",
+        help: "Your own server certificate: the chain, PEM, with the server's certificate first.",
         set: |draft, text| assign(&mut draft.chain, parse_path(text).map(Some)),
         show: |config| {
             show_path(config.certificate.as_ref().map(|files| files.chain.as_path()), "server.pem")
@@ -82,25 +82,25 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         key: "sas.devices",
-        help: "Whether devices may prove themselves by SAS tokens; if false, only certificates count.",
+        help: "Whether devices may sign in with SAS tokens; if false, they need certificates.",
         set: |draft, text| assign(&mut draft.config.sas.devices, text.switch()),
         show: |config| SettingText::Set(config.sas.devices.to_string()),
     },
     Setting {
         key: "sas.modules",
-        help: "As sas.devices, for modules.",
+        help: "The same as sas.devices, for modules.",
         set: |draft, text| assign(&mut draft.config.sas.modules, text.switch()),
         show: |config| SettingText::Set(config.sas.modules.to_string()),
     },
     Setting {
         key: "jobs.folder",
-        help: "Where import and export jobs find the containers file:NAME. Left out: containers in the data directory.",
+        help: "The folder of the containers file:NAME of import and export jobs. Default: containers in the data directory.",
         set: |draft, text| assign(&mut draft.config.jobs_folder, parse_path(text).map(Some)),
         show: |config| show_path(config.jobs_folder.as_deref(), "portcullis-data/containers"),
     },
     Setting {
         key: "jobs.blob_hosts",
-        help: "Blob stores jobs may use beside https://*.blob.core.windows.net, as in \"http://127.0.0.1:10000\"; only these may be private or plain http.",
+        help: "Blob stores that jobs may use besides https://*.blob.core.windows.net, for example \"http://127.0.0.1:10000\"; only these may be private or plain http.",
         set: |draft, text| assign(&mut draft.config.blob_hosts, parse_blob_hosts(text)),
         show: |config| {
             let hosts: Vec<_> = config.blob_hosts.iter().map(|host| quoted(host.to_string())).collect();
@@ -109,13 +109,13 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         key: "log.filter",
-        help: "What is logged: off, error, warn, info, debug or trace; by module as in \"info,portcullis::auth=debug\".",
+        help: "What is logged: off, error, warn, info, debug or trace; by module, for example \"info,portcullis::auth=debug\".",
         set: |draft, text| assign(&mut draft.config.log_filter, parse_filter(text.one()?)),
         show: |config| SettingText::Set(quoted(config.log_filter.to_string())),
     },
     Setting {
         key: "log.format",
-        help: "How log lines look: auto (text on a terminal, JSON elsewhere), text or json.",
+        help: "The format of log lines: auto (text on a terminal, JSON elsewhere), text or json.",
         set: |draft, text| assign(&mut draft.config.log_format, LogFormat::parse(text.one()?)),
         show: |config| SettingText::Set(quoted(config.log_format.as_str().to_owned())),
     },
@@ -133,7 +133,7 @@ fn parse_host_name(text: &str) -> Result<HostName, String> {
 fn parse_aliases(text: &Text) -> Result<Vec<HostName>, String> {
     let texts = text.many()?;
     if texts.len() > ALIASES_MAX {
-        return Err(format!("more than {ALIASES_MAX} names"));
+        return Err(format!("there are more than {ALIASES_MAX} names"));
     }
     texts.into_iter().map(parse_host_name).collect()
 }
@@ -141,7 +141,7 @@ fn parse_aliases(text: &Text) -> Result<Vec<HostName>, String> {
 fn parse_blob_hosts(text: &Text) -> Result<Vec<BlobHost>, String> {
     let texts = text.many()?;
     if texts.len() > BLOB_HOSTS_MAX {
-        return Err(format!("more than {BLOB_HOSTS_MAX} hosts"));
+        return Err(format!("there are more than {BLOB_HOSTS_MAX} hosts"));
     }
     let host = |text| BlobHost::parse(text).map_err(|error| error.to_string());
     texts.into_iter().map(host).collect()
@@ -149,7 +149,7 @@ fn parse_blob_hosts(text: &Text) -> Result<Vec<BlobHost>, String> {
 
 fn parse_path(text: &Text) -> Result<PathBuf, String> {
     match text.one()? {
-        "" => Err("a path belongs here".to_owned()),
+        "" => Err("it is empty; give a path".to_owned()),
         path => Ok(PathBuf::from(path)),
     }
 }
@@ -168,7 +168,7 @@ fn show_path(path: Option<&Path>, example: &str) -> SettingText {
     }
 }
 
-/// A text as TOML writes it.
+/// A text in TOML's syntax.
 pub(super) fn quoted(text: String) -> String {
     toml::Value::String(text).to_string()
 }

@@ -1,10 +1,10 @@
-//! Where settings come from: flags, environment, files. Each becomes a layer of dotted keys and texts.
+//! The sources of settings: flags, environment, files. Each becomes a list of dotted keys with texts.
 
 use std::path::{Path, PathBuf};
 
 use super::{ConfigError, ServeFlags};
 
-/// One setting as somebody gave it.
+/// One setting of a source.
 #[derive(Debug)]
 pub(super) struct Given {
     /// Dotted, such as `limits.keep_alive_max`.
@@ -13,7 +13,7 @@ pub(super) struct Given {
     pub(super) origin: SettingOrigin,
 }
 
-/// What was given: one text, several, a switch, or a section with nothing in it.
+/// A value: one text, several, a switch, or an empty section.
 #[derive(Debug)]
 pub(super) enum Text {
     One(String),
@@ -23,7 +23,7 @@ pub(super) enum Text {
     EmptySection,
 }
 
-/// Who gave it.
+/// The source of a setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SettingOrigin {
     Flag(&'static str),
@@ -32,7 +32,7 @@ pub enum SettingOrigin {
 }
 
 impl SettingOrigin {
-    /// How `key` is written where this came from.
+    /// How this source spells `key`.
     pub(super) fn spell(&self, key: &str) -> String {
         match self {
             Self::Variable(_) => format!("{PREFIX}{}", key.replace('.', "__").to_uppercase()),
@@ -40,7 +40,7 @@ impl SettingOrigin {
         }
     }
 
-    /// Where `key` was given, for a person to find it.
+    /// The place of `key` in this source, as text for the operator.
     pub(super) fn place(&self, key: &str) -> String {
         match self {
             Self::Flag(name) => format!("the flag {name}"),
@@ -51,12 +51,12 @@ impl SettingOrigin {
 }
 
 impl Text {
-    /// The text of a setting that has one.
+    /// The text of a setting that takes one.
     pub(super) fn one(&self) -> Result<&str, String> {
         match self {
             Self::One(text) => Ok(text),
-            Self::Switch(_) => Err("it is neither text nor number".to_owned()),
-            Self::Many(_) | Self::EmptySection => Err("one value belongs here".to_owned()),
+            Self::Switch(_) => Err("it must be a text or a number".to_owned()),
+            Self::Many(_) | Self::EmptySection => Err("give one value".to_owned()),
         }
     }
 
@@ -66,23 +66,23 @@ impl Text {
             Self::Switch(position) => Ok(*position),
             other => {
                 let text = other.one()?;
-                text.parse().map_err(|_| format!("{text:?} is neither true nor false"))
+                text.parse().map_err(|_| format!("{text:?} must be true or false"))
             }
         }
     }
 
-    /// The texts of a setting that may have several: a list, or one text parted by commas.
+    /// The texts of a setting that takes several: a list, or one text separated by commas.
     pub(super) fn many(&self) -> Result<Vec<&str>, String> {
         match self {
             Self::One(text) if text.is_empty() => Ok(Vec::new()),
             Self::One(text) => Ok(text.split(',').map(str::trim).collect()),
             Self::Many(texts) => Ok(texts.iter().map(String::as_str).collect()),
-            Self::Switch(_) | Self::EmptySection => Err("a list belongs here".to_owned()),
+            Self::Switch(_) | Self::EmptySection => Err("give a list".to_owned()),
         }
     }
 }
 
-/// The layer of the command line, without `--config` and `--data-dir`.
+/// The settings of the command line, without `--config` and `--data-dir`.
 pub(super) fn from_flags(flags: &ServeFlags) -> Vec<Given> {
     let mut layer = Vec::new();
     for (key, flag, text) in
@@ -102,7 +102,7 @@ pub(super) fn from_flags(flags: &ServeFlags) -> Vec<Given> {
     layer
 }
 
-/// The layer of the environment. Variables that are not ours are passed over.
+/// The settings of the environment. Variables of other programs are ignored.
 pub(super) fn from_environment(variables: impl Iterator<Item = (String, String)>) -> Vec<Given> {
     let ours = variables.filter_map(|(name, text)| {
         let key = match name.strip_prefix(PREFIX) {
@@ -115,16 +115,16 @@ pub(super) fn from_environment(variables: impl Iterator<Item = (String, String)>
     ours.collect()
 }
 
-/// The layer of one file.
+/// The settings of one file.
 pub(super) fn from_file(path: &Path) -> Result<Vec<Given>, ConfigError> {
     let unreadable = |reason: String| ConfigError::File { path: path.to_owned(), reason };
     let text = read_bounded(path, FILE_BYTES_MAX).map_err(unreadable)?;
-    // A file cut to nothing must not pass for "all defaults", which listen more widely than it may have said.
+    // An empty file may be a truncated one. Its defaults would listen on more addresses than the lost settings did.
     if text.trim().is_empty() {
         return Err(unreadable("the file is empty".to_owned()));
     }
     let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
-        // The error's own text quotes the line, which may hold a key.
+        // The error's full text quotes the line, which may hold a key.
         let line = error.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
         unreadable(format!("line {line}: {}", error.message()))
     })?;
@@ -133,7 +133,7 @@ pub(super) fn from_file(path: &Path) -> Result<Vec<Given>, ConfigError> {
     Ok(layer)
 }
 
-/// A small text file's contents.
+/// The contents of a small text file.
 pub(super) fn read_bounded(path: &Path, bytes_max: u64) -> Result<String, String> {
     use std::io::Read;
     let file = std::fs::File::open(path).map_err(|error| format!("it cannot be opened: {error}"))?;
@@ -142,7 +142,11 @@ pub(super) fn read_bounded(path: &Path, bytes_max: u64) -> Result<String, String
         .take(bytes_max + 1)
         .read_to_string(&mut text)
         .map_err(|error| format!("it cannot be read: {error}"))?;
-    if read as u64 > bytes_max { Err(format!("it is longer than {bytes_max} bytes")) } else { Ok(text) }
+    if read as u64 > bytes_max {
+        Err(format!("it is longer than {bytes_max} bytes, the most allowed"))
+    } else {
+        Ok(text)
+    }
 }
 
 fn flatten(
@@ -168,7 +172,7 @@ fn flatten(
             value => scalar(value).map(Text::One),
         };
         let Some(text) = text else {
-            let reason = "it is neither text, number, switch nor a list of texts".to_owned();
+            let reason = "it must be a text, a number, a switch or a list of texts".to_owned();
             return Err(ConfigError::Invalid { key, origin: origin.clone(), reason });
         };
         layer.push(given(&key, text, origin.clone()));
@@ -192,8 +196,8 @@ fn given(key: &str, text: Text, origin: SettingOrigin) -> Given {
     Given { key: key.to_owned(), text, origin }
 }
 
-/// What our variables begin with. Those with one underscore are for other programs of ours.
+/// The prefix of the hub's variables. Variables with one underscore belong to the command line.
 const PREFIX: &str = "PORTCULLIS__";
-/// The customary short name for `PORTCULLIS__LOG__FILTER`.
+/// The usual short name of `PORTCULLIS__LOG__FILTER`.
 const LOG_FILTER: &str = "PORTCULLIS_LOG";
 const FILE_BYTES_MAX: u64 = 1024 * 1024;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// A length of time: numbers with units `d`, `h`, `m`, `s`, `ms`, biggest first.
+/// A duration: numbers with units `d`, `h`, `m`, `s`, `ms`, the largest first.
 pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     let mut rest = text;
     let mut total = 0_u64;
@@ -19,7 +19,7 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     if text.is_empty() { Err(not_a_duration(text)) } else { Ok(Duration::from_millis(total)) }
 }
 
-/// The shortest text that is parsed back to `duration`, which has no part below a millisecond.
+/// The shortest text that parses to `duration`, which has whole milliseconds.
 pub(super) fn show_duration(duration: Duration) -> String {
     let mut left = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let mut shown = String::new();
@@ -44,13 +44,13 @@ pub(super) fn parse_bytes(text: &str) -> Result<usize, String> {
     bytes.ok_or_else(|| format!("{text:?} is not a size such as \"64KiB\" or \"1MiB\""))
 }
 
-/// The shortest text that is parsed back to `bytes`.
+/// The shortest text that parses to `bytes`.
 pub(super) fn show_bytes(bytes: usize) -> String {
     let largest = SIZE_UNITS.iter().rev().find(|(_, factor)| bytes != 0 && bytes.is_multiple_of(*factor));
     largest.map_or_else(|| format!("{bytes}B"), |(name, factor)| format!("{}{name}", bytes / factor))
 }
 
-/// A whole number of things.
+/// A whole number.
 pub(super) fn parse_count(text: &str) -> Result<usize, String> {
     text.parse().map_err(|_| format!("{text:?} is not a whole number"))
 }
@@ -64,13 +64,13 @@ fn split_number(text: &str) -> (&str, &str) {
 }
 
 fn not_a_duration(text: &str) -> String {
-    format!("{text:?} is not a length of time such as \"10s\", \"500ms\" or \"1h30m\"")
+    format!("{text:?} is not a duration such as \"10s\", \"500ms\" or \"1h30m\"")
 }
 
-/// Unit and milliseconds, biggest first.
+/// Unit and milliseconds, the largest first.
 const DURATION_UNITS: [(&str, u64); 5] =
     [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
-/// Unit and bytes, smallest first.
+/// Unit and bytes, the smallest first.
 const SIZE_UNITS: [(&str, usize); 4] = [("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
 
 #[cfg(test)]

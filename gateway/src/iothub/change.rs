@@ -1,6 +1,6 @@
-//! One item of a bulk request, or one line of a file of identities: which identity it names and what it asks for.
+//! One item of a bulk request, or one line of a file of identities: the identity it names and the change it asks for.
 //!
-//! The SDKs differ in the letter case of modes and of the member `eTag`: any is read.
+//! The SDKs differ in the letter case of modes and of the member `eTag`. Any letter case is accepted.
 //!
 //! Source: IoT Hub, "Bulk identity operations" and "Import and export IoT Hub device identities in bulk".
 
@@ -11,18 +11,18 @@ use serde_json::{Map, Value};
 use crate::iothub::identity_json::IdentityIn;
 use crate::iothub::problem::Problem;
 
-/// What is asked for one identity. A precondition holds for what is stored; `Absent` and `AnyVersion` are the same.
+/// A change of one identity. A precondition is about the stored version; `Absent` and `AnyVersion` are the same.
 #[derive(Clone, Debug)]
 pub enum IdentityChange {
     Create(IdentitySpec),
     CreateOrUpdate(IdentitySpec, Precondition),
     Update(IdentitySpec, Precondition),
     Delete(IdentityId, Precondition),
-    /// Twins are not kept here.
+    /// The hub does not keep twins.
     UpdateTwin(IdentityId),
 }
 
-/// Which identity an item names, in the item's own words.
+/// The identity that an item names, as the item writes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NamedIdentity {
     pub device: String,
@@ -30,7 +30,7 @@ pub struct NamedIdentity {
 }
 
 impl IdentityChange {
-    /// Which identity it is about.
+    /// The identity that the change is for.
     pub fn id(&self) -> &IdentityId {
         match self {
             IdentityChange::Create(spec)
@@ -42,7 +42,7 @@ impl IdentityChange {
 }
 
 impl NamedIdentity {
-    /// What the members `id` and `moduleId` say; empty for what they do not.
+    /// The members `id` and `moduleId`; empty if they are absent.
     pub fn of(item: &Map<String, Value>) -> Self {
         let own = |name: &str| item.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
         Self { device: own("id").unwrap_or_default().to_owned(), module: own("moduleId").map(str::to_owned) }
@@ -55,9 +55,9 @@ impl From<&IdentityId> for NamedIdentity {
     }
 }
 
-/// Whether a change would lose tags or desired properties of `item`, which are not kept. What is deleted loses nothing.
+/// Whether a change would lose tags or desired properties of `item`, which the hub does not keep. A deletion does not.
 pub fn loses_twin(item: &Map<String, Value>, change: &IdentityChange) -> bool {
-    // IoT Hub's own members begin with a dollar sign; it exports them for a twin nobody has written to.
+    // IoT Hub's own members begin with a dollar sign. Its export has them even for a twin that was never written to.
     let filled = |value: Option<&Value>| {
         let members = value.and_then(Value::as_object);
         members.is_some_and(|members| members.keys().any(|name| !name.starts_with('$')))
@@ -66,7 +66,7 @@ pub fn loses_twin(item: &Map<String, Value>, change: &IdentityChange) -> bool {
     !matches!(change, IdentityChange::Delete(..)) && (filled(item.get("tags")) || filled(desired))
 }
 
-/// What one item asks for.
+/// The change that one item asks for.
 pub(crate) fn parse_change(item: &Map<String, Value>) -> Result<IdentityChange, Problem> {
     let device = text(item, "id")?.ok_or_else(|| Problem::argument_null("id is missing"))?;
     let id = match text(item, "moduleId")? {
@@ -81,7 +81,7 @@ pub(crate) fn parse_change(item: &Map<String, Value>) -> Result<IdentityChange, 
         "createorupdate" => Ok(IdentityChange::CreateOrUpdate(spec()?, any)),
         "createorupdateifmatchetag" => match parse_etag(item)? {
             Some(etag) => Ok(IdentityChange::CreateOrUpdate(spec()?, etag)),
-            // What is stored always has an etag, and it is not this.
+            // A stored identity always has an etag, and never this one.
             None => Ok(IdentityChange::Create(spec()?)),
         },
         "update" => Ok(IdentityChange::Update(spec()?, any)),
@@ -97,7 +97,7 @@ fn needed_etag(item: &Map<String, Value>) -> Result<Precondition, Problem> {
     parse_etag(item)?.ok_or_else(|| Problem::argument_null("eTag is missing"))
 }
 
-/// The item's etag, quoted or not; `*` is any. Two of different spelling are refused: which one counts nobody can tell.
+/// The item's etag, quoted or not; `*` is any. Refuses two members of different letter case, because either may count.
 fn parse_etag(item: &Map<String, Value>) -> Result<Option<Precondition>, Problem> {
     let mut names = item.keys().filter(|name| name.eq_ignore_ascii_case("etag"));
     let (Some(name), None) = (names.next(), names.next()) else {
@@ -112,11 +112,11 @@ fn parse_etag(item: &Map<String, Value>) -> Result<Option<Precondition>, Problem
     parsed.map(Some).map_err(|error| Problem::argument_invalid(format!("eTag: {error}")))
 }
 
-/// A member's text; absent, `null` and empty are the same.
+/// A member's text. Absent, `null` and empty are the same.
 fn text<'a>(item: &'a Map<String, Value>, name: &str) -> Result<Option<&'a str>, Problem> {
     match item.get(name) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text.as_str()).filter(|text| !text.is_empty())),
-        Some(_) => Err(Problem::deserialization(format!("{name} is not a text"))),
+        Some(_) => Err(Problem::deserialization(format!("{name} must be a text"))),
     }
 }

@@ -1,4 +1,4 @@
-//! Connection strings: what a program needs to know to speak to a hub, in one line that every SDK reads.
+//! Connection strings: one line with all that a program needs to connect to a hub. Every SDK reads it.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use portcullis_registry::id::{DeviceId, IdentityId, InvalidId, ModuleId};
 /// One connection string.
 ///
 /// Source: IoT Hub, "Understand different connection strings in Azure IoT Hub". Key names are case-sensitive, the
-/// first `=` of a pair separates, unknown keys are refused as the Python SDK refuses them.
+/// first `=` of a pair separates. Unknown keys are refused, as the Python SDK does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectionString {
     /// As written: a name, or `name:port`.
@@ -18,19 +18,19 @@ pub struct ConnectionString {
     pub secret: Secret,
 }
 
-/// What proves the bearer of a connection string.
+/// The credential in a connection string.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Secret {
-    /// A key: of the shared access policy named, else of the identity itself.
+    /// A key: of the named shared access policy, else of the identity itself.
     Key { policy: Option<String>, key: SymmetricKey },
     /// A client certificate, kept elsewhere.
     X509,
 }
 
-/// Why a text is no connection string. It never holds a value of the text.
+/// Why a text is not a connection string. It never contains a value of the text.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidConnectionString {
-    #[error("part {0} is not Key=Value (no `;` may stand at the end)")]
+    #[error("part {0} is not Key=Value; remove a `;` at the end")]
     NotAPair(usize),
     #[error("key {0:?} is unknown")]
     UnknownKey(String),
@@ -44,7 +44,7 @@ pub enum InvalidConnectionString {
     Empty(&'static str),
     #[error("HostName is not a host name")]
     Host,
-    #[error("x509 is true or absent, and there is no key beside it")]
+    #[error("x509 must be true or absent, and excludes a key")]
     X509,
     #[error("ModuleId needs a DeviceId")]
     ModuleWithoutDevice,
@@ -109,7 +109,7 @@ impl ConnectionString {
     }
 }
 
-/// Exactly the spellings and the order the SDKs know, and no `;` at the end.
+/// Writes the spellings and the order that the SDKs know, without `;` at the end.
 impl fmt::Display for ConnectionString {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "HostName={}", self.host)?;
@@ -142,12 +142,12 @@ pub fn split_port(host: &str) -> Option<(&str, Option<u16>)> {
     good.then_some((name, port))
 }
 
-/// An unknown key as far as it may be shown: it could be a piece of a broken secret.
+/// An unknown key, shortened, because it could be a piece of a broken secret.
 fn shown(key: &str) -> String {
     key.chars().take(24).collect()
 }
 
-/// In the order in which they are taken apart after parsing.
+/// In the order in which the parser takes them.
 const KEYS: [&str; 8] = [
     "HostName",
     "DeviceId",

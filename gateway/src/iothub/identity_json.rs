@@ -1,7 +1,7 @@
 //! The JSON of identities, as the service SDKs send and expect it.
 //!
-//! What comes in is lenient as IoT Hub is (unknown and read-only members are ignored, enum words take any letter
-//! case); what goes out is exact, `authentication.type` last because the C# SDK lets the last member win.
+//! Parsing is lenient, as IoT Hub's is: it ignores unknown and read-only members, and enum words may have any letter
+//! case. Writing is exact: `authentication.type` comes last, because in the C# SDK the last member wins.
 //!
 //! Source: IoT Hub REST reference, "Devices" and "Modules".
 
@@ -35,12 +35,12 @@ pub(crate) struct IdentityIn {
     authentication: Option<AuthenticationIn>,
     capabilities: Option<CapabilitiesIn>,
     managed_by: Option<String>,
-    /// What it may do, and nothing else. Without this member an update keeps what is stored; `null` allows everything
+    /// The access list. Without this member an update keeps the stored list; `null` allows everything
     #[serde(default, deserialize_with = "present_or_null")]
     #[schema(value_type = Option<AccessJson>)]
     access: Option<Option<AccessJson>>,
-    /// How many messages may wait for it, 1 to 10,000. Without this member an update keeps what is stored; `null` leaves
-    /// it to the hub
+    /// How many messages may wait for it, 1 to 10,000. Without this member an update keeps the stored number; `null`
+    /// means the hub's setting
     #[serde(default, deserialize_with = "present_or_null")]
     #[schema(value_type = Option<u64>)]
     queue_messages_max: Option<Option<u64>>,
@@ -78,21 +78,21 @@ struct CapabilitiesIn {
 }
 
 impl IdentityIn {
-    /// Reads a request body.
+    /// Parses a request body.
     pub(crate) fn parse(body: &[u8]) -> Result<Self, Problem> {
         serde_json::from_slice(body)
             .map_err(|error| Problem::deserialization(format!("the body is not an identity: {error}")))
     }
 
-    /// Reads an item of a bulk request; the members that only such an item has are others' business.
+    /// Parses an item of a bulk request. Ignores the members that only such an item has.
     pub(crate) fn parse_item(item: &serde_json::Map<String, serde_json::Value>) -> Result<Self, Problem> {
-        // The id of the identity is `id` and `moduleId` here, and has been read.
+        // In such an item the id is in `id` and `moduleId`, and has been read.
         Self::deserialize(item)
             .map(|read| Self { device_id: None, module_id: None, ..read })
             .map_err(|error| Problem::deserialization(format!("the item is not an identity: {error}")))
     }
 
-    /// What is asked for, for the identity the path names.
+    /// The requested identity, with the id from the path.
     pub(crate) fn into_spec(self, id: IdentityId) -> Result<IdentitySpec, Problem> {
         check_same("deviceId", self.device_id.as_deref(), Some(id.device.as_str()))?;
         check_same("moduleId", self.module_id.as_deref(), id.module.as_ref().map(|module| module.as_str()))?;
@@ -154,7 +154,7 @@ impl AuthenticationIn {
     }
 }
 
-/// Absent or empty keys are generated; one alone is a mistake.
+/// Generates absent or empty keys. One key alone is a mistake.
 fn sas_spec(primary: Option<String>, secondary: Option<String>) -> Result<AuthenticationSpec, Problem> {
     if primary.is_some() != secondary.is_some() {
         return Err(Problem::argument_invalid("give both symmetric keys or neither"));
@@ -183,14 +183,14 @@ fn self_signed_spec(thumbprints: ThumbprintsIn) -> Result<AuthenticationSpec, Pr
     }))
 }
 
-/// Tells `null` from a member that is not there.
+/// Tells `null` from an absent member.
 fn present_or_null<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     member: D,
 ) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(member).map(Some)
 }
 
-/// Ours, beyond IoT Hub, and kept by an update that lacks it, as an access list is.
+/// Not in IoT Hub. An update without it keeps the stored number, as with an access list.
 fn parse_queue_max(messages: Option<u64>) -> Result<Option<QueueMax>, Problem> {
     let Some(messages) = messages else { return Ok(None) };
     let out_of_range = || {
@@ -205,7 +205,7 @@ fn parse_status(text: Option<&str>) -> Result<Status, Problem> {
         None | Some("enabled") => Ok(Status::Enabled),
         Some("disabled") => Ok(Status::Disabled),
         Some(other) => {
-            Err(Problem::argument_invalid(format!("status {other:?} is neither enabled nor disabled")))
+            Err(Problem::argument_invalid(format!("status {other:?} must be enabled or disabled")))
         }
     }
 }
@@ -220,12 +220,12 @@ fn check_same(name: &str, in_body: Option<&str>, in_path: Option<&str>) -> Resul
     }
 }
 
-/// The SDKs send an empty text for what they leave to the hub.
+/// The SDKs send an empty text for what the hub should choose.
 fn present(text: Option<String>) -> Option<String> {
     text.filter(|text| !text.is_empty())
 }
 
-/// What the hub knows of an identity besides its record.
+/// The state of an identity that is not in its record.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct LiveState {
     pub(crate) connected: bool,

@@ -1,6 +1,6 @@
-//! Errors in IoT Hub's words: status, name, number and text. What only the operator may know is kept apart.
+//! Errors as IoT Hub writes them: status, name, number and text. The reason for the operator is separate.
 //!
-//! Here are the errors of values and of the registry; `operations::problem` has those of operations.
+//! This file has the errors of values and of the registry. `operations::problem` has those of operations.
 
 use axum::http::StatusCode;
 use portcullis_registry::access::AccessDenied;
@@ -12,7 +12,7 @@ use portcullis_registry::id::{IdentityId, InvalidId};
 use super::error_code::ErrorCode;
 use crate::auth::AuthError;
 
-/// An error as a caller sees it, and the reason only the operator sees.
+/// An error for the caller, and a reason that only the operator sees.
 #[derive(Debug)]
 pub(crate) struct Problem {
     code: ErrorCode,
@@ -25,19 +25,19 @@ impl Problem {
         Self { code, text: text.into(), for_operator: None }
     }
 
-    /// 401; which check failed is for the operator alone.
+    /// 401. Only the operator learns which check failed.
     pub(crate) fn unauthorized(reason: impl Into<String>) -> Self {
         let problem = Self::new(ErrorCode::IotHubUnauthorizedAccess, "Unauthorized");
         Self { for_operator: Some(reason.into()), ..problem }
     }
 
-    /// 403; the caller is known, so it may hear what it lacks.
+    /// 403. The caller is known, so the text may name what it lacks.
     pub(crate) fn forbidden(text: impl Into<String>) -> Self {
         Self::new(ErrorCode::GenericForbidden, text)
     }
 
-    /// The same for a caller who has proven itself before it asked: what an operation refuses it is a right it lacks,
-    /// and it may hear which.
+    /// The same for a caller that has authenticated. The operation refuses it because it lacks a right, and the text
+    /// may name that right.
     pub(crate) fn for_known_caller(self) -> Self {
         match self.status() {
             StatusCode::UNAUTHORIZED => Self::forbidden(self.for_operator()),
@@ -45,7 +45,7 @@ impl Problem {
         }
     }
 
-    /// 429; why there were too many is for the operator alone.
+    /// 429. Only the operator learns the reason.
     pub(crate) fn throttled(reason: impl Into<String>) -> Self {
         let problem = Self::new(ErrorCode::ThrottlingException, "too many requests");
         Self { for_operator: Some(reason.into()), ..problem }
@@ -75,13 +75,16 @@ impl Problem {
         Self::new(ErrorCode::RequestTimedOut, "the request body did not arrive in time")
     }
 
-    /// 500; what went wrong is for the operator alone.
+    /// 500. Only the operator learns the reason.
     pub(crate) fn internal(reason: impl Into<String>) -> Self {
-        let problem = Self::new(ErrorCode::ServerError, "the hub failed");
+        let problem = Self::new(
+            ErrorCode::ServerError,
+            "the hub cannot handle the request because of an error of its own; the operator finds it in the hub's log",
+        );
         Self { for_operator: Some(reason.into()), ..problem }
     }
 
-    /// 503; the caller may try again, and why it has to is for the operator alone.
+    /// 503. The caller may try again. Only the operator learns the reason.
     pub(crate) fn unavailable(text: impl Into<String>, reason: impl Into<String>) -> Self {
         let problem = Self::new(ErrorCode::ServiceUnavailable, text);
         Self { for_operator: Some(reason.into()), ..problem }
@@ -91,7 +94,7 @@ impl Problem {
         Self::new(ErrorCode::GenericNotFound, text)
     }
 
-    /// The path exists, the method does not.
+    /// The path exists, but not with this method.
     pub(crate) fn method_not_allowed() -> Self {
         Self::new(ErrorCode::GenericMethodNotAllowed, "this path does not take this method")
     }
@@ -99,14 +102,14 @@ impl Problem {
     pub(crate) fn managed_identity_not_enabled() -> Self {
         Self::new(
             ErrorCode::ManagedIdentityNotEnabled,
-            "this hub has no identity of its own for storage; give URIs with a SAS, as keyBased",
+            "this hub has no managed identity for storage; use keyBased and URIs with a SAS",
         )
     }
 
     pub(crate) fn encoding_not_taken() -> Self {
         Self::new(
             ErrorCode::GenericUnsupportedMediaType,
-            "a JSON body has no Content-Encoding and the charset UTF-8",
+            "a JSON body must have the charset UTF-8 and no Content-Encoding",
         )
     }
 
@@ -145,12 +148,12 @@ impl Problem {
         serde_json::json!({ "errorCode": self.number(), "message": self.message() }).to_string()
     }
 
-    /// What the caller is told.
+    /// The text for the caller.
     pub(crate) fn text(&self) -> &str {
         &self.text
     }
 
-    /// The reason in the operator's words.
+    /// The reason for the operator.
     pub(crate) fn for_operator(&self) -> &str {
         self.for_operator.as_deref().unwrap_or(&self.text)
     }
@@ -186,7 +189,7 @@ impl From<AuthorityError> for Problem {
     }
 }
 
-/// The device has proven who it is, so it may hear what it may do.
+/// The device has authenticated, so the text may name its rights.
 impl From<AccessDenied> for Problem {
     fn from(error: AccessDenied) -> Self {
         Self::new(ErrorCode::GenericForbidden, error.to_string())
@@ -246,8 +249,8 @@ impl From<SendError> for Problem {
 
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
-        // Whatever the store's reason, the caller is told that nothing was acknowledged and may try again.
-        Self::unavailable("the store takes no writes now", error.to_string())
+        // Whatever the reason, the hub has acknowledged nothing and the caller may try again.
+        Self::unavailable("the hub cannot write to its store now; try again later", error.to_string())
     }
 }
 

@@ -1,7 +1,7 @@
 //! The property bag: `key=value` pairs joined with `&`, percent-encoded, the last segment of a topic.
 //!
-//! Reads what devices write and writes what devices and services read (IoT Hub: "Communicate with IoT Hub using
-//! MQTT"). Which properties the hub sets itself is known here, so that nobody else can; their values are not.
+//! Parses what devices write, and writes what devices and services read (IoT Hub: "Communicate with IoT Hub using
+//! MQTT"). It knows the names of the properties that the hub sets, so that no peer can set them, but not their values.
 
 use std::borrow::Cow;
 
@@ -9,33 +9,33 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_perc
 
 use super::message_properties::bag;
 
-/// The properties of one message, in order; no name twice. Those whose names begin with `$.` are the system's.
+/// The properties of one message, in order and without repeated names. System properties begin with `$.`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PropertyBag {
     system: Vec<(String, String)>,
     application: Vec<(String, String)>,
 }
 
-/// Why a text is no property bag.
+/// Why a text is not a property bag.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BagError {
-    #[error("{bytes} bytes long, allowed are {BAG_BYTES_MAX}")]
+    #[error("it is {bytes} bytes long; at most {BAG_BYTES_MAX} are allowed")]
     TooLong { bytes: usize },
     #[error("a percent sign is not followed by two hexadecimal digits")]
     BadEscape,
     #[error("a name or value is not UTF-8 once decoded")]
     NotUtf8,
-    #[error("a name or value has a NUL")]
+    #[error("a name or value contains a NUL")]
     Nul,
     #[error("a property has no name")]
     NoName,
-    #[error("the property {0:?} is there more than once")]
+    #[error("the property {0:?} appears more than once")]
     Repeated(String),
 }
 
 impl PropertyBag {
-    /// Reads a bag; an empty text is an empty bag. A name without `=` has an empty value. Names only the hub sets
-    /// are left out (threats T507).
+    /// Parses a bag. An empty text is an empty bag. A name without `=` has an empty value. Leaves out names that only
+    /// the hub sets (threats T507).
     pub fn parse(text: &str) -> Result<Self, BagError> {
         let mut bag = Self::default();
         if text.is_empty() {
@@ -62,16 +62,16 @@ impl PropertyBag {
         }
     }
 
-    /// A name that is there more than once, `others` counted in.
+    /// A name that appears more than once, including in `others`.
     fn repeated<'a>(&'a self, others: &'a [Cow<'_, str>]) -> Option<&'a str> {
         let own = self.system.iter().chain(&self.application).map(|(name, _)| name.as_str());
-        // There may be thousands; a hash of each would cost more than to sort the few there are.
+        // There may be thousands of names. Sorting is cheaper than a hash of each when there are few.
         let mut names: Vec<&str> = own.chain(others.iter().map(Cow::as_ref)).collect();
         names.sort_unstable();
         names.array_windows().find(|[name, next]| name == next).map(|[name, _]| *name)
     }
 
-    /// Adds a property at the end of its kind. The caller sees to it that the name is new.
+    /// Adds a property at the end of its kind. The caller makes sure that the name is new.
     pub fn push(&mut self, name: &str, value: &str) {
         self.add(name.to_owned(), value.to_owned());
     }
@@ -81,13 +81,13 @@ impl PropertyBag {
         kind.push((name, value));
     }
 
-    /// The percent-encoded text: system properties first, since some SDKs look for them there and nowhere else.
+    /// The percent-encoded text. System properties come first, because some SDKs look for them only there.
     pub fn encode(&self) -> String {
         self.encode_with(&[])
     }
 
-    /// The same with further properties in front of those of the application, none of them the system's. The caller
-    /// sees to it that their names are new.
+    /// The same with more application properties before the others. The caller makes sure that their names are new and
+    /// not the system's.
     pub fn encode_with(&self, stamp: &[(&str, &str)]) -> String {
         let (system, application) = (self.system.iter(), self.application.iter());
         let pairs = || {
@@ -105,7 +105,7 @@ impl PropertyBag {
         kind.iter().find(|(own, _)| own == name).map(|(_, value)| value.as_str())
     }
 
-    /// Names begin with `$.`.
+    /// The properties whose names begin with `$.`.
     pub fn system(&self) -> &[(String, String)] {
         &self.system
     }
@@ -114,7 +114,7 @@ impl PropertyBag {
         &self.application
     }
 
-    /// Gives up the system properties.
+    /// Drops the system properties.
     pub fn into_application(self) -> Vec<(String, String)> {
         self.application
     }
@@ -134,8 +134,8 @@ fn as_texts((name, value): &(String, String)) -> (&str, &str) {
     (name, value)
 }
 
-/// Adds `name=value` to a bag being written, or to a topic that ends in one, percent-encoded so that it is safe in every
-/// SDK's splitting. No bag has a slash, so what ends in one has no property yet.
+/// Appends `name=value` to a bag or to a topic that ends in one, percent-encoded so that every SDK splits it correctly.
+/// A bag contains no slash, so a text that ends in one has no property yet.
 pub(crate) fn write_pair(text: &mut String, name: &str, value: &str) {
     if !text.is_empty() && !text.ends_with('/') {
         text.push('&');
@@ -151,7 +151,7 @@ fn decode(text: &str) -> Result<Cow<'_, str>, BagError> {
     if decoded.contains('\0') { Err(BagError::Nul) } else { Ok(decoded) }
 }
 
-/// A percent sign begins an escape, always: lenient readers and strict ones would disagree about the rest.
+/// A percent sign must begin an escape, because lenient and strict readers would read anything else differently.
 fn check_escapes(text: &str) -> Result<(), BagError> {
     let mut parts = text.as_bytes().split(|byte| *byte == b'%');
     parts.next();
@@ -165,7 +165,7 @@ fn is_system(name: &str) -> bool {
     name.starts_with(bag::SYSTEM_PREFIX)
 }
 
-/// Whether a property tells what the hub alone knows: the sender, how it proved itself, when it came, and how.
+/// Whether a property holds what only the hub knows: the sender, its credential, and when and how the message arrived.
 fn is_set_by_hub(name: &str) -> bool {
     let begins_with = |prefix: &str| {
         name.get(..prefix.len()).is_some_and(|beginning| beginning.eq_ignore_ascii_case(prefix))
@@ -187,13 +187,13 @@ const SET_BY_HUB: [&str; 6] = [
 /// Whatever their letter case.
 const SET_BY_HUB_PREFIXES: [&str; 2] = [bag::CONNECTION_PREFIX, bag::OWN_PREFIX];
 
-/// Everything but the characters no URI ever gives a meaning (RFC 3986, 2.3).
+/// All characters except those that no URI gives a meaning (RFC 3986, 2.3).
 pub(crate) const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// What a property has beside name and value, with room for a few escapes.
+/// The bytes of a property besides name and value, with room for a few escapes.
 const ENCODING_BYTES: usize = 10;
 
-/// A bag as it stands in a topic.
+/// The size of a bag in a topic.
 pub const BAG_BYTES_MAX: usize = 8 * 1024;
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! JSON in which a name stands once. Two members of one name are two readers' quarrel about which of them counts, so
-//! they are refused here; `serde_json`'s own value would keep the last.
+//! JSON without repeated names. Two readers may disagree about which of two members with one name counts, so the parser
+//! refuses them. `serde_json`'s own value would keep the last.
 
 use std::fmt;
 
@@ -73,7 +73,7 @@ impl<'de> Visitor<'de> for StrictVisitor {
         while let Some(name) = members.next_key::<String>()? {
             let Strict(value) = members.next_value()?;
             if object.insert(name.clone(), value).is_some() {
-                return Err(A::Error::custom(format!("{name:?} stands there twice")));
+                return Err(A::Error::custom(format!("{name:?} appears twice")));
             }
         }
         Ok(Value::Object(object))

@@ -2,12 +2,12 @@
 
 use jiff::Timestamp;
 
-/// A time as IoT Hub writes it: ISO 8601 in UTC with seven fraction digits, or its word for never.
+/// A time as IoT Hub writes it: ISO 8601 in UTC with seven fraction digits, or its text for never.
 pub fn time_text(time: Option<Timestamp>) -> String {
     time.map_or_else(|| NEVER.into(), |time| format!("{time:.7}"))
 }
 
-/// .NET's `DateTime.MinValue`, which is how IoT Hub says "never".
+/// .NET's `DateTime.MinValue`, which is IoT Hub's text for "never".
 pub const NEVER: &str = "0001-01-01T00:00:00";
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
-//! Topic texts and filters, parsed once into values, and the topics the hub writes.
+//! Topics and filters, parsed once into values, and the topics that the hub writes.
 //!
-//! A device has a fixed set of topics, its own; so has a service. Anything else is an error here and gets no further:
-//! filters are compared as texts with the few that exist, never matched as wildcards (IoT Hub: "Communicate with IoT
-//! Hub using MQTT"). Ids stand in topics as they are; everything in a property bag is percent-encoded.
+//! A device has a fixed set of topics of its own, and so has a service. The parser refuses every other topic. It
+//! compares filters as text with the known ones and never matches wildcards (IoT Hub: "Communicate with IoT Hub using
+//! MQTT"). Ids are written as they are in topics; everything in a property bag is percent-encoded.
 
 use jiff::Timestamp;
 use percent_encoding::utf8_percent_encode;
@@ -17,7 +17,7 @@ mod admin;
 
 pub use admin::{AdminCommand, EventName, EventsWanted, admin_event_topic, answer_topic};
 
-/// On whose behalf a connection publishes and subscribes.
+/// The role in which a connection publishes and subscribes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Role {
     /// A device or a module.
@@ -31,11 +31,11 @@ pub enum Role {
 pub enum PublishTopic<'a> {
     /// The property bag is percent-encoded, as received.
     Telemetry { bag: &'a str },
-    /// A wish for the twin, to be answered under the request id.
+    /// A request for the twin. The answer has the same request id.
     TwinGet { rid: &'a str },
     /// A change of the twin's reported properties.
     TwinReported { rid: &'a str },
-    /// The answer to a direct method; the status is the device's own.
+    /// The response to a direct method. The device chooses the status.
     MethodResponse { status: &'a str, rid: &'a str },
     /// A command, for services only.
     Command(AdminCommand<'a>),
@@ -56,29 +56,29 @@ pub enum Filter {
     TwinDesired,
     /// Direct method calls.
     Methods,
-    /// Telemetry, for services only. `device` absent: of every device. `modules` absent: what devices send
-    /// themselves; `Some(None)`: what any of their modules sends; `Some(Some(_))`: what that module sends.
+    /// Telemetry, for services only. `device` absent: of every device. `modules` absent: what devices themselves send;
+    /// `Some(None)`: what any of their modules sends; `Some(Some(_))`: what that module sends.
     Events { device: Option<DeviceId>, modules: Option<Option<ModuleId>> },
-    /// What became of cloud-to-device messages, for services only.
+    /// Feedback on cloud-to-device messages, for services only.
     Feedback,
-    /// Answers to commands, for services only: all, or what comes on exactly this topic.
+    /// Answers to commands, for services only: all, or those on exactly this topic.
     AdminAnswers(Option<Box<str>>),
-    /// What happens to identities and connections, for services only.
+    /// Events of identities and connections, for services only.
     AdminEvents(EventsWanted),
 }
 
-/// Why a topic or filter is not one for this peer.
+/// Why this peer may not use a topic or filter.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TopicError {
-    #[error("{0:?} is no topic this peer may publish to")]
+    #[error("this peer may not publish to the topic {0:?}")]
     NotForPublish(String),
-    #[error("{0:?} is no filter this peer may subscribe to")]
+    #[error("this peer may not subscribe to the filter {0:?}")]
     NotForSubscribe(String),
-    #[error("{0:?} has no request id of 1 to {RID_BYTES_MAX} bytes")]
+    #[error("the topic {0:?} needs a request id of 1 to {RID_BYTES_MAX} bytes")]
     NoRequestId(String),
 }
 
-/// Reads a topic `role` publishes to. Services publish commands and nothing else.
+/// Parses a topic that `role` publishes to. Services publish commands only.
 pub fn parse_publish<'a>(role: &Role, topic: &'a str) -> Result<PublishTopic<'a>, TopicError> {
     let foreign = || TopicError::NotForPublish(excerpt(topic));
     let Role::Device(id) = role else {
@@ -105,7 +105,7 @@ pub fn parse_publish<'a>(role: &Role, topic: &'a str) -> Result<PublishTopic<'a>
     Err(foreign())
 }
 
-/// Reads a filter `role` subscribes to.
+/// Parses a filter that `role` subscribes to.
 pub fn parse_filter(role: &Role, text: &str) -> Result<Filter, TopicError> {
     let filter = match role {
         Role::Device(id) => parse_device_filter(id, text),
@@ -123,14 +123,14 @@ fn parse_device_filter(id: &IdentityId, text: &str) -> Option<Filter> {
     }
     match (own_topic(id, text)?, &id.module) {
         ("messages/devicebound/#", _) => Some(Filter::C2d),
-        // IoT Hub: Python, Node and Java ask for their inputs, the C and C# SDKs for everything of their module.
+        // IoT Hub: Python, Node and Java subscribe to their inputs, the C and C# SDKs to everything of their module.
         ("inputs/#", Some(_)) => Some(Filter::Inputs),
         ("#", Some(_)) => Some(Filter::ModuleAll),
         _ => None,
     }
 }
 
-/// What a service may hear follows its rights; answers to its own commands it may always hear.
+/// A service's filters depend on its rights. It may always subscribe to answers to its own commands.
 fn parse_service_filter(rights: Rights, text: &str) -> Option<Filter> {
     let (filter, wanted) = match text {
         "$admin/res/#" => return Some(Filter::AdminAnswers(None)),
@@ -152,19 +152,19 @@ fn parse_events_filter(text: &str) -> Option<Filter> {
     };
     let device = any_or(device, DeviceId::parse)?;
     let module = any_or(module, ModuleId::parse)?;
-    // One module name across all devices is nothing anybody asked for.
+    // A module name across all devices has no use.
     if device.is_none() && module.is_some() {
         return None;
     }
     Some(Filter::Events { device, modules: Some(module) })
 }
 
-/// `+` is anything, `Some(None)`; another text must be an id.
+/// `+` means any, `Some(None)`. Any other text must be an id.
 fn any_or<T, E>(level: &str, parse: fn(&str) -> Result<T, E>) -> Option<Option<T>> {
     if level == "+" { Some(None) } else { parse(level).ok().map(Some) }
 }
 
-/// What follows the identity's own prefix in a topic or filter.
+/// The part after the identity's own prefix in a topic or filter.
 fn own_topic<'a>(id: &IdentityId, text: &'a str) -> Option<&'a str> {
     let rest = text.strip_prefix("devices/")?.strip_prefix(id.device.as_str())?.strip_prefix('/')?;
     match &id.module {
@@ -173,8 +173,8 @@ fn own_topic<'a>(id: &IdentityId, text: &'a str) -> Option<&'a str> {
     }
 }
 
-/// The property bag of a telemetry topic, given what follows `messages/events`. The last slash may be missing; a
-/// module's bag may have one behind it (IoT Hub: the Node SDK writes one behind an output's name).
+/// The property bag of a telemetry topic, from the part after `messages/events`. The last slash may be missing. A
+/// module's bag may end in a slash (IoT Hub: the Node SDK writes one after an output's name).
 fn telemetry_bag<'a>(id: &IdentityId, rest: &'a str) -> Option<&'a str> {
     if rest.is_empty() {
         return Some(rest);
@@ -187,7 +187,7 @@ fn telemetry_bag<'a>(id: &IdentityId, rest: &'a str) -> Option<&'a str> {
     if bag.contains('/') { None } else { Some(bag) }
 }
 
-/// The request id in the query of a topic, as written: it is echoed exactly.
+/// The request id in the query of a topic, as written. The answer repeats it exactly.
 fn request_id(query: &str) -> Option<&str> {
     let rid = query.split('&').find_map(|parameter| parameter.strip_prefix("$rid="))?;
     if rid.is_empty() || rid.len() > RID_BYTES_MAX { None } else { Some(rid) }
@@ -206,21 +206,21 @@ impl Filter {
         is_device && is_module
     }
 
-    /// Whether a subscriber with this filter gets the answer to its own command that comes on `topic`.
+    /// Whether a subscriber with this filter gets the answer to its own command on `topic`.
     pub fn admits_answer(&self, topic: &str) -> bool {
         matches!(self, Filter::AdminAnswers(wanted) if wanted.as_deref().is_none_or(|own| own == topic))
     }
 
-    /// Whether cloud-to-device messages match it.
+    /// Whether the filter matches cloud-to-device messages.
     pub fn admits_c2d(&self) -> bool {
         matches!(self, Filter::C2d | Filter::ModuleAll)
     }
 }
 
-/// The topic of a cloud-to-device message: its whole property bag is in it, system properties first.
+/// The topic of a cloud-to-device message. It holds the whole property bag, system properties first.
 ///
-/// `%24.to` is always there, since the C# and Java SDKs find the bag by it; times have seven fraction digits, since
-/// C# reads no others. Source: IoT Hub, "Communicate with IoT Hub using MQTT"; azure-iot-sdk-c and -csharp.
+/// It always has `%24.to`, by which the C# and Java SDKs find the bag. Times have seven fraction digits, because C#
+/// reads no others. Source: IoT Hub, "Communicate with IoT Hub using MQTT"; azure-iot-sdk-c and -csharp.
 pub fn c2d_topic(id: &IdentityId, message: &C2dMessage) -> String {
     let mut topic = String::with_capacity(TOPIC_CAPACITY);
     write_own_prefix(&mut topic, id.device.as_str(), id.module.as_ref().map(ModuleId::as_str));
@@ -245,7 +245,7 @@ pub fn c2d_topic(id: &IdentityId, message: &C2dMessage) -> String {
     if message.ack != Ack::None {
         write_pair(&mut topic, bag::ACK, message.ack.as_str());
     }
-    // What the device reads as the hub's words must be the hub's.
+    // A device trusts these names as the hub's own, so a sender must not set them.
     let is_own = |name: &str| name != bag::ACK && !name.starts_with(bag::SYSTEM_PREFIX);
     for (name, value) in message.properties.iter().filter(|(name, _)| is_own(name)) {
         write_pair(&mut topic, name, value);
@@ -264,7 +264,7 @@ pub fn c2d_fits(message: &NewC2d) -> bool {
         &message.to,
     ];
     let system = system.into_iter().flatten().map(|value| encoded_bytes(value));
-    // `&` and `=` go with every property.
+    // Every property also needs `&` and `=`.
     let application =
         message.properties.iter().map(|(name, value)| encoded_bytes(name) + encoded_bytes(value) + 2);
     system.chain(application).sum::<usize>() + TOPIC_BYTES_ADDED_MAX <= TOPIC_BYTES_MAX
@@ -274,7 +274,7 @@ fn encoded_bytes(text: &str) -> usize {
     utf8_percent_encode(text, ENCODED).map(str::len).sum()
 }
 
-/// The topic on which services see telemetry: the sender's own, with the bag given, which is encoded already.
+/// The topic on which services receive telemetry: the sender's own, with the given bag, which is already encoded.
 pub fn events_topic(device: &str, module: Option<&str>, bag: &str) -> String {
     let ids = device.len() + module.map_or(0, str::len);
     let mut topic = String::with_capacity(ids + bag.len() + EVENTS_WORDS_BYTES);
@@ -326,7 +326,7 @@ fn write_own_prefix(topic: &mut String, device: &str, module: Option<&str>) {
     }
 }
 
-/// Where a message goes when its sender did not say: IoT Hub percent-encodes the ids in it.
+/// The default destination of a message. IoT Hub percent-encodes the ids in it.
 pub(crate) fn address(id: &IdentityId) -> String {
     let device = utf8_percent_encode(id.device.as_str(), ENCODED);
     match &id.module {
@@ -343,12 +343,12 @@ pub(crate) fn round_trip_time(time: Timestamp) -> String {
     format!("{time:.7}")
 }
 
-/// Enough of a topic to tell which it was.
+/// The beginning of a topic, long enough to recognise it.
 fn excerpt(topic: &str) -> String {
     topic.chars().take(EXCERPT_CHARACTERS).collect()
 }
 
-/// Where services hear what became of cloud-to-device messages.
+/// The topic of feedback on cloud-to-device messages.
 pub const FEEDBACK_TOPIC: &str = "$admin/feedback";
 
 /// The longest topic that MQTT can carry ([MQTT-1.5.3]).
@@ -359,13 +359,13 @@ const RID_BYTES_MAX: usize = 256;
 
 const EXCERPT_CHARACTERS: usize = 160;
 
-/// The longest ids in the topic and, encoded twice, in the address; a made-up message id; names and times.
+/// The longest ids in the topic and, encoded twice, in the address; a generated message id; names and times.
 const TOPIC_BYTES_ADDED_MAX: usize = 2 * 1024;
 
-/// Most topics of messages fit without growing.
+/// Most topics of messages fit into this without growing.
 const TOPIC_CAPACITY: usize = 384;
 
-/// What a telemetry topic has beside ids and bag: `devices//modules//messages/events/`.
+/// The length of a telemetry topic without ids and bag: `devices//modules//messages/events/`.
 const EVENTS_WORDS_BYTES: usize = 34;
 
 #[cfg(test)]

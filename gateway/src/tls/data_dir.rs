@@ -1,4 +1,4 @@
-//! The data directory as a place for small files: nobody else may look in, and a file is there whole or not at all.
+//! The data directory as a store of small files. Other users cannot read it, and a file in it is complete or absent.
 
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, Read};
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use portcullis_registry::durable_file;
 
-/// The data directory, closed to everybody else. No second process writes these files while this value lives.
+/// The data directory, closed to other users. No other process writes these files while this value lives.
 #[derive(Debug)]
 pub(super) struct DataDir {
     path: PathBuf,
@@ -15,7 +15,7 @@ pub(super) struct DataDir {
     _handle: File,
 }
 
-/// Who may read a file that is written.
+/// Who may read a new file.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Mode {
     Public,
@@ -25,24 +25,26 @@ pub(super) enum Mode {
 /// Why the data directory, or a file in it, cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DataDirError {
-    #[error("the data directory {0} cannot be made or opened")]
+    #[error("the data directory {0} cannot be created or opened")]
     Open(PathBuf, #[source] io::Error),
-    #[error("the data directory {0} is open to others and cannot be closed; make it yours and chmod 700 it")]
+    #[error(
+        "other users may open the data directory {0}, and the hub cannot change that; make it yours and chmod 700 it"
+    )]
     Tighten(PathBuf, #[source] io::Error),
     #[error(
-        "{0} is open to others and holds files of others; name an empty data directory, or chmod 700 this one"
+        "other users may open {0}, and it holds files of other programs; name an empty data directory, or chmod 700 this one"
     )]
     NotOurs(PathBuf),
     #[error("{0} cannot be read")]
     Read(PathBuf, #[source] io::Error),
-    #[error("{0} is longer than {FILE_BYTES_MAX} bytes")]
+    #[error("{0} is longer than {FILE_BYTES_MAX} bytes, the most allowed")]
     TooLong(PathBuf),
     #[error("{0} cannot be written")]
     Write(PathBuf, #[source] io::Error),
 }
 
 impl DataDir {
-    /// Opens the directory, and makes it if it is not there. One that others may look into is closed to them.
+    /// Opens the directory, or creates it. Closes it to other users.
     pub(super) fn open(path: &Path) -> Result<Self, DataDirError> {
         let cannot_open = |error| DataDirError::Open(path.to_owned(), error);
         DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(cannot_open)?;
@@ -51,12 +53,12 @@ impl DataDir {
         if mode & OTHERS != 0 {
             tighten(path)?;
         }
-        // Two first starts at once would mix their files.
+        // Two hubs that start for the first time together would mix their files.
         handle.lock().map_err(cannot_open)?;
         Ok(Self { path: path.to_owned(), _handle: handle })
     }
 
-    /// The text of a file, if it is there. A key that others may read is closed to them.
+    /// The text of a file, if it exists. Closes a key to other users.
     pub(super) fn read(&self, name: &str) -> Result<Option<String>, DataDirError> {
         let path = self.path.join(name);
         let file = match File::open(&path) {
@@ -67,7 +69,7 @@ impl DataDir {
         let mut text = String::new();
         let read = file.metadata().and_then(|metadata| {
             if name.ends_with(KEY_SUFFIX) && metadata.permissions().mode() & OTHERS != 0 {
-                tracing::warn!(path = %path.display(), "a key was readable by others; it is closed to them now");
+                tracing::warn!(path = %path.display(), "other users could read a key; the hub has closed it to them");
                 file.set_permissions(Permissions::from_mode(0o600))?;
             }
             (&file).take(FILE_BYTES_MAX + 1).read_to_string(&mut text)
@@ -79,7 +81,7 @@ impl DataDir {
         }
     }
 
-    /// Puts a file in its place, on stable storage, whole.
+    /// Writes a complete file to stable storage, in place of an earlier one.
     pub(super) fn write(&self, name: &str, text: &str, mode: Mode) -> Result<(), DataDirError> {
         let path = self.path.join(name);
         let bits = match mode {
@@ -90,7 +92,7 @@ impl DataDir {
     }
 }
 
-/// Closes a directory to others, unless it serves others: who names `/tmp` by mistake must not close it.
+/// Closes a directory to other users, unless other programs use it: naming `/tmp` by mistake must not close `/tmp`.
 fn tighten(path: &Path) -> Result<(), DataDirError> {
     let entries = fs::read_dir(path).map_err(|error| DataDirError::Open(path.to_owned(), error))?;
     let names: Vec<_> = entries.filter_map(Result::ok).map(|entry| entry.file_name()).collect();
@@ -110,12 +112,12 @@ fn tighten(path: &Path) -> Result<(), DataDirError> {
     fs::set_permissions(path, Permissions::from_mode(0o700))
         .map_err(|error| DataDirError::Tighten(path.to_owned(), error))?;
     if !used.is_empty() {
-        tracing::warn!(path = %path.display(), "the data directory was open to others; it is closed to them now");
+        tracing::warn!(path = %path.display(), "other users could open the data directory; the hub has closed it to them");
     }
     Ok(())
 }
 
-/// Permission bits of everybody but the owner.
+/// Permission bits of all users except the owner.
 const OTHERS: u32 = 0o077;
 const KEY_SUFFIX: &str = "-key.pem";
 /// What only a data directory of ours holds.

@@ -1,9 +1,9 @@
 //! The hub's own CA and server certificate in the data directory.
 //!
-//! Four files: `ca-key.pem` and `ca.pem` (what clients must trust), `server-key.pem` and `server.pem`. Each is written
-//! whole or not at all, a key before its certificate, and a key once written is never replaced: so a start that was
-//! cut short anywhere is finished by the next one. What only a person can have mixed up is refused, not repaired.
-//! An operator may put a server certificate of another CA here; it is served as it is.
+//! There are four files: `ca-key.pem` and `ca.pem` (which clients must trust), `server-key.pem` and `server.pem`. Each
+//! is written completely or not at all, and a key before its certificate. A key is never replaced, so the next start
+//! completes a start that was interrupted. The hub does not repair what only a person can have mixed up. An operator
+//! may put a server certificate of another CA here, and the hub serves it unchanged.
 
 use std::time::Duration;
 
@@ -19,28 +19,34 @@ use super::data_dir::{DataDir, DataDirError, Mode};
 pub enum OwnCaError {
     #[error(transparent)]
     DataDir(#[from] DataDirError),
-    #[error("no key can be made")]
+    #[error("the hub cannot make a key")]
     Key(#[source] KeyError),
     #[error(
-        "{CA} and {CA_KEY} in the data directory cannot be used; to begin again with a new CA, move both and {SERVER} away"
+        "{CA} and {CA_KEY} in the data directory cannot be used; to start with a new CA, move both and {SERVER} away"
     )]
     Ca(#[source] CaError),
     #[error("{SERVER_KEY} in the data directory cannot be used")]
     ServerKey(#[source] KeyError),
     #[error(
-        "{SERVER} and {SERVER_KEY} in the data directory cannot be used; to have new ones made, move both away"
+        "{SERVER} and {SERVER_KEY} in the data directory cannot be used; move both away, and the hub makes new ones"
     )]
     Server(#[source] ServerCertError),
-    #[error("no server certificate can be made: {CA} is in the data directory, {CA_KEY} is not")]
+    #[error(
+        "the hub cannot make a server certificate: the data directory holds {CA} but not {CA_KEY}; restore {CA_KEY}"
+    )]
     CaKeyMissing,
-    #[error("{SERVER} is in the data directory, {SERVER_KEY} is not")]
+    #[error(
+        "the data directory holds {SERVER} but not {SERVER_KEY}; restore {SERVER_KEY}, or move {SERVER} away"
+    )]
     ServerKeyMissing,
-    #[error("the server certificate in {SERVER} has expired, and no CA of the hub's own has signed it")]
+    #[error(
+        "the server certificate in {SERVER} has expired, and the hub's own CA did not sign it; replace it"
+    )]
     Expired,
 }
 
-/// The server's certificate, made or renewed where need be. `names` are what clients dial; a new certificate carries
-/// `extra_names`, too.
+/// The server's certificate, made or renewed if necessary. `names` are those that clients dial. A new certificate holds
+/// `extra_names` too.
 pub(super) fn open_or_create(
     directory: &DataDir,
     names: &[ServerName<'_>],
@@ -65,18 +71,18 @@ pub(super) fn open_or_create(
     let current = ServerCert::parse(chain.as_bytes(), key.as_bytes()).map_err(OwnCaError::Server)?;
     let Some(reason) = outdated(&current, names, now) else { return Ok(current) };
     if let Some(authority) = authority.filter(|authority| authority.has_signed(current.leaf())) {
-        tracing::info!(reason, "the server certificate is made anew");
+        tracing::info!(reason, "the hub makes a new server certificate");
         let key = PrivateKey::parse_pem(key.as_bytes()).map_err(OwnCaError::ServerKey)?;
         return sign(directory, &authority, &key, &all_names, now);
     }
     if now >= current.valid_until() {
         return Err(OwnCaError::Expired);
     }
-    tracing::warn!(reason, "the server certificate in the data directory should be replaced");
+    tracing::warn!(reason, "replace the server certificate in the data directory");
     Ok(current)
 }
 
-/// The hub's own CA; none if its key is kept elsewhere, or if the server's certificate came from elsewhere.
+/// The hub's own CA. None if its key is elsewhere, or if another CA signed the server's certificate.
 fn authority(directory: &DataDir, now: UnixTime) -> Result<Option<CertificateAuthority>, OwnCaError> {
     let key = match (directory.read(CA)?, directory.read(CA_KEY)?) {
         (Some(certificate), Some(key)) => {
@@ -114,7 +120,7 @@ fn sign(
     ServerCert::parse(minted.pem.as_bytes(), key.to_pem().as_bytes()).map_err(OwnCaError::Server)
 }
 
-/// Why a certificate should be replaced, if it should.
+/// Why a certificate should be replaced; none if it is good.
 fn outdated(current: &ServerCert, names: &[ServerName<'_>], now: UnixTime) -> Option<&'static str> {
     let left = current.valid_until().as_secs().saturating_sub(now.as_secs());
     if left == 0 {
@@ -127,17 +133,17 @@ fn outdated(current: &ServerCert, names: &[ServerName<'_>], now: UnixTime) -> Op
         return Some("it is not valid yet");
     }
     let all_covered = names.iter().all(|name| current.covers(name));
-    (!all_covered).then_some("it does not carry every name of the hub")
+    (!all_covered).then_some("it does not hold every name of the hub")
 }
 
-/// What clients must trust.
+/// The file that clients must trust.
 pub(super) const CA: &str = "ca.pem";
 const CA_KEY: &str = "ca-key.pem";
 const SERVER: &str = "server.pem";
 const SERVER_KEY: &str = "server-key.pem";
-/// What is served is read from these.
+/// The files of the server's certificate and key.
 pub(super) const FILES: [&str; 2] = [SERVER, SERVER_KEY];
-/// A certificate is made anew at a start within this time of its end.
+/// A start this close to a certificate's expiry renews it.
 const RENEW_BEFORE: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
-//! What a client certificate is worth at the TLS door: proof that the peer holds its key, and nothing else.
+//! The check of a client certificate in the handshake: the peer must hold its key. Nothing else is checked here.
 //!
-//! A certificate is asked for and need not come. One that comes is bounded before a signature is looked at, and the
-//! handshake's signature is checked with its key, always: a public certificate alone gets nobody in (threats T403).
-//! Only the key is taken from it, so that certificates of version 1 or with `CA:TRUE` are proven like any other
-//! (threats T402). Who signed it, for what and until when is decided at CONNECT, against the registry.
+//! A client need not send a certificate. The hub limits a certificate's size before it checks a signature. It always
+//! checks the handshake's signature with the certificate's key, so nobody gets in with a public certificate alone
+//! (threats T403). Only the key is used, so certificates of version 1 or with `CA:TRUE` are checked like any other
+//! (threats T402). CONNECT checks the issuer, the purpose and the dates against the registry.
 
 use std::sync::Arc;
 
@@ -18,14 +18,14 @@ use rustls::{
     SignatureScheme,
 };
 
-/// Asks for a client certificate, takes any, and has its key proven.
+/// Asks for a client certificate, accepts any, and checks that the peer holds its key.
 #[derive(Debug)]
 pub(super) struct PossessionOnly {
     pub(super) algorithms: WebPkiSupportedAlgorithms,
 }
 
 impl PossessionOnly {
-    /// The algorithms that a signature scheme may stand for.
+    /// The algorithms of a signature scheme.
     fn algorithms_of(
         &self,
         scheme: SignatureScheme,
@@ -42,7 +42,7 @@ impl ClientCertVerifier for PossessionOnly {
         false
     }
 
-    /// Empty: a client shows whatever certificate it has.
+    /// Empty, so that a client sends whatever certificate it has.
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
     }
@@ -59,7 +59,7 @@ impl ClientCertVerifier for PossessionOnly {
         }
     }
 
-    /// In TLS 1.2 a scheme does not say which curve: each that fits is tried.
+    /// In TLS 1.2 a scheme does not name the curve, so each algorithm of the scheme is tried.
     fn verify_tls12_signature(
         &self,
         message: &[u8],
@@ -102,9 +102,9 @@ fn own_certificate<'a>(certificate: &'a CertificateDer<'a>) -> Result<PresentedC
     PresentedChain::parse(certificate, &[]).map_err(certificate_error)
 }
 
-/// A certificate that somebody shows who does not hold its key: stolen, most likely.
+/// A peer sends a certificate whose key it does not hold. The certificate is probably stolen.
 #[derive(Debug, thiserror::Error)]
-#[error("the peer does not hold the key of the certificate it shows, {subject} (thumbprint {thumbprint})")]
+#[error("the peer does not hold the key of the certificate it sent, {subject} (thumbprint {thumbprint})")]
 struct NotItsOwn {
     subject: String,
     thumbprint: Sha256Thumbprint,
@@ -116,7 +116,7 @@ impl NotItsOwn {
     }
 }
 
-/// A refusal whose reason the operator will hear; the peer hears an alert.
+/// A refusal whose reason goes to the operator. The peer gets an alert.
 fn certificate_error(reason: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(reason))))
 }

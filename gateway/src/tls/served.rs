@@ -1,5 +1,5 @@
-//! The certificate every listener shows now. It can be replaced while connections are open: they keep what they have,
-//! the next handshake shows the new one.
+//! The current certificate of all listeners. It can be replaced while connections are open: they keep the old one, and
+//! the next handshake uses the new one.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -9,7 +9,7 @@ use rustls::crypto::aws_lc_rs;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
-/// What the listeners show.
+/// The certificate of the listeners.
 #[derive(Debug)]
 pub(super) struct Served(RwLock<Arc<ServedChain>>);
 
@@ -24,14 +24,14 @@ impl Served {
         Ok(Self(RwLock::new(Arc::new(ServedChain::new(cert)?))))
     }
 
-    /// From now on this certificate is shown. One that TLS cannot use changes nothing.
+    /// Uses this certificate from now on. A certificate that TLS cannot use changes nothing.
     pub(super) fn replace(&self, cert: ServerCert) -> Result<(), rustls::Error> {
         let shown = Arc::new(ServedChain::new(cert)?);
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = shown;
         Ok(())
     }
 
-    /// When the certificate shown now ends.
+    /// When the current certificate expires.
     pub(super) fn expires(&self) -> Timestamp {
         self.current().expires
     }
@@ -51,7 +51,7 @@ impl ServedChain {
 }
 
 impl ResolvesServerCert for Served {
-    /// The same for every name and none (threats T106).
+    /// The same certificate for every name and without one (threats T106).
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(Arc::clone(&self.current().key))
     }

@@ -187,7 +187,7 @@ fn t403_anothers_certificate_without_its_key_fails() {
             panic!("{version:?} {refused}")
         };
         let words = format!(
-            "does not hold the key of the certificate it shows, CN=d1 (thumbprint {})",
+            "does not hold the key of the certificate it sent, CN=d1 (thumbprint {})",
             Sha256Thumbprint::of(&victim.certificate)
         );
         assert!(reason.0.to_string().contains(&words), "{version:?} {}", reason.0);

@@ -1,7 +1,7 @@
-//! `file:NAME`: a folder under the hub's own directory of containers, for hubs without Azure.
+//! `file:NAME`: a folder in the hub's own directory of containers, for hubs without Azure.
 //!
-//! A name is one plain word, so it cannot lead anywhere else; a symbolic link is followed neither as a folder nor as
-//! a file. Files are the hub's user's alone. One that is being written has a name no reader can ask for.
+//! A name is one plain word, so it cannot lead elsewhere. A symbolic link is followed neither as a folder nor as a
+//! file. Only the hub's user may read the files. A file that is being written has a name that no reader can ask for.
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -17,7 +17,7 @@ use tokio_util::io::ReaderStream;
 
 use super::{ContainerError, Pieces};
 
-/// One folder under the directory of containers.
+/// One folder in the directory of containers.
 #[derive(Clone, Debug)]
 pub struct Folder {
     path: PathBuf,
@@ -33,7 +33,7 @@ pub struct FolderWriter {
 }
 
 impl Folder {
-    /// The folder of an address `file:NAME` under `root`. Whether it exists shows when it is used.
+    /// The folder of an address `file:NAME` under `root`. Does not check whether it exists.
     pub fn parse(address: &str, root: &Path) -> Result<Self, ContainerError> {
         let name = address.strip_prefix(SCHEME).ok_or_else(|| refused("the address is not file:NAME"))?;
         check_name(name)?;
@@ -59,7 +59,7 @@ impl Folder {
             let file = fs::File::open(&path).map_err(not_found)?;
             let opened = file.metadata()?;
             if (opened.dev(), opened.ino()) != (before.dev(), before.ino()) {
-                return Err(refused(format!("{name:?} was replaced while it was opened")));
+                return Err(refused(format!("{name:?} was replaced while the hub opened it; try again")));
             }
             Ok(file)
         });
@@ -68,12 +68,12 @@ impl Folder {
         Ok(pieces.map(|piece| piece.map_err(ContainerError::Io)).boxed())
     }
 
-    /// Begins a file. The folder is made if it is not there.
+    /// Starts a file. Creates the folder if it does not exist.
     pub async fn write(&self, name: &str) -> Result<FolderWriter, ContainerError> {
         check_name(name)?;
         let folder = self.path.clone();
         let path = self.path.join(name);
-        // A beginning that no name of a reader has.
+        // No reader can ask for a name with this first character.
         let unfinished = self.path.join(format!(".{:016x}", random()));
         let (file, unfinished) = blocking(move || {
             DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
@@ -85,7 +85,7 @@ impl Folder {
         Ok(FolderWriter { file: tokio::fs::File::from_std(file), unfinished: Some(unfinished) })
     }
 
-    /// Removes a file; one that is not there is no error.
+    /// Removes a file. It is no error if there is none.
     pub async fn delete(&self, name: &str) -> Result<(), ContainerError> {
         check_name(name)?;
         let (folder, path) = (self.path.clone(), self.path.join(name));
@@ -108,7 +108,7 @@ impl FolderWriter {
         Ok(self.file.write_all(&piece).await?)
     }
 
-    /// Shows the file under its name, once it is on stable storage.
+    /// Syncs the file to stable storage, then makes it appear under its name.
     pub async fn finish(mut self) -> Result<(), ContainerError> {
         self.file.flush().await?;
         let Some(unfinished) = self.unfinished.take() else { return Ok(()) };
@@ -121,21 +121,21 @@ impl Drop for FolderWriter {
     fn drop(&mut self) {
         let Some(unfinished) = self.unfinished.take() else { return };
         if let Ok(runtime) = Handle::try_current() {
-            // Nobody waits for it. A runtime that ends drops it, and so removes it, too.
+        // After `finish` there is no file of this name.
             drop(runtime.spawn_blocking(move || drop(unfinished)));
         }
     }
 }
 
-/// A folder or file is named by one word that neither hides nor leads anywhere.
+/// The name of a folder or file is one word without a path, and is not hidden.
 fn check_name(name: &str) -> Result<(), ContainerError> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     if name.is_empty() || name.len() > NAME_BYTES_MAX || name.starts_with('.') || !name.bytes().all(is_plain)
     {
-        // It is not repeated: who takes a folder for a blob store may have put a secret into it.
+        // The error does not repeat the name: a user who confuses a folder with a blob store may have given a secret.
         return Err(refused(format!(
-            "a folder or file is named by 1 to {NAME_BYTES_MAX} letters, digits, dots, hyphens and underscores, the \
-             first no dot"
+            "the name of a folder or file has 1 to {NAME_BYTES_MAX} letters, digits, dots, hyphens and underscores, \
+             and does not begin with a dot"
         )));
     }
     Ok(())
@@ -171,7 +171,7 @@ fn random() -> u64 {
     u64::from_ne_bytes(portcullis_registry::random_bytes())
 }
 
-/// How the address of a folder begins.
+/// The prefix of a folder's address.
 pub const SCHEME: &str = "file:";
 const NAME_BYTES_MAX: usize = 128;
 const PIECE_BYTES: usize = 256 * 1024;

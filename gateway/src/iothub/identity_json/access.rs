@@ -1,7 +1,7 @@
-//! The JSON of an access list, in requests and answers: ours, beyond IoT Hub, whose SDKs pass over it.
+//! The JSON of an access list, in requests and answers. IoT Hub has none, and its SDKs ignore it.
 //!
-//! An update that lacks it keeps what is stored, since an SDK that reads an identity, changes it and writes it back
-//! leaves out what it does not know; that must not allow everything. `null` does.
+//! An update without an access list keeps the stored one. An SDK that reads an identity, changes it and writes it back
+//! leaves out what it does not know, and that must not allow everything. `null` allows everything.
 
 use portcullis_registry::access::Access;
 use serde::{Deserialize, Serialize};
@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use crate::iothub::problem::Problem;
 
-/// What an identity may do, and nothing else. A member of another name is a mistake, for it may be meant to narrow.
+/// What an identity may do. An unknown member is a mistake, because it may be meant to narrow access.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct AccessJson {
@@ -18,13 +18,13 @@ pub(crate) struct AccessJson {
 }
 
 impl AccessJson {
-    /// Nothing for an identity without an access list.
+    /// None for an identity without an access list.
     pub(crate) fn of(access: &Access) -> Option<Self> {
         access.to_entries().map(|allow| Self { allow })
     }
 }
 
-/// What a member that is there asks for.
+/// The access that a member asks for.
 pub(super) fn parse(access: Option<AccessJson>) -> Result<Access, Problem> {
     let Some(AccessJson { allow }) = access else { return Ok(Access::EVERYTHING) };
     Access::parse(&allow).map_err(|error| Problem::argument_invalid(format!("access: {error}")))

@@ -1,7 +1,7 @@
 //! An identity as a line of a file, as IoT Hub exports it.
 //!
-//! Source: IoT Hub, "Import and export IoT Hub device identities in bulk". Beyond it a line has `access` and
-//! `queueMessagesMax` where the identity has them. Twins are not kept: a line shows one nobody has written to.
+//! Source: IoT Hub, "Import and export IoT Hub device identities in bulk". A line also has `access` and
+//! `queueMessagesMax` if the identity has them. The hub does not keep twins, so a line shows an empty one.
 
 use portcullis_registry::identity::{Identity, Status};
 use portcullis_registry::queue_max::QueueMax;
@@ -9,13 +9,13 @@ use serde::Serialize;
 
 use super::{AccessJson, AuthenticationOut, CapabilitiesOut, KeysOut, status_text};
 
-/// How an identity is written.
+/// The form in which an identity is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Form {
     /// As IoT Hub exports it.
     Export { with_keys: bool },
-    /// Everything anybody can ask for and nothing else: two identities are alike when these are equal, and reading it
-    /// back asks for exactly this.
+    /// All that a caller can set, and nothing else. Two identities are equal when these lines are equal, and importing
+    /// the line sets exactly this.
     Exact,
 }
 
@@ -66,7 +66,7 @@ pub(crate) fn write(identity: &Identity, form: Form, to: &mut Vec<u8>) {
         capabilities: (identity.id.module.is_none() || identity.iot_edge)
             .then_some(CapabilitiesOut { iot_edge: identity.iot_edge }),
         managed_by: identity.managed_by.as_deref(),
-        // Where such a member lacks, an import keeps what it finds; `null` would take it away.
+        // Without such a member an import keeps what is stored, and with `null` it removes it.
         access: (is_exact || access.is_some()).then_some(access),
         queue_messages_max: (is_exact || queue_max.is_some()).then_some(queue_max),
     };
@@ -79,7 +79,7 @@ pub(crate) fn write(identity: &Identity, form: Form, to: &mut Vec<u8>) {
     to.push(b'\n');
 }
 
-/// The rest of a line: a twin nobody has written to.
+/// The end of a line: a twin that was never written to.
 const TWIN: &str = concat!(
     r#","twinETag":"AAAAAAAAAAE=","tags":{},"properties":{"#,
     r#""desired":{"$metadata":{"$lastUpdated":"0001-01-01T00:00:00"},"$version":1},"#,

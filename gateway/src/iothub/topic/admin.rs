@@ -1,4 +1,4 @@
-//! The topics operators use: commands, their answers, and events. A command is a REST request in a topic:
+//! The topics of operators: commands, their answers, and events. A command is a REST request in a topic:
 //! `$admin/{METHOD}/{path}?$rid={id}`, with further query parameters as in REST.
 
 use percent_encoding::utf8_percent_encode;
@@ -11,14 +11,14 @@ use crate::iothub::property_bag::ENCODED;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AdminCommand<'a> {
     pub method: &'a str,
-    /// Without its first slash; segments are percent-encoded as in REST.
+    /// Without the first slash. Segments are percent-encoded as in REST.
     pub path: &'a str,
     /// With the request id still in it.
     pub query: &'a str,
     pub rid: &'a str,
 }
 
-/// What operators hear of as it happens.
+/// The events that operators receive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventName {
     IdentityCreated,
@@ -31,15 +31,15 @@ pub enum EventName {
     C2dExpired,
 }
 
-/// Which events a subscriber wants.
+/// The events that a subscriber asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EventsWanted {
     pub name: Option<EventName>,
-    /// Of this device and its modules.
+    /// Only those of this device and its modules.
     pub device: Option<DeviceId>,
 }
 
-/// Reads a command; nothing when the topic is of another form. Ids may hold `?`, so the last one begins the query.
+/// Parses a command; none if the topic has another form. Ids may hold `?`, so the last one begins the query.
 pub(super) fn parse_command(topic: &str) -> Option<AdminCommand<'_>> {
     let (method, rest) = topic.strip_prefix("$admin/")?.split_once('/')?;
     let (path, query) = rest.rsplit_once('?')?;
@@ -49,7 +49,7 @@ pub(super) fn parse_command(topic: &str) -> Option<AdminCommand<'_>> {
     known.then_some(AdminCommand { method, path, query, rid })
 }
 
-/// Reads `$admin/events/#`, `$admin/events/{name}/#`, `$admin/events/+/{deviceId}/#` or both words given.
+/// Parses `$admin/events/#`, `$admin/events/{name}/#`, `$admin/events/+/{deviceId}/#` or both names given.
 pub(super) fn parse_events_wanted(text: &str) -> Option<EventsWanted> {
     let words = text.strip_prefix("$admin/events/")?.strip_suffix('#')?;
     let Some(words) = words.strip_suffix('/') else {
@@ -66,7 +66,7 @@ pub(super) fn parse_events_wanted(text: &str) -> Option<EventsWanted> {
     }
 }
 
-/// The topic of an answer: status, request id as it was given, and what else the answer's head holds.
+/// The topic of an answer: status, the request id as it was given, and the rest of the answer's head.
 pub fn answer_topic(status: u16, rid: &str, head: &[(&str, String)]) -> String {
     let mut topic = format!("$admin/res/{status}/?$rid={rid}");
     for (name, value) in head {
@@ -103,7 +103,7 @@ impl EventsWanted {
 }
 
 impl EventName {
-    /// The word in topics and bodies.
+    /// The name in topics and bodies.
     pub fn as_str(self) -> &'static str {
         match self {
             EventName::IdentityCreated => "identityCreated",
@@ -134,7 +134,7 @@ const ALL: [EventName; 8] = [
     EventName::C2dExpired,
 ];
 
-/// The longest topic of an answer one may wait for: a request id and an etag fit into it.
+/// The longest topic of an answer that a subscriber may name. A request id and an etag fit into it.
 const ANSWER_TOPIC_BYTES_MAX: usize = 512;
 
 #[cfg(test)]
