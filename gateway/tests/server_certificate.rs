@@ -55,7 +55,7 @@ async fn t115_a_good_new_pair_is_shown_from_the_next_handshake_on_and_a_bad_one_
     let (first, second) = (own.ca.server(&["localhost"]), own.ca.server(&["localhost"]));
     own.put(&first);
     let mut hub = own.start().await;
-    hub.announce("the new server certificate is not shown");
+    hub.announce("the new server certificate cannot be used");
     let device = hub.device("d1").await;
     let mut client = hub.connect(&device).await;
     assert_eq!(shown(&hub).await, first.certificate);
@@ -94,10 +94,10 @@ async fn t115_thirty_days_before_its_end_the_operator_is_warned_and_the_metric_t
     let ends = metric(&hub, "portcullis_cert_expiry_timestamp_seconds{listener=\"mqtt\"}").await;
     assert_eq!(ends, hub.hub.tls.expires().as_second().to_string());
     own.put(&soon);
-    hub.announce("the server certificate ends soon");
+    hub.announce("the server certificate expires soon");
     assert!(certificate_reload::reload(&hub.hub).await);
     let sooner = metric(&hub, "portcullis_cert_expiry_timestamp_seconds{listener=\"https\"}").await;
     assert!(sooner.parse::<i64>().unwrap() < ends.parse::<i64>().unwrap());
-    assert!(hub.heard("the server certificate ends soon"));
+    assert!(hub.heard("the server certificate expires soon"));
     hub.stop().await;
 }

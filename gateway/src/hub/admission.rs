@@ -1,7 +1,7 @@
-//! How many peers may stand at the door: connections that have not yet proven who they are, in all and by address; and
-//! that an address from which too many logins fail is turned away before it costs a handshake.
+//! Admission control: limits the anonymous connections, in all and by address. Refuses an address with too many failed
+//! sign-ins before it costs a handshake.
 //!
-//! A place is a guard: whoever drops it, in whichever of the many ways a connection ends, gives the place back.
+//! A permit is a guard: dropping it returns it, however the connection ends.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use dashmap::DashMap;
 
 use crate::hub::throttle::{Rate, Throttle};
 
-/// Counts anonymous connections against two bounds, and failed logins against a rate.
+/// Counts anonymous connections against two limits, and failed sign-ins against a rate.
 #[derive(Debug)]
 pub struct AdmissionControl {
     anonymous_max: usize,
@@ -22,14 +22,14 @@ pub struct AdmissionControl {
     failed_logins: Throttle<IpAddr>,
 }
 
-/// One anonymous connection's place; dropped once the peer is known or gone.
+/// The permit of one anonymous connection. The owner drops it once the peer has signed in or has left.
 #[derive(Debug)]
 pub struct Permit {
     admission: Arc<AdmissionControl>,
     address: IpAddr,
 }
 
-/// Why a peer was turned away before a byte was read.
+/// Why a peer was refused before a byte was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Crowded {
     #[error("too many anonymous connections in all")]
@@ -41,7 +41,7 @@ pub enum Crowded {
 }
 
 impl AdmissionControl {
-    /// `failed_logins` is how many an address may have; none is no limit.
+    /// `failed_logins` is the rate that each address may have; none means no limit.
     pub fn new(anonymous_max: usize, per_address_max: usize, failed_logins: Option<Rate>) -> Arc<Self> {
         Arc::new(Self {
             anonymous_max,
@@ -52,17 +52,17 @@ impl AdmissionControl {
         })
     }
 
-    /// Counts a failed login against its address; false if that has had as many as it may.
+    /// Counts a failed sign-in against its address. Returns false if the address has used its rate up.
     pub fn login_failed(&self, address: IpAddr, now: Instant) -> bool {
         self.failed_logins.spend(counted_address(address), now)
     }
 
-    /// Whether as many logins from this address have failed as may, for now.
+    /// Whether this address has used up its rate of failed sign-ins for now.
     pub fn is_turned_away(&self, address: IpAddr, now: Instant) -> bool {
         self.failed_logins.is_spent(&counted_address(address), now)
     }
 
-    /// A place for one more anonymous connection, or which bound is reached.
+    /// A permit for one more anonymous connection, or the limit that is reached.
     pub fn admit(self: &Arc<Self>, address: IpAddr, now: Instant) -> Result<Permit, Crowded> {
         let address = counted_address(address);
         if self.is_turned_away(address, now) {
@@ -83,7 +83,7 @@ impl AdmissionControl {
         Ok(Permit { admission: Arc::clone(self), address })
     }
 
-    /// Anonymous connections now.
+    /// The number of anonymous connections.
     pub fn anonymous(&self) -> usize {
         self.anonymous.load(Ordering::Acquire)
     }
@@ -99,13 +99,13 @@ impl Drop for Permit {
     }
 }
 
-/// An IPv6 host owns its whole /64, so that is what is counted; a mapped IPv4 address is the IPv4 address.
+/// The address to count. An IPv6 host owns its whole /64; a mapped IPv4 address is the IPv4 address.
 fn counted_address(address: IpAddr) -> IpAddr {
     let IpAddr::V6(six) = address.to_canonical() else { return address.to_canonical() };
     IpAddr::V6(Ipv6Addr::from_bits(six.to_bits() & !u128::from(u64::MAX)))
 }
 
-/// Addresses whose failed logins are counted at once.
+/// The most addresses whose failed sign-ins are counted.
 const ADDRESSES_MAX: usize = 65_536;
 
 #[cfg(test)]

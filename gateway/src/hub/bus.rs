@@ -1,10 +1,9 @@
 //! The telemetry bus: carries what devices send to the service subscribers in this process.
 //!
-//! It is rumqttd's router with two links of ours and one constant topic; no byte of a device reaches it but inside
-//! an envelope of ours, and no topic or filter in it is a device's. Three things its log does not give are added here:
-//! credits, so that the log can never overwrite what was not read yet (a full bus makes `publish` wait);
-//! a number on each envelope, so that a loss is noticed and told; and a supervisor that builds a new router
-//! when one dies.
+//! It is rumqttd's router with two links and one constant topic. A device's bytes enter it only inside the hub's
+//! envelopes, and no device chooses a topic or filter in it. This file adds three things that the router's log lacks.
+//! Credits make sure that the log never overwrites an unread message: when the bus is full, `publish` waits. A number
+//! on each envelope reveals a loss. A supervisor builds a new router when one dies.
 
 use std::error::Error;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -19,7 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::iothub::topic::Filter;
 
-/// One message of a device or module on its way up, as service subscribers get it.
+/// One message of a device or module, as service subscribers get it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Telemetry {
     /// The verified sender's device id; never what the sender claims.
@@ -31,7 +30,7 @@ pub struct Telemetry {
     pub payload: Bytes,
 }
 
-/// The bus as sessions see it.
+/// The bus, for sessions.
 #[derive(Debug)]
 pub struct Bus {
     input: mpsc::Sender<Posted>,
@@ -39,21 +38,21 @@ pub struct Bus {
     shared: Arc<Shared>,
 }
 
-/// A service subscriber's end: what arrives for its filters, in order.
+/// A service subscriber's end: the messages that match its filters, in order.
 #[derive(Debug)]
 pub struct Subscription {
     pub events: mpsc::Receiver<Arc<TelemetryEvent>>,
     filters: Arc<Mutex<Vec<Filter>>>,
 }
 
-/// Telemetry, with how many messages this subscriber lost before it because it read too slowly.
+/// Telemetry, with the number of messages before it that this subscriber lost because it read too slowly.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TelemetryEvent {
     pub telemetry: Arc<Telemetry>,
     pub lost_before: u64,
 }
 
-/// The bus is gone; the message was not taken.
+/// The bus has stopped and did not take the message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the telemetry bus has stopped")]
 pub struct BusStopped;
@@ -63,7 +62,7 @@ struct Shared {
     subscribers: Mutex<Vec<Subscriber>>,
     lost: AtomicU64,
     restarts: AtomicU64,
-    /// The number of the next envelope to be dispatched; what a dead router kept is the gap to the next one.
+    /// The number of the next envelope. A gap after it shows what a dead router lost.
     expected: AtomicU64,
     /// Credits of the envelopes that are in the router.
     in_router: AtomicUsize,
@@ -76,7 +75,7 @@ struct Subscriber {
     lost: u64,
 }
 
-/// What waits to be put into the router: the envelope, its credits, and who wants to know.
+/// A message on its way into the router: the envelope, its credits, and the channel for the result.
 struct Posted {
     telemetry: Telemetry,
     credits: OwnedSemaphorePermit,
@@ -91,7 +90,7 @@ struct Envelope {
 }
 
 impl Bus {
-    /// Starts the bus on threads of its own, since rumqttd's sends block.
+    /// Starts the bus on its own threads, because rumqttd's sends block.
     pub fn start() -> std::io::Result<Self> {
         let (input, posted) = mpsc::channel(POSTED_MAX);
         let credits = Arc::new(Semaphore::new(CREDITS as usize));
@@ -102,8 +101,8 @@ impl Bus {
         Ok(Self { input, credits, shared })
     }
 
-    /// Puts one message on the bus; waits while the bus is full. When this returns `Ok` the bus has it.
-    /// Cancel-safe in that a message is either taken whole or not at all.
+    /// Puts one message on the bus. Waits while the bus is full. When this returns `Ok` the bus has the message.
+    /// Cancel-safe: the message is taken whole or not at all.
     pub async fn publish(&self, telemetry: Telemetry) -> Result<(), BusStopped> {
         let credits =
             Arc::clone(&self.credits).acquire_many_owned(cost(&telemetry)).await.map_err(|_| BusStopped)?;
@@ -112,12 +111,12 @@ impl Bus {
         answer.await.map_err(|_| BusStopped)
     }
 
-    /// A new subscriber; nothing arrives until it has filters.
+    /// A new subscriber. It gets nothing until it has filters.
     pub fn subscribe(&self) -> Subscription {
         self.subscribe_briefly(EVENTS_MAX)
     }
 
-    /// The same for one that would rather lose messages than let more than so many wait.
+    /// The same for a subscriber that loses messages when more than `events_max` wait.
     pub fn subscribe_briefly(&self, events_max: usize) -> Subscription {
         let (sender, events) = mpsc::channel(events_max);
         let filters = Arc::new(Mutex::new(Vec::new()));
@@ -129,25 +128,25 @@ impl Bus {
         Subscription { events, filters }
     }
 
-    /// Messages that some subscriber did not get, all subscribers together.
+    /// How many messages some subscriber did not get, over all subscribers.
     pub fn lost(&self) -> u64 {
         self.shared.lost.load(Ordering::Relaxed)
     }
 
-    /// How often the router had to be built anew.
+    /// How often the hub had to rebuild the router.
     pub fn restarts(&self) -> u64 {
         self.shared.restarts.load(Ordering::Relaxed)
     }
 }
 
 impl Subscription {
-    /// From now on exactly these filters hold.
+    /// Replaces the filters.
     pub fn set_filters(&self, filters: &[Filter]) {
         lock(&self.filters).splice(.., filters.iter().cloned());
     }
 }
 
-/// The thread that owns the router: posts envelopes, and builds router and links again when they die.
+/// The thread that owns the router. It posts envelopes, and rebuilds the router and its links when they die.
 struct Supervisor {
     posted: mpsc::Receiver<Posted>,
     credits: Arc<Semaphore>,
@@ -172,14 +171,14 @@ impl Supervisor {
             }
             self.shared.restarts.fetch_add(1, Ordering::Relaxed);
             tracing::error!("the telemetry bus died and is built anew");
-            // The old reader ends by itself once its router is gone; what it never read is lost, its credits are not.
-            // Whether it broke off makes no difference: that the bus died is reported.
+            // The old reader ends once its router is gone. The messages that it did not read are lost; their credits
+            // are not.
             let _ = dispatcher.join();
             self.credits.add_permits(self.shared.in_router.swap(0, Ordering::AcqRel));
         }
     }
 
-    /// A fresh router with its reader; the link feeds it.
+    /// A new router with its reader. The supervisor posts to the link.
     fn open_link(&self) -> Result<(LinkTx, JoinHandle<()>), Box<dyn Error>> {
         let router = Router::new(0, router_config()).spawn();
         let (mut subscriber, reader, _) = LinkBuilder::new("out", router.clone()).build()?;
@@ -191,7 +190,7 @@ impl Supervisor {
         Ok((link, spawned?))
     }
 
-    /// Posts until the router dies (the message it did not take is returned) or nobody can post any more (`None`).
+    /// Posts until the router dies (returns the message it did not take) or no sender is left (`None`).
     fn post(&mut self, link: &mut LinkTx, mut unsent: Option<Posted>) -> Option<Posted> {
         while let Some(posted) = unsent.take().or_else(|| self.posted.blocking_recv()) {
             let credits = posted.credits.num_permits();
@@ -199,7 +198,7 @@ impl Supervisor {
             let bytes = match postcard::to_stdvec(&envelope) {
                 Ok(bytes) => bytes,
                 Err(error) => {
-                    tracing::error!(%error, "a telemetry message cannot be written down");
+                    tracing::error!(%error, "a telemetry message cannot be encoded");
                     continue;
                 }
             };
@@ -213,7 +212,7 @@ impl Supervisor {
                 });
             }
             self.next_number += 1;
-            // The reader gives the credits back once it has read the envelope.
+            // The reader returns the credits once it has read the envelope.
             posted.credits.forget();
             // The session may have ended meanwhile.
             let _ = posted.taken.send(());
@@ -222,7 +221,7 @@ impl Supervisor {
     }
 }
 
-/// The thread that reads the router and hands each message to the subscribers whose filters match.
+/// The thread that reads the router and passes each message to the subscribers whose filters match.
 struct Dispatcher {
     reader: LinkRx,
     credits: Arc<Semaphore>,
@@ -247,7 +246,7 @@ impl Dispatcher {
 
     fn dispatch(&mut self, bytes: &[u8]) {
         let Ok(envelope) = postcard::from_bytes::<Envelope>(bytes) else {
-            tracing::error!("the telemetry bus handed out what was never put in");
+            tracing::error!("the telemetry bus returned an envelope that the hub did not put in");
             return;
         };
         self.shared.in_router.fetch_sub(envelope.credits, Ordering::AcqRel);
@@ -271,7 +270,7 @@ impl Dispatcher {
 }
 
 impl Subscriber {
-    /// Hands over the message, or counts it as lost when the subscriber's queue is full.
+    /// Queues the message, or counts it as lost if the subscriber's queue is full.
     fn offer(&mut self, telemetry: &Arc<Telemetry>, lost_in_all: &AtomicU64) {
         let event = TelemetryEvent { telemetry: Arc::clone(telemetry), lost_before: self.lost };
         match self.events.try_send(Arc::new(event)) {
@@ -284,7 +283,7 @@ impl Subscriber {
     }
 }
 
-/// One credit is a KiB, or part of one, of what the router has to hold.
+/// The credits of a message: one for each KiB, or part of one, that the router has to hold.
 fn cost(telemetry: &Telemetry) -> u32 {
     let bytes = telemetry.payload.len() + telemetry.bag.len() + ENVELOPE_BYTES;
     u32::try_from(bytes.div_ceil(1024)).unwrap_or(CREDITS).min(CREDITS)
@@ -294,7 +293,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The log holds four times what the credits allow in flight, so it never overwrites anything unread.
+/// The log holds four times the credits in flight, so it never overwrites an unread message.
 fn router_config() -> RouterConfig {
     RouterConfig {
         max_connections: 4,
@@ -305,15 +304,15 @@ fn router_config() -> RouterConfig {
     }
 }
 
-/// The one topic inside the router.
+/// The only topic inside the router.
 const TOPIC: &str = "telemetry";
-/// KiB of telemetry between being accepted and being handed to the subscribers.
+/// KiB of telemetry that are accepted and not yet passed to the subscribers.
 const CREDITS: u32 = 32 * 1024;
-/// Upper bound of what an envelope adds to bag and payload: ids and lengths.
+/// The most that an envelope adds to bag and payload: ids and lengths.
 const ENVELOPE_BYTES: usize = 512;
-/// Messages that may wait for the bus thread.
+/// How many messages may wait for the bus thread.
 const POSTED_MAX: usize = 1024;
-/// Messages that may wait for one subscriber before it starts to lose some.
+/// How many messages may wait for one subscriber before it loses some.
 const EVENTS_MAX: usize = 8192;
 
 #[cfg(test)]

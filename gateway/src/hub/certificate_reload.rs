@@ -1,5 +1,5 @@
-//! Follows the server certificate's files: a good new pair is shown from the next handshake on, a bad one changes
-//! nothing but a counter and the log. Looks at SIGHUP, and once a minute at the files.
+//! Watches the server certificate's files. A valid new pair is used from the next handshake on. An invalid one changes
+//! only a counter and the log. Checks on SIGHUP, and once a minute if a file has changed.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -37,7 +37,7 @@ pub async fn follow(hub: Arc<Hub>, mut hangup: Signal) {
     }
 }
 
-/// Reads the certificate again. Whether it is shown now is told to the operator, and counted.
+/// Reads the certificate again. Logs and counts the result. Returns whether the new certificate is in use.
 pub async fn reload(hub: &Arc<Hub>) -> bool {
     let reading = Arc::clone(hub);
     let read = tokio::task::spawn_blocking(move || reading.tls.reload(&reading.config)).await;
@@ -48,36 +48,36 @@ pub async fn reload(hub: &Arc<Hub>) -> bool {
     hub.metrics.certificate_reloaded(outcome.is_ok());
     match &outcome {
         Ok(()) => {
-            tracing::info!(expires = %hub.tls.expires(), "the server certificate was read anew");
+            tracing::info!(expires = %hub.tls.expires(), "the hub has reloaded the server certificate");
             report_expiry(hub);
         }
         Err(error) => {
             let reason = format!("{error:#}");
-            tracing::warn!(reason, "the new server certificate is not shown; the old one stays");
+            tracing::warn!(reason, "the new server certificate cannot be used; the hub keeps the old one");
         }
     }
     outcome.is_ok()
 }
 
-/// Tells as a metric when the server certificate ends, and as a warning when that is soon.
+/// Sets the metric of the server certificate's expiry, and warns if it expires soon.
 pub fn report_expiry(hub: &Hub) {
     let expires = hub.tls.expires();
     hub.metrics.set_certificate_expiry(expires.as_second());
     let left = expires.duration_since(hub.clock.wall());
     if left.as_secs() < WARN_BEFORE.as_secs().cast_signed() {
         let days = left.as_hours() / 24;
-        tracing::warn!(%expires, days, "the server certificate ends soon; devices will then refuse this hub");
+        tracing::warn!(%expires, days, "the server certificate expires soon; devices will then refuse this hub; replace it");
     }
 }
 
-/// Files that are looked at for changes.
+/// The watched files.
 #[derive(Debug)]
 struct Files {
     paths: [PathBuf; 2],
     seen: [Option<Stamp>; 2],
 }
 
-/// What a file shows of itself without being read: when it changed, its length, and which file it is.
+/// What identifies a file's version without reading it: its time of change, its length, and which file it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stamp {
     changed: (i64, i64),
@@ -91,14 +91,14 @@ impl Files {
         Self { paths, seen }
     }
 
-    /// Whether one of them is another than when it was last looked at.
+    /// Whether a file has changed since the last check.
     fn have_changed(&mut self) -> bool {
         let now = self.paths.each_ref().map(stamp);
         std::mem::replace(&mut self.seen, now) != now
     }
 }
 
-/// Of a link, the file it leads to: orchestrators replace certificates by moving links.
+/// Follows a link to its file, because orchestrators replace certificates by changing links.
 fn stamp(path: &PathBuf) -> Option<Stamp> {
     let metadata = fs::metadata(path).ok()?;
     let changed = (metadata.mtime(), metadata.mtime_nsec());
@@ -107,7 +107,7 @@ fn stamp(path: &PathBuf) -> Option<Stamp> {
 
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 const REMIND_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
-/// Time enough to have another certificate made.
+/// Enough time to get another certificate.
 const WARN_BEFORE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The hub's one clock. Rules take a `Moment` as an argument; only the drivers around them read this.
+//! The hub's only clock. Rules take a `Moment` as an argument; only the code that drives them reads the clock.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Instant;
@@ -11,7 +11,7 @@ pub struct Clock {
     shift_seconds: AtomicI64,
 }
 
-/// One moment on both clocks: durations are measured on one, tokens expire on the other.
+/// One moment on both clocks. Durations use the monotonic clock; the expiry of tokens uses the wall clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moment {
     pub monotonic: Instant,
@@ -19,7 +19,7 @@ pub struct Moment {
 }
 
 impl Clock {
-    /// Moves the wall clock by whole seconds from the real one; the monotonic clock is not touched.
+    /// Moves the wall clock by whole seconds from the real one. Does not change the monotonic clock.
     #[cfg(feature = "testing")]
     pub fn shift(&self, seconds: i64) {
         self.shift_seconds.store(seconds, Ordering::Relaxed);

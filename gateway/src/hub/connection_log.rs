@@ -1,7 +1,7 @@
-//! The last connections of each identity, so that an operator can see when it was here, from where, and why it went.
+//! The last connections of each identity: when, from which address, and why they ended. For the operator.
 //!
-//! Kept for registered identities alone, the last two of each: what comes and goes in a large fleet pushes out
-//! nothing, and what a deleted identity leaves is forgotten with it.
+//! The log keeps the last two connections of each registered identity. Other identities in a large fleet push nothing
+//! out. Deleting an identity removes its connections.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,7 +19,7 @@ pub struct ConnectionLog {
     next: AtomicU64,
 }
 
-/// What is remembered of one identity.
+/// The connections of one identity that are kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Connections {
     /// Newest last.
@@ -33,9 +33,9 @@ pub struct Connection {
     number: u64,
     pub since: Timestamp,
     pub peer: SocketAddr,
-    /// How it proved itself, in the operator's words.
+    /// How the peer authenticated, as text for the operator.
     pub method: &'static str,
-    /// When the credential ends, and the connection with it.
+    /// When the credential expires, and the connection with it.
     pub credential_end: Option<Timestamp>,
     pub ended: Option<ConnectionEnd>,
 }
@@ -49,7 +49,7 @@ pub struct ConnectionEnd {
     pub text: Option<Box<str>>,
 }
 
-/// Several clients that keep taking one identity from each other.
+/// Several clients that keep taking one identity over from each other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Flapping {
     pub since: Timestamp,
@@ -57,12 +57,12 @@ pub struct Flapping {
     pub takeovers: u64,
 }
 
-/// Names a connection to the log that it was noted in.
+/// The number of a connection in the log.
 #[derive(Clone, Copy, Debug)]
 pub struct ConnectionNumber(u64);
 
 impl ConnectionLog {
-    /// Notes a connection that has opened.
+    /// Records that a connection has opened.
     pub fn opened(
         &self,
         id: &IdentityId,
@@ -82,7 +82,7 @@ impl ConnectionLog {
         ConnectionNumber(number)
     }
 
-    /// Notes how a connection ended, if it is still remembered.
+    /// Records how a connection ended, if the log still has it.
     pub fn ended(&self, id: &IdentityId, noted: ConnectionNumber, ended: ConnectionEnd) {
         let Some(mut of_id) = self.identities.get_mut(id) else { return };
         if let Some(connection) = of_id.last.iter_mut().find(|connection| connection.number == noted.0) {
@@ -90,7 +90,7 @@ impl ConnectionLog {
         }
     }
 
-    /// Notes a takeover by one of several clients that keep doing so.
+    /// Records a takeover between clients that keep taking the identity over.
     pub fn flapped(&self, id: &IdentityId, now: Timestamp) {
         let Some(mut of_id) = self.identities.get_mut(id) else { return };
         let flapping = of_id.flapping.get_or_insert_with(|| Box::new(Flapping::new(now)));
@@ -101,12 +101,12 @@ impl ConnectionLog {
         flapping.last = now;
     }
 
-    /// Forgets an identity that is gone.
+    /// Removes a deleted identity.
     pub fn forget(&self, id: &IdentityId) {
         self.identities.remove(id);
     }
 
-    /// What is remembered of `id`.
+    /// The connections of `id` that are kept.
     pub fn of(&self, id: &IdentityId) -> Connections {
         self.identities.get(id).map(|of_id| of_id.clone()).unwrap_or_default()
     }
@@ -118,9 +118,9 @@ impl Flapping {
     }
 }
 
-/// Of each identity: the one that is open, and how the one before went.
+/// For each identity: the open connection and the one before.
 const CONNECTIONS_KEPT: usize = 2;
-/// So long without a takeover, and the next one is another matter.
+/// After this long without a takeover, the next takeover starts a new series.
 const QUIET_SECONDS: i64 = 3600;
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
-//! News for operators as it happens: identities that change, connections that come, go or are refused.
+//! Events for operators as they happen: changed identities, connects, disconnects and refusals.
 //!
-//! Each event has the next number, told or not, so whoever reads too slowly sees the gap. Nothing here waits: an event
-//! with no listener costs an addition, and a listener that lags loses the oldest.
+//! Each event gets the next number, even if nobody listens, so a slow listener sees the gap. Nothing here waits: an
+//! event without a listener costs one addition, and a slow listener loses the oldest events.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,15 +12,15 @@ use tokio::sync::broadcast;
 
 use crate::iothub::topic::EventName;
 
-/// Where events are told and heard.
+/// Emits events to listeners.
 #[derive(Debug)]
 pub struct Events {
-    /// The next number; held while an event is told, so that none overtakes an earlier one.
+    /// The next number. Locked while an event is emitted, so that events stay in order.
     next: Mutex<u64>,
     told: broadcast::Sender<Arc<Event>>,
 }
 
-/// One thing that happened.
+/// One event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
     /// Counts every event of this hub since its start, from 1.
@@ -31,23 +31,23 @@ pub struct Event {
     pub details: Details,
 }
 
-/// What else there is to say; which members are there depends on the event.
+/// The details of an event. Which members are present depends on the event.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Details {
-    /// A fixed word: why a connection ended, or what a credential lacked.
+    /// One of a fixed set of words: why a connection ended, or what was wrong with a credential.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<&'static str>,
-    /// The same in words.
+    /// The reason as text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
     /// The address of the peer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peer: Option<String>,
-    /// Of the identity, after the change.
+    /// The etag of the identity after the change.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub etag: Option<String>,
-    /// Of a cloud-to-device message.
+    /// The id of a cloud-to-device message.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message_id: Option<String>,
 }
@@ -72,31 +72,31 @@ impl Default for Events {
 }
 
 impl Events {
-    /// Tells everybody who listens, in the order of the numbers; `details` are made only if anybody does.
+    /// Emits an event to all listeners, in the order of the numbers. Computes `details` only if there is a listener.
     pub fn emit(&self, name: EventName, id: &IdentityId, time: Timestamp, details: impl FnOnce() -> Details) {
         let details = (self.listeners() > 0).then(details);
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         let number = *next;
         *next += 1;
         if let Some(details) = details {
-            // Whoever listened may have left meanwhile.
+            // The listener may have left in the meantime.
             let _ = self.told.send(Arc::new(Event { number, time, name, id: id.clone(), details }));
         }
     }
 
-    /// How many listen.
+    /// The number of listeners.
     pub fn listeners(&self) -> usize {
         self.told.receiver_count()
     }
 
-    /// What is told from now on.
+    /// A receiver of all events from now on.
     pub fn listen(&self) -> broadcast::Receiver<Arc<Event>> {
         self.told.subscribe()
     }
 }
 
 impl Event {
-    /// The body of its message, as JSON.
+    /// The body of the event's message, as JSON.
     pub fn body(&self) -> String {
         serde_json::to_string(&EventOut {
             sequence: self.number,
@@ -110,7 +110,7 @@ impl Event {
     }
 }
 
-/// Events a listener may be behind before it loses the oldest.
+/// How many events may wait for a listener before it loses the oldest.
 const EVENTS_MAX: usize = 4096;
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
-//! The last hour in numbers, one sample every half minute, for whoever looks at the hub: the portal's overview draws it.
+//! The last hour in numbers, one sample every half minute. The portal's overview draws it.
 //!
-//! Samples are taken in the hub's one clockwork and read from counters that are kept anyway, so they cost the same
-//! whatever the fleet's size. Times are monotonic: a clock that is set bends no curve.
+//! The hub's timer takes the samples from counters that exist anyway, so the cost does not depend on the fleet's size.
+//! Times are monotonic, so setting the clock does not distort a curve.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -15,19 +15,19 @@ pub struct History {
     samples: Mutex<VecDeque<Sample>>,
 }
 
-/// What a hub had done by one moment since its start, and what it had at that moment.
+/// What a hub has done from its start to one moment, and what it holds at that moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sample {
     pub taken: Instant,
-    /// Devices connected at the moment.
+    /// Devices that are connected.
     pub connected: usize,
-    /// Cloud-to-device messages that wait at the moment.
+    /// Cloud-to-device messages that wait.
     pub queued: usize,
-    /// Telemetry messages taken.
+    /// Telemetry messages accepted.
     pub messages: u64,
-    /// Cloud-to-device messages handed to connections.
+    /// Cloud-to-device messages delivered to connections.
     pub delivered: u64,
-    /// CONNECTs by outcome, those that succeeded among them.
+    /// CONNECTs by outcome, including `succeeded`.
     pub attempts: Vec<(ConnectionOutcome, u64)>,
 }
 
@@ -35,13 +35,13 @@ impl History {
     /// Takes a sample if one is due.
     pub fn tick(&self, now: Instant, sample: impl FnOnce() -> Sample) {
         let is_due = |last: &Sample| now.saturating_duration_since(last.taken) >= INTERVAL;
-        // Not under the lock: counting takes locks of others.
+        // The lock is not held here, because counting takes other locks.
         if self.samples().back().is_none_or(is_due) {
             self.note(sample());
         }
     }
 
-    /// Adds a sample behind the earlier ones; what was taken later is forgotten.
+    /// Adds a sample after the earlier ones. Removes samples that were taken later.
     pub fn note(&self, sample: Sample) {
         let mut samples = self.samples();
         samples.retain(|own| own.taken < sample.taken);
@@ -62,12 +62,12 @@ impl History {
 }
 
 impl Sample {
-    /// How many CONNECTs had been admitted.
+    /// How many CONNECTs were admitted.
     pub fn connects(&self) -> u64 {
         self.attempts_with(ConnectionOutcome::Succeeded)
     }
 
-    /// CONNECTs that had been refused, by outcome.
+    /// CONNECTs that were refused, by reason.
     pub fn refusals(&self) -> impl Iterator<Item = (ConnectionOutcome, u64)> {
         self.attempts.iter().copied().filter(|(outcome, _)| *outcome != ConnectionOutcome::Succeeded)
     }
@@ -78,9 +78,9 @@ impl Sample {
     }
 }
 
-/// How far apart samples are.
+/// The time between two samples.
 pub const INTERVAL: Duration = Duration::from_secs(30);
-/// An hour of them.
+/// One hour of samples.
 pub const SAMPLES_MAX: usize = 120;
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
-//! The doors: binds addresses, accepts connections, and hands each to a task of its own.
+//! Listeners: bind addresses, accept connections, and start a task for each.
 //!
-//! Nothing is awaited here but the next connection: no peer, however slow, holds up another.
+//! A listener waits for the next connection only, so a slow peer delays nobody else.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use crate::hub::Hub;
 use crate::hub::admission::{AdmissionControl, Crowded, Permit};
 use crate::hub::metrics::Scope;
 
-/// A connection at the door: nothing is known of the peer but its address.
+/// An accepted connection. Only the peer's address is known.
 #[derive(Debug)]
 pub struct Accepted {
     pub stream: TcpStream,
@@ -22,7 +22,7 @@ pub struct Accepted {
     pub permit: Permit,
 }
 
-/// Binds `address`; an IPv6 one takes IPv6 only, so that both families can be bound side by side.
+/// Binds `address`. An IPv6 socket accepts IPv6 only, so that both families can be bound at once.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
@@ -35,7 +35,7 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Accepts until the hub stops, and starts `serve` for each connection that finds a place at `admission`.
+/// Accepts until the hub stops. Starts `serve` for each connection that gets a permit from `admission`.
 pub async fn run<F, S>(hub: Arc<Hub>, listener: TcpListener, admission: Arc<AdmissionControl>, serve: S)
 where
     S: Fn(Arc<Hub>, Accepted) -> F,
@@ -77,14 +77,14 @@ fn admit<F, S>(
                 Crowded::InAll | Crowded::FromAddress => _ = hub.metrics.turned_away.inc(),
                 Crowded::FailedLogins => hub.metrics.throttled(Scope::Address),
             }
-            tracing::debug!(%peer, reason = %crowded, "connection turned away");
-            // A reset instead of a goodbye keeps no state for the peer in the kernel.
+            tracing::debug!(%peer, reason = %crowded, "connection refused");
+            // A reset keeps no state for the peer in the kernel, unlike a normal close.
             let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
         }
     }
 }
 
-/// Out of file handles: waits a moment instead of spinning on an accept that fails at once (threats T1003).
+/// Waits a moment when the process is out of file handles, because the next accept would fail at once (threats T1003).
 async fn pause_if_exhausted(error: &io::Error) {
     const EMFILE: i32 = 24;
     const ENFILE: i32 = 23;
@@ -93,5 +93,5 @@ async fn pause_if_exhausted(error: &io::Error) {
     }
 }
 
-/// Connections the kernel may hold for us between two accepts.
+/// How many connections the kernel may hold between two accepts.
 const BACKLOG: i32 = 4096;

@@ -1,8 +1,8 @@
-//! The last refusals of each id that was refused, so that an operator can ask why a device does not get in.
+//! The last refusals of each id, so that an operator can find out why a device cannot connect.
 //!
-//! Bounded: so many ids, so many refusals of each, so long a text; the id that was refused longest ago is forgotten
-//! first. Ids that nobody registered count too, since that is often the answer, but among themselves: a flood of
-//! invented ids pushes out none that exists.
+//! The numbers of ids, of refusals for each id, and of characters are limited. The id whose last refusal is oldest goes
+//! first. The log keeps unregistered ids too, because an unregistered id is often the reason. It limits them
+//! separately, so a flood of invented ids removes no registered one.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::IpAddr;
@@ -19,27 +19,27 @@ use crate::hub::outcome::ConnectionOutcome;
 pub struct Refusal {
     pub time: Timestamp,
     pub peer: IpAddr,
-    /// By which door it came.
+    /// The interface of the attempt.
     pub face: Face,
     pub outcome: ConnectionOutcome,
     /// The exact reason, in words, without secrets.
     pub reason: String,
-    /// What was seen and what was wanted, where that can be said apart.
+    /// What the peer sent and what the hub expected, if they can be told apart.
     pub contrast: Option<Contrast>,
-    /// When the token that was shown ends, in seconds since 1970, if one could be read.
+    /// When the peer's token expires, in seconds since 1970, if the token could be parsed.
     pub token_end: Option<i64>,
 }
 
-/// What is remembered of one id.
+/// The refusals of one id.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RefusalHistory {
-    /// Newest first; there is at least one.
+    /// Newest first. There is at least one.
     pub last: VecDeque<Refusal>,
-    /// Refusals since the hub started or the id was last forgotten, with those of which nothing else is kept.
+    /// All refusals since the hub started or the id was last removed, including those that are not kept.
     pub count: u64,
 }
 
-/// The last refusals by id, for at most a fixed number of ids.
+/// The last refusals by id, for a limited number of ids.
 #[derive(Debug)]
 pub struct RefusalLog {
     ids_max: usize,
@@ -50,12 +50,12 @@ pub struct RefusalLog {
 struct RememberedRefusals {
     registered: Ids,
     unknown: Ids,
-    /// The second in which refusals were last told in the log, and how many.
+    /// The second of the last refusals in the hub's log, and how many were logged in it.
     told_in: i64,
     told: u32,
 }
 
-/// Ids in the order of their last refusal.
+/// Ids in the order of their last refusals.
 #[derive(Debug, Default)]
 struct Ids {
     refused: HashMap<IdentityId, Remembered>,
@@ -70,12 +70,12 @@ struct Remembered {
 }
 
 impl RefusalLog {
-    /// `ids_max` ids that are registered, and as many that are not.
+    /// `ids_max` registered ids, and as many unregistered ones.
     pub fn new(ids_max: usize) -> Self {
         Self { ids_max: ids_max.max(1), inner: Mutex::default() }
     }
 
-    /// Notes a refusal of `id`.
+    /// Records a refusal of `id`.
     pub fn note(&self, id: &IdentityId, is_registered: bool, mut refusal: Refusal) {
         refusal.reason = bounded(refusal.reason);
         refusal.contrast = refusal
@@ -88,7 +88,7 @@ impl RefusalLog {
         }
     }
 
-    /// Counts a refusal of `id` of which nothing else is kept. One that is not remembered is not counted either.
+    /// Counts a refusal of `id` without details. Does nothing for an id that is not kept.
     pub fn count(&self, id: &IdentityId) {
         let mut inner = self.lock();
         let inner = &mut *inner;
@@ -98,10 +98,10 @@ impl RefusalLog {
         }
     }
 
-    /// What is remembered of `id`, if anything.
+    /// The refusals of `id`, if there are any.
     pub fn of(&self, id: &IdentityId) -> Option<RefusalHistory> {
         let inner = self.lock();
-        // It may have been refused before it was registered, and after.
+        // The id may have been refused both before and after it was registered.
         let found = [&inner.registered, &inner.unknown].map(|ids| ids.refused.get(id));
         let mut found = found.into_iter().flatten().map(|remembered| remembered.refused.clone());
         let mut all = found.next()?;
@@ -114,12 +114,12 @@ impl RefusalLog {
         Some(all)
     }
 
-    /// The last refusal of `id`, if it is remembered.
+    /// The last refusal of `id`, if it is kept.
     pub fn last(&self, id: &IdentityId) -> Option<Refusal> {
         self.of(id)?.last.pop_front()
     }
 
-    /// The last refusal of each of the `count` ids that were refused last, newest first.
+    /// The last refusals of the `count` most recently refused ids, newest first.
     pub fn latest(&self, count: usize) -> Vec<(IdentityId, Refusal)> {
         let inner = self.lock();
         let mut latest: Vec<_> = [&inner.registered, &inner.unknown]
@@ -132,7 +132,7 @@ impl RefusalLog {
         latest
     }
 
-    /// Whether one more refusal may be told in the log: a storm of them must not drown everything else (threats G5).
+    /// Whether one more refusal may go to the hub's log. Many refusals must not drown other lines (threats G5).
     pub fn may_tell(&self, now: Timestamp) -> bool {
         let mut inner = self.lock();
         if inner.told_in != now.as_second() {
@@ -179,7 +179,7 @@ impl RefusalHistory {
     }
 }
 
-/// What a peer wrote may be as long as a token; nobody reads that much.
+/// Shortens a peer's text, which may be as long as a token.
 fn bounded(text: String) -> String {
     match text.len() <= TEXT_BYTES_MAX {
         true => text,
@@ -187,12 +187,12 @@ fn bounded(text: String) -> String {
     }
 }
 
-/// Refusals remembered of one id.
+/// How many refusals of one id are kept.
 const REFUSALS_KEPT: usize = 8;
-/// The same of an id that nobody registered: anybody can invent one.
+/// How many refusals of an unregistered id are kept. Anybody can invent such ids.
 const REFUSALS_KEPT_OF_UNKNOWN: usize = 2;
 const TEXT_BYTES_MAX: usize = 256;
-/// Refusals told in the log each second at most.
+/// The most refusals in the hub's log each second.
 const TOLD_PER_SECOND: u32 = 10;
 
 #[cfg(test)]

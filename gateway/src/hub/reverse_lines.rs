@@ -1,15 +1,15 @@
-//! A file of lines, read from its end.
+//! Reads the lines of a file from its end.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
-/// The lines of a file from the last to the first, without their ends; it holds one block and one line of it.
+/// The lines of a file from the last to the first, without line ends. Holds one block and one line in memory.
 pub(crate) struct Backwards {
     file: File,
-    /// Where in the file `read` begins.
+    /// The position in the file where `read` begins.
     position: u64,
-    /// What was read and not handed out yet.
+    /// Bytes that were read and not returned yet.
     read: Vec<u8>,
 }
 
@@ -25,7 +25,7 @@ impl Backwards {
         Ok(lines)
     }
 
-    /// The next line; none before the first.
+    /// The next line; none after the first line of the file.
     pub(crate) fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
         loop {
             if let Some(end) = self.read.iter().rposition(|byte| *byte == b'\n') {

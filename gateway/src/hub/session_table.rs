@@ -1,8 +1,8 @@
-//! Who is connected: one session per identity, the newest wins.
+//! The connected identities: one session for each identity. The newest connection wins.
 //!
-//! A session takes its seat before it is admitted, and the seat is a guard: however the session ends, the seat goes,
-//! and a late goodbye never removes a newcomer. News of a change reaches a session through its seat. A seat that was
-//! taken over just now is not taken over again at once: the newest of those who want it waits, the others are sent away.
+//! A session takes its seat before it is admitted. The seat is a guard: however the session ends, dropping the seat
+//! removes it, and a session that ends late never removes a newer one. Changes reach a session through its seat. After
+//! a takeover, the seat cannot be taken over again at once: the newest connection waits, and older ones are refused.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -33,7 +33,7 @@ pub struct SessionTable {
     next: AtomicU64,
 }
 
-/// What the table knows of one session.
+/// The table's entry for one session.
 #[derive(Debug)]
 pub struct Seated {
     connection: u64,
@@ -41,7 +41,7 @@ pub struct Seated {
     leave: Leave,
     gone: CancellationToken,
     takeovers: TakeoverHistory,
-    /// The newest of those who wait for the seat.
+    /// The newest connection that waits for the seat.
     next: Mutex<Option<WaitingConnection>>,
 }
 
@@ -52,15 +52,15 @@ struct WaitingConnection {
     sent_away: CancellationToken,
 }
 
-/// A seat that was taken.
+/// A seat that a session has taken.
 #[derive(Debug)]
 pub struct Taken {
     pub seat: Seat,
-    /// What it meant to the session that had the seat, if one did.
+    /// The takeover, if another session had the seat.
     pub takeover: Option<Takeover>,
 }
 
-/// How one try for a seat went.
+/// The result of one attempt to take a seat.
 enum Try {
     Vacant(Seat),
     TakenOver {
@@ -76,14 +76,14 @@ enum Try {
     Overtaken,
 }
 
-/// A session's place in the table; dropping it frees the place and tells whoever waits for it.
+/// A session's seat in the table. Dropping it frees the seat and wakes the connections that wait for it.
 #[derive(Debug)]
 pub struct Seat {
     table: Arc<SessionTable>,
     seated: Arc<Seated>,
 }
 
-/// The order to leave: given at most once, heard whenever it is asked for.
+/// The order to close. It is given at most once, and every later query sees it.
 #[derive(Debug, Default)]
 pub struct Leave {
     reason: OnceLock<CloseReason>,
@@ -91,14 +91,14 @@ pub struct Leave {
 }
 
 impl Leave {
-    /// Orders the session to close. The first order stands.
+    /// Orders the session to close. The first order counts.
     pub fn order(&self, reason: CloseReason) {
         if self.reason.set(reason).is_ok() {
             self.news.notify_one();
         }
     }
 
-    /// The order, if it was given.
+    /// The order, if there is one.
     pub fn given(&self) -> Option<CloseReason> {
         self.reason.get().cloned()
     }
@@ -116,11 +116,11 @@ impl Leave {
 }
 
 impl SessionTable {
-    /// Takes the seat of `who`, telling any session that has it to leave, and waits until that one is gone
-    /// (threats P8: the old connection is closed before the new one is answered). Nothing when a newer connection of
-    /// the same identity came meanwhile.
+    /// Takes the seat of `who`. Orders a session that has the seat to close, and waits until it has closed (threats P8:
+    /// the old connection is closed before the new one is answered). Returns none if a newer connection of the same
+    /// identity came in the meantime.
     ///
-    /// Takeovers of a seat are `wait_max` apart at least; `on_wait` is called when that makes this one wait.
+    /// Two takeovers of a seat are at least `wait_max` apart. Calls `on_wait` if this takeover has to wait for that.
     pub async fn take(
         self: &Arc<Self>,
         who: VerifiedIdentity,
@@ -197,12 +197,12 @@ impl SessionTable {
         self.seats.get(id).map(|seated| Arc::clone(&seated))
     }
 
-    /// Every session now connected.
+    /// Every connected session.
     pub fn all(&self) -> Vec<Arc<Seated>> {
         self.seats.iter().map(|seat| Arc::clone(&seat)).collect()
     }
 
-    /// How many devices are connected; modules do not count.
+    /// The number of connected devices, without modules.
     pub fn devices(&self) -> usize {
         self.devices.load(Ordering::Relaxed)
     }
@@ -225,21 +225,21 @@ impl Seated {
         &self.leave
     }
 
-    /// Orders the session to leave unless what it rests on still holds.
+    /// Orders the session to close unless its credential is still valid.
     pub fn recheck(&self, policies: &Policies, trust: &Trust) {
         if let Err(revoked) = self.who.still_holds(policies, trust) {
             self.leave.order(CloseReason::from(revoked));
         }
     }
 
-    /// Orders the session to leave if what it rests on has ended.
+    /// Orders the session to close if its credential has expired.
     pub fn expire(&self, now: Timestamp) {
         if self.who.expires().is_some_and(|end| now >= end) {
             self.leave.order(CloseReason::expired(self.who.credential()));
         }
     }
 
-    /// Lets a connection wait for the seat, and sends away an older one that does; false if a newer one does.
+    /// Lets a connection wait for the seat in place of an older one. Returns false if a newer one waits.
     fn let_wait(&self, waiting: &WaitingConnection) -> bool {
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         match &*next {

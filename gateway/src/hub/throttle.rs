@@ -1,8 +1,8 @@
-//! How often something may happen: so many times a second in the long run, one second's worth of it in one go.
+//! Rate limits: an average number per second, with bursts of up to one second's worth.
 //!
-//! A bucket is kept as the one moment at which it is full again, so a bucket of the past is like none at all: that is
-//! what keeps the map of many buckets small. Time is an argument. Looking never spends, which lets a peer be turned
-//! away for what it did before without that counting too.
+//! A bucket is stored as the moment at which it is full again. A full bucket needs no entry, which keeps the map of
+//! many buckets small. Time is an argument. Looking at a bucket never takes from it, so refusing a peer for earlier
+//! failures does not count as a failure.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -10,17 +10,17 @@ use std::num::NonZeroU32;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// So many a second.
+/// A number per second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate(NonZeroU32);
 
-/// What was taken at a rate and is not earned back yet.
+/// What was taken at a rate and is not refilled yet.
 #[derive(Clone, Copy, Debug)]
 pub struct Bucket {
     full_at: Instant,
 }
 
-/// Buckets by key, all of one rate, at most a fixed number of them.
+/// Buckets by key, all with one rate. Their number is limited.
 #[derive(Debug)]
 pub struct Throttle<K> {
     rate: Option<Rate>,
@@ -31,22 +31,22 @@ pub struct Throttle<K> {
 #[derive(Debug)]
 struct Buckets<K> {
     buckets: HashMap<K, Bucket>,
-    /// How many there may be before those of the past are looked for.
+    /// The number of buckets at which full ones are removed.
     sweep_at: usize,
 }
 
 impl Rate {
-    /// So many a second; none is no limit.
+    /// A number per second; none means no limit.
     pub fn per_second(count: usize) -> Option<Self> {
         NonZeroU32::new(u32::try_from(count).unwrap_or(u32::MAX)).map(Self)
     }
 
-    /// The time that earns one.
+    /// The time that refills one.
     fn one(self) -> Duration {
         Duration::from_secs(1) / self.0.get()
     }
 
-    /// How long a bucket takes to fill, less the time that earns one: one may be taken while no more is missing.
+    /// The time to fill a bucket, less the time that refills one. One may be taken while no more than this is missing.
     fn slack(self) -> Duration {
         Duration::from_secs(1).saturating_sub(self.one())
     }
@@ -57,17 +57,17 @@ impl Bucket {
         Self { full_at: now }
     }
 
-    /// When one may be taken: now, or later.
+    /// When one may be taken: now or later.
     pub fn ready_at(&self, rate: Rate, now: Instant) -> Instant {
         self.full_at.checked_sub(rate.slack()).map_or(now, |at| at.max(now))
     }
 
-    /// Takes so many, in debt if there are not as many.
+    /// Takes `count`. The bucket goes into debt if it holds fewer.
     pub fn take(&mut self, count: u32, rate: Rate, now: Instant) {
         self.full_at = self.full_at.max(now) + rate.one() * count;
     }
 
-    /// Takes so many if there is one; false, and nothing taken, if there is none.
+    /// Takes `count` if the bucket holds at least one. Otherwise takes nothing and returns false.
     fn try_take(&mut self, count: u32, rate: Rate, now: Instant) -> bool {
         let ready = self.ready_at(rate, now) <= now;
         if ready {
@@ -78,18 +78,18 @@ impl Bucket {
 }
 
 impl<K: Eq + Hash> Throttle<K> {
-    /// No rate is no limit.
+    /// Without a rate there is no limit.
     pub fn new(rate: Option<Rate>, keys_max: usize) -> Self {
         let inner = Buckets { buckets: HashMap::new(), sweep_at: SWEEP_MIN.min(keys_max) };
         Self { rate, keys_max, inner: Mutex::new(inner) }
     }
 
-    /// Counts one for `key`; false if that is more than may be, and then nothing is counted.
+    /// Counts one for `key`. Returns false and counts nothing if the rate is used up.
     pub fn spend(&self, key: K, now: Instant) -> bool {
         self.spend_many(key, 1, now)
     }
 
-    /// Counts `count` for `key` at once, which may leave it in debt; false, and nothing counted, if there is not one.
+    /// Counts `count` for `key`, which may go into debt. Returns false and counts nothing if the rate is used up.
     pub fn spend_many(&self, key: K, count: u32, now: Instant) -> bool {
         let Some(rate) = self.rate else { return true };
         let mut inner = self.lock();
@@ -97,7 +97,7 @@ impl<K: Eq + Hash> Throttle<K> {
             return bucket.try_take(count, rate, now);
         }
         inner.make_room(self.keys_max, now);
-        // With no room left this key goes uncounted: to fill the map takes more in a second than any hub can refuse.
+        // Without room this key is not counted. Filling the map takes more refusals a second than any hub can make.
         if inner.buckets.len() < self.keys_max {
             let mut bucket = Bucket::full(now);
             bucket.take(count, rate, now);
@@ -106,7 +106,7 @@ impl<K: Eq + Hash> Throttle<K> {
         true
     }
 
-    /// Whether `key` has had as many as may be.
+    /// Whether `key` has used its rate up.
     pub fn is_spent(&self, key: &K, now: Instant) -> bool {
         let Some(rate) = self.rate else { return false };
         self.lock().buckets.get(key).is_some_and(|bucket| bucket.ready_at(rate, now) > now)
@@ -118,7 +118,7 @@ impl<K: Eq + Hash> Throttle<K> {
 }
 
 impl<K: Eq + Hash> Buckets<K> {
-    /// Forgets what is earned back, each time there is twice as much as was left of it before: so the work is spread.
+    /// Removes full buckets each time their number has doubled, so the work is spread.
     fn make_room(&mut self, keys_max: usize, now: Instant) {
         if self.buckets.len() < self.sweep_at {
             return;
@@ -128,7 +128,7 @@ impl<K: Eq + Hash> Buckets<K> {
     }
 }
 
-/// As many buckets are kept without looking for those of the past.
+/// Up to this number, full buckets are not removed.
 const SWEEP_MIN: usize = 256;
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! Cloud to device: the one door to a device's queue, for those who send and for devices that poll it. REST
-//! and commands over MQTT come through it.
+//! Cloud to device: all access to a device's queue, for senders and for devices that poll it. REST and the commands
+//! over MQTT use it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use crate::iothub::topic;
 pub enum C2dError {
     #[error(transparent)]
     Forbidden(#[from] AuthError),
-    #[error("the properties do not fit into an MQTT topic once they are percent-encoded")]
+    #[error("the percent-encoded properties do not fit into an MQTT topic; send fewer or shorter ones")]
     PropertiesTooLong,
     #[error(transparent)]
     Send(#[from] SendError),
@@ -32,7 +32,7 @@ pub enum C2dError {
     Queue(#[from] RegistryError),
 }
 
-/// Why a device did not get at its queue.
+/// Why a device has no access to its queue.
 #[derive(Debug, thiserror::Error)]
 pub enum DeviceQueueError {
     #[error(transparent)]
@@ -58,8 +58,8 @@ pub async fn send(
     Ok(message)
 }
 
-/// Sends many messages; one result each, in their order. Those to one recipient are queued in their order; recipients
-/// share the store's commits.
+/// Sends many messages and returns one result for each, in order. Messages to one recipient are queued in order.
+/// Recipients share the store's commits.
 pub async fn send_all(
     hub: &Hub,
     caller: &VerifiedService,
@@ -81,7 +81,7 @@ pub async fn send_all(
     sent.into_iter().map(|(_, result)| result).collect()
 }
 
-/// Removes every message that waits in the queue of `id`, or is on its way; how many there were.
+/// Removes every message in the queue of `id`, also those being delivered. Returns how many there were.
 pub async fn purge(hub: &Hub, caller: &VerifiedService, id: &IdentityId) -> Result<u64, C2dError> {
     let entry = AuditEntry::of(caller, Operation::PurgeQueue, id.to_string(), hub.clock.wall());
     let outcome = empty(hub, caller, id).await;
@@ -97,7 +97,7 @@ async fn empty(hub: &Hub, caller: &VerifiedService, id: &IdentityId) -> Result<u
     Ok(count)
 }
 
-/// The first messages in the queue of `id`, at most `count` of them; they stay where they are.
+/// The first messages in the queue of `id`, at most `count` of them. They stay in the queue.
 pub fn peek(
     hub: &Hub,
     caller: &VerifiedService,
@@ -109,7 +109,7 @@ pub fn peek(
     Ok(entry.peek(count))
 }
 
-/// Hands a device its next message, locked for `lock_time`.
+/// Delivers a device's next message, locked for `lock_time`.
 ///
 /// Source: IoT Hub, REST API of the device, "Receive Device Bound Notification".
 pub fn receive(
@@ -127,17 +127,17 @@ pub fn receive(
     Ok(received)
 }
 
-/// The device has the message it received under this token.
+/// The device completes the message that it received with this token.
 pub async fn complete(hub: &Hub, who: &VerifiedIdentity, token: LockToken) -> Result<(), DeviceQueueError> {
     settle(hub, who, token, Outcome::Completed).await
 }
 
-/// The device refuses the message for good.
+/// The device rejects the message for good.
 pub async fn reject(hub: &Hub, who: &VerifiedIdentity, token: LockToken) -> Result<(), DeviceQueueError> {
     settle(hub, who, token, Outcome::Rejected).await
 }
 
-/// The device gives the message back.
+/// The device abandons the message, which returns to the queue.
 pub async fn abandon(hub: &Hub, who: &VerifiedIdentity, token: LockToken) -> Result<(), DeviceQueueError> {
     who.check(Right::C2d)?;
     let now = hub.clock.now();

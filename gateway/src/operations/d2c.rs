@@ -1,5 +1,5 @@
-//! Device to cloud: the one door through which telemetry enters. Stamps the verified sender on each message and puts
-//! it on the bus; the PUBACK is the session's, after this returned.
+//! Device to cloud: all telemetry enters here. Stamps the verified sender on each message and puts it on the bus. The
+//! session sends the PUBACK after this has returned.
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -12,18 +12,18 @@ use crate::hub::metrics::Scope;
 use crate::iothub::message_properties::bag;
 use crate::iothub::property_bag::{BagError, PropertyBag};
 
-/// What a device published, as far as the session has read it.
+/// A device's message, as far as the session has parsed it.
 #[derive(Clone, Debug)]
 pub struct Incoming<'a> {
     /// The last topic segment, percent-encoded as received.
     pub bag: &'a str,
     pub payload: Bytes,
     pub retain: bool,
-    /// Whether this is the last will of a connection that vanished.
+    /// Whether this is the last will of a lost connection.
     pub will: bool,
 }
 
-/// Why a message was not taken.
+/// Why a message was not accepted.
 #[derive(Debug, thiserror::Error)]
 pub enum IngestError {
     #[error(transparent)]
@@ -34,7 +34,7 @@ pub enum IngestError {
     Bus(#[from] BusStopped),
 }
 
-/// Takes one message of `sender`. When this returns `Ok` the bus has it (threats P5); it waits while the bus is full.
+/// Accepts one message of `sender`. When this returns `Ok` the bus has it (threats P5). Waits while the bus is full.
 ///
 /// Source: IoT Hub, "Create and read IoT Hub messages" for the names of the stamp.
 pub async fn accept(hub: &Hub, sender: &VerifiedIdentity, incoming: Incoming<'_>) -> Result<(), IngestError> {
@@ -54,8 +54,8 @@ pub async fn accept(hub: &Hub, sender: &VerifiedIdentity, incoming: Incoming<'_>
     Ok(())
 }
 
-/// The encoded properties, with those only the hub sets; a sender's own of these names were dropped when its bag was
-/// parsed.
+/// The encoded properties, with those that only the hub sets. The parser has dropped properties of these names that the
+/// sender wrote.
 fn stamped(
     sender: &VerifiedIdentity,
     properties: &PropertyBag,

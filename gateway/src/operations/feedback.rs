@@ -1,4 +1,4 @@
-//! Feedback for services: fetched over REST batch by batch, or pushed to subscribers of `$admin/feedback`.
+//! Feedback for services: read over REST batch by batch, or pushed to subscribers of `$admin/feedback`.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::auth::{AuthError, VerifiedService};
 use crate::hub::Hub;
 use crate::iothub::topic::round_trip_time;
 
-/// Why feedback was not handed out, completed or abandoned.
+/// Why feedback was not delivered, completed or abandoned.
 #[derive(Debug, thiserror::Error)]
 pub enum FeedbackError {
     #[error(transparent)]
@@ -23,21 +23,21 @@ pub enum FeedbackError {
     Settle(#[from] SettleError),
 }
 
-/// The next batch, locked for a minute; none while no batch is ready.
+/// The next batch, locked for a minute; none if no batch is ready.
 pub fn receive(hub: &Hub, caller: &VerifiedService) -> Result<Option<FeedbackBatch>, FeedbackError> {
     caller.check(Rights::SERVICE_CONNECT)?;
     let now = hub.clock.now();
     Ok(hub.registry.receive_feedback(LOCK_TIME, now.wall, now.monotonic))
 }
 
-/// The caller has the batch: it is forgotten.
+/// The caller completes the batch, which is then removed.
 pub async fn complete(hub: &Hub, caller: &VerifiedService, token: LockToken) -> Result<(), FeedbackError> {
     caller.check(Rights::SERVICE_CONNECT)?;
     let done = hub.registry.complete_feedback(token, hub.clock.now().monotonic).await;
     if done.map_err(SettleError::Store)? { Ok(()) } else { Err(SettleError::LockLost.into()) }
 }
 
-/// The caller gives the batch back; it comes again at once.
+/// The caller abandons the batch, which is delivered again at once.
 pub fn abandon(hub: &Hub, caller: &VerifiedService, token: LockToken) -> Result<(), FeedbackError> {
     caller.check(Rights::SERVICE_CONNECT)?;
     let is_out = hub.registry.abandon_feedback(token, hub.clock.now().monotonic);
@@ -60,7 +60,7 @@ pub(crate) struct FeedbackOut {
     enqueued_time_utc: String,
 }
 
-/// The body of a batch.
+    // Not in IoT Hub, which has no messages to modules.
 pub fn to_json(batch: &FeedbackBatch) -> String {
     let records: Vec<_> = batch.records.iter().map(|record| FeedbackOut::new(record)).collect();
     serde_json::to_string(&records).expect("texts are JSON")
@@ -81,7 +81,7 @@ impl FeedbackOut {
     }
 }
 
-/// The words SDKs know.
+/// The names that SDKs know.
 fn status_code(outcome: Outcome) -> &'static str {
     match outcome {
         Outcome::Completed => "Success",

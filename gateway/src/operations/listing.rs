@@ -1,8 +1,8 @@
-//! Devices as a list to look through: in the order of their ids, page by page, those that a filter admits.
+//! A list of devices for people: in the order of their ids, page by page, with a filter.
 //!
-//! A request looks at a bounded number of devices, in small steps and without a lock between them; when it has not
-//! come to the end by then, it gives what it has, perhaps nothing, and from where to go on. How ids begin is looked up
-//! and not walked through; so are the connected ones, unless there are so many that a walk soon meets enough of them.
+//! A request looks at a limited number of devices, in small steps and without a lock between them. If more are left, it
+//! returns the devices it has, perhaps none, and the id to continue after. An index finds the devices with a prefix. It
+//! also finds the connected ones, unless so many are connected that a walk soon meets enough of them.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::auth::VerifiedService;
 use crate::hub::Hub;
 use crate::operations::identities::IdentityError;
 
-/// Which devices are wanted; what is not given is any.
+/// The devices to list. Without a value, a field matches any device.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DeviceFilter {
     pub id: IdFilter,
@@ -26,29 +26,29 @@ pub struct DeviceFilter {
     pub iot_edge: Option<bool>,
 }
 
-/// What is known of an id.
+/// A condition on an id.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum IdFilter {
     #[default]
     Any,
-    /// How it begins.
+    /// The beginning of the id.
     Begins(String),
-    /// Something in it, in any letter case.
+    /// A part of the id, in any letter case.
     Contains(String),
 }
 
 /// One page.
 #[derive(Clone, Debug, Default)]
 pub struct Listing {
-    /// In the direction that was asked for.
+    /// In the requested direction.
     pub devices: Vec<Arc<Entry>>,
-    /// Behind which id to go on; none when there is no more.
+    /// The id after which the next page begins; none on the last page.
     pub next: Option<DeviceId>,
-    /// Whether it gave up before the page was full: there may be more, or not.
+    /// Whether the request stopped before the page was full. There may be more devices, or not.
     pub is_unfinished: bool,
 }
 
-/// At most `count` devices that `filter` admits, from a place on.
+/// At most `count` devices that `filter` admits, from a position on.
 pub async fn devices(
     hub: &Hub,
     caller: &VerifiedService,
@@ -70,7 +70,7 @@ pub async fn devices(
         looked_at += STEP_DEVICES;
         for entry in page.devices.into_iter().filter(|entry| filter.admits(hub, entry)) {
             if listing.devices.len() == count {
-                // One more than fits: so there is a next page, which begins behind the last of this one.
+                // This device no longer fits on the page, so there is a next page after the last device of this one.
                 listing.next = listing.devices.last().map(|entry| entry.identity().id.device.clone());
                 return Ok(listing);
             }
@@ -81,7 +81,7 @@ pub async fn devices(
             return Ok(listing);
         }
         if looked_at >= LOOKED_AT_MAX {
-            // A full page goes on behind its last device, for what comes next may not have been found yet.
+            // A full page continues after its last device, because the next match may not have been found yet.
             let full = listing.devices.last().filter(|_| listing.devices.len() == count);
             listing.is_unfinished = full.is_none();
             listing.next = full.map(|entry| entry.identity().id.device.clone()).or(last);
@@ -91,9 +91,9 @@ pub async fn devices(
     }
 }
 
-/// What there is to look at.
+/// The devices to look at.
 enum Candidates<'h> {
-    /// Every device whose id begins so.
+    /// Every device whose id has this prefix.
     All { hub: &'h Hub, prefix: &'h str },
     /// These, in the order of their ids.
     These(Vec<Arc<Entry>>),
@@ -116,7 +116,7 @@ impl<'h> Candidates<'h> {
         Self::These(ids.into_iter().filter_map(|id| hub.registry.entry(id)).collect())
     }
 
-    /// The next step from a place on.
+    /// The next step from a position on.
     fn page(&self, place: PageStart<'_>) -> DevicePage {
         let devices = match self {
             Self::All { hub, prefix } => return hub.registry.page_of(prefix, place, STEP_DEVICES),
@@ -162,7 +162,7 @@ impl IdFilter {
     }
 }
 
-/// Devices looked at between two moments at which others may have the processor.
+/// How many devices to look at before other tasks run.
 const STEP_DEVICES: usize = 256;
-/// Devices looked at for one page.
+/// How many devices to look at for one page.
 const LOOKED_AT_MAX: usize = 8_192;

@@ -1,5 +1,5 @@
-//! The hub at a glance, for whoever may read the registry: how many, how busy, what was refused, what ends soon, and
-//! whether anything is amiss. All of it is counted elsewhere already, so it costs the same whatever the fleet's size.
+//! The hub at a glance, for callers that may read the registry: sizes, rates, refusals, what expires soon, and what is
+//! wrong. All numbers are counted elsewhere already, so the cost does not depend on the fleet's size.
 
 use std::time::Instant;
 
@@ -20,17 +20,17 @@ use crate::operations::authorities;
 pub struct Overview {
     pub time: Timestamp,
     pub counts: Counts,
-    /// The last hour, oldest first; the last is now.
+    /// The last hour, oldest first. The last sample is the present.
     pub samples: Vec<Sample>,
-    /// The last refusal of those ids that were refused last, newest first.
+    /// The last refusal of each recently refused id, newest first.
     pub refusals: Vec<(IdentityId, Refusal)>,
     pub server_certificate_end: Timestamp,
     pub authorities: Vec<AuthorityEnd>,
-    /// What an operator ought to know of and to do something about; empty when all is well.
+    /// Problems that the operator should solve; empty if there are none.
     pub health_issues: Vec<HealthIssue>,
 }
 
-/// When an enrolled CA ends.
+/// When an enrolled CA expires.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuthorityEnd {
     pub name: AuthorityName,
@@ -38,22 +38,22 @@ pub struct AuthorityEnd {
     pub is_verified: bool,
 }
 
-/// Something that is not as it should be.
+/// A problem of the hub.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HealthIssue {
     /// The hub is about to stop.
     Stopping,
-    /// Changes that were made and could not be written to the audit record.
+    /// Changes that the hub made but could not write to the audit record.
     AuditMissing(u64),
-    /// Telemetry that some subscriber did not get.
+    /// Telemetry that at least one subscriber did not get.
     TelemetryLost(u64),
-    /// How often the telemetry bus had to be built anew.
+    /// How often the hub had to rebuild the telemetry bus.
     BusRestarted(u64),
-    /// Connections closed at the door because too many stood there.
+    /// Connections that the hub closed because there were too many anonymous ones.
     TurnedAway(u64),
 }
 
-/// What there is at this moment, for the history.
+/// The present numbers, for the history.
 pub fn sample(hub: &Hub, now: Instant) -> Sample {
     Sample {
         taken: now,
@@ -65,7 +65,7 @@ pub fn sample(hub: &Hub, now: Instant) -> Sample {
     }
 }
 
-/// The hub as it is now.
+/// The present state of the hub.
 pub fn of(hub: &Hub, caller: &VerifiedService) -> Result<Overview, AuthError> {
     caller.check(Rights::REGISTRY_READ)?;
     let trust = hub.trust.current();

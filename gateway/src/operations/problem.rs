@@ -83,7 +83,7 @@ impl From<PolicyError> for Problem {
             PolicyError::TooMany => Self::new(ErrorCode::GenericForbidden, text),
             PolicyError::Invalid(_) => Self::argument_invalid(text),
             PolicyError::Stored(_) | PolicyError::Stopping => {
-                Self::unavailable("the store takes no writes now", text)
+                Self::unavailable("the hub cannot write to its store now; try again later", text)
             }
             PolicyError::Store(error) => error.into(),
         }

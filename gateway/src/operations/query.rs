@@ -1,9 +1,9 @@
-//! Queries over devices and modules, in IoT Hub's query language: who asks, what for, and a page of the answer.
+//! Queries over devices and modules, in IoT Hub's query language: checks the caller's right and returns pages of rows.
 //!
-//! `grammar` reads a query into a `statement`, `scan` walks through the identities, `row` is what a query sees of one,
-//! `evaluate` and `aggregate` make the answer. A request looks at a bounded number of identities: when it has not come
-//! to the end of them by then, it answers with what it has, perhaps nothing, and a token to go on with. Only what is
-//! counted over all rows has to look at all of them; it gives the processor away between steps.
+//! `grammar` parses a query into a `statement`. `scan` walks through the identities. `row` is a query's view of one.
+//! `evaluate` and `aggregate` compute the answer. A request looks at a limited number of identities. If more are left,
+//! it returns the rows it has, perhaps none, and a token to continue with. Only an aggregate over all rows looks at all
+//! identities. It yields the processor between steps.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -27,38 +27,38 @@ mod scan;
 mod statement;
 mod value;
 
-/// One page of an answer.
+/// One page of rows.
 #[derive(Debug)]
 pub struct QueryPage {
     pub rows: Vec<Json>,
     pub kind: ItemKind,
-    /// What to ask with for the next page; none when this is the last.
+    /// The continuation token of the next page; none on the last page.
     pub next: Option<String>,
 }
 
-/// What the rows of an answer are.
+/// What the rows are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ItemKind {
     /// Whole twins.
     Twin,
-    /// What was selected.
+    /// The selected values.
     Raw,
 }
 
-/// Why a query is not answered.
+/// Why a query gets no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum QueryError {
     #[error(transparent)]
     Forbidden(#[from] AuthError),
     #[error(transparent)]
     Invalid(#[from] InvalidQuery),
-    #[error("the continuation token is not one this hub gave for this query")]
+    #[error("this hub did not give the continuation token for this query; start the query again without it")]
     Continuation,
-    #[error("the answer has more than {0} groups")]
+    #[error("the answer has more than {0} groups; add a WHERE, or group by fewer properties")]
     TooManyGroups(usize),
 }
 
-/// Answers a query with at most `rows_max` rows, going on where `continuation` says.
+/// Answers a query with at most `rows_max` rows, from `continuation` on.
 pub async fn run(
     hub: &Hub,
     caller: &VerifiedService,
@@ -105,7 +105,7 @@ async fn page(
     }
     let step = step_devices(statement);
     while let Some(entries) = scan.step(step) {
-        // Devices without modules are looked at too, and give no row.
+        // Devices without modules are looked at too, but give no row.
         weight += step;
         for entry in entries {
             let row = Row::of(hub, &entry);
@@ -115,7 +115,7 @@ async fn page(
                 continue;
             }
             if rows.len() == wanted {
-                // There is more, and where it begins is known.
+                // There are more rows, and the next page begins after `last`.
                 let place = Continuation { left: left(&rows), after: last };
                 return (rows, Some(place));
             }
@@ -169,28 +169,28 @@ fn select(select: &Select, row: &Row) -> Json {
     Json::Object(selected.collect::<Map<_, _>>())
 }
 
-/// How many devices are looked at before others have their turn: fewer, the more a query asks of each.
+/// How many devices to look at before other tasks run. The more a query costs for each device, the fewer.
 fn step_devices(statement: &Statement) -> usize {
     (STEP_WEIGHT / statement.weight()).clamp(1, STEP_DEVICES_MAX)
 }
 
-/// Where an answer is to go on.
+/// Where the next page begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Continuation {
     after: Option<IdentityId>,
-    /// How many rows the query's TOP leaves.
+    /// How many more rows the query's TOP allows.
     left: Option<usize>,
 }
 
 impl Continuation {
-    /// As whoever asks carries it: `left|device/module`, in base64. No id holds these signs.
+    /// The caller's form: `left|device/module`, in base64. No id contains these characters.
     fn to_token(&self) -> String {
         let left = self.left.map(|left| left.to_string()).unwrap_or_default();
         let after = self.after.as_ref().map(ToString::to_string).unwrap_or_default();
         STANDARD.encode(format!("{left}|{after}"))
     }
 
-    /// A forged token tells nothing that the query would not; it cannot make TOP greater.
+    /// A forged token reveals only what the query would, and cannot raise TOP.
     fn parse(token: &str, statement: &Statement) -> Result<Self, QueryError> {
         let parsed = || {
             let text = String::from_utf8(STANDARD.decode(token).ok()?).ok()?;
@@ -214,11 +214,11 @@ fn parse_id(text: &str) -> Option<IdentityId> {
     Some(IdentityId { device: DeviceId::parse(device).ok()?, module })
 }
 
-/// How much work one request may be, in parts of a condition evaluated: some tenth of a second.
+/// The most work of one request, about a tenth of a second. The unit is one evaluated part of a condition.
 const WEIGHT_MAX: usize = 200_000;
-/// How much work is done in one go, in the same measure.
+/// The work of one step, in the same unit.
 const STEP_WEIGHT: usize = 4_000;
-/// Devices looked at in one go.
+/// The most devices of one step.
 const STEP_DEVICES_MAX: usize = 500;
 
 #[cfg(test)]

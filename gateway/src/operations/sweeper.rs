@@ -1,6 +1,6 @@
-//! The hub's one clockwork: once a second it ends what ends by time in the registry, be anybody connected or not,
-//! notices when the wall clock was set or the machine slept, which no session's own timer does, and now and then takes
-//! a sample for the history.
+//! The hub's timer. Once a second it removes what has expired in the registry, whether or not anybody is connected. It
+//! notices when the wall clock was set or the machine slept, which a session's own timer does not notice. Every so
+//! often it takes a sample for the history.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::hub::Hub;
 use crate::hub::clock::Moment;
 use crate::operations::overview;
 
-/// Sweeps until the hub stops. One task, whatever the number of devices and messages.
+/// Sweeps until the hub stops. There is one task for any number of devices and messages.
 pub async fn run(hub: Arc<Hub>) {
     let mut before = hub.clock.now();
     let mut ticks = interval(PERIOD);
@@ -32,13 +32,13 @@ pub async fn run(hub: Arc<Hub>) {
         match hub.registry.sweep(now.wall, now.monotonic).await {
             Ok(0) => {}
             Ok(count) => tracing::debug!(count, "cloud-to-device messages expired"),
-            // The store tells itself why it takes no writes; what is due stays due.
-            Err(error) => tracing::debug!(%error, "what is due cannot be stored now"),
+            // The store logs why it accepts no writes. The next sweep tries the same items again.
+            Err(error) => tracing::debug!(%error, "the store cannot remove expired items now"),
         }
     }
 }
 
-/// Whether more time passed on the wall than in truth. A clock set back ends nothing.
+/// Whether the wall clock advanced more than the monotonic clock. A clock that is set back ends nothing.
 fn has_jumped(before: Moment, now: Moment) -> bool {
     let in_truth = now.monotonic.saturating_duration_since(before.monotonic);
     let on_the_wall = now.wall.duration_since(before.wall);
@@ -46,7 +46,7 @@ fn has_jumped(before: Moment, now: Moment) -> bool {
 }
 
 const PERIOD: Duration = Duration::from_secs(1);
-/// Less is how clocks are kept right all the time.
+/// A smaller difference is the normal correction of a clock.
 const JUMP: SignedDuration = SignedDuration::from_secs(1);
 
 #[cfg(test)]

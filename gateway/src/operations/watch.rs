@@ -1,7 +1,7 @@
-//! Looking on while devices live: what one of them sends, and how some of them come, go and are refused.
+//! Live watching of devices: the telemetry of one device, or the connects, disconnects and refusals of some.
 //!
-//! Whoever looks on slows nobody down. The bus and the events hand over what there is and count what does not fit;
-//! a watcher that falls behind hears how much it missed. Only so many watch at once.
+//! A watcher slows nobody down. The bus and the events deliver what fits and count the rest. A slow watcher learns how
+//! much it missed. The number of watchers is limited.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -17,37 +17,37 @@ use crate::hub::bus::{self, Subscription};
 use crate::hub::events;
 use crate::iothub::topic::Filter;
 
-/// Somebody who looks on.
+/// One watcher.
 #[derive(Debug)]
 pub struct Watch {
-    /// There for whoever reads telemetry.
+    /// Present if the watcher reads telemetry.
     telemetry: Option<Subscription>,
     events: broadcast::Receiver<Arc<events::Event>>,
     devices: HashSet<DeviceId>,
     _permit: OwnedSemaphorePermit,
 }
 
-/// What there is to see.
+/// One thing that a watcher sees.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum News {
-    /// A device or module has sent something; how much before it was missed the event says.
+    /// Telemetry of a device or module. The event states how much was missed before it.
     Telemetry(Arc<bus::TelemetryEvent>),
-    /// Something happened to a device or a module of it.
+    /// An event of a device or of one of its modules.
     Event(Arc<events::Event>),
-    /// So many events, of whatever devices, were missed: what was known of any may be old.
+    /// How many events, of any device, were missed. What the watcher knows may be out of date.
     Missed(u64),
 }
 
-/// Why somebody may not look on.
+/// Why the hub refuses a watcher.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WatchError {
     #[error(transparent)]
     Forbidden(#[from] AuthError),
-    #[error("{0} look on already, which is limits.watchers_max")]
+    #[error("the hub has {0} watchers, the most that limits.watchers_max allows; try again later")]
     TooMany(usize),
 }
 
-/// Looks on how devices come, go and are refused.
+/// Watches the connects, disconnects and refusals of devices.
 pub fn presence(
     hub: &Hub,
     caller: &VerifiedService,
@@ -59,19 +59,19 @@ pub fn presence(
     Ok(Watch { telemetry: None, events: hub.events.listen(), devices, _permit: permit })
 }
 
-/// Looks on how a device comes, goes and is refused, and at what it and its modules send.
+/// Watches the connects, disconnects and refusals of a device, and the telemetry of it and its modules.
 pub fn telemetry(hub: &Hub, caller: &VerifiedService, device: DeviceId) -> Result<Watch, WatchError> {
     caller.check(Rights::SERVICE_CONNECT)?;
     let watch = presence(hub, caller, HashSet::from([device.clone()]))?;
     let subscription = hub.bus.subscribe_briefly(WAITING_MAX);
-    // What a filter says of modules adds to what it says of the device itself.
+    // A filter on modules does not include the device itself, so there are two.
     let filter = |modules| Filter::Events { device: Some(device.clone()), modules };
     subscription.set_filters(&[filter(None), filter(Some(None))]);
     Ok(Watch { telemetry: Some(subscription), ..watch })
 }
 
 impl Watch {
-    /// What comes next; nothing when the hub has stopped. Cancel-safe.
+    /// The next thing to see; none when the hub has stopped. Cancel-safe.
     pub async fn next(&mut self) -> Option<News> {
         loop {
             tokio::select! {
@@ -86,7 +86,7 @@ impl Watch {
         }
     }
 
-    /// Whose coming and going is watched.
+    /// The watched devices.
     pub fn devices(&self) -> impl Iterator<Item = &DeviceId> {
         self.devices.iter()
     }
@@ -99,5 +99,5 @@ async fn sent(telemetry: &mut Option<Subscription>) -> Option<Arc<bus::Telemetry
     }
 }
 
-/// Messages that wait for one watcher before it misses some: what a screen or two show.
+/// How many messages may wait for one watcher before it misses some: one or two screens full.
 const WAITING_MAX: usize = 64;

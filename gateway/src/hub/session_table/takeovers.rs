@@ -1,36 +1,36 @@
-//! How often a seat changes hands. Two clients with one identity would take it from each other without end; they are
-//! slowed, and the operator is told. Pure: time is an argument.
+//! The takeovers of a seat. Two clients with one identity would take it over from each other without end, so they are
+//! slowed down and the operator is told. Pure: time is an argument.
 
 use std::time::{Duration, Instant};
 
-/// What is known of the takeovers of one seat.
+/// The past takeovers of one seat.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct TakeoverHistory {
     last: Option<Instant>,
-    /// Takeovers one soon behind the other, up to the last.
+    /// How many takeovers followed each other closely, up to the last.
     in_a_row: u32,
     reported: Option<Instant>,
 }
 
-/// What a takeover was.
+/// The kind of a takeover.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Takeover {
-    /// A device that has come back, for all that is known.
+    /// Probably a device that has reconnected.
     Single,
-    /// One of many: several clients use the identity, or one comes back again and again without closing. `report` is
-    /// whether it is time to say so.
+    /// One of many: several clients use the identity, or one reconnects again and again without closing. `report` tells
+    /// whether to log it now.
     Flapping { report: bool },
 }
 
 impl TakeoverHistory {
-    /// When the seat may be taken over again, if that is not now. No takeover comes sooner than `wait_max` after the
-    /// one before, so nobody waits longer.
+    /// When the seat may be taken over again, if that is later than now. Takeovers are at least `wait_max` apart, so
+    /// nobody waits longer than that.
     pub(super) fn busy_until(&self, wait_max: Duration, now: Instant) -> Option<Instant> {
         let until = self.last?.checked_add(wait_max)?;
         (until > now).then_some(until)
     }
 
-    /// The seat was taken over.
+    /// The history after one more takeover, and its kind.
     pub(super) fn taken_over(self, now: Instant) -> (Self, Takeover) {
         let soon = |last: Instant| now.saturating_duration_since(last) <= SOON;
         let in_a_row = if self.last.is_some_and(soon) { self.in_a_row.saturating_add(1) } else { 1 };
@@ -44,11 +44,11 @@ impl TakeoverHistory {
     }
 }
 
-/// A takeover within this time of the one before is no coincidence.
+/// Two takeovers within this time belong together.
 const SOON: Duration = Duration::from_secs(10);
-/// So many in a row are more than a change of networks.
+/// This many in a row are more than a change of networks.
 const FLAPPING_FROM: u32 = 3;
-/// Between two words on the same seat.
+/// The time between two reports on the same seat.
 const TELL_PERIOD: Duration = Duration::from_secs(60);
 
 #[cfg(test)]

@@ -11,22 +11,22 @@ use super::row::Row;
 use super::statement::{Aggregate, Projection, PropertyPath, SelectItem};
 use super::value::Value;
 
-/// What has been counted so far.
+/// The result so far.
 #[derive(Debug)]
 pub(super) struct Groups<'s> {
     items: &'s [SelectItem],
     by: &'s [PropertyPath],
-    /// By what its rows have in common, as JSON text.
+    /// By the common values of its rows, as JSON text.
     groups: BTreeMap<String, Group>,
 }
 
-/// One group: for each item its value or what it has come to.
+/// One group: the value of each item so far.
 #[derive(Debug)]
 struct Group(Vec<Cell>);
 
 #[derive(Debug)]
 enum Cell {
-    /// What all rows of the group have in common.
+    /// The value that all rows of the group share.
     Common(Option<Json>),
     Sum {
         of: Aggregate,
@@ -40,7 +40,7 @@ impl<'s> Groups<'s> {
         Self { items, by, groups: BTreeMap::new() }
     }
 
-    /// Counts a row in.
+    /// Adds a row.
     pub(super) fn add(&mut self, row: &Row) -> Result<(), QueryError> {
         let common: Vec<Option<Json>> = self.by.iter().map(|path| row.property(path).into_json()).collect();
         let key = serde_json::to_string(&common).expect("JSON is text");
@@ -56,7 +56,7 @@ impl<'s> Groups<'s> {
         Ok(())
     }
 
-    /// The answer, one row a group. Without groups it has one row, even about nothing.
+    /// The answer, one row for each group. Without GROUP BY it has one row, even if no row was counted.
     pub(super) fn into_rows(self) -> Vec<Json> {
         let nothing = || Group::new(self.items, None);
         let groups: Vec<Group> = match self.groups.is_empty() && self.by.is_empty() {
@@ -94,7 +94,7 @@ impl Cell {
         match (of, value) {
             (Aggregate::Count, None) => *count += 1,
             (Aggregate::Count, Some(value)) => *count += u64::from(value != Value::Undefined),
-            // What is no number has no part in it.
+            // A value that is not a number does not count.
             (of, value) => {
                 let Some(number) = value.and_then(|value| value.as_number()) else { return };
                 *count += 1;
@@ -120,7 +120,7 @@ impl Cell {
     }
 }
 
-/// Groups of one answer.
+/// The most groups of one answer.
 const GROUPS_MAX: usize = 1000;
 
 #[cfg(test)]

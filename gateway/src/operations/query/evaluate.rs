@@ -1,10 +1,10 @@
-//! What an expression is worth for one row. Truth has three values: true, false and undefined.
+//! The value of an expression for one row. Truth has three values: true, false and undefined.
 
 use super::row::Row;
 use super::statement::{Expression, Function};
 use super::value::Value;
 
-/// Whether a row fulfils a condition.
+/// Whether a row meets a condition.
 pub(super) fn holds(condition: &Expression, row: &Row) -> bool {
     truth(condition, row) == Some(true)
 }
@@ -42,7 +42,7 @@ fn truth(expression: &Expression, row: &Row) -> Option<bool> {
     }
 }
 
-/// OR, which one `true` decides, and AND, which one `false` decides; undecided, one undefined part makes the whole so.
+/// OR if `decisive` is true, AND if it is false. One decisive part decides; otherwise an undefined part does.
 fn any(parts: &[Expression], row: &Row, decisive: bool) -> Option<bool> {
     let mut outcome = Some(!decisive);
     for part in parts {

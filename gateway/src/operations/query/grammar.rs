@@ -1,7 +1,7 @@
-//! The grammar of IoT Hub's query language, as far as devices and modules need it.
+//! The grammar of IoT Hub's query language, for devices and modules.
 //!
-//! Source: IoT Hub, "Query language". Words of the language take any letter case, names and texts do not. The length
-//! of a query bounds the work of reading it, and brackets nest only so deep.
+//! Source: IoT Hub, "Query language". Keywords may have any letter case; names and texts may not. The limits on a
+//! query's length and on the depth of its brackets limit the work of parsing it.
 
 use std::borrow::Cow;
 
@@ -20,20 +20,20 @@ use super::statement::{
 };
 use super::value::Value;
 
-/// Why a text is no query.
+/// Why a text is not a query.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidQuery {
     #[error("a query has at most {QUERY_BYTES_MAX} bytes")]
     TooLong,
-    #[error("the query cannot be read from character {place} on, at {near:?}{expected}")]
+    #[error("the query has a mistake at character {place}, at {near:?}{expected}")]
     Syntax { place: usize, near: String, expected: String },
-    #[error("{0:?} is neither selected as it is grouped nor inside COUNT, SUM, AVG, MIN or MAX")]
+    #[error("{0:?} must be in GROUP BY, or inside COUNT, SUM, AVG, MIN or MAX")]
     NotGrouped(String),
-    #[error("SELECT * and GROUP BY do not go together")]
+    #[error("SELECT * cannot be combined with GROUP BY; name the properties to select")]
     AllGrouped,
 }
 
-/// Reads a query.
+/// Parses a query.
 pub(super) fn parse(text: &str) -> Result<Statement, InvalidQuery> {
     if text.len() > QUERY_BYTES_MAX {
         return Err(InvalidQuery::TooLong);
@@ -51,7 +51,7 @@ pub(super) fn parse(text: &str) -> Result<Statement, InvalidQuery> {
     Ok(statement)
 }
 
-/// Each selected value is one for a whole group.
+/// Checks that each selected value is the same for a whole group.
 fn check_grouping(statement: &Statement) -> Result<(), InvalidQuery> {
     if !statement.is_aggregate() {
         return Ok(());
@@ -240,7 +240,7 @@ fn bracketed(input: &mut Input<'_>) -> ModalResult<Expression> {
     terminated(nested(|input| cut_err(or).parse_next(input)), cut_err(symbol(")"))).parse_next(input)
 }
 
-/// What stands in brackets, one level deeper than what they stand in.
+/// The content of brackets, one level deeper.
 fn nested<'i, T>(
     inner: impl Fn(&mut Input<'i>) -> ModalResult<T>,
 ) -> impl Parser<Input<'i>, T, ErrMode<ContextError>> {
@@ -282,7 +282,7 @@ fn whole_number(input: &mut Input<'_>) -> ModalResult<usize> {
         .parse_next(input)
 }
 
-/// A text in quotation marks of either kind; a backslash takes the next character as it is.
+/// A text in single or double quotation marks. A backslash escapes the next character.
 fn quoted(input: &mut Input<'_>) -> ModalResult<String> {
     let mark = one_of(['\'', '"']).parse_next(input)?;
     let mut text = String::new();
@@ -297,7 +297,7 @@ fn quoted(input: &mut Input<'_>) -> ModalResult<String> {
     Ok(text)
 }
 
-/// The names that lead to a property. The source's own name in front of them says nothing and is left out.
+/// The names that lead to a property. Drops the source's own name in front of them.
 fn path(input: &mut Input<'_>) -> ModalResult<PropertyPath> {
     let names: Vec<&str> = separated(1.., name, symbol(".")).parse_next(input)?;
     let own = match names.as_slice() {
@@ -322,7 +322,7 @@ fn is_name_character(character: char) -> bool {
     character.is_ascii_alphanumeric() || matches!(character, '_' | '$')
 }
 
-/// A word of the language, whole and in any letter case.
+/// A keyword, whole and in any letter case.
 fn word<'i>(word: &'static str) -> impl Parser<Input<'i>, (), ErrMode<ContextError>> {
     lexeme(terminated(Caseless(word), not(name_character))).void().context(expected(word))
 }
@@ -331,7 +331,7 @@ fn symbol<'i>(symbol: &'static str) -> impl Parser<Input<'i>, (), ErrMode<Contex
     lexeme(symbol).void()
 }
 
-/// A part of a query and the blanks behind it.
+/// A part of a query and the blanks after it.
 fn lexeme<'i, T>(
     part: impl Parser<Input<'i>, T, ErrMode<ContextError>>,
 ) -> impl Parser<Input<'i>, T, ErrMode<ContextError>> {
@@ -342,14 +342,14 @@ fn expected(what: &'static str) -> StrContext {
     StrContext::Expected(StrContextValue::Description(what))
 }
 
-/// What no property can be named.
+/// Keywords, which no property may have as its name.
 const WORDS: [&str; 15] = [
     "SELECT", "TOP", "FROM", "WHERE", "GROUP", "BY", "AS", "AND", "OR", "NOT", "IN", "NIN", "true", "false",
     "null",
 ];
-/// Room for a list of some two hundred ids.
+/// Long enough for a list of about two hundred ids.
 const QUERY_BYTES_MAX: usize = 32 * 1024;
-/// Brackets inside each other.
+/// The deepest nesting of brackets.
 const DEPTH_MAX: usize = 32;
 /// How much of a query an error shows.
 const NEAR_CHARS_MAX: usize = 20;

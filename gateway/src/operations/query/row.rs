@@ -1,5 +1,5 @@
-//! An identity as a query sees it: IoT Hub's twin, with what this hub knows. Twins themselves are not kept, so tags and
-//! properties are empty. Keys are not part of it in any form.
+//! A query's view of an identity: IoT Hub's twin, with the values that this hub knows. The hub does not keep twins, so
+//! tags and properties are empty. A row never contains keys.
 //!
 //! Source: IoT Hub, "Understand and use device twins", for the names.
 
@@ -26,14 +26,14 @@ pub(super) struct Row {
 }
 
 impl Row {
-    /// The row of an identity as it is now.
+    /// The current row of an identity.
     pub(super) fn of(hub: &Hub, entry: &Entry) -> Self {
         let identity = entry.identity();
         let connected = hub.sessions.session(&identity.id).is_some();
         Self { identity, connected, queued: entry.queued(), last_seen: entry.activity().last_seen_at() }
     }
 
-    /// What a path leads to.
+    /// The value at a path.
     pub(super) fn property(&self, PropertyPath(names): &PropertyPath) -> Value<'_> {
         match names.as_slice() {
             [] => Value::Undefined,
@@ -78,7 +78,7 @@ impl Row {
                 Status::Disabled => "disabled",
             }),
             "statusReason" => text_or_null(identity.status_reason.as_deref()),
-            // IoT Explorer asks for it by its name in the registry.
+            // IoT Explorer uses the name in the registry.
             "statusUpdateTime" | "statusUpdatedTime" => Value::Time(identity.status_updated),
             "capabilities" => Value::Tree(json!({ "iotEdge": identity.iot_edge })),
             _ => Value::Undefined,
@@ -106,13 +106,13 @@ fn thumbprints(authentication: &Authentication) -> Json {
     json!({ "primaryThumbprint": primary, "secondaryThumbprint": secondary })
 }
 
-/// The properties of a twin nobody has written to.
+/// The properties of a twin that was never written to.
 fn properties() -> Json {
     let section = json!({ "$metadata": { "$lastUpdated": time_text(None) }, "$version": 1 });
     json!({ "desired": section, "reported": section })
 }
 
-/// What a whole row shows, if the identity has it.
+/// The members of a whole row, as far as the identity has them.
 const COLUMNS: [&str; 21] = [
     "deviceId",
     "moduleId",
@@ -136,7 +136,7 @@ const COLUMNS: [&str; 21] = [
     "access",
     "queueMessagesMax",
 ];
-/// The etag of a twin nobody has written to.
+/// The etag of a twin that was never written to.
 const TWIN_ETAG: &str = "AAAAAAAAAAE=";
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
-//! A walk through the identities a query may be about, in the order of their ids and in small steps.
+//! A walk through the identities that a query may match, in the order of their ids and in small steps.
 //!
-//! A place in the walk is an id, not a position, so it can be left and taken up again whatever happens meanwhile. No
-//! lock is held between two steps.
+//! The position is an id, not an index, so the walk can stop and continue whatever changes in between. It holds no lock
+//! between two steps.
 
 use std::ops::Bound;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use portcullis_registry::store::Registry;
 
 use super::statement::{Narrowing, Source};
 
-/// A walk and how far it has come.
+/// A walk and its position.
 #[derive(Debug)]
 pub(super) struct Scan<'r> {
     registry: &'r Registry,
@@ -22,7 +22,7 @@ pub(super) struct Scan<'r> {
 }
 
 impl<'r> Scan<'r> {
-    /// A walk that begins after `after`.
+    /// A walk that starts after `after`.
     pub(super) fn new(
         registry: &'r Registry,
         source: Source,
@@ -32,8 +32,8 @@ impl<'r> Scan<'r> {
         Self { registry, source, narrowing, after }
     }
 
-    /// The next identities, of about `devices` devices; none when there are no more devices to look at. A step may
-    /// come upon nothing: then it is an empty list.
+    /// The next identities, of about `devices` devices. None when no device is left. The list may be empty when the
+    /// devices of a step have nothing to return.
     pub(super) fn step(&mut self, devices: usize) -> Option<Vec<Arc<Entry>>> {
         let (of_devices, last) = self.devices(devices);
         let last = last?;
@@ -41,19 +41,19 @@ impl<'r> Scan<'r> {
             Source::Devices => of_devices,
             Source::Modules => of_devices.iter().flat_map(|device| self.modules(device)).collect(),
         };
-        // The device stands for all of its modules: the walk goes on with the next one.
+        // The id of the device stands for all of its modules, so the walk continues with the next device.
         self.after = Some(IdentityId::device(last));
         Some(found)
     }
 
-    /// How far the walk has come.
+    /// The position of the walk.
     pub(super) fn place(&self) -> Option<&IdentityId> {
         self.after.as_ref()
     }
 
-    /// The next devices, and the last id that was looked at; no id when there is none left.
+    /// The next devices, and the last id that was looked at; no id if none is left.
     fn devices(&self, count: usize) -> (Vec<Arc<Entry>>, Option<DeviceId>) {
-        // In the middle of a device's modules that device comes again.
+        // If the walk stopped within a device's modules, that device comes again.
         let again =
             self.after.as_ref().filter(|after| after.module.is_some()).map(|after| after.device.clone());
         if let Some(device) = again {
@@ -71,7 +71,7 @@ impl<'r> Scan<'r> {
                 (entries.collect(), ids.last().map(|id| (*id).clone()))
             }
             Narrowing::Prefix(prefix) => match after.filter(|after| *after >= prefix) {
-                // What is exactly the prefix comes first.
+                // An id that equals the prefix comes first.
                 None => {
                     let entry = self.registry.entry(&IdentityId::device(prefix.clone()));
                     (entry.into_iter().collect(), Some(prefix.clone()))
@@ -89,11 +89,11 @@ impl<'r> Scan<'r> {
     fn page(&self, after: Option<&DeviceId>, count: usize) -> (Vec<Arc<Entry>>, Option<DeviceId>) {
         let page = self.registry.page(after, count);
         let last = page.devices.last().map(|entry| entry.identity().id.device.clone());
-        // Where every device of a page went meanwhile, the walk goes on behind them.
+        // If every device of a page was deleted in between, the walk continues after them.
         (page.devices, page.next.or(last))
     }
 
-    /// The modules of a device that come after the place the walk has come to.
+    /// The modules of a device after the position of the walk.
     fn modules(&self, device: &Arc<Entry>) -> Vec<Arc<Entry>> {
         let mut modules = self.registry.modules(&device.identity().id.device).unwrap_or_default();
         if let Some(after) = self.after.as_ref().filter(|after| after.module.is_some()) {

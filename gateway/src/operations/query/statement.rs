@@ -1,5 +1,4 @@
-//! What a query says, once it is read: a statement of IoT Hub's query language. `grammar` makes it, `evaluate` and
-//! `aggregate` answer it.
+//! A parsed statement of IoT Hub's query language. `grammar` makes it; `evaluate` and `aggregate` answer it.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +9,7 @@ use super::value::Value;
 /// A whole query.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Statement {
-    /// At most so many rows, on all pages together.
+    /// The most rows, on all pages together.
     pub(super) top: Option<usize>,
     pub(super) select: Select,
     pub(super) source: Source,
@@ -18,7 +17,7 @@ pub(super) struct Statement {
     pub(super) group_by: Vec<PropertyPath>,
 }
 
-/// What is wanted of each row.
+/// The selected values of each row.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Select {
     /// The whole row.
@@ -26,7 +25,7 @@ pub(super) enum Select {
     Items(Vec<SelectItem>),
 }
 
-/// One wanted value.
+/// One selected value.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct SelectItem {
     /// Its name in the answer.
@@ -37,7 +36,7 @@ pub(super) struct SelectItem {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Projection {
     Expression(Expression),
-    /// Of every row of a group; of these values, or of the rows themselves.
+    /// Over the rows of a group: of the given values, or of the rows themselves.
     Aggregate(Aggregate, Option<Expression>),
 }
 
@@ -50,7 +49,7 @@ pub(super) enum Aggregate {
     Maximum,
 }
 
-/// Where rows come from.
+/// The source of rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Source {
     Devices,
@@ -69,9 +68,9 @@ pub(super) enum Expression {
     And(Vec<Expression>),
     Not(Box<Expression>),
     Compare(Box<Expression>, Comparison, Box<Expression>),
-    /// Whether the value is one of these.
+    /// Whether the value is in the list.
     In(Box<Expression>, Vec<Value<'static>>),
-    /// The first value, and what is done to it in turn.
+    /// The first value, and the operations on it in order.
     Calculate(Box<Expression>, Vec<(Operator, Expression)>),
     Call(Function, Vec<Expression>),
 }
@@ -111,7 +110,7 @@ pub(super) enum Function {
 }
 
 impl Function {
-    /// The function of this name, in any letter case. Source: IoT Hub, "Query language", for the names.
+    /// The function with this name, in any letter case. Source: IoT Hub, "Query language".
     pub(super) fn named(name: &str) -> Option<Self> {
         Some(match name.to_ascii_lowercase().as_str() {
             "is_array" => Function::IsArray,
@@ -146,7 +145,7 @@ impl Function {
 }
 
 impl Aggregate {
-    /// The aggregate of this name, in any letter case.
+    /// The aggregate with this name, in any letter case.
     pub(super) fn named(name: &str) -> Option<Self> {
         Some(match name.to_ascii_lowercase().as_str() {
             "count" => Aggregate::Count,
@@ -159,18 +158,18 @@ impl Aggregate {
     }
 }
 
-/// The devices a condition leaves possible, as far as its form tells.
+/// The devices that a condition may match, as far as its form shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Narrowing {
     Any,
-    /// These only.
+    /// Only these.
     Ids(BTreeSet<DeviceId>),
-    /// Those whose ids begin so.
+    /// Those whose ids have this prefix.
     Prefix(DeviceId),
 }
 
 impl Statement {
-    /// Whether the answer is made of all rows together.
+    /// Whether the answer combines all rows.
     pub(super) fn is_aggregate(&self) -> bool {
         let has_aggregate = match &self.select {
             Select::All => false,
@@ -179,7 +178,7 @@ impl Statement {
         has_aggregate || !self.group_by.is_empty()
     }
 
-    /// Which devices have to be looked at, so that a query for few does not walk through all.
+    /// The devices to look at, so that a query for a few devices does not walk through all.
     pub(super) fn narrowing(&self) -> Narrowing {
         match &self.condition {
             None => Narrowing::Any,
@@ -191,7 +190,7 @@ impl Statement {
         }
     }
 
-    /// How much work one row is, in parts of the condition.
+    /// The work for one row, in parts of the condition.
     pub(super) fn weight(&self) -> usize {
         1 + self.condition.as_ref().map_or(0, Expression::weight)
     }
@@ -228,7 +227,7 @@ impl Expression {
             Expression::In(of, values) if is_device_id(of) => Narrowing::Ids(ids(values)),
             Expression::Call(Function::StartsWith, arguments) => match arguments.as_slice() {
                 [of, Expression::Literal(Value::Text(prefix))] if is_device_id(of) => {
-                    // A prefix that is no id itself, as an empty one, narrows nothing that matters.
+                    // A prefix that is not an id, such as an empty one, narrows nothing.
                     DeviceId::parse(prefix).map_or(Narrowing::Any, Narrowing::Prefix)
                 }
                 _ => Narrowing::Any,
@@ -256,7 +255,7 @@ fn is_device_id(expression: &Expression) -> bool {
     matches!(expression, Expression::Property(path) if path.is_device_id())
 }
 
-/// Those of the values that can be ids.
+/// The values that can be ids.
 fn ids(values: &[Value<'static>]) -> BTreeSet<DeviceId> {
     values.iter().filter_map(Value::as_text).filter_map(|text| DeviceId::parse(text).ok()).collect()
 }

@@ -1,7 +1,7 @@
-//! The values of the query language, and what its operators make of them.
+//! The values of the query language, and the results of its operators.
 //!
-//! What is not there is undefined, and so is most of what is made of it; a row whose condition is undefined is not in
-//! the answer. Values of different kinds are never equal and have no order. Times are compared as times.
+//! A missing value is undefined, and so is nearly every result from it. If a condition is undefined for a row, the
+//! answer omits the row. Values of different types are never equal and have no order. Times compare as times.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -51,12 +51,12 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// What can be true or false; anything else is undefined.
+    /// A truth value; undefined for none.
     pub(super) fn of_truth(truth: Option<bool>) -> Self {
         truth.map_or(Value::Undefined, Value::Bool)
     }
 
-    /// The member of an object that these names lead to.
+    /// The member of an object at the end of these names.
     pub(super) fn member(self, names: &[String]) -> Value<'static> {
         let Value::Tree(mut tree) = self else { return Value::Undefined };
         for name in names {
@@ -68,7 +68,7 @@ impl<'a> Value<'a> {
         Value::from(tree)
     }
 
-    /// As an answer shows it; nothing for what is undefined.
+    /// The form in an answer; none for undefined.
     pub(super) fn into_json(self) -> Option<Json> {
         Some(match self {
             Value::Undefined => return None,
@@ -81,7 +81,7 @@ impl<'a> Value<'a> {
         })
     }
 
-    /// The outcome of a comparison, where there is one.
+    /// The result of a comparison, if there is one.
     pub(super) fn compare(&self, comparison: Comparison, other: &Value<'_>) -> Option<bool> {
         match comparison {
             Comparison::Equal => self.equals(other),
@@ -113,7 +113,7 @@ impl<'a> Value<'a> {
         match (self, other) {
             (Value::Number(own), Value::Number(other)) => own.partial_cmp(other),
             (Value::Text(own), Value::Text(other)) => Some(own.cmp(other)),
-            // Never is before any time.
+            // IoT Hub's "never" is before any time.
             (Value::Time(own), Value::Time(other)) => Some(own.cmp(other)),
             (Value::Time(own), Value::Text(text)) => Some(own.cmp(&parse_time(text)?)),
             (Value::Text(text), Value::Time(other)) => Some(parse_time(text)?.cmp(other)),
@@ -121,7 +121,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// What an operator makes of two numbers, or `+` of two texts.
+    /// The result of an operator on two numbers, or of `+` on two texts.
     pub(super) fn calculate(self, operator: Operator, other: &Value<'_>) -> Value<'static> {
         let (own, other) = match (&self, other) {
             (Value::Number(own), Value::Number(other)) => (*own, *other),
@@ -134,7 +134,7 @@ impl<'a> Value<'a> {
             Operator::DividedBy => own / other,
             Operator::Modulo => own % other,
         };
-        // Nothing divided by nothing is no number that JSON could tell.
+        // Zero divided by zero is not a number in JSON.
         if number.is_finite() { Value::Number(number) } else { Value::Undefined }
     }
 }
@@ -151,13 +151,13 @@ impl From<Json> for Value<'static> {
     }
 }
 
-/// A whole number is shown as one.
+/// A whole number appears without a fraction.
 fn number_to_json(number: f64) -> Json {
     const WHOLE_MAX: f64 = (1_u64 << 53) as f64;
     if number.fract() == 0.0 && number.abs() <= WHOLE_MAX { (number as i64).into() } else { number.into() }
 }
 
-/// A time as a query writes it: with a zone, or in UTC without one. The inner none is IoT Hub's word for never.
+/// A time in a query: with a zone, or in UTC without one. The inner none is IoT Hub's word for never.
 fn parse_time(text: &str) -> Option<Option<Timestamp>> {
     if text.starts_with("0001-01-01T00:00:00") {
         return Some(None);
