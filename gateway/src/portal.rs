@@ -1,9 +1,9 @@
-//! The portal: the hub's face for people with a browser, at `/portal` on the HTTPS port.
+//! The portal: pages for people with a browser, at `/portal` on the HTTPS port.
 //!
-//! A leaf, as `http` is: it translates pages and forms into the operations of `identities`, `bulk`, `c2d` and their kin,
-//! and their results back; statuses are `iothub::problem`'s. `guard` stands in front of every route of `routes`, which
-//! also says how to add one; `layout` is the frame of every page. Pages are written with maud, which escapes whatever
-//! it is given. They hold no inline script and no inline style, and read without any script at all.
+//! It translates pages and forms into operations (`identities`, `bulk`, `c2d` and others) and shows their results; the
+//! statuses are those of `iothub::problem`. `guard` checks every request to a route of `routes`, which also says how to
+//! add one. `layout` is the frame of every page. Pages are written with maud, which escapes every value. They contain no
+//! inline script and no inline style, and can be read without scripts.
 
 use std::sync::Arc;
 

@@ -125,7 +125,7 @@ async fn t715_wrong_keys_are_refused_alike_and_guessing_is_slowed() {
         last = browser.post("/portal/sign-in", &[("policy", "iothubowner"), ("key", &key)]).await;
     }
     assert_eq!(last.status, 429);
-    assert!(last.says("Too many failed logins"));
+    assert!(last.says("Too many failed sign-ins"));
     assert_eq!(last.header("retry-after"), "1");
     let page = browser.post("/portal/sign-in", &[("policy", "iothubowner"), ("key", &owner)]).await;
     assert_eq!(page.status, 429, "even the right key is not looked at");
@@ -140,11 +140,14 @@ async fn a_login_form_says_what_is_wrong_with_it_and_shows_no_secret() {
         format!("HostName=other.example.test;SharedAccessKeyName=iothubowner;SharedAccessKey={}", *key);
     let device = format!("HostName=localhost;DeviceId=d1;SharedAccessKey={}", *key);
     let cases = [
-        (&[][..], "Give a connection string"),
+        (&[][..], "Enter a connection string"),
         (&[("policy", "service")], "The key of the policy is missing."),
         (&[("policy", "service"), ("key", "no base64!")], "Key: a symmetric key is standard base64."),
         (&[("connection-string", "HostName")], "Connection string: part 1 is not Key=Value"),
-        (&[("connection-string", other.as_str())], "for other.example.test, and this hub is localhost."),
+        (
+            &[("connection-string", other.as_str())],
+            "for the hub other.example.test, but this hub is localhost.",
+        ),
         (&[("connection-string", device.as_str())], "connection string of a device"),
     ];
     let mut browser = hub.browser();

@@ -115,7 +115,7 @@ async fn the_owner_makes_a_policy_and_takes_it_away_again() {
     page.look_at("policy-revealed").await;
     page.click("details:nth-of-type(1) > summary").await;
     page.follow("details:nth-of-type(1) button").await;
-    page.wait_for_text(".notice", "The primary key is new").await;
+    page.wait_for_text(".notice", "new primary key").await;
     assert_ne!(hub.hub.policies().find("reader").expect("it stays").keys.primary.to_base64(), key);
     page.click("details:last-of-type > summary").await;
     page.follow("form[action$='/delete'] button").await;
@@ -160,7 +160,7 @@ async fn somebody_enrols_a_ca_and_shows_that_its_key_is_held() {
     page.go("/portal/authorities").await;
     page.look_at("authorities").await;
     page.go("/portal").await;
-    page.wait_for_text(".health", "The CA fleet ends on").await;
+    page.wait_for_text(".health", "The CA fleet expires on").await;
     page.go("/portal/authorities/fleet").await;
     page.click("details.sure > summary").await;
     page.follow("form[action$='/delete'] button").await;

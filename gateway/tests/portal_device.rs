@@ -111,7 +111,7 @@ async fn t502_t504_any_id_has_a_page_of_its_own() {
         assert!(page.status == 200 && page.says(&format!("<title>{name} · ")), "{name} at {link}");
         let page = browser.post(&format!("{link}/reveal"), &[]).await;
         assert_eq!(page.status, 200, "{name}");
-        assert_eq!(page.says("no connection string can carry"), name.contains(';'));
+        assert_eq!(page.says("a connection string cannot hold"), name.contains(';'));
     }
     hub.stop().await;
 }
@@ -135,7 +135,7 @@ async fn a_device_is_disabled_with_a_reason_and_its_connection_falls() {
     let page = post(&mut browser, &hub, "d1", "status", &[("status", "enabled"), ("reason", &long)]).await;
     assert_eq!(page.status, 400);
     assert!(
-        said(&page, "reason").contains("A reason has at most 128 characters."),
+        said(&page, "reason").contains("A reason may have at most 128 characters."),
         "{}",
         said(&page, "reason")
     );
@@ -158,7 +158,13 @@ async fn a_form_made_from_an_older_version_changes_nothing() {
         let fields: Vec<_> = fields.iter().copied().chain([("etag", old.as_str())]).collect();
         let page = browser.post(&format!("/portal/devices/d1/{what}"), &fields).await;
         assert_eq!((page.status, page.header("location")), (303, "/portal/devices/d1"), "{what}");
-        assert!(browser.open("/portal/devices/d1").await.says("meanwhile. This is how it is now."), "{what}");
+        assert!(
+            browser
+                .open("/portal/devices/d1")
+                .await
+                .says("in the meantime. This page shows its present state."),
+            "{what}"
+        );
         let page = browser.post(&format!("/portal/devices/d1/{what}"), &[]).await;
         assert_eq!(page.status, 400, "{what}: a form without its version");
     }
@@ -218,7 +224,7 @@ async fn a_token_is_made_for_the_time_asked_for() {
     for minutes in ["", "0", "-1", "525601", "1.5", "x"] {
         let page = browser.post(&format!("{}/token", path("d1")), &[("minutes", minutes)]).await;
         assert_eq!(page.status, 400, "{minutes}");
-        assert!(said(&page, "minutes").contains("A number of minutes from 1 to 525600."), "{minutes}");
+        assert!(said(&page, "minutes").contains("Enter a number of minutes from 1 to 525600."), "{minutes}");
     }
     let revealed =
         audited(&hub, "d1").await.into_iter().filter(|(op, _, _)| op == "revealCredential").count();
@@ -293,8 +299,8 @@ async fn an_access_list_and_a_queue_bound_are_edited() {
         for (fields, field, says) in [
             (&[("allow", "list"), ("methods", "a/b")][..], "methods", "the name of a method"),
             (&[("allow", "list"), ("may", "everything")], "methods", "is none of telemetry, c2d, twin"),
-            (&[("queue-max", "0")], "queue-max", "A number from 1 to 10000, or nothing."),
-            (&[("queue-max", "many")], "queue-max", "A number from 1 to 10000, or nothing."),
+            (&[("queue-max", "0")], "queue-max", "Enter a number from 1 to 10000, or leave it empty."),
+            (&[("queue-max", "many")], "queue-max", "Enter a number from 1 to 10000, or leave it empty."),
         ] {
             let page = post(&mut browser, &hub, of, "access", fields).await;
             assert_eq!(page.status, 400, "{fields:?}");
@@ -417,14 +423,22 @@ async fn why_a_message_is_not_taken_is_said_beside_its_field() {
         (
             &[("body", "x"), ("property-name", ""), ("property-value", "3")][..],
             "properties",
-            "A property has a name.",
+            "Give the property a name.",
         ),
         (&[("body", "x"), ("property-name", "a\0"), ("property-value", "3")], "properties", "NUL"),
         (&[("body", "x"), ("property-name", "a"), ("property-value", &long)], "properties", "do not fit"),
         (&[("body", &large)], "body", "bytes"),
         (&[("body", "x"), ("message-id", &long_id)], "message-id", "128"),
-        (&[("body", "x"), ("expiry", "0")], "expiry", "A number of minutes above 0, or nothing."),
-        (&[("body", "x"), ("expiry", "soon")], "expiry", "A number of minutes above 0, or nothing."),
+        (
+            &[("body", "x"), ("expiry", "0")],
+            "expiry",
+            "Enter a number of minutes above 0, or leave it empty.",
+        ),
+        (
+            &[("body", "x"), ("expiry", "soon")],
+            "expiry",
+            "Enter a number of minutes above 0, or leave it empty.",
+        ),
         (&[("body", "x"), ("expiry", "99999")], "expiry", "expir"),
     ] {
         let page = browser.post(queue, fields).await;
@@ -440,7 +454,7 @@ async fn why_a_message_is_not_taken_is_said_beside_its_field() {
     assert!(page.status == 403 && page.says("Not sent: ") && page.says("one too many"), "{}", page.status);
     hub.disable(&devices[0]).await;
     let page = browser.post(queue, &[("body", "x")]).await;
-    assert!(page.status == 400 && page.says("d1 is disabled, and takes no messages."));
+    assert!(page.status == 400 && page.says("d1 is disabled and accepts no messages."));
     hub.stop().await;
 }
 

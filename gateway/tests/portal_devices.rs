@@ -139,9 +139,9 @@ async fn a_search_looks_at_a_bounded_number_of_devices_and_goes_on_from_there() 
     hub.device("z-needle").await;
     let mut browser = hub.signed_in("registryRead").await;
     let page = browser.open("/portal/devices?q=needle&match=contains").await;
-    assert!(listed(&page).is_empty() && page.says("looked at up to"), "{}", page.text);
+    assert!(listed(&page).is_empty() && page.says("The search has reached"), "{}", page.text);
     assert!(page.says(r#"hx-trigger="load""#), "a script looks on by itself");
-    let page = browser.open(&link(&page, "Search on").unwrap()).await;
+    let page = browser.open(&link(&page, "Continue the search").unwrap()).await;
     assert_eq!(listed(&page), ["z-needle"]);
     assert_eq!(link(&page, "Next"), None);
     // How an id begins is not searched for but looked up.
@@ -186,7 +186,7 @@ async fn ticked_devices_are_named_before_anything_is_done_to_them() {
     assert!(identity(&hub, "a").is_none() && identity(&hub, "c").is_some());
     let page = browser.post("/portal/selected/delete", &[back, yes]).await;
     assert_eq!(page.status, 303);
-    assert!(browser.open("/portal/devices").await.says("Tick the devices first"));
+    assert!(browser.open("/portal/devices").await.says("Select devices first"));
     let many: Vec<_> = (0..101).map(|number| format!("d{number}")).collect();
     let fields: Vec<_> = many.iter().map(|id| ("id", id.as_str())).chain([yes]).collect();
     assert_eq!(browser.post("/portal/selected/delete", &fields).await.status, 400);
@@ -298,7 +298,11 @@ async fn what_is_wrong_is_said_beside_its_field_and_nothing_is_created() {
             "primary-key",
             "A symmetric key is standard base64.",
         ),
-        (&[("id", "n"), ("primary-key", good)], "secondary-key", "Give both keys, or let them be generated."),
+        (
+            &[("id", "n"), ("primary-key", good)],
+            "secondary-key",
+            "Give both keys, or let the hub generate them.",
+        ),
         (&[("id", "n"), ("auth", "selfSigned")], "primary-thumbprint", "Give at least one thumbprint"),
         (
             &[("id", "n"), ("auth", "selfSigned"), ("primary-thumbprint", "abc")],
@@ -328,7 +332,7 @@ async fn what_is_wrong_is_said_beside_its_field_and_nothing_is_created() {
                 ("primary-thumbprint", &other),
             ],
             "primary-thumbprint",
-            "This is not the thumbprint of the certificate below.",
+            "This thumbprint does not match the certificate below; remove one of the two.",
         ),
     ];
     for (fields, field, says) in cases {
@@ -351,7 +355,7 @@ async fn an_id_and_a_certificate_are_looked_at_while_they_are_put_in() {
     let mut browser = hub.signed_in("registryReadWrite").await;
     for (id, says) in [
         ("pump-7", "This id is free."),
-        ("taken", "There is a device of this id already."),
+        ("taken", "A device with this id exists already."),
         ("a%20b", "may not be in an id"),
         ("%3Cscript%3E", "may not be in an id"),
         ("", "Up to 128 letters"),

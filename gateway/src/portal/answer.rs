@@ -1,4 +1,4 @@
-//! What the portal answers with: pages, redirections and refusals, and the headers that every one of them carries.
+//! The portal's answers: pages, redirections and refusals, with the headers that every one of them carries.
 
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -6,10 +6,10 @@ use maud::Markup;
 
 use crate::iothub::problem::{Problem, RETRY_AFTER_SECONDS};
 
-/// What a handler gives.
+/// The result of a handler.
 pub(super) type PageResult = Result<Response, RefusedPage>;
 
-/// A page or a piece of one.
+/// A page or a part of one.
 #[derive(Debug)]
 pub(super) struct Html(pub(super) Markup);
 
@@ -20,11 +20,11 @@ impl IntoResponse for Html {
     }
 }
 
-/// A request that is not done. The caller is somebody known, so it may hear why; `guard` makes a page of it.
+/// A refused request. The caller is signed in, so it may learn the reason. `guard` makes a page of it.
 #[derive(Debug)]
 pub(super) struct RefusedPage(pub(super) Problem);
 
-/// What a refusal tells, for `guard` to make a page of.
+/// The text of a refusal, of which `guard` makes a page.
 #[derive(Clone, Debug)]
 pub(super) struct Told(pub(super) String);
 
@@ -46,7 +46,7 @@ impl IntoResponse for RefusedPage {
     }
 }
 
-/// After a form was posted: go on there, with GET.
+/// The redirection after a posted form. The browser follows with GET.
 pub(super) fn see_other(path: &str) -> Response {
     match HeaderValue::from_str(path) {
         Ok(path) => (StatusCode::SEE_OTHER, [(header::LOCATION, path)]).into_response(),
@@ -54,7 +54,7 @@ pub(super) fn see_other(path: &str) -> Response {
     }
 }
 
-/// Gives an answer the headers that hold a browser to what the portal means to do, and no more.
+/// Adds the headers that limit what a browser does with an answer.
 pub(super) async fn armoured(mut response: Response) -> Response {
     let comes_too_early =
         matches!(response.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
@@ -62,7 +62,7 @@ pub(super) async fn armoured(mut response: Response) -> Response {
     for (name, value) in ARMOUR {
         headers.insert(name, HeaderValue::from_static(value));
     }
-    // Assets are named by their content; a page may show what the next user of this browser must not see.
+    // Assets are named by their content. A page may show what the next user of this browser must not see.
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     if comes_too_early {
         headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
@@ -78,7 +78,7 @@ const ARMOUR: [(HeaderName, &str); 6] = [
     ),
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (header::REFERRER_POLICY, "no-referrer"),
-    // What frame-ancestors says, for who does not know it.
+    // The same as frame-ancestors, for browsers that do not know it.
     (header::X_FRAME_OPTIONS, "DENY"),
     (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
     (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),

@@ -1,5 +1,5 @@
-//! The portal's own files: its style, its script, and htmx, all in the program and each under a name that tells its
-//! content, so that a browser may keep it for ever.
+//! The portal's own files: its style, its script, and htmx. The program contains them. Their names depend on their
+//! content, so that a browser may keep them for ever.
 
 use std::sync::LazyLock;
 
@@ -25,7 +25,7 @@ pub(super) enum Asset {
 impl Asset {
     const ALL: [Asset; 4] = [Asset::Style, Asset::Script, Asset::Htmx, Asset::Icon];
 
-    /// Where it is served.
+    /// The path at which it is served.
     pub(super) fn path(self) -> &'static str {
         &PATHS[self as usize]
     }
@@ -70,15 +70,18 @@ impl Asset {
 pub(super) async fn show(Path(file): Path<String>) -> PageResult {
     let is_asked = |asset: &Asset| asset.path().strip_prefix(DIRECTORY) == Some(&*file);
     let found = Asset::ALL.into_iter().find(is_asked);
-    let asset = found.ok_or_else(|| Problem::not_found("there is no such file"))?;
+    let asset = found.ok_or_else(|| Problem::not_found("The portal has no such file."))?;
     Ok(answer(asset))
 }
 
-/// `GET /portal/ca.pem`: what clients must trust, if this hub has made it.
+/// `GET /portal/ca.pem`: the CA certificate that clients must trust, if the hub's own CA signed its certificate.
 pub(super) async fn show_ca(visit: Visit) -> PageResult {
     let hub = visit.hub();
     if hub.config.certificate.is_some() {
-        return Err(Problem::not_found("This hub's certificate is its operator's own.").into());
+        return Err(Problem::not_found(
+            "The hub's own CA did not sign this hub's certificate. Ask the operator for the CA certificate.",
+        )
+        .into());
     }
     let path = ca_path(hub);
     let read = tokio::task::spawn_blocking(move || std::fs::read(path)).await;

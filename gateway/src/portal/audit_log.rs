@@ -1,4 +1,4 @@
-//! `/portal/audit`: who changed what, newest first, page by page from the end of the record; the first page follows it.
+//! `/portal/audit`: who changed what, newest first, page by page from the end of the record. The first page follows it.
 
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
@@ -13,7 +13,7 @@ use super::visit::Visit;
 use crate::hub::audit::trail::AuditFilter;
 use crate::operations::audit;
 
-/// What a query asks for, and how its links say so.
+/// The filters of a query, and how its links write them.
 struct AuditPageQuery {
     before: Option<u64>,
     after: u64,
@@ -31,19 +31,19 @@ pub(super) async fn show(visit: Visit, Query(query): Query) -> PageResult {
     let last = lines.last().and_then(|line| line["number"].as_u64());
     let content = html! {
         h1 { "Audit log" }
-        p.quiet { "Every change of this hub, and every one that was refused: who asked, from where, and how it went." }
+        p.quiet { "Every change of this hub and every refused attempt, with policy, address and result." }
         (filters(&asked))
         @if lines.is_empty() && asked.before.is_some() {
-            p { "There is nothing older." }
+            p { "There are no older entries." }
         } @else if lines.is_empty() && asked.is_filtered() {
-            p { "Nothing in the log is like this." }
+            p { "No entry matches." }
         } @else if lines.is_empty() {
-            div.card.empty { strong { "Nothing yet" } "What is changed from now on stands here." }
+            div.card.empty { strong { "No entries yet" } "Changes appear here from now on." }
         }
         div.scroll {
             table.stack {
                 thead {
-                    tr { th.number { "No." } th { "Time" } th { "Policy" } th { "From" } th { "Asked for" } th { "Of" } th { "Result" } }
+                    tr { th.number { "No." } th { "Time" } th { "Policy" } th { "From" } th { "Operation" } th { "Target" } th { "Result" } }
                 }
                 @if asked.before.is_none() { (follower(&asked, last.unwrap_or(0))) }
                 tbody { @for line in lines.iter().rev() { (row(line)) } }
@@ -59,7 +59,7 @@ pub(super) async fn show(visit: Visit, Query(query): Query) -> PageResult {
     Ok(Html(layout::page(&visit, Section::Audit, "Audit log", content)).into_response())
 }
 
-/// `GET /portal/audit/new`: what came after the line of a number, for the page that follows the record.
+/// `GET /portal/audit/new`: the lines after a given number, for a page that follows the record.
 pub(super) async fn news(visit: Visit, Query(query): Query) -> PageResult {
     let asked = AuditPageQuery::parse(&query);
     let lines = audit::read(visit.hub(), visit.service(), asked.wanted()).await?;
@@ -103,7 +103,7 @@ impl AuditPageQuery {
         self.refused || [&self.target, &self.policy, &self.operation].into_iter().any(Option::is_some)
     }
 
-    /// The log like this, before a line or from its end.
+    /// The address of this view of the log, before a line or from its end.
     fn address(&self, before: Option<u64>) -> String {
         self.address_under(paths::AUDIT, before.map(|before| ("before", before)))
     }
@@ -119,7 +119,7 @@ impl AuditPageQuery {
     }
 }
 
-/// What asks now and then for what is new, and makes place for it.
+/// Asks for new lines regularly, and makes room for them.
 fn follower(asked: &AuditPageQuery, last: u64) -> Markup {
     let address = asked.address_under(paths::AUDIT_NEWS, Some(("after", last)));
     html! { tbody hx-get=(address) hx-trigger="every 5s" hx-swap="outerHTML" {} }
@@ -135,11 +135,11 @@ fn filters(asked: &AuditPageQuery) -> Markup {
                     autocomplete="off" spellcheck="false";
             }
             div {
-                label for="policy" { "Policy that asked" }
+                label for="policy" { "Policy" }
                 input id="policy" name="policy" type="search" value=(text(&asked.policy)) autocomplete="off" spellcheck="false";
             }
             div {
-                label for="operation" { "Asked for" }
+                label for="operation" { "Operation" }
                 select id="operation" name="operation" {
                     option value="" { "anything" }
                     @for word in OPERATIONS {
@@ -165,19 +165,19 @@ fn row(line: &Value) -> Markup {
             td.time data-label="Time" { (when(text("time"))) }
             td data-label="Policy" { (text("actor")) }
             td.nowrap data-label="From" { (text("ip")) " " span.quiet { (text("source")) } }
-            td.nowrap data-label="Asked for" { (in_words(operation)) }
+            td.nowrap data-label="Operation" { (in_words(operation)) }
             td.target data-label="Of" { span.id { (target) } }
             td.reason data-label="Result" {
                 @if result == "done" { "done" } @else { span.chip.bad { "refused" } " " (result) }
                 @if let Some(missing) = line["missing"].as_u64() {
-                    p.error { (missing) " lines before this one could not be written." }
+                    p.error { (missing) " lines before this one are missing, because the hub could not write them." }
                 }
             }
         }
     }
 }
 
-/// A time as the record has it, to the second.
+/// A time of the record, to the second.
 fn when(text: &str) -> Markup {
     match text.parse() {
         Ok(moment) => super::text::time(moment),
@@ -185,7 +185,7 @@ fn when(text: &str) -> Markup {
     }
 }
 
-/// `createIdentity` as people write it.
+/// `createIdentity` with blanks between its words.
 fn in_words(operation: &str) -> String {
     let mut words = String::with_capacity(operation.len() + 4);
     for letter in operation.chars() {
@@ -199,7 +199,7 @@ fn in_words(operation: &str) -> String {
 
 /// Lines of one page.
 const LINES_SHOWN: usize = 100;
-/// What may be asked for, in the record's words.
+/// The operations of the filter, as the record names them.
 const OPERATIONS: [&str; 15] = [
     "createIdentity",
     "updateIdentity",

@@ -1,4 +1,4 @@
-//! `/portal/authorities`: the CAs that vouch for devices: enrol one, show that its key is held, forget it.
+//! `/portal/authorities`: the enrolled CAs: enrol one, prove that its key is held, remove it.
 
 use axum::extract::Path;
 use axum::http::StatusCode;
@@ -28,7 +28,7 @@ pub(super) async fn list(visit: Visit) -> PageResult {
     show_list(&visit, StatusCode::OK, &FormFields::default(), &Errors::default())
 }
 
-/// `POST /portal/authorities`: enrols one.
+/// `POST /portal/authorities`: enrols a CA.
 pub(super) async fn enrol(visit: Visit, fields: FormFields) -> PageResult {
     let mut errors = Errors::default();
     let name = AuthorityName::parse(fields.trimmed("name").unwrap_or_default());
@@ -86,7 +86,7 @@ pub(super) async fn verify(visit: Visit, Path(name): Path<String>, fields: FormF
     let proof = fields.text("proof").unwrap_or_default().as_bytes();
     match authorities::verify(visit.hub(), visit.service(), &name, proof).await {
         Ok(_) => {
-            visit.flash(format!("The CA {name} is verified: it vouches for devices from now on."));
+            visit.flash(format!("The CA {name} is verified. The hub trusts its devices from now on."));
             Ok(see_other(&paths::authority(&name)))
         }
         Err(error @ CaError::NoProof { .. }) => {
@@ -105,7 +105,7 @@ pub(super) async fn verify(visit: Visit, Path(name): Path<String>, fields: FormF
 pub(super) async fn delete(visit: Visit, Path(name): Path<String>) -> PageResult {
     let name = AuthorityName::parse(&name)?;
     authorities::remove(visit.hub(), visit.service(), &name, Precondition::AnyVersion).await?;
-    visit.flash(format!("The CA {name} is forgotten."));
+    visit.flash(format!("The CA {name} is removed."));
     Ok(see_other(paths::AUTHORITIES))
 }
 
@@ -115,13 +115,13 @@ fn show_list(visit: &Visit, status: StatusCode, fields: &FormFields, errors: &Er
     let content = html! {
         h1 { "Certificate authorities" }
         p.quiet {
-            "A device whose authentication is “X.509 CA signed” gets in with a certificate that leads to one of these and "
-            "that names the device. A CA vouches for nobody until it is verified."
+            "A device with the authentication type “X.509 CA signed” connects with a certificate that names the device. "
+            "One of these CAs, or a CA below one, must have signed it. The hub trusts a CA's devices once the CA is verified."
         }
         @if all.all().is_empty() {
             div.card.empty {
                 strong { "No CA is enrolled" }
-                @if may_write { "Enrol the one that signs your devices' certificates below." }
+                @if may_write { "Below, enrol the CA that signs your devices' certificates." }
             }
         } @else {
             div.scroll { (table(all.all(), visit.hub().clock.wall())) }
@@ -164,13 +164,13 @@ fn enrol_form(visit: &Visit, fields: &FormFields, errors: &Errors) -> Markup {
     };
     let reason = TextField {
         name: "reason",
-        label: "Why, if so",
+        label: "Reason",
         value: value("reason"),
-        hint: Some("Kept with the CA, for who asks later."),
+        hint: Some("Why it is verified without a proof. The hub keeps it with the CA."),
         length_max: Some(256),
         ..TextField::default()
     };
-    let hint = "PEM text of the CA's own certificate, root or intermediate. A file may be dropped here.";
+    let hint = "PEM text of the CA's own certificate, root or intermediate. You may drop a file here.";
     html! {
         section.card aria-labelledby="enrol" {
             h2 id="enrol" { "Enrol a CA" }
@@ -178,7 +178,7 @@ fn enrol_form(visit: &Visit, fields: &FormFields, errors: &Errors) -> Markup {
                 (visit.token_field())
                 (name.show(errors))
                 (pem_field("certificate", "Certificate", value("certificate"), hint, errors))
-                (checkbox("vouch", "Count it as verified without a proof, because I know whose it is", fields.is_ticked("vouch")))
+                (checkbox("vouch", "Mark it verified without a proof, because I know who holds its key", fields.is_ticked("vouch")))
                 (reason.show(errors))
                 button.primary type="submit" { "Enrol" }
             }
@@ -220,7 +220,7 @@ fn page(visit: &Visit, authority: &Authority, fields: &FormFields, errors: &Erro
                 dt { "Enrolled" } dd { (time(authority.created)) }
                 dt { "Last change" } dd { (time(authority.updated)) }
                 @if let Verification::Asserted { reason } = &authority.verification {
-                    dt { "Verified because" } dd { (reason) }
+                    dt { "Reason for verification" } dd { (reason) }
                 }
             }
         }
@@ -231,16 +231,16 @@ fn page(visit: &Visit, authority: &Authority, fields: &FormFields, errors: &Erro
         details { summary { "Show as PEM" } pre tabindex="0" { (pem::write_certificate(&certificate)) } }
         @if may_write {
             h2 { "Change" }
-            (Button { label: "Forget this CA", action: &delete, fields: &[] }.ask_first(
+            (Button { label: "Remove this CA", action: &delete, fields: &[] }.ask_first(
                 visit,
-                "It vouches for nobody any more, and connections that rest on it are closed. It can be enrolled again."
+                "The hub stops trusting its devices and closes their connections. You can enrol the CA again."
             ))
         }
     };
     layout::page(visit, Section::Authorities, authority.name.as_str(), content)
 }
 
-/// How to show that one holds the CA's key, step by step.
+/// The steps that prove that the operator holds the CA's key.
 fn proof(
     visit: &Visit,
     path: &str,
@@ -253,7 +253,7 @@ fn proof(
         return html! {
             h2 { "Verify" }
             div.card {
-                p { "To show that you hold the CA's key, sign a certificate with it that names a code from here." }
+                p { "To prove that you hold the CA's key, sign a certificate with it that names a code of this hub." }
                 div.toolbar { (Button { label: "Make a code", action: &renew, fields: &[] }.show(visit)) }
             }
         };
@@ -261,21 +261,21 @@ fn proof(
     html! {
         h2 { "Verify" }
         div.card {
-            h3 { "1. Where the CA's key is, sign a certificate that names the code" }
-            dl.facts { dt { "Code" } dd.mono id="code" { (code.code) } dt { "Good until" } dd { (time(code.expires)) } }
+            h3 { "1. On the machine that holds the CA's key, sign a certificate that names the code" }
+            dl.facts { dt { "Code" } dd.mono id="code" { (code.code) } dt { "Valid until" } dd { (time(code.expires)) } }
             pre id="commands" tabindex="0" { (commands(&code.code)) }
             div.toolbar {
                 button type="button" data-copy="commands" { "Copy the commands" }
                 (Button { label: "Make another code", action: &renew, fields: &[] }.show(visit))
             }
-            h3 { "2. Hand it in" }
+            h3 { "2. Submit the certificate" }
             form method="post" action=(verify) {
                 (visit.token_field())
                 (pem_field(
                     "proof",
-                    "The certificate that was signed",
+                    "The signed certificate",
                     fields.text("proof").unwrap_or_default(),
-                    "PEM text, as in proof.pem. A file may be dropped here.",
+                    "PEM text, as in proof.pem. You may drop a file here.",
                     errors
                 ))
                 button.primary type="submit" { "Verify" }
@@ -294,9 +294,9 @@ fn commands(code: &str) -> String {
 fn status(authority: &Authority) -> Markup {
     match &authority.verification {
         Verification::Pending(None) => html! { span.chip.warn { "Not verified" } },
-        Verification::Pending(Some(_)) => html! { span.chip.warn { "Awaits its proof" } },
+        Verification::Pending(Some(_)) => html! { span.chip.warn { "Waiting for proof" } },
         Verification::Proven => html! { span.chip.good { "Verified by proof" } },
-        Verification::Asserted { .. } => html! { span.chip.good { "Verified on somebody's word" } },
+        Verification::Asserted { .. } => html! { span.chip.good { "Verified without proof" } },
     }
 }
 

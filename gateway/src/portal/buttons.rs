@@ -1,4 +1,4 @@
-//! The smallest forms: one button, or one button behind the question whether it is meant.
+//! The smallest forms: one button, or one button behind a confirmation.
 
 use maud::{Markup, html};
 
@@ -9,7 +9,7 @@ use super::visit::Visit;
 pub(super) struct Button<'a> {
     pub(super) label: &'a str,
     pub(super) action: &'a str,
-    /// What its form says besides, by name.
+    /// Further fields of its form, by name.
     pub(super) fields: &'a [(&'a str, &'a str)],
 }
 
@@ -19,7 +19,7 @@ impl Button<'_> {
         self.form(visit, "")
     }
 
-    /// The button of what cannot be taken back, behind the question whether it is meant, with what follows from it.
+    /// The button of an action that cannot be undone, behind a question that states the consequences.
     pub(super) fn ask_first(self, visit: &Visit, what_follows: &str) -> Markup {
         html! {
             details.sure {

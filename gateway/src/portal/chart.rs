@@ -1,7 +1,7 @@
 //! Small charts, drawn by the server as SVG: one line over the last hour, and bars that compare.
 //!
-//! Size and place are attributes of the drawing and its colours are the style sheet's, so a page with charts needs no
-//! style of its own. What a chart shows is also said in words, for who does not see it.
+//! Sizes and positions are attributes of the drawing, and the style sheet has its colours, so a page with charts needs
+//! no style of its own. Text says the same as a chart, for people who do not see it.
 
 use maud::{Markup, html};
 
@@ -15,7 +15,7 @@ pub(super) struct Point {
     pub(super) value: f64,
 }
 
-/// A line over the last hour, under what it is and what it is now.
+/// A line over the last hour, with its title and its present value.
 pub(super) fn line(title: &str, now: &str, unit: &str, points: &[Point]) -> Markup {
     let highest = points.iter().map(|point| point.value).fold(0.0, f64::max);
     let top = round_up(highest);
@@ -39,7 +39,7 @@ pub(super) fn line(title: &str, now: &str, unit: &str, points: &[Point]) -> Mark
     }
 }
 
-/// Bars beside each other's names, the longest first, each as long as its share of the longest.
+/// Bars with names, the longest first. The length of each is its share of the longest.
 pub(super) fn bars(rows: &[(String, usize)]) -> Markup {
     let longest = rows.iter().map(|(_, count)| *count).max().unwrap_or(0).max(1);
     html! {
@@ -64,11 +64,11 @@ pub(super) fn bars(rows: &[(String, usize)]) -> Markup {
 
 struct Curve {
     drawn: String,
-    /// Where it begins, from the left.
+    /// Its left end.
     begin: f64,
 }
 
-/// The line through the points of the last hour; none through fewer than two.
+/// The line through the points of the last hour; none for fewer than two points.
 fn path(points: &[Point], top: f64) -> Option<Curve> {
     let mut points = points.iter().filter(|point| point.ago <= HOUR).peekable();
     let begin = across(points.peek()?.ago);
@@ -86,7 +86,7 @@ fn across(ago: f64) -> f64 {
     (WIDTH * (1.0 - ago / HOUR) * 10.0).round() / 10.0
 }
 
-/// The next of 1, 2, 5, 10, 20 ... that is not less; 1 at least.
+/// The next of 1, 2, 5, 10, 20 ... from `value` on; at least 1.
 fn round_up(value: f64) -> f64 {
     let mut step = 1.0;
     loop {
@@ -99,7 +99,7 @@ fn round_up(value: f64) -> f64 {
     }
 }
 
-/// A value as a scale says it: whole, or with one digit when it is small.
+/// A value for a scale: whole, or with one digit if it is small.
 pub(super) fn number(value: f64) -> String {
     match value < 10.0 && value.fract() > 0.05 {
         true => format!("{value:.1}"),

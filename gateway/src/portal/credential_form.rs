@@ -1,5 +1,5 @@
-//! How a device or module is to prove itself, as a form: a key made here or brought along, the thumbprints of
-//! certificates or the certificates themselves, or a CA. For one that is new and for one that changes its way.
+//! The form for the credential of a device or module: a key that the hub generates or a given one, thumbprints of
+//! certificates or the certificates themselves, or a CA. It serves new identities and changed ones.
 
 use maud::{Markup, html};
 use portcullis_certs::description::Description;
@@ -15,7 +15,7 @@ use super::visit::Visit;
 use super::{paths, text};
 use axum::response::IntoResponse;
 
-/// What the form says.
+/// The fields of the form.
 #[derive(Clone, Debug)]
 pub(super) struct CredentialForm {
     pub(super) kind: AuthenticationKind,
@@ -26,7 +26,7 @@ pub(super) struct CredentialForm {
 }
 
 impl CredentialForm {
-    /// A form nobody has filled in.
+    /// The form before anybody has filled it in.
     pub(super) fn new(kind: AuthenticationKind, thumbprints: Option<&ThumbprintPair>) -> Self {
         let shown = |thumbprint: Option<&Thumbprint>| thumbprint.map(ToString::to_string).unwrap_or_default();
         let thumbprints = [
@@ -55,7 +55,7 @@ impl CredentialForm {
         }
     }
 
-    /// What it asks for, or nothing and what is wrong with it.
+    /// The requested authentication; none, with the errors added, if the form has mistakes.
     pub(super) fn parse(&self, errors: &mut Errors) -> Option<AuthenticationSpec> {
         match self.kind {
             AuthenticationKind::Sas if self.makes_keys => {
@@ -65,7 +65,7 @@ impl CredentialForm {
             AuthenticationKind::Sas => {
                 let [primary, secondary] = [0, 1].map(|place| match self.keys[place].as_str() {
                     "" => {
-                        errors.add(KEYS[place], "give both keys, or let them be generated");
+                        errors.add(KEYS[place], "give both keys, or let the hub generate them");
                         None
                     }
                     text => errors.take(KEYS[place], SymmetricKey::parse_base64(text)),
@@ -84,13 +84,16 @@ impl CredentialForm {
             return None;
         }
         if primary.is_none() && secondary.is_none() {
-            errors.add(THUMBPRINTS[0], "give at least one thumbprint, or a certificate to compute it from");
+            errors.add(
+                THUMBPRINTS[0],
+                "give at least one thumbprint, or a certificate from which the hub can compute it",
+            );
             return None;
         }
         Some(AuthenticationSpec::SelfSigned(ThumbprintPair { primary, secondary }))
     }
 
-    /// The thumbprint of one of the two places: as it was put in, or of the certificate that was.
+    /// The thumbprint of one of the two fields: as it was entered, or of the entered certificate.
     fn thumbprint(&self, place: usize, errors: &mut Errors) -> Option<Thumbprint> {
         let (text, certificate) = (self.thumbprints[place].as_str(), self.certificates[place].as_str());
         let given = match text {
@@ -105,7 +108,10 @@ impl CredentialForm {
         match given {
             Some(given) if own.are_named_by(given.as_str()) => Some(given),
             Some(_) => {
-                errors.add(THUMBPRINTS[place], "this is not the thumbprint of the certificate below");
+                errors.add(
+                    THUMBPRINTS[place],
+                    "this thumbprint does not match the certificate below; remove one of the two",
+                );
                 None
             }
             None => errors.take(THUMBPRINTS[place], Thumbprint::parse(&own.sha256.to_string())),
@@ -143,8 +149,8 @@ impl CredentialForm {
                 }
                 div.for-ca {
                     p.hint {
-                        "The device shows a certificate under an enrolled CA, with its id as the common name. \
-                         Nothing about the certificate is kept here."
+                        "The device connects with a certificate of an enrolled CA that has its id as the common name. \
+                         The hub stores nothing about the certificate."
                     }
                 }
             }
@@ -163,12 +169,12 @@ fn certificate_area(place: usize, which: &str, value: &str, errors: &Errors) -> 
                 hx-post=(paths::THUMBPRINT) hx-vals={ "{\"place\":\"" (place) "\"}" } hx-params={ "place," (name) }
                 hx-trigger="input changed delay:400ms" hx-target={ "#" (name) "-says" } hx-swap="innerHTML" { "\n" (value) }
             input type="file" accept=".pem,.crt,.cer" data-file-into=(name) aria-label={ "Read the " (which) " certificate from a file" } hidden;
-            (form::field_message(name, error, Some("Paste the certificate, or drop its file here. Never a private key."), true))
+            (form::field_message(name, error, Some("Paste the certificate or drop its file here. Never enter a private key."), true))
         }
     }
 }
 
-/// `POST /portal/thumbprint`: what a certificate says of itself, and its thumbprint put into its field.
+/// `POST /portal/thumbprint`: describes a certificate, and puts its thumbprint into its field.
 pub(super) async fn compute(_: Visit, fields: FormFields) -> PageResult {
     let place = usize::from(fields.text("place") == Some("1"));
     let text = fields.trimmed(CERTIFICATES[place]).unwrap_or_default();
@@ -201,7 +207,7 @@ fn read_certificate(text: &str) -> Result<CertificateDer<'static>, String> {
     }
 }
 
-/// What can be chosen; what proves itself by nothing is made otherwise.
+/// The types to choose from. An identity of type `none` is created otherwise.
 const KINDS: [AuthenticationKind; 3] =
     [AuthenticationKind::Sas, AuthenticationKind::SelfSigned, AuthenticationKind::CertificateAuthority];
 const KEYS: [&str; 2] = ["primary-key", "secondary-key"];

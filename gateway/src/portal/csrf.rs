@@ -1,8 +1,8 @@
-//! That a request comes from a page of this portal: the token of its session in every form, and where a browser says
-//! that a request came from.
+//! Checks that a request comes from a page of this portal, by the token of the sign-in in every form, and by the origin
+//! that the browser names.
 //!
-//! A browser names the origin of a form, or at least tells that it is the page's own; pages here send no referrer, which
-//! makes some of them say `null`. Whoever says neither is no browser and is not served.
+//! A browser names the origin of a form, or at least that it is the page's own. Pages here send no referrer, so some
+//! browsers name `null`. A client that names neither is not a browser and is refused.
 
 use axum::http::{HeaderMap, HeaderName, Method, header};
 use maud::{Markup, html};
@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use super::sign_in::random_hex;
 use crate::auth::HostNames;
 
-/// What every form of a session must bring.
+/// The token that every form of a sign-in must carry.
 #[derive(Clone)]
 pub(super) struct CsrfToken(String);
 
@@ -26,24 +26,24 @@ impl CsrfToken {
         Self(random_hex())
     }
 
-    /// Whether `given` is this; hashes are compared, so that the time it takes tells nothing.
+    /// Whether `given` is this token. Compares hashes, so that the time it takes reveals nothing.
     pub(super) fn is(&self, given: &str) -> bool {
         Sha256::digest(given) == Sha256::digest(&self.0)
     }
 
-    /// For a form.
+    /// The hidden field of a form.
     pub(super) fn field(&self) -> Markup {
         html! { input type="hidden" name=(FIELD) value=(self.0); }
     }
 
-    /// For htmx, which adds it to the head of each of its requests.
+    /// The headers that htmx adds to each of its requests.
     pub(super) fn headers(&self) -> String {
         serde_json::json!({ HEADER.as_str(): self.0 }).to_string()
     }
 }
 
-/// Whether a request comes from a page of this hub, as far as its browser tells. Reading may come from a link
-/// elsewhere; a page elsewhere may neither post here nor have anything fetched from here.
+/// Whether a request comes from a page of this hub, as far as its browser tells. A link on another site may open a
+/// page. A page of another site may neither post here nor fetch anything from here.
 pub(super) fn comes_from_here(method: &Method, headers: &HeaderMap, hosts: &HostNames) -> bool {
     let text = |name: HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or_default());
     let (site, mode) = (text(SEC_FETCH_SITE), text(SEC_FETCH_MODE));
@@ -71,7 +71,7 @@ fn origin_host(origin: &str) -> &str {
 
 /// The field of a form that holds the token.
 pub(super) const FIELD: &str = "csrf";
-/// The header of a request by htmx that holds it.
+/// The header with the token in requests by htmx.
 pub(super) const HEADER: HeaderName = HeaderName::from_static("x-portcullis-csrf");
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");

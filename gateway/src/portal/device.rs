@@ -1,8 +1,8 @@
-//! `/portal/devices/{device}` and what is below it: one device, its credentials, modules, messages and history; and the
-//! same for a module.
+//! `/portal/devices/{device}` and the pages below it: one device, its credentials, modules, messages and history, and
+//! the same for a module.
 //!
-//! `frame` is what these pages have in common. A form that changes an identity carries the version it was made from,
-//! so that nobody overwrites what somebody else has changed meanwhile.
+//! `frame` is the common frame of these pages. A form that changes an identity carries the version it was made from, so
+//! that it does not overwrite a later change.
 
 use std::collections::HashMap;
 
@@ -38,7 +38,7 @@ pub(super) mod status;
 pub(super) mod telemetry;
 pub(super) mod token;
 
-/// The device or module a path names.
+/// The device or module that a path names.
 pub(super) struct Named(pub(super) IdentityId);
 
 impl<S: Send + Sync> FromRequestParts<S> for Named {
@@ -54,7 +54,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Named {
     }
 }
 
-/// The version a form was made from, as its hidden field.
+/// The version a form was made from, as a hidden field.
 fn version_field(identity: &Identity) -> Markup {
     html! { input type="hidden" name="etag" value=(identity.etag()); }
 }
@@ -63,11 +63,13 @@ fn version_field(identity: &Identity) -> Markup {
 fn version(fields: &FormFields) -> Result<Precondition, Problem> {
     match Precondition::parse_if_match(fields.text("etag")) {
         Ok(version @ Precondition::Version(_)) => Ok(version),
-        _ => Err(Problem::argument_invalid("The form does not say which version it was made from.")),
+        _ => Err(Problem::argument_invalid(
+            "The form does not name the version it changes. Load its page again.",
+        )),
     }
 }
 
-/// The answer to a form that changes an identity: back to its page, which tells how it went.
+/// The answer to a form that changes an identity: a redirection to its page, which shows the result.
 fn changed(
     visit: &Visit,
     outcome: Result<std::sync::Arc<Identity>, IdentityError>,
@@ -78,7 +80,7 @@ fn changed(
         Ok(_) => visit.flash(done),
         Err(IdentityError::Registry(RegistryError::PreconditionFailed(_))) => {
             visit.flash_failure(
-                "Nothing was changed: somebody else has changed it meanwhile. This is how it is now.",
+                "Nothing was changed, because somebody else has changed it in the meantime. This page shows its present state.",
             );
         }
         Err(error) => return Err(error.into()),

@@ -1,4 +1,4 @@
-//! `/portal/devices` and what leads on from there: the list, changing several devices at once, creating one.
+//! `/portal/devices` and related pages: the list, changing several devices at once, creating one.
 
 pub(super) mod create;
 pub(super) mod csv;

@@ -1,8 +1,8 @@
-//! The fields of forms: each with its label, a hint, and beside it what is wrong with what was put in.
+//! The fields of forms, each with its label, a hint, and the error of its value.
 
 use maud::{Markup, html};
 
-/// What is wrong with a form, by field.
+/// The errors of a form, by field.
 #[derive(Debug, Default)]
 pub(super) struct Errors(Vec<(&'static str, String)>);
 
@@ -11,7 +11,7 @@ impl Errors {
         self.0.push((field, text.into()));
     }
 
-    /// Takes a value, or notes what is wrong with the field.
+    /// Returns a value, or adds the error of the field.
     pub(super) fn take<T, E: ToString>(&mut self, field: &'static str, value: Result<T, E>) -> Option<T> {
         value.map_err(|error| self.add(field, error.to_string())).ok()
     }
@@ -20,7 +20,7 @@ impl Errors {
         self.0.is_empty()
     }
 
-    /// What is wrong with a field.
+    /// The error of a field.
     pub(super) fn at(&self, field: &str) -> Option<&str> {
         self.0.iter().find(|(own, _)| *own == field).map(|(_, text)| text.as_str())
     }
@@ -36,7 +36,7 @@ pub(super) struct TextField<'a> {
     pub(super) placeholder: Option<&'a str>,
     pub(super) is_required: bool,
     pub(super) length_max: Option<usize>,
-    /// Where what is typed is checked while it is typed; the answer is shown below the field.
+    /// The path that checks the text while it is typed. The answer appears below the field.
     pub(super) check: Option<&'a str>,
 }
 
@@ -71,7 +71,7 @@ pub(super) fn text_area(name: &'static str, label: &str, value: &str, hint: &str
     }
 }
 
-/// What is said below a field.
+/// The text below a field.
 pub(super) fn field_message(name: &str, error: Option<&str>, hint: Option<&str>, is_live: bool) -> Markup {
     html! {
         div id={ (name) "-says" } aria-live=[is_live.then_some("polite")] {
@@ -81,7 +81,7 @@ pub(super) fn field_message(name: &str, error: Option<&str>, hint: Option<&str>,
     }
 }
 
-/// What is wrong with a field, as a sentence.
+/// An error of a field, as a sentence.
 pub(super) fn wrong(text: &str) -> Markup {
     let mut letters = text.chars();
     let first = letters.next().map(|first| first.to_uppercase().to_string()).unwrap_or_default();

@@ -1,5 +1,6 @@
-//! What stands in front of every page: is the request for this hub and from its own pages, who is signed in, may that
-//! policy ask for this, is a form this session's own. Whatever is not, ends here; handlers get a `Visit` and `FormFields`.
+//! The checks before every page: the request is for this hub and from its own pages, the caller is signed in, the
+//! policy has the rights, and a form belongs to this sign-in. A request that fails one ends here. Handlers get a
+//! `Visit` and `FormFields`.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -25,23 +26,23 @@ use crate::iothub::problem::Problem;
 use crate::operations::audit;
 use crate::operations::logins;
 
-/// What the guard of one route knows.
+/// What the guard knows of one route.
 #[derive(Clone)]
 pub(super) struct RouteGuard {
     pub(super) portal: Arc<Portal>,
     pub(super) needs: PageNeeds,
-    /// What a form of this route asks for; a refusal of it is recorded as that.
+    /// The operation of a form on this route, which the audit record names if it is refused.
     pub(super) operation: Option<Operation>,
-    /// Whether it is asked by pages on their own, which keeps nobody signed in.
+    /// Whether pages request it by themselves, which does not count as activity of the person.
     pub(super) in_background: bool,
-    /// Whether its body is a file, which is left for the handler to read.
+    /// Whether its body is a file, which the handler reads.
     pub(super) takes_a_file: bool,
 }
 
-/// Why a request does not get through, before anything is done.
+/// Why a request ends before its handler.
 enum Stop {
     Refused(RefusedPage),
-    /// Nobody is signed in.
+    /// The caller is not signed in.
     SignIn,
 }
 
@@ -66,7 +67,7 @@ pub(super) async fn guard(State(route): State<RouteGuard>, request: Request, nex
 }
 
 impl RouteGuard {
-    /// Lets a request in, which then carries who asks, and what a form says.
+    /// Checks a request, and attaches the caller and the fields of a form to it.
     async fn admit(&self, parts: &mut Parts, body: &mut Body) -> Result<(), Stop> {
         let hub = &self.portal.hub;
         let host = parts.headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
@@ -74,7 +75,7 @@ impl RouteGuard {
             return Err(Stop::refused(Problem::argument_invalid(other_name(hub.hosts.primary(), host))));
         }
         if !comes_from_here(&parts.method, &parts.headers, &hub.hosts) {
-            let text = "This request comes from a page that is not this portal's.";
+            let text = "This request comes from a page of another site.";
             return Err(Stop::refused(Problem::forbidden(text)));
         }
         let is_form = parts.method == Method::POST;
@@ -91,10 +92,10 @@ impl RouteGuard {
             let given = parts.headers.get(csrf::HEADER).and_then(|value| value.to_str().ok());
             let given = given.or_else(|| fields.text(csrf::FIELD)).unwrap_or_default();
             if !visit.token().is(given) {
-                let text = "This form is not from the session you are signed in with. Load its page again.";
+                let text = "This form belongs to another sign-in. Load its page again.";
                 return Err(Stop::refused(Problem::forbidden(text)));
             }
-            // A body may take its time, and a caller revoked meanwhile has no say any more (threats P6).
+            // The body may have taken long, and the caller may have been revoked since (threats P6).
             if !visit.still_holds() {
                 return Err(Stop::SignIn);
             }
@@ -108,7 +109,7 @@ impl RouteGuard {
         Ok(())
     }
 
-    /// Who is signed in.
+    /// The signed-in caller.
     fn visit(&self, parts: &Parts) -> Result<Visit, Stop> {
         let origin = Origin { face: Face::Portal, peer: peer(parts).map_err(Stop::refused)? };
         let hub = &self.portal.hub;
@@ -119,11 +120,11 @@ impl RouteGuard {
         Ok(Visit::new(Arc::clone(&self.portal), found.service, found.key, found.token))
     }
 
-    /// Reads a form, within the time and size a request may take.
+    /// Reads a form, within the limits of time and size for a request.
     async fn read(&self, parts: &mut Parts, body: Body) -> Result<FormFields, Stop> {
         let kind = parts.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
         if !kind.is_some_and(|kind| kind.starts_with("application/x-www-form-urlencoded")) {
-            return Err(Stop::refused(Problem::argument_invalid("A form is expected here.")));
+            return Err(Stop::refused(Problem::argument_invalid("This address accepts a form only.")));
         }
         let limits = &self.portal.hub.config.limits;
         let read = to_bytes(body, limits.request_body_bytes_max);
@@ -136,7 +137,7 @@ impl RouteGuard {
         Ok(fields)
     }
 
-    /// Somebody asked for a change without having the right to (threats T716).
+    /// Records that a caller asked for a change without having the right (threats T716).
     async fn record_refusal(&self, parts: &mut Parts, visit: &Visit, refused: String) {
         let Some(operation) = self.operation else { return };
         let path = parts.extract::<RawPathParams>().await;
@@ -146,7 +147,7 @@ impl RouteGuard {
         let targets = match (named.is_empty(), ticked.is_empty()) {
             (false, _) => vec![named.join("/")],
             (true, false) => ticked,
-            // What is not there yet has a name at most.
+            // A resource that does not exist yet has at most a name.
             (true, true) => vec![fields.text("name").unwrap_or_default().to_owned()],
         };
         for target in targets {
@@ -161,17 +162,17 @@ impl Stop {
     }
 }
 
-/// What somebody hears who calls the hub by a name that is not its own.
+/// The text for a caller that uses a name that is not the hub's.
 fn other_name(own: &str, host: &str) -> String {
     let port = host.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
     let port = port.map(|port| format!(":{port}")).unwrap_or_default();
     format!(
-        "This hub is called {own}, and its portal is only at https://{own}{port}/portal. Its operator may give it other \
+        "This hub is called {own}, and its portal is at https://{own}{port}/portal only. Its operator can give it other \
          names (aliases)."
     )
 }
 
-/// Whoever is not signed in is led to where one signs in, and from there back.
+/// Redirects a caller who is not signed in to the sign-in page, and from there back.
 fn sign_in(is_htmx: bool, next: &str) -> Response {
     let path = paths::sign_in_for(next);
     match HeaderValue::from_str(&path) {
@@ -180,27 +181,27 @@ fn sign_in(is_htmx: bool, next: &str) -> Response {
     }
 }
 
-/// Who is at the other end of the request's connection.
+/// The peer of the request's connection.
 pub(super) fn peer(parts: &Parts) -> Result<IpAddr, Problem> {
     let peer = parts.extensions.get::<Peer>();
     peer.map(|peer| peer.address).ok_or_else(|| Problem::internal("a request from nowhere"))
 }
 
-/// Whether a script of a page asks, for a piece of a page.
+/// Whether a script of a page requests a part of a page.
 pub(super) fn is_by_script(headers: &HeaderMap) -> bool {
     headers.contains_key(HX_REQUEST)
 }
 
-/// The session a request says it is of.
+/// The id of the sign-in in a request's cookie.
 pub(super) fn session_id(headers: &HeaderMap) -> Option<SignInId> {
     let cookies = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
     let mut pairs = cookies.flat_map(|text| text.split(';')).filter_map(|pair| pair.trim().split_once('='));
     pairs.find(|(name, _)| *name == COOKIE).and_then(|(_, value)| SignInId::parse(value))
 }
 
-/// As many as a form may change at once.
+/// The most targets that a form may change at once.
 const TARGETS_MAX: usize = 100;
-/// The prefix has browsers see to it that no other host and no unsafe page has set it.
+/// With this prefix, browsers accept the cookie only from this host and from a secure page.
 pub(super) const COOKIE: &str = "__Host-portcullis";
 const HX_REQUEST: HeaderName = HeaderName::from_static("hx-request");
 const HX_REDIRECT: HeaderName = HeaderName::from_static("hx-redirect");

@@ -1,4 +1,4 @@
-//! The first page: how the hub is at a glance. Its numbers renew themselves while it is open.
+//! The first page: the hub at a glance. Its numbers refresh while it is open.
 
 use axum::response::IntoResponse;
 use jiff::Timestamp;
@@ -23,14 +23,14 @@ pub(super) async fn show(visit: Visit) -> PageResult {
         } @else {
             p {
                 "Signed in with the policy " strong { (visit.service().policy()) } ", which has the rights "
-                (visit.service().rights()) ". Without RegistryRead there is nothing to see here."
+                (visit.service().rights()) ". This page needs the right RegistryRead."
             }
         }
     };
     Ok(Html(layout::page(&visit, Section::Overview, "Overview", content)).into_response())
 }
 
-/// `GET /portal/overview`: what renews itself of it.
+/// `GET /portal/overview`: the part of the page that refreshes.
 pub(super) async fn renew(visit: Visit) -> PageResult {
     Ok(Html(glance(&visit, &overview::of(visit.hub(), visit.service())?)).into_response())
 }
@@ -67,10 +67,10 @@ fn first_step(visit: &Visit) -> Markup {
         section.card.empty {
             h2 { "No devices yet" }
             @if visit.may(Rights::REGISTRY_WRITE) {
-                p { "Create the first one: a name is enough, and the next page shows how to connect it." }
+                p { "Create the first one. It needs only a name, and the next page shows how to connect it." }
                 p { a.button.primary href=(paths::NEW_DEVICE) { "Create a device" } }
             } @else {
-                p { "Somebody with a policy that has RegistryWrite can create the first one." }
+                p { "To create the first one, sign in with a policy that has RegistryWrite." }
             }
         }
     }
@@ -120,7 +120,7 @@ fn point(sample: &Sample, now: &Sample, value: f64) -> Point {
     Point { ago: now.taken.saturating_duration_since(sample.taken).as_secs_f64(), value }
 }
 
-/// What a counter grew by, a minute. Two samples that are too close tell nothing.
+/// The growth of a counter per minute. Skips samples that are too close together.
 fn rates(samples: &[Sample], of: fn(&Sample) -> u64) -> Vec<Point> {
     let Some(now) = samples.last() else { return Vec::new() };
     let mut points = Vec::new();
@@ -147,7 +147,7 @@ fn reasons(samples: &[Sample]) -> Markup {
     let rows: Vec<_> = rows.into_iter().map(|(reason, count)| (in_words(reason), count as usize)).collect();
     html! {
         @if rows.is_empty() {
-            p.quiet { "Nobody was refused in the last hour." }
+            p.quiet { "The hub refused no connection in the last hour." }
         } @else {
             (chart::bars(&rows))
         }
@@ -158,7 +158,7 @@ fn refusals(seen: &Overview) -> Markup {
     if seen.refusals.is_empty() {
         return html! {
             p.quiet {
-                "None since the hub started. When a device does not get in, the exact reason stands here and on its page."
+                "None since the hub started. When the hub refuses a device, this page and the device's page show the exact reason."
             }
         };
     }
@@ -184,7 +184,7 @@ fn refusals(seen: &Overview) -> Markup {
 fn health(seen: &Overview) -> Markup {
     html! {
         ul.health {
-            @if seen.health_issues.is_empty() { li.good { "The hub is well." } }
+            @if seen.health_issues.is_empty() { li.good { "The hub is healthy." } }
             @for issue in &seen.health_issues { li.bad { (describe(*issue)) } }
             (end("The server certificate", seen.server_certificate_end, seen.time))
             @for authority in &seen.authorities {
@@ -194,14 +194,14 @@ fn health(seen: &Overview) -> Markup {
                     None => { li.bad { (name) " cannot be read." } }
                 }
                 @if !authority.is_verified {
-                    li.soon { (name) " is not verified and vouches for nobody yet." }
+                    li.soon { (name) " is not verified, so the hub does not trust its devices yet." }
                 }
             }
         }
     }
 }
 
-/// When a certificate ends, and how soon that is.
+/// When a certificate expires, and how soon that is.
 fn end(name: &str, moment: Timestamp, now: Timestamp) -> Markup {
     let days = moment.duration_since(now).as_hours() / 24;
     let class = match days {
@@ -211,7 +211,7 @@ fn end(name: &str, moment: Timestamp, now: Timestamp) -> Markup {
     };
     html! {
         li class=(class) {
-            (name) " " @if moment <= now { "ended" } @else { "ends" } " on " (moment.strftime("%Y-%m-%d"))
+            (name) " " @if moment <= now { "expired" } @else { "expires" } " on " (moment.strftime("%Y-%m-%d"))
             @if moment > now { ", in " (days) @if days == 1 { " day" } @else { " days" } }
             "."
         }
@@ -236,23 +236,23 @@ fn describe(issue: HealthIssue) -> String {
             format!("{lost} of telemetry did not reach a reader that was too slow.")
         }
         HealthIssue::BusRestarted(count) => {
-            format!("The telemetry bus was built anew {}.", times(count, "time", "times"))
+            format!("The hub rebuilt the telemetry bus {}.", times(count, "time", "times"))
         }
         HealthIssue::TurnedAway(count) => {
             let closed = times(count, "connection was", "connections were");
-            format!("{closed} closed at the door because too many stood there.")
+            format!("{closed} closed because there were too many anonymous connections.")
         }
     }
 }
 
-/// A metric label as people read it.
+/// A metric label as text.
 fn in_words(label: &str) -> String {
     label.replace('_', " ")
 }
 
-/// The overview that is asked for between two samples must not make a peak of a second's few.
+/// An overview between two samples must not turn a few events of one second into a peak.
 const SECONDS_APART: f64 = 15.0;
-/// Time enough to have another certificate made.
+/// Enough time to get another certificate.
 const DAYS_SOON: i64 = 30;
 
 #[cfg(test)]

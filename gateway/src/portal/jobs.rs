@@ -1,5 +1,5 @@
-//! `/portal/jobs`: whole fleets in and out. A file is uploaded by the portal's script, since a form has no place for what
-//! may be larger than a page's worth; what a job does is shown while it does it.
+//! `/portal/jobs`: imports and exports of whole fleets. The portal's script uploads a file, because a form cannot hold
+//! one of any size. The page of a job shows its progress.
 
 use axum::body::Body;
 use axum::extract::{Path, Request};
@@ -32,7 +32,7 @@ pub(super) async fn list(visit: Visit) -> PageResult {
         }
         h2 { "Jobs" }
         @if jobs.is_empty() {
-            div.card.empty { strong { "No jobs yet" } "An import or export that was started stands here for 30 days." }
+            div.card.empty { strong { "No jobs yet" } "Imports and exports appear here for 30 days." }
         } @else {
             div.scroll { (table(&jobs)) }
         }
@@ -40,7 +40,7 @@ pub(super) async fn list(visit: Visit) -> PageResult {
     Ok(Html(layout::page(&visit, Section::Jobs, "Jobs", content)).into_response())
 }
 
-/// `POST /portal/jobs/import`: the body is the file. Where the job's page is says the `Location`.
+/// `POST /portal/jobs/import`: the body is the file. The `Location` header names the job's page.
 pub(super) async fn import(visit: Visit, Query(query): Query, request: Request) -> PageResult {
     let body = request.into_body().into_data_stream().map_err(|error| error.to_string()).boxed();
     let is_dry_run = query.is_ticked("dry-run");
@@ -72,7 +72,7 @@ pub(super) async fn show(visit: Visit, Path(job): Path<String>) -> PageResult {
     Ok(Html(layout::page(&visit, Section::Jobs, title, content)).into_response())
 }
 
-/// `GET /portal/jobs/{job}/progress`: the part of its page that renews itself while the job is active.
+/// `GET /portal/jobs/{job}/progress`: the part of the page that refreshes while the job is active.
 pub(super) async fn renew(visit: Visit, Path(job): Path<String>) -> PageResult {
     let job = jobs::show(visit.hub(), visit.service(), &job)?;
     Ok(Html(progress(&visit, &job)).into_response())
@@ -97,7 +97,7 @@ pub(super) async fn file(visit: Visit, Path((job, name)): Path<(String, String)>
         jobs::reveal(visit.hub(), visit.service(), &job).await?;
     }
     let pieces = jobs::file(visit.hub(), visit.service(), &job, &name).await?;
-    // One of the names that the core knows.
+    // One of the fixed file names.
     let disposition = HeaderValue::from_str(&format!("attachment; filename=\"{name}\""));
     let disposition = disposition.map_err(|error| Problem::internal(error.to_string()))?;
     let kind = HeaderValue::from_static("application/x-ndjson");
@@ -109,19 +109,19 @@ fn import_form() -> Markup {
     html! {
         section.card aria-labelledby="import" {
             h2 id="import" { "Import" }
-            p.quiet { "A file with one device or module a line, as an export of this hub or of an Azure IoT hub has them, plain or gzip." }
+            p.quiet { "A file with one device or module on each line, from an export of this hub or of an Azure IoT hub, plain or gzip." }
             form data-upload=(paths::JOBS_IMPORT) {
                 div.field {
                     label for="file" { "File" }
                     input id="file" type="file" accept=".txt,.ndjson,.jsonl,.gz" required;
                 }
-                (checkbox("dry-run", "Dry run: change nothing, tell what would be done", true))
+                (checkbox("dry-run", "Dry run: change nothing, and show what the import would do", true))
                 div.toolbar {
                     button.primary type="submit" { "Upload" }
                     progress max="100" value="0" aria-label="Upload" data-upload-progress hidden {}
                 }
                 p.error data-upload-error role="alert" hidden {}
-                noscript { p.hint { "This takes a script. Without one: portcullis device-identity import." } }
+                noscript { p.hint { "This form needs a script. Without scripts, use portcullis device-identity import." } }
             }
         }
     }
@@ -131,12 +131,12 @@ fn export_form(visit: &Visit) -> Markup {
     html! {
         section.card aria-labelledby="export" {
             h2 id="export" { "Export" }
-            p.quiet { "Every device of the hub, one a line, for a backup or another hub." }
+            p.quiet { "Every device of the hub, one on each line, for a backup or for another hub." }
             form method="post" action=(paths::JOBS_EXPORT) {
                 (visit.token_field())
                 (checkbox("modules", "With modules", true))
                 @if visit.may(Rights::REGISTRY_WRITE) {
-                    (checkbox("keys", "With keys: whoever has the file then is every device in it", false))
+                    (checkbox("keys", "With keys: anyone who has the file can connect as every device in it", false))
                 }
                 div.toolbar { button.primary type="submit" { "Export" } }
             }
@@ -183,11 +183,11 @@ fn progress(visit: &Visit, job: &JobRecord) -> Markup {
             @if job.state.is_over() {
                 (files(job, &path))
                 @if job.kind == JobKind::Import && !job.dry_run && visit.may(jobs::RIGHTS) {
-                    h2 { "Take back" }
-                    (Button { label: "Take this import back", action: &format!("{path}/rollback"), fields: &[] }.ask_first(
+                    h2 { "Roll back" }
+                    (Button { label: "Roll back this import", action: &format!("{path}/rollback"), fields: &[] }.ask_first(
                         visit,
-                        "What the import created is deleted, and what it changed or deleted is as it was before, keys \
-                         included. Only the last import can be taken back."
+                        "The hub deletes what the import created and restores what it changed or deleted, with its \
+                         keys. Only the last import can be rolled back."
                     ))
                 }
             }
@@ -208,7 +208,7 @@ fn facts(visit: &Visit, job: &JobRecord) -> Markup {
     html! {
         dl.facts {
             dt { "Status" } dd { (state(job)) }
-            dt { "Asked for by" } dd { (job.policy) ", " (time(job.created)) }
+            dt { "Started by" } dd { (job.policy) ", " (time(job.created)) }
             @if let Some(ended) = job.ended { dt { "Ended" } dd { (time(ended)) } }
             dt { "Lines" }
             dd { (number(job.progress.lines)) ", " (number(job.lines_per_second(now))) " a second"
@@ -218,7 +218,7 @@ fn facts(visit: &Visit, job: &JobRecord) -> Markup {
                     dt { (name) @if job.dry_run && count > 0 { " (would be)" } } dd { (number(count)) }
                 }
             }
-            @if let Some(of) = &job.rollback_of { dt { "Takes back" } dd { a href=(paths::job(of)) { "an import" } } }
+            @if let Some(of) = &job.rollback_of { dt { "Rolls back" } dd { a href=(paths::job(of)) { "an import" } } }
         }
     }
 }
@@ -228,7 +228,7 @@ fn files(job: &JobRecord, path: &str) -> Markup {
         JobKind::Export if job.output.is_none() => &[(DEVICES, "The devices")],
         JobKind::Export => &[],
         JobKind::Import | JobKind::Rollback => {
-            &[(RESULTS, "What became of each line"), (REFUSED, "The lines that were refused, and why")]
+            &[(RESULTS, "The result of each line"), (REFUSED, "The refused lines, with reasons")]
         }
     };
     html! {
@@ -248,7 +248,7 @@ fn name(job: &JobRecord) -> &'static str {
         JobKind::Import if job.dry_run => "Import (dry run)",
         JobKind::Import => "Import",
         JobKind::Export => "Export",
-        JobKind::Rollback => "Import taken back",
+        JobKind::Rollback => "Rollback of an import",
     }
 }
 

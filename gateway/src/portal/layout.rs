@@ -1,4 +1,4 @@
-//! The frame of every page: head, navigation, what is to be told, and the page's own content.
+//! The frame of every page: head, navigation, notices, and the page's own content.
 
 use axum::http::StatusCode;
 use maud::{DOCTYPE, Markup, html};
@@ -9,7 +9,7 @@ use super::paths;
 use super::sign_in::NoticeKind;
 use super::visit::Visit;
 
-/// A part of the portal that has a place in the navigation. To add one: a variant, and a line in `ALL` and in `place`.
+/// A part of the portal with an entry in the navigation. To add one: a variant, and a line in `ALL` and in `place`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Section {
     Overview,
@@ -30,7 +30,7 @@ impl Section {
         Section::Audit,
     ];
 
-    /// Its name, where it is, and the rights without which there is nothing to see.
+    /// Its name, its path, and the rights that it needs.
     fn place(self) -> (&'static str, &'static str, Option<Rights>) {
         match self {
             Section::Overview => ("Overview", paths::HOME, None),
@@ -43,27 +43,27 @@ impl Section {
     }
 }
 
-/// A page for somebody who is signed in. `content` begins with its `h1`.
+/// A page for a signed-in caller. `content` begins with its `h1`.
 pub(super) fn page(visit: &Visit, section: Section, title: &str, content: Markup) -> Markup {
     frame(visit, Some(section), title, content)
 }
 
-/// What was not done, and why.
+/// A page that says what was refused, and why.
 pub(super) fn refusal(visit: &Visit, status: StatusCode, text: &str) -> Markup {
     frame(visit, None, heading(status), refused(status, text))
 }
 
-/// The same for who is not signed in.
+/// The same for a caller who is not signed in.
 pub(super) fn refusal_to_stranger(status: StatusCode, text: &str) -> Markup {
     for_strangers(heading(status), refused(status, text))
 }
 
-/// The same in a line, for a script to show where it was asked for.
+/// The same in one line, which a script shows in place.
 pub(super) fn notice(text: &str) -> Markup {
     html! { p.notice.failed role="alert" { (text) } }
 }
 
-/// A page for who is not signed in.
+/// A page for a caller who is not signed in.
 pub(super) fn for_strangers(title: &str, content: Markup) -> Markup {
     let body = html! {
         body.narrow {
@@ -105,7 +105,7 @@ fn frame(visit: &Visit, section: Option<Section>, title: &str, content: Markup) 
                 (content)
             }
             footer.foot { "Times are in UTC. Portcullis " (env!("CARGO_PKG_VERSION")) }
-            // What scripts have to tell.
+            // Messages of scripts.
             div.toasts id="toasts" role="status" aria-live="polite" {}
         }
     };
@@ -145,9 +145,9 @@ fn heading(status: StatusCode) -> &'static str {
         StatusCode::FORBIDDEN => "Not allowed",
         StatusCode::NOT_FOUND => "Not found",
         status if status.is_server_error() => "Something went wrong",
-        _ => "Not done",
+        _ => "Refused",
     }
 }
 
-/// No eval, no styles or scripts of its own, no pages kept in the browser's store: some show secrets.
+/// No eval, no scripts or styles added by htmx, and no pages in the browser's store, because some show secrets.
 const HTMX_CONFIG: &str = r#"{"allowEval":false,"allowScriptTags":false,"includeIndicatorStyles":false,"selfRequestsOnly":true,"historyCacheSize":0,"refreshOnHistoryMiss":true,"scrollBehavior":"auto","responseHandling":[{"code":"204","swap":false},{"code":"[23]..","swap":true},{"code":"...","swap":false,"error":true}]}"#;

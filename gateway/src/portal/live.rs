@@ -1,9 +1,9 @@
-//! `GET /portal/live`: what devices do, as it happens, as server-sent events for the portal's script.
+//! `GET /portal/live`: events of devices as they happen, as server-sent events for the portal's script.
 //!
-//! With `telemetry={id}` what one device and its modules send, and how it comes, goes and is refused; with `device={id}`,
-//! once or more, only the latter, of those. A stream ends with the session of whoever reads it, and one that is read
-//! too slowly loses events and tells how many: nobody who looks on slows a device down. Texts are JSON, so nothing a
-//! device says can end a field of the stream, and the script shows them as text (threats T713).
+//! With `telemetry={id}`: the telemetry of one device and its modules, and its connects, disconnects and refusals. With
+//! `device={id}`, once or more: only the connects, disconnects and refusals of those devices. A stream ends with its
+//! reader's sign-in. A slow reader loses events and learns how many, and never slows a device down. Texts are JSON, so
+//! no text of a device can end a field of the stream, and the script shows them as text (threats T713).
 
 use std::collections::{HashSet, VecDeque};
 use std::convert::Infallible;
@@ -39,7 +39,7 @@ pub(super) async fn stream(visit: Visit, Query(query): Query) -> PageResult {
         None => {
             let devices: HashSet<_> = query.all("device").map(DeviceId::parse).collect::<Result<_, _>>()?;
             if devices.is_empty() || devices.len() > DEVICES_MAX {
-                return Err(Problem::argument_invalid("name a device or more, and not too many").into());
+                return Err(Problem::argument_invalid("Name at least one device, and not too many.").into());
             }
             crate::operations::watch::presence(hub, service, devices)?
         }
@@ -53,7 +53,7 @@ struct EventStream {
     looks: Interval,
     watch: Watch,
     visit: Visit,
-    /// What is to be said before anything that comes.
+    /// Events to send before any that arrive.
     next: VecDeque<Event>,
 }
 
@@ -75,7 +75,7 @@ impl EventStream {
         Sse::new(events).into_response()
     }
 
-    /// What is to be said next; nothing once whoever reads it is signed out, or the hub stops.
+    /// The next event; none once its reader is signed out or the hub stops.
     async fn event(&mut self) -> Option<Event> {
         let hub = Arc::clone(self.visit.hub());
         loop {
@@ -89,7 +89,7 @@ impl EventStream {
                         return None;
                     }
                 }
-                // A line that is no event keeps the connection, and shows whether anybody is still there.
+                // A comment keeps the connection open, and shows whether the reader is still connected.
                 _ = self.looks.tick() => self.next.push_back(Event::default().comment("")),
                 news = self.watch.next() => self.take(news?),
             }
@@ -112,13 +112,13 @@ impl EventStream {
         }
     }
 
-    /// Says of every device that is watched whether it is connected: what a page was drawn with may be old by now.
+    /// Sends the state of every watched device, because the page may show an old one.
     fn push_presence(&mut self) {
         let devices: Vec<_> = self.watch.devices().cloned().collect();
         devices.into_iter().for_each(|device| self.push_state(&IdentityId::device(device)));
     }
 
-    /// As it is now, which is later than the event that made it of interest.
+    /// Sends the present state, which is later than the event that caused this.
     fn push_state(&mut self, id: &IdentityId) {
         let connected = presence::is_connected(self.visit.hub(), id);
         let module = id.module.as_ref().map(|module| module.as_str());
@@ -167,14 +167,14 @@ impl<'a> RefusedOut<'a> {
 struct TelemetryOut {
     time: String,
     module: Option<String>,
-    /// What the sender set, by name.
+    /// The sender's properties, by name.
     properties: Vec<(String, String)>,
-    /// As text where it is one, otherwise in hexadecimal; cut when it is long.
+    /// Text if it is text, otherwise hexadecimal; cut if it is long.
     body: String,
     is_text: bool,
     is_cut: bool,
     bytes: usize,
-    /// Messages before this one that this page missed.
+    /// How many messages before this one the page missed.
     lost: u64,
 }
 
@@ -223,7 +223,7 @@ fn shown(payload: &[u8]) -> (String, bool, bool) {
 
 /// Devices of one page of the list.
 const DEVICES_MAX: usize = 250;
-/// How often a stream says that it is there, and looks whether it still may be.
+/// How often a stream sends a comment, and checks that its reader is still signed in.
 const LOOK_EVERY: Duration = Duration::from_secs(15);
 const TEXT_BYTES_MAX: usize = 4096;
 const HEX_BYTES_MAX: usize = 256;

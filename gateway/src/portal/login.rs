@@ -1,7 +1,7 @@
 //! Signing in with a shared access policy, by its name and key or its connection string, and signing out.
 //!
-//! A login that fails is counted, told and held against its address as any other (`logins`); from an address that has
-//! failed too often nothing is even looked at.
+//! A failed sign-in is counted, logged and charged to its address like any other (`logins`). After too many, the portal
+//! refuses the address without checking anything.
 
 use std::sync::Arc;
 
@@ -80,19 +80,19 @@ fn with_cookie(mut response: Response, cookie: &str) -> PageResult {
     Ok(response)
 }
 
-/// What somebody signs in with.
+/// The credential of a sign-in.
 struct Credential {
     policy: String,
     key: SymmetricKey,
 }
 
 impl Credential {
-    /// Reads the form; why it cannot be read is in words for whoever filled it in, without any part of a secret.
+    /// Reads the form. The error is text for the person who filled it in, and contains no part of a secret.
     fn parse(fields: &FormFields, hub: &Hub) -> Result<Self, String> {
         if let Some(text) = fields.trimmed("connection-string") {
             return Self::parse_connection_string(text, hub);
         }
-        let policy = fields.trimmed("policy").ok_or("Give a connection string, or a policy and its key.")?;
+        let policy = fields.trimmed("policy").ok_or("Enter a connection string, or a policy and its key.")?;
         let key = fields.trimmed("key").ok_or("The key of the policy is missing.")?;
         let key = SymmetricKey::parse_base64(key).map_err(|error| format!("Key: {error}."))?;
         Ok(Self { policy: policy.to_owned(), key })
@@ -102,19 +102,22 @@ impl Credential {
         let read = ConnectionString::parse(text).map_err(|error| format!("Connection string: {error}."))?;
         if !hub.hosts.contains_name(&read.host) {
             let own = hub.hosts.primary();
-            return Err(format!("This connection string is for {}, and this hub is {own}.", read.host));
+            return Err(format!(
+                "This connection string is for the hub {}, but this hub is {own}.",
+                read.host
+            ));
         }
         match (read.device, read.secret) {
             (None, Secret::Key { policy: Some(policy), key }) => Ok(Self { policy, key }),
             (Some(_), _) => {
-                Err("This is the connection string of a device. A shared access policy's is needed.".into())
+                Err("This is the connection string of a device. Enter one of a shared access policy.".into())
             }
             (None, _) => Err("The connection string names no shared access policy.".into()),
         }
     }
 }
 
-/// Whether the credential is good; the person hears one answer whatever is wrong with it.
+/// Checks the credential. The person gets the same answer whatever is wrong with it.
 fn verify(hub: &Hub, credential: &Credential, origin: Origin) -> Result<VerifiedService, Problem> {
     let verdict = logins::authenticate_policy(hub, &credential.policy, &credential.key, origin);
     verdict.map_err(|fault| {
@@ -129,7 +132,7 @@ fn verify(hub: &Hub, credential: &Credential, origin: Origin) -> Result<Verified
 fn page(hub: &Hub, next: Option<&str>, fields: &FormFields, failure: Option<&str>) -> Markup {
     let failure = failure.map(|text| match text {
         "Unauthorized" => "No policy of this name has this key.",
-        "too many requests" => "Too many failed logins from here. Wait a moment, then try again.",
+        "too many requests" => "Too many failed sign-ins from your address. Wait a moment, then try again.",
         other => other,
     });
     let content = html! {
@@ -145,7 +148,7 @@ fn page(hub: &Hub, next: Option<&str>, fields: &FormFields, failure: Option<&str
             label for="connection-string" { "Connection string" }
             input id="connection-string" name="connection-string" type="password" autocomplete="off" spellcheck="false"
                 placeholder="HostName=…;SharedAccessKeyName=…;SharedAccessKey=…" autofocus;
-            p.hint { "On the hub's machine, " code { "portcullis connection-string show" } " prints the owner's." }
+            p.hint { "On the hub's machine, " code { "portcullis connection-string show" } " prints the owner's connection string." }
             p.or { span { "or" } }
             label for="policy" { "Policy" }
             input id="policy" name="policy" type="text" autocomplete="username" spellcheck="false" autocapitalize="off"

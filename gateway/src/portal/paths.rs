@@ -1,4 +1,4 @@
-//! Where the portal's pages are, as links say it. An id may hold nearly any character, so it is encoded here alone.
+//! The paths of the portal's pages, for links. An id may hold nearly any character, so only this file encodes it.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use portcullis_registry::authority::AuthorityName;
@@ -17,7 +17,7 @@ pub(super) const SELECTED_DELETE: &str = "/portal/selected/delete";
 pub(super) const SIGN_IN: &str = "/portal/sign-in";
 pub(super) const SIGN_OUT: &str = "/portal/sign-out";
 
-/// The part of the overview that renews itself.
+/// The part of the overview that refreshes.
 pub(super) const OVERVIEW: &str = "/portal/overview";
 pub(super) const LIVE: &str = "/portal/live";
 pub(super) const POLICIES: &str = "/portal/policies";
@@ -28,12 +28,12 @@ pub(super) const JOBS_EXPORT: &str = "/portal/jobs/export";
 pub(super) const AUDIT: &str = "/portal/audit";
 pub(super) const AUDIT_NEWS: &str = "/portal/audit/new";
 
-/// What a device does and sends, as it happens.
+/// The events and the telemetry of a device, as they happen.
 pub(super) fn live_telemetry(device: &DeviceId) -> String {
     format!("{LIVE}?telemetry={}", encoded(device.as_str()))
 }
 
-/// How devices come and go, as it happens: of as many as fit into an address, from the first on.
+/// The events of devices as they happen, of as many devices as fit into an address, from the first on.
 pub(super) fn live_presence<'a>(devices: impl Iterator<Item = &'a DeviceId>) -> String {
     let mut address = format!("{LIVE}?");
     for device in devices {
@@ -70,12 +70,12 @@ pub(super) fn identity(id: &IdentityId) -> String {
     }
 }
 
-/// What is below the page of a device or module.
+/// A path below the page of a device or module.
 pub(super) fn under(id: &IdentityId, what: &str) -> String {
     format!("{}/{what}", identity(id))
 }
 
-/// The page that tells how to connect a new device.
+/// The page that explains how to connect a new device.
 pub(super) fn created(device: &DeviceId) -> String {
     format!("/portal/created/{}", encoded(device.as_str()))
 }
@@ -90,7 +90,7 @@ pub(super) fn encoded(text: &str) -> String {
     utf8_percent_encode(text, UNRESERVED_KEPT).to_string()
 }
 
-/// The sign-in page that leads on to `next`.
+/// The sign-in page, which redirects to `next` afterwards.
 pub(super) fn sign_in_for(next: &str) -> String {
     match local(next) {
         Some(HOME) | None => SIGN_IN.to_owned(),
@@ -98,7 +98,7 @@ pub(super) fn sign_in_for(next: &str) -> String {
     }
 }
 
-/// `next` if it is a path of the portal; whatever could lead elsewhere is nothing (threats T714).
+/// `next` if it is a path of the portal. None if it could lead elsewhere (threats T714).
 pub(super) fn local(next: &str) -> Option<&str> {
     let rest = next.strip_prefix(HOME)?;
     let begins_well = rest.is_empty() || rest.starts_with(['/', '?']);
@@ -106,7 +106,7 @@ pub(super) fn local(next: &str) -> Option<&str> {
     (begins_well && is_plain && next.len() <= NEXT_BYTES_MAX).then_some(next)
 }
 
-/// Half of the least that the head of a request may be long.
+/// Half of the smallest limit for the head of a request.
 const ADDRESS_BYTES_MAX: usize = 4096;
 const NEXT_BYTES_MAX: usize = 2048;
 const UNRESERVED_KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');

@@ -1,5 +1,4 @@
-//! `/portal/policies`: the shared access policies, for their owner. Keys are shown when they are asked for, by a form,
-//! and that is recorded.
+//! `/portal/policies`: the shared access policies, for their owner. A form reveals keys, and the audit record says so.
 
 use axum::extract::Path;
 use axum::http::StatusCode;
@@ -39,7 +38,7 @@ pub(super) async fn create(visit: Visit, fields: FormFields) -> PageResult {
         }
         Err(error) => (field_of(&error), Problem::from(error)),
     };
-    // What is no fault of the form is a page of its own.
+    // An error that is not in a field gets its own page.
     let Some(field) = field else { return Err(error.into()) };
     let mut errors = Errors::default();
     errors.add(field, error.text());
@@ -68,7 +67,7 @@ pub(super) async fn show(visit: Visit, Path(name): Path<String>) -> PageResult {
     Ok(Html(page(&visit, &policy, SecretDisplay::Hidden)).into_response())
 }
 
-/// `POST /portal/policies/{name}/reveal`: the same with its keys.
+/// `POST /portal/policies/{name}/reveal`: the page with the policy's keys.
 pub(super) async fn reveal(visit: Visit, Path(name): Path<String>) -> PageResult {
     let policy = policies::reveal(visit.hub(), visit.service(), &name).await?;
     Ok(Html(page(&visit, &policy, SecretDisplay::Revealed)).into_response())
@@ -77,10 +76,10 @@ pub(super) async fn reveal(visit: Visit, Path(name): Path<String>) -> PageResult
 /// `POST /portal/policies/{name}/regenerate`.
 pub(super) async fn regenerate(visit: Visit, Path(name): Path<String>, fields: FormFields) -> PageResult {
     let (renewal, done) = match fields.text("which") {
-        Some("primary") => (Renewal::Primary, "The primary key is new."),
-        Some("secondary") => (Renewal::Secondary, "The secondary key is new."),
-        Some("swap") => (Renewal::Swap, "The two keys have changed places."),
-        _ => return Err(Problem::argument_invalid("which is none of primary, secondary, swap").into()),
+        Some("primary") => (Renewal::Primary, "The policy has a new primary key."),
+        Some("secondary") => (Renewal::Secondary, "The policy has a new secondary key."),
+        Some("swap") => (Renewal::Swap, "The two keys are swapped."),
+        _ => return Err(Problem::argument_invalid("which must be primary, secondary or swap").into()),
     };
     let policy = policies::regenerate(visit.hub(), visit.service(), &name, renewal).await?;
     visit.flash(done);
@@ -99,8 +98,8 @@ fn show_list(visit: &Visit, status: StatusCode, fields: &FormFields, errors: &Er
     let content = html! {
         h1 { "Shared access policies" }
         p.quiet {
-            "A policy is a name, two keys and rights. Services and operators prove themselves with one of its keys; "
-            "devices have keys of their own."
+            "A policy has a name, two keys and rights. Services and operators sign in with one of its keys. "
+            "Devices have their own keys."
         }
         div.scroll {
             table.stack {
@@ -126,7 +125,7 @@ fn create_form(visit: &Visit, fields: &FormFields, errors: &Errors) -> Markup {
         name: "name",
         label: "Name",
         value: fields.text("name").unwrap_or_default(),
-        hint: Some("Letters, digits and -._; its keys are made by the hub."),
+        hint: Some("Letters, digits and -._; the hub generates the keys."),
         is_required: true,
         length_max: Some(64),
         ..TextField::default()
@@ -170,7 +169,7 @@ fn page(visit: &Visit, policy: &Policy, shown: SecretDisplay) -> Markup {
             @if shown == SecretDisplay::Hidden {
                 div.toolbar.below {
                     (Button { label: "Reveal keys", action: &action("reveal"), fields: &[] }.show(visit))
-                    span.quiet { "That they were shown is recorded in the audit log." }
+                    span.quiet { "The audit log records that you revealed them." }
                 }
             }
         }
@@ -181,7 +180,7 @@ fn page(visit: &Visit, policy: &Policy, shown: SecretDisplay) -> Markup {
         @if !policy.is_built_in() {
             (Button { label: "Delete this policy", action: &action("delete"), fields: &[] }.ask_first(
                 visit,
-                "Its keys count no more, and what is connected with them is closed. It cannot be taken back."
+                "The hub refuses its keys from then on and closes every connection that uses them. This cannot be undone."
             ))
         }
     };
@@ -220,14 +219,14 @@ const RENEWALS: [(&str, &str, &str); 3] = [
     (
         "Regenerate the primary key",
         "primary",
-        "The old primary key counts no more, and what is connected with it is closed. So is your own session, if you \
-         signed in with it.",
+        "The hub refuses the old primary key and closes every connection that uses it. If you signed in with it, you are \
+         signed out too.",
     ),
     (
         "Regenerate the secondary key",
         "secondary",
-        "The old secondary key counts no more, and what is connected with it is closed. So is your own session, if you \
-         signed in with it.",
+        "The hub refuses the old secondary key and closes every connection that uses it. If you signed in with it, you are \
+         signed out too.",
     ),
-    ("Swap the keys", "swap", "The two change places; both go on to count, and nothing is closed."),
+    ("Swap the keys", "swap", "The two keys swap places. Both stay valid, and no connection is closed."),
 ];

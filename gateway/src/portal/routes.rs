@@ -1,10 +1,10 @@
-//! Every page and form of the portal, one row each: method, path, who may, and the handler.
+//! Every page and form of the portal, one row each: method, path, required rights, and the handler.
 //!
-//! This list is the only one: the router and the tests that try each route as a stranger are made from it. To add a
-//! page: a handler in a file beside its kin, a row here, and if it is a part of its own a `layout::Section`. A form's
-//! handler takes `FormFields`, which only come here with the session's token; a form that changes something or shows a
-//! secret says by `asks` what its refusal is recorded as. What follows `/portal/devices/` is an id, whatever it looks
-//! like; words of ours stand elsewhere.
+//! This list is the only one: the router, and the tests that try each route as a stranger, are made from it. To add a
+//! page: a handler in a file beside similar ones, a row here, and for a new part of the portal a `layout::Section`. The
+//! handler of a form takes `FormFields`, which exist only with the sign-in's token. A form that changes something or
+//! reveals a secret names its operation with `asks`, for the record of a refusal. Any text after `/portal/devices/` is
+//! an id, so fixed words have other paths.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -35,7 +35,7 @@ pub struct PageRoute {
     /// With parameters in braces.
     pub path: &'static str,
     pub needs: PageNeeds,
-    /// What a form asks for, as the audit record says it.
+    /// The operation of a form, as the audit record names it.
     pub operation: Option<Operation>,
     in_background: bool,
     /// Whether a body is a file and not a form.
@@ -43,14 +43,14 @@ pub struct PageRoute {
     handler: MethodRouter<Arc<Portal>>,
 }
 
-/// Who may call a route.
+/// What a route needs of its caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PageNeeds {
-    /// Anybody.
+    /// Nothing.
     Nothing,
-    /// Somebody who is signed in.
+    /// A sign-in.
     SignIn,
-    /// Somebody signed in with a policy that has every one of these rights.
+    /// A sign-in with a policy that has every one of these rights.
     Rights(Rights),
 }
 
@@ -132,7 +132,7 @@ fn devices_and_frame() -> Vec<PageRoute> {
     ]
 }
 
-/// What is about the hub, not about one device.
+/// The routes of the hub, not of one device.
 fn hub_wide() -> Vec<PageRoute> {
     const READ: PageNeeds = PageNeeds::Rights(Rights::REGISTRY_READ);
     const WRITE: PageNeeds = PageNeeds::Rights(Rights::REGISTRY_WRITE);
@@ -222,22 +222,22 @@ impl PageRoute {
         }
     }
 
-    /// What a refusal of this form is recorded as.
+    /// The operation that the audit record names when this form is refused.
     fn asks(self, operation: Operation) -> Self {
         Self { operation: Some(operation), ..self }
     }
 
-    /// Its body is a file and not a form; a script sends it, with the session's token in its head.
+    /// The body is a file, not a form. A script sends it, with the sign-in's token in a header.
     fn takes_a_file(self) -> Self {
         Self { takes_a_file: true, ..self }
     }
 
-    /// Pages ask for it on their own.
+    /// Pages ask for it by themselves.
     fn in_background(self) -> Self {
         Self { in_background: true, ..self }
     }
 }
 
 async fn nothing_there() -> RefusedPage {
-    RefusedPage(Problem::not_found("There is no such page."))
+    RefusedPage(Problem::not_found("The portal has no such page."))
 }

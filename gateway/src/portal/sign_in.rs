@@ -1,8 +1,8 @@
-//! Who is signed in: a bounded number of sessions, each known by a random id that only the browser has.
+//! The sign-ins of people: a limited number, each known by a random id that only the browser has.
 //!
-//! Kept are the hash of the id, and which policy and which of its keys it was begun with, never a key. A session ends
-//! when its owner signs out, when it has been idle or has lasted for too long, when the policy or that key goes, or
-//! when it is the longest idle of too many. Time is an argument.
+//! The hub keeps the hash of the id, and which policy and which of its keys the person used, but never a key. A sign-in
+//! ends when the person signs out, when it is idle or lasts for too long, when the policy or that key is gone, or when
+//! there are too many and it has been idle longest. Time is an argument.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -15,21 +15,21 @@ use super::csrf::CsrfToken;
 use crate::auth::{RememberedService, VerifiedService};
 use crate::config::Limits;
 
-/// The sessions of one hub's portal.
+/// The sign-ins of one hub's portal.
 #[derive(Debug)]
 pub(super) struct SignIns {
     sessions_max: usize,
     idle_time_max: Duration,
     time_max: Duration,
-    /// How many there are, for the operator.
+    /// The number of sign-ins, as a metric.
     count: Gauge,
     inner: Mutex<HashMap<SignInKey, SignIn>>,
 }
 
-/// The secret a browser holds, as the cookie carries it.
+/// The secret of a browser, as the cookie carries it.
 pub(super) struct SignInId(String);
 
-/// The hash by which a session is known here.
+/// The hash that identifies a sign-in here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct SignInKey([u8; 32]);
 
@@ -42,7 +42,7 @@ struct SignIn {
     notice: Option<Notice>,
 }
 
-/// Something to be told on the next page.
+/// A message for the next page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Notice {
     pub(super) kind: NoticeKind,
@@ -55,7 +55,7 @@ pub(super) enum NoticeKind {
     Failed,
 }
 
-/// A session that was found to be good.
+/// A valid sign-in.
 #[derive(Clone, Debug)]
 pub(super) struct Found {
     pub(super) key: SignInKey,
@@ -74,8 +74,7 @@ impl SignIns {
         }
     }
 
-    /// Begins a session of a service that has just proven itself. `still_holds` tells whether the service of another
-    /// session has not been revoked: when there are too many sessions, the revoked ones end first.
+    /// Starts a sign-in of a service that has just authenticated.
     pub(super) fn begin(
         &self,
         service: &VerifiedService,
@@ -104,8 +103,8 @@ impl SignIns {
         id
     }
 
-    /// The session of this id, if it is still good; one that is not is ended. `recall` gives its service back unless it
-    /// was revoked. `is_doing` tells whether its owner is doing something, or a page only keeps itself up to date.
+    /// The sign-in with this id, if it is still valid; otherwise it ends. `is_doing` tells whether the person is
+    /// active, or a page only refreshes itself.
     pub(super) fn find(
         &self,
         id: &SignInId,
@@ -129,7 +128,7 @@ impl SignIns {
         Some(Found { key, service, token: sign_in.token.clone() })
     }
 
-    /// Whether the session is there and in time; its policy is for its owner to look at.
+    /// Whether the sign-in exists and has not timed out. Does not check its policy.
     pub(super) fn is_open(&self, key: SignInKey, now: Instant) -> bool {
         self.lock().get(&key).is_some_and(|sign_in| self.is_in_time(sign_in, now))
     }
@@ -140,7 +139,7 @@ impl SignIns {
         self.report_count(&inner);
     }
 
-    /// Keeps something to be told on the session's next page.
+    /// Keeps a message for the next page of the sign-in.
     pub(super) fn flash(&self, key: SignInKey, notice: Notice) {
         if let Some(sign_in) = self.lock().get_mut(&key) {
             sign_in.notice = Some(notice);
@@ -170,7 +169,7 @@ impl SignInId {
         Self(random_hex())
     }
 
-    /// Reads a cookie's value. Anything but what `random` makes is no id.
+    /// Parses a cookie's value. Only a value that `random` makes is an id.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let is_hex = text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
         (text.len() == 64 && is_hex).then(|| Self(text.to_owned()))

@@ -1,4 +1,4 @@
-//! How the portal says what it shows: states as chips, ways to prove oneself, times.
+//! How the portal writes states, types of authentication, and times.
 
 use jiff::Timestamp;
 use maud::{Markup, html};
@@ -18,7 +18,7 @@ pub(super) fn connection(is_connected: bool) -> Markup {
     }
 }
 
-/// A way to prove oneself, as the Azure portal calls it.
+/// A type of authentication, as the Azure portal names it.
 pub(super) fn authentication(kind: AuthenticationKind) -> &'static str {
     match kind {
         AuthenticationKind::Sas => "Symmetric key",
@@ -33,7 +33,7 @@ pub(super) fn time(time: Timestamp) -> Markup {
     html! { time.nowrap datetime=(time) { (time.strftime("%Y-%m-%d %H:%M:%S")) } }
 }
 
-/// The same, or that it never was.
+/// The same, or "never".
 pub(super) fn time_or_never(at: Option<Timestamp>) -> Markup {
     at.map_or_else(|| html! { span.quiet { "never" } }, time)
 }
@@ -44,7 +44,7 @@ pub(super) fn count(number: usize, one: &str) -> String {
     format!("{} {one}{s}", grouped(number))
 }
 
-/// A number with its thousands apart.
+/// A number with thousands separators.
 pub(super) fn grouped(number: usize) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);

@@ -1,4 +1,4 @@
-//! A request of somebody who is signed in: what a page needs to know of who looks at it.
+//! A request of a signed-in caller, and what a page needs to know of the caller.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::hub::Hub;
 use crate::iothub::problem::Problem;
 use crate::operations::logins;
 
-/// One request. Only `guard` makes one, of a session that is good.
+/// One request. Only `guard` makes one, for a valid sign-in.
 #[derive(Clone, Debug)]
 pub(super) struct Visit {
     portal: Arc<Portal>,
@@ -39,12 +39,12 @@ impl Visit {
         &self.portal.hub
     }
 
-    /// On whose behalf every operation is called.
+    /// The service for which every operation is called.
     pub(super) fn service(&self) -> &VerifiedService {
         &self.service
     }
 
-    /// Whether the policy has every one of these rights: for what to offer, not for what to allow.
+    /// Whether the policy has every one of these rights. Decides what a page offers, not what the hub allows.
     pub(super) fn may(&self, rights: Rights) -> bool {
         self.service.rights().contains(rights)
     }
@@ -58,24 +58,24 @@ impl Visit {
         &self.token
     }
 
-    /// Whether somebody is still signed in by this: for an answer that goes on for long, which has to ask now and then,
-    /// and whenever the policies change.
+    /// Whether the sign-in is still valid. An answer that lasts long must ask now and then, and whenever the policies
+    /// change.
     pub(super) fn still_holds(&self) -> bool {
         logins::service_still_holds(self.hub(), &self.service)
             && self.portal.sign_ins.is_open(self.sign_in, self.hub().clock.now().monotonic)
     }
 
-    /// Says on the next page that something was done.
+    /// Shows on the next page that something was done.
     pub(super) fn flash(&self, text: impl Into<String>) {
         self.notice(NoticeKind::Done, text.into());
     }
 
-    /// Says on the next page that something was not done.
+    /// Shows on the next page that something was not done.
     pub(super) fn flash_failure(&self, text: impl Into<String>) {
         self.notice(NoticeKind::Failed, text.into());
     }
 
-    /// What the page before left to be told.
+    /// The message that the previous page left.
     pub(super) fn take_notice(&self) -> Option<Notice> {
         self.portal.sign_ins.take_notice(self.sign_in)
     }
@@ -94,6 +94,8 @@ impl<S: Sync> FromRequestParts<S> for Visit {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, RefusedPage> {
         let visit = parts.extensions.get::<Self>().cloned();
-        visit.ok_or_else(|| RefusedPage(Problem::internal("a page for who is signed in came past the guard")))
+        visit.ok_or_else(|| {
+            RefusedPage(Problem::internal("a page that needs a sign-in was reached without the guard"))
+        })
     }
 }

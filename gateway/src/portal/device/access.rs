@@ -14,13 +14,13 @@ use crate::portal::form::{self, Errors, TextField};
 use crate::portal::paths;
 use crate::portal::visit::Visit;
 
-/// What the form says.
+/// The fields of the form.
 #[derive(Clone, Debug)]
 pub(super) struct AccessForm {
     may_everything: bool,
-    /// Of `WORDS`, those that are ticked.
+    /// The ticked ones of `WORDS`.
     ticked: Vec<String>,
-    /// Names of methods, or how they begin, with commas between them.
+    /// Names of methods, or prefixes, separated by commas.
     methods: String,
     queue_max: String,
 }
@@ -88,23 +88,25 @@ impl AccessForm {
             return Some(None);
         }
         let read = self.queue_max.parse().ok().and_then(QueueMax::new);
-        let out_of_range = format!("a number from 1 to {}, or nothing", QueueMax::HIGHEST);
+        let out_of_range = format!("enter a number from 1 to {}, or leave it empty", QueueMax::HIGHEST);
         errors.take("queue-max", read.ok_or(out_of_range)).map(Some)
     }
 
     pub(super) fn show(&self, visit: &Visit, identity: &Identity, errors: &Errors) -> Markup {
         let methods = TextField {
             name: "methods",
-            label: "Direct methods it answers",
+            label: "Direct methods",
             value: &self.methods,
-            hint: Some("Names with commas between them; diag* is every name that begins so, * every name"),
+            hint: Some(
+                "Names separated by commas; diag* means every name that begins with diag, * means every name",
+            ),
             ..TextField::default()
         };
         let limit = visit.hub().config.limits.queue_messages_max;
-        let hint = format!("Empty is as many as the hub says: {limit}");
+        let hint = format!("If empty, the hub's limit applies: {limit}");
         let queue_max = TextField {
             name: "queue-max",
-            label: "Messages that may wait for it",
+            label: "Most waiting messages",
             value: &self.queue_max,
             hint: Some(&hint),
             ..TextField::default()
@@ -114,8 +116,8 @@ impl AccessForm {
                 (visit.token_field()) (version_field(identity))
                 fieldset.allowed {
                     legend { "Access" }
-                    (form::radio("allow", "everything", "Everything its kind may", self.may_everything))
-                    (form::radio("allow", "list", "Only what is listed", !self.may_everything))
+                    (form::radio("allow", "everything", "Everything", self.may_everything))
+                    (form::radio("allow", "list", "Only the following", !self.may_everything))
                     div.listed {
                         @for (word, label) in WORDS {
                             div.choice {
@@ -128,7 +130,7 @@ impl AccessForm {
                     }
                 }
                 (queue_max.show(errors))
-                p.hint { "A connection that may do more than this is closed, and may come back." }
+                p.hint { "The hub closes a connection that has more rights than this. It may then reconnect." }
                 button.primary type="submit" { "Save" }
             }
         }
@@ -137,4 +139,4 @@ impl AccessForm {
 
 const METHODS: &str = "methods:";
 const WORDS: [(&str, &str); 3] =
-    [("telemetry", "Send telemetry"), ("c2d", "Receive messages"), ("twin", "Read and report its twin")];
+    [("telemetry", "Send telemetry"), ("c2d", "Receive messages"), ("twin", "Read and report twin")];

@@ -19,15 +19,15 @@ pub(in crate::portal) async fn show(visit: Visit, Named(id): Named) -> PageResul
     let lines = audit::read(hub, service, wanted).await?;
     let content = html! {
         @if lines.is_empty() {
-            div.card.empty { strong { "Nothing yet" } p { "Every change is recorded here, and every attempt at one that was refused." } }
+            div.card.empty { strong { "No entries yet" } p { "The hub records every change here, and every refused attempt." } }
         } @else {
             div.scroll tabindex="0" role="region" aria-label="Audit record" {
                 table.stack {
-                    thead { tr { th scope="col" { "Time" } th scope="col" { "Policy" } th scope="col" { "By" } th scope="col" { "Asked for" } th scope="col" { "Of" } th scope="col" { "Result" } } }
+                    thead { tr { th scope="col" { "Time" } th scope="col" { "Policy" } th scope="col" { "By" } th scope="col" { "Operation" } th scope="col" { "Target" } th scope="col" { "Result" } } }
                     tbody { @for line in lines.iter().rev() { (row(line)) } }
                 }
             }
-            p.hint { "The latest " (SHOWN_MAX) " lines at most." }
+            p.hint { "At most the latest " (SHOWN_MAX) " lines." }
         }
     };
     Ok(frame::page(&visit, &entry, Tab::Audit, content))
@@ -41,8 +41,8 @@ fn row(line: &Value) -> Markup {
             td data-label="Time" { @if let Some(time) = time { (crate::portal::text::time(time)) } }
             td data-label="Policy" { (of("actor")) }
             td data-label="By" { (of("source")) span.quiet { " from " (of("ip")) } }
-            td data-label="Asked for" { code { (of("op")) } }
-            td data-label="Of" { span.id { (of("target")) } }
+            td data-label="Operation" { code { (of("op")) } }
+            td data-label="Target" { span.id { (of("target")) } }
             td data-label="Result" { @if of("result") == "done" { "done" } @else { span.chip.bad { "refused" } " " (of("result")) } }
         }
     }

@@ -1,4 +1,4 @@
-//! `…/credential`: another way for an identity to prove itself, other keys, or other thumbprints.
+//! `…/credential`: changes how an identity authenticates: another type, other keys, or other thumbprints.
 
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -45,7 +45,7 @@ pub(in crate::portal) async fn save(visit: Visit, Named(id): Named, fields: Form
         &visit,
         identities::put(hub, service, spec, precondition).await,
         &id,
-        "It now proves itself by what you chose.",
+        "The authentication is changed.",
     )
 }
 
@@ -53,13 +53,13 @@ fn page(visit: &Visit, identity: &Identity, form: &CredentialForm, errors: &Erro
     let id = &identity.id;
     let content = html! {
         (crumbs_below(id))
-        h1 { "Change how " (id) " proves itself" }
-        @if !errors.is_empty() { p.notice.failed role="alert" { "Nothing was changed: see what is marked below." } }
+        h1 { "Change the authentication of " (id) }
+        @if !errors.is_empty() { p.notice.failed role="alert" { "Nothing was changed. Correct the marked fields below." } }
         form.card.form method="post" action=(paths::under(id, "credential")) {
             (visit.token_field()) (version_field(identity))
             p {
                 "Now: " strong { (text::authentication(identity.authentication.kind())) }
-                ". What is saved here takes its place, and a connection that rests on it is closed."
+                ". Saving replaces it and closes a connection that uses it."
             }
             (form.show(errors))
             div.toolbar {

@@ -1,4 +1,4 @@
-//! `GET …/connections`: how a device or module came and went, and if it was refused, exactly why and what to do about it.
+//! `GET …/connections`: the last connections and refusals of a device or module, with the reasons and what to do.
 
 use jiff::{SignedDuration, Timestamp};
 use maud::{Markup, html};
@@ -31,11 +31,11 @@ pub(in crate::portal) async fn show(visit: Visit, Named(id): Named) -> PageResul
         }
         h2 { "Connections" }
         @if connections.last.is_empty() {
-            div.card.empty { strong { "Not seen since the hub started" } p { "It has not connected over MQTT. If it tried, what it was refused for stands below." } }
+            div.card.empty { strong { "No connection since the hub started" } p { "It has not connected over MQTT. If the hub refused it, the reason is below." } }
         } @else {
             div.scroll tabindex="0" role="region" aria-label="Connections" {
                 table.stack {
-                    thead { tr { th scope="col" { "Connected" } th scope="col" { "Ended" } th scope="col" { "From" } th scope="col" { "Proved itself by" } th scope="col" { "Credential ends" } th scope="col" { "Why it ended" } } }
+                    thead { tr { th scope="col" { "Connected" } th scope="col" { "Ended" } th scope="col" { "From" } th scope="col" { "Credential" } th scope="col" { "Credential expires" } th scope="col" { "Why it ended" } } }
                     tbody { @for connection in connections.last.iter().rev() { (connection_row(connection, now)) } }
                 }
             }
@@ -43,10 +43,10 @@ pub(in crate::portal) async fn show(visit: Visit, Named(id): Named) -> PageResul
         h2 { "Refusals" }
         @if refused.last.is_empty() { p.quiet { "None since the hub started." } }
         @else {
-            p.quiet { "Refused " (text::count(usize::try_from(refused.count).unwrap_or(usize::MAX), "time")) " since the hub started; the last ones:" }
+            p.quiet { "Refused " (text::count(usize::try_from(refused.count).unwrap_or(usize::MAX), "time")) " since the hub started. The last refusals:" }
             div.scroll tabindex="0" role="region" aria-label="Refusals" {
                 table.stack {
-                    thead { tr { th scope="col" { "Time" } th scope="col" { "From" } th scope="col" { "Outcome" } th scope="col" { "Reason" } th scope="col" { "Seen" } th scope="col" { "Expected" } } }
+                    thead { tr { th scope="col" { "Time" } th scope="col" { "From" } th scope="col" { "Outcome" } th scope="col" { "Reason" } th scope="col" { "Received" } th scope="col" { "Expected" } } }
                     tbody { @for refusal in &refused.last { (refusal_row(refusal)) } }
                 }
             }
@@ -58,7 +58,7 @@ pub(in crate::portal) async fn show(visit: Visit, Named(id): Named) -> PageResul
 fn flapping_notice(flapping: &Flapping) -> Markup {
     html! {
         p.notice role="alert" {
-            "Several clients use this identity: its connection was taken over " (flapping.takeovers) " more times from "
+            "Several clients use this identity. They took its connection over " (flapping.takeovers) " more times from "
             (text::time(flapping.since)) " to " (text::time(flapping.last)) ". Give each device an identity of its own."
         }
     }
@@ -79,8 +79,8 @@ fn connection_row(connection: &Connection, now: Timestamp) -> Markup {
                 span.quiet { " after " (duration(lasted)) }
             }
             td data-label="From" { span.id { (connection.peer) } }
-            td data-label="Proved itself by" { (connection.method) }
-            td data-label="Credential ends" { (text::time_or_never(connection.credential_end)) }
+            td data-label="Credential" { (connection.method) }
+            td data-label="Credential expires" { (text::time_or_never(connection.credential_end)) }
             td data-label="Why it ended" {
                 @if let Some(ended) = ended {
                     (ended.reason.description()) @if let Some(text) = &ended.text { ": " (text) }
@@ -103,7 +103,7 @@ fn refusal_row(refusal: &Refusal) -> Markup {
                 (refusal.reason)
                 @match left {
                     Some(left @ 0..) => { span.quiet { " Its token had " (left) " s left." } }
-                    Some(left) => { span.quiet { " Its token had ended " (left.unsigned_abs()) " s before." } }
+                    Some(left) => { span.quiet { " Its token had expired " (left.unsigned_abs()) " s before." } }
                     None => {}
                 }
             }
@@ -113,7 +113,7 @@ fn refusal_row(refusal: &Refusal) -> Markup {
     }
 }
 
-/// What to do about the last refusals and endings, each once and the latest first.
+/// Advice on the last refusals and disconnects, each once and the latest first.
 fn hints<'a>(
     id: &IdentityId,
     refusals: impl IntoIterator<Item = &'a Refusal>,

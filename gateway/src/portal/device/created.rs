@@ -19,7 +19,7 @@ pub(in crate::portal) async fn show(visit: Visit, Named(id): Named) -> PageResul
         h1 { "Connect " (id) }
         (credentials::panel(&visit, &entry.identity(), SecretDisplay::Hidden, true))
         div.toolbar {
-            a.button.primary href=(paths::identity(&id)) { "To the device" }
+            a.button.primary href=(paths::identity(&id)) { "Open the device" }
             a.button href=(paths::NEW_DEVICE) { "Add another device" }
         }
     };

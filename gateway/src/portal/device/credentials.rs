@@ -1,5 +1,5 @@
-//! What a device or module proves itself with, for people: hidden until somebody with the right asks for it, which is
-//! recorded. A page never holds a secret before that.
+//! The credentials of a device or module, for people. They stay hidden until a caller with the right reveals them,
+//! which the audit record says. A page never contains a secret before that.
 
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
@@ -19,7 +19,7 @@ use crate::portal::layout::{self, Section};
 use crate::portal::paths;
 use crate::portal::visit::Visit;
 
-/// Whether secrets are to be seen.
+/// Whether secrets are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::portal) enum SecretDisplay {
     Hidden,
@@ -42,7 +42,7 @@ pub(in crate::portal) async fn reveal(
     Ok(whole_page(&visit, &id, panel))
 }
 
-/// The page for who has no scripts.
+/// The whole page, for a browser without scripts.
 fn whole_page(visit: &Visit, id: &IdentityId, panel: Markup) -> Response {
     let title = format!("Credentials of {id}");
     let content = html! {
@@ -53,7 +53,7 @@ fn whole_page(visit: &Visit, id: &IdentityId, panel: Markup) -> Response {
     Html(layout::page(visit, Section::Devices, &title, content)).into_response()
 }
 
-/// Everything an identity proves itself with, and if wanted how programs do that.
+/// All credentials of an identity, and on request how programs use them.
 pub(in crate::portal) fn panel(
     visit: &Visit,
     identity: &Identity,
@@ -68,10 +68,10 @@ pub(in crate::portal) fn panel(
                     Authentication::Sas(keys) => { (of_keys(visit, identity, keys, shown, with_snippets)) }
                     Authentication::SelfSigned(thumbprints) => { (of_thumbprints(thumbprints)) }
                     Authentication::CertificateAuthority => {
-                        p { "It shows a client certificate under an enrolled CA, with the common name "
-                            code { (identity.id) } ". Nothing about the certificate is kept here." }
+                        p { "It connects with a client certificate of an enrolled CA that has the common name "
+                            code { (identity.id) } ". The hub stores nothing about the certificate." }
                     }
-                    Authentication::None => { p { "It has no way to prove itself and cannot connect." } }
+                    Authentication::None => { p { "It has no credential and cannot connect." } }
                 }
             }
             @if with_snippets { (snippets::section(visit.hub(), identity, shown)) }
@@ -100,7 +100,7 @@ fn of_keys(
                     @if is_expressible(id) {
                         (secret(&format!("{which}-connection-string"), shown, || connection_string(visit, id, key)))
                     } @else {
-                        span.quiet { "none: no connection string can carry the ; of this id" }
+                        span.quiet { "none: a connection string cannot hold the ; of this id" }
                     }
                 }
             }
@@ -112,16 +112,16 @@ fn of_keys(
                     (visit.token_field())
                     @if with_snippets { input type="hidden" name="snippets" value="yes"; }
                     button type="submit" { "Reveal keys and connection strings" }
-                    span.hint { " This is recorded." }
+                    span.hint { " The audit log records this." }
                 }
             }
-            SecretDisplay::Hidden => { p.hint { "To see keys takes a policy with RegistryWrite." } }
-            SecretDisplay::Revealed => { p.hint { "Whoever has a key is this device. Leave this page when you are done." } }
+            SecretDisplay::Hidden => { p.hint { "To see the keys, sign in with a policy that has RegistryWrite." } }
+            SecretDisplay::Revealed => { p.hint { "Anyone who has a key can connect as this device. Leave this page when you are done." } }
         }
     }
 }
 
-/// A secret as it is, with a way to copy it, or hidden. `name` is its own on the page.
+/// A secret in full with a button to copy it, or hidden. `name` is unique on the page.
 pub(in crate::portal) fn secret(name: &str, shown: SecretDisplay, value: impl Fn() -> String) -> Markup {
     let id = format!("secret-{}", name.to_ascii_lowercase());
     html! {
@@ -160,7 +160,7 @@ fn of_thumbprints(thumbprints: &ThumbprintPair) -> Markup {
     }
 }
 
-/// An id may hold `;`, where a connection string ends a value.
+/// Whether a connection string can hold the id. An id may contain `;`, which ends a value there.
 pub(super) fn is_expressible(id: &IdentityId) -> bool {
     !id.to_string().contains(';')
 }

@@ -1,4 +1,4 @@
-//! `…/delete`: a page that says what goes with a device or module, and the deed.
+//! `…/delete`: a page that says what is deleted with a device or module, and the deletion.
 
 use axum::response::IntoResponse;
 use maud::html;
@@ -25,13 +25,13 @@ pub(in crate::portal) async fn ask(visit: Visit, Named(id): Named) -> PageResult
         (crumbs_below(&id))
         h1 { "Delete " (id) "?" }
         div.card {
-            p { "It is disconnected at once, and its credentials are worth nothing from then on. This cannot be undone." }
+            p { "The hub disconnects it at once and refuses its credentials from then on. This cannot be undone." }
             ul {
                 @if !modules.is_empty() {
-                    li { "Deleted with it: " (text::count(modules.len(), "module"))
+                    li { "The hub also deletes " (text::count(modules.len(), "module"))
                         @for module in &modules { " " code { (module.identity().id) } } }
                 }
-                li { (text::count(entry.queued(), "message")) " that wait for it" }
+                li { (text::count(entry.queued(), "message")) " waiting for it" }
             }
             form method="post" action=(paths::under(&id, "delete")) {
                 (visit.token_field()) (version_field(&entry.identity()))
@@ -58,7 +58,7 @@ pub(in crate::portal) async fn delete(visit: Visit, Named(id): Named, fields: Fo
         }
         Err(IdentityError::Registry(RegistryError::PreconditionFailed(_))) => {
             visit.flash_failure(
-                "It was not deleted: somebody has changed it meanwhile. This is how it is now.",
+                "It was not deleted, because somebody has changed it in the meantime. This page shows its present state.",
             );
             Ok(see_other(&paths::identity(&id)))
         }

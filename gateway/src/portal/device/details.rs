@@ -1,4 +1,4 @@
-//! The first page of a device or module: its state, its credentials, and what of it can be changed.
+//! The first page of a device or module: its state, its credentials, and the forms that change it.
 
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -19,7 +19,7 @@ use crate::portal::form::Errors;
 use crate::portal::visit::Visit;
 use crate::portal::{paths, text};
 
-/// A form of the page as somebody has filled it in, to be shown again with what is wrong.
+/// A form of the page as it was filled in, to be shown again with its errors.
 #[derive(Default)]
 pub(super) struct DetailsForm {
     pub(super) status: Option<StatusForm>,
@@ -33,14 +33,14 @@ pub(in crate::portal) async fn show(visit: Visit, Named(id): Named) -> PageResul
     Ok(page(&visit, &entry, DetailsForm::default()))
 }
 
-/// The page, perhaps with a form that was not taken.
+/// The page, with the errors of a refused form if there was one.
 pub(super) fn page(visit: &Visit, entry: &Entry, draft: DetailsForm) -> Response {
     let identity = entry.identity();
     let may_write = visit.may(Rights::REGISTRY_WRITE);
     let DetailsForm { status, access, errors } = draft;
     let answer = if errors.is_empty() { StatusCode::OK } else { StatusCode::BAD_REQUEST };
     let content = html! {
-        @if !errors.is_empty() { p.notice.failed role="alert" { "Nothing was changed: see what is marked below." } }
+        @if !errors.is_empty() { p.notice.failed role="alert" { "Nothing was changed. Correct the marked fields below." } }
         @if may_write { (toolbar(visit, &identity)) }
         div.cards {
             (state(visit, entry, &identity))
@@ -55,7 +55,7 @@ pub(super) fn page(visit: &Visit, entry: &Entry, draft: DetailsForm) -> Response
                 (keys::section(visit, &identity))
                 (token::section(visit, &identity))
                 section.card aria-labelledby="access-name" {
-                    h2 id="access-name" { "What it may do" }
+                    h2 id="access-name" { "Access" }
                     (access.unwrap_or_else(|| AccessForm::of(&identity)).show(visit, &identity, &errors))
                 }
             }

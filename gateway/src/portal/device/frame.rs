@@ -1,4 +1,4 @@
-//! What the pages of one device or module have in common: where one is, its state in a line, and its tabs.
+//! The common frame of the pages of one device or module: its path, its state in a line, and its tabs.
 
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -28,7 +28,7 @@ impl Tab {
     const ALL: [Tab; 6] =
         [Tab::Details, Tab::Modules, Tab::Messages, Tab::Telemetry, Tab::Connections, Tab::Audit];
 
-    /// Its name, where it is below the identity's page, and what it takes to look at it.
+    /// Its name, its path below the identity's page, and the rights that it needs.
     fn place(self) -> (&'static str, &'static str, Rights) {
         match self {
             Tab::Details => ("Details", "", Rights::REGISTRY_READ),
@@ -42,7 +42,7 @@ impl Tab {
         }
     }
 
-    /// Modules have no modules, and what they send is shown with what their device sends.
+    /// Modules have no modules. Their telemetry is on the page of their device.
     fn is_of(self, id: &IdentityId) -> bool {
         !matches!(self, Tab::Modules | Tab::Telemetry) || id.module.is_none()
     }
@@ -53,7 +53,7 @@ pub(super) fn page(visit: &Visit, entry: &Entry, tab: Tab, content: Markup) -> R
     page_of(visit, entry, tab, StatusCode::OK, content)
 }
 
-/// The same, as the answer to a form that was not taken.
+/// The same, as the answer to a refused form.
 pub(super) fn page_of(
     visit: &Visit,
     entry: &Entry,
@@ -86,7 +86,7 @@ pub(super) fn page_of(
     (status, Html(page)).into_response()
 }
 
-/// Where an open page hears of what happens.
+/// The address of the live events for an open page.
 fn live(id: &IdentityId, tab: Tab) -> String {
     match tab {
         Tab::Telemetry => paths::live_telemetry(&id.device),
@@ -96,7 +96,7 @@ fn live(id: &IdentityId, tab: Tab) -> String {
     }
 }
 
-/// Where a page is: the list, and the device it is below.
+/// The path to the page: the list, and the device above it.
 pub(super) fn crumbs(id: &IdentityId) -> Markup {
     html! {
         p.crumbs {
@@ -109,7 +109,7 @@ pub(super) fn crumbs(id: &IdentityId) -> Markup {
     }
 }
 
-/// The way to a page below an identity's own, for a page that asks something.
+/// The path to a page below an identity's own.
 pub(super) fn crumbs_below(id: &IdentityId) -> Markup {
     html! {
         p.crumbs { a href=(paths::DEVICES) { "Devices" } " / " a href=(paths::identity(id)) { (id) } }

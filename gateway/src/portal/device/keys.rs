@@ -1,4 +1,4 @@
-//! `POST …/keys`: new keys for an identity, or the two in each other's place.
+//! `POST …/keys`: gives an identity a new key, or swaps its two keys.
 
 use maud::{Markup, html};
 use portcullis_registry::credential::{KeyPair, SymmetricKey};
@@ -22,17 +22,22 @@ pub(in crate::portal) async fn renew(visit: Visit, Named(id): Named, fields: For
         return Err(Problem::argument_invalid(format!("{id} has no keys.")).into());
     };
     let (primary, secondary, done) = match fields.text("renew") {
-        Some("primary") => (SymmetricKey::generate(), secondary.clone(), "The primary key is a new one."),
-        Some("secondary") => (primary.clone(), SymmetricKey::generate(), "The secondary key is a new one."),
+        Some("primary") => (SymmetricKey::generate(), secondary.clone(), "It has a new primary key."),
+        Some("secondary") => (primary.clone(), SymmetricKey::generate(), "It has a new secondary key."),
         Some("swap") => (secondary.clone(), primary.clone(), "The keys are swapped."),
-        _ => return Err(Problem::argument_invalid("Which key is to be new?").into()),
+        _ => {
+            return Err(Problem::argument_invalid(
+                "The form must name the primary key, the secondary key or a swap.",
+            )
+            .into());
+        }
     };
     let authentication = AuthenticationSpec::Sas { primary: Some(primary), secondary: Some(secondary) };
     let spec = IdentitySpec { authentication, ..IdentitySpec::keeping(&identity) };
     changed(&visit, identities::put(hub, service, spec, precondition).await, &id, done)
 }
 
-/// What can be done with keys; nothing for an identity that has none.
+/// The form for keys; empty for an identity without keys.
 pub(super) fn section(visit: &Visit, identity: &Identity) -> Markup {
     if !matches!(identity.authentication, Authentication::Sas(_)) {
         return html! {};
@@ -41,14 +46,14 @@ pub(super) fn section(visit: &Visit, identity: &Identity) -> Markup {
         section.card aria-labelledby="keys-name" {
             h2 id="keys-name" { "Manage keys" }
             p.hint {
-                "A connection that rests on a key which is replaced is closed at once. To change keys without a gap, let \
-                 the device use the other one first."
+                "The hub closes a connection at once when you replace the key it uses. To change keys without a break, let \
+                 the device use the other key first."
             }
             form method="post" action=(paths::under(&identity.id, "keys")) {
                 (visit.token_field()) (version_field(identity))
                 div.toolbar {
-                    button type="submit" name="renew" value="primary" data-confirm="Replace the primary key? The device must be given the new one." { "Regenerate primary" }
-                    button type="submit" name="renew" value="secondary" data-confirm="Replace the secondary key? The device must be given the new one." { "Regenerate secondary" }
+                    button type="submit" name="renew" value="primary" data-confirm="Replace the primary key? Give the device the new key." { "Regenerate primary" }
+                    button type="submit" name="renew" value="secondary" data-confirm="Replace the secondary key? Give the device the new key." { "Regenerate secondary" }
                     button type="submit" name="renew" value="swap" { "Swap keys" }
                 }
             }

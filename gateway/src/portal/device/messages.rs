@@ -1,4 +1,4 @@
-//! `…/messages`: what waits in the queue of a device or module, a form for one more, and the way to empty it.
+//! `…/messages`: the queue of a device or module, a form to send a message, and a button to empty the queue.
 
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
@@ -26,14 +26,14 @@ pub(in crate::portal) async fn show(visit: Visit, Named(id): Named) -> PageResul
     page(&visit, &id, &MessageForm::default(), &Errors::default(), None)
 }
 
-/// `GET …/purge`: asks whether to.
+/// `GET …/purge`: asks for confirmation.
 pub(in crate::portal) async fn ask_purge(visit: Visit, Named(id): Named) -> PageResult {
     let queued = c2d::peek(visit.hub(), visit.service(), &id, usize::MAX)?.len();
     let content = html! {
         (crumbs_below(&id))
         h1 { "Empty the queue of " (id) "?" }
         div.card {
-            p { (text::count(queued, "message")) " will never arrive. Those on their way may still do." }
+            p { (text::count(queued, "message")) " will never arrive. A message that is being delivered may still arrive." }
             form method="post" action=(paths::under(&id, "purge")) {
                 (visit.token_field())
                 div.toolbar {
@@ -71,16 +71,16 @@ pub(super) fn page(
     };
     let content = html! {
         @if let Some(problem) = &above { p.notice.failed role="alert" { "Not sent: " (problem.text()) } }
-        @else if !errors.is_empty() { p.notice.failed role="alert" { "Not sent: see what is marked below." } }
-        @if entry.identity().status == Status::Disabled { p.notice { "It is disabled: it takes no new messages, and those that wait are kept." } }
+        @else if !errors.is_empty() { p.notice.failed role="alert" { "The message was not sent. Correct the marked fields below." } }
+        @if entry.identity().status == Status::Disabled { p.notice { "It is disabled. It accepts no new messages, and the hub keeps the waiting ones." } }
         div.toolbar {
-            span { (text::count(entry.queued(), "message")) ", waiting or on the way" }
+            span { (text::count(entry.queued(), "message")) ", waiting or being delivered" }
             span.rest {}
             a.button href=(paths::under(id, PATH)) { "Refresh" }
             @if entry.queued() > 0 { a.button.danger href=(paths::under(id, "purge")) { "Purge" } }
         }
         @if queued.is_empty() {
-            div.card.empty { strong { "Nothing waits" } p { "A message sent now reaches a connected device at once, and waits for one that is away." } }
+            div.card.empty { strong { "No message waits" } p { "A message reaches a connected device at once. For a disconnected device it waits." } }
         } @else {
             (table(&queued))
         }
@@ -94,7 +94,7 @@ pub(super) fn page(
 
 fn table(queued: &[Queued]) -> Markup {
     html! {
-        div.scroll tabindex="0" role="region" aria-label="Messages that wait" {
+        div.scroll tabindex="0" role="region" aria-label="Waiting messages" {
             table.stack {
                 thead {
                     tr {
@@ -116,8 +116,8 @@ fn row(queued: &Queued) -> Markup {
             td.number data-label="No." { (message.number) }
             td data-label="Message ID" { span.id { (message.message_id) } }
             td data-label="State" {
-                @if queued.is_held { span.chip.warn { "On its way" } } @else { span.chip { "Waits" } }
-                @if queued.delivery_count > 0 { span.quiet { " given back " (queued.delivery_count) "×" } }
+                @if queued.is_held { span.chip.warn { "Being delivered" } } @else { span.chip { "Waiting" } }
+                @if queued.delivery_count > 0 { span.quiet { " abandoned " (queued.delivery_count) "×" } }
             }
             td data-label="Enqueued" { (text::time(message.enqueued)) }
             td data-label="Expires" { (text::time(message.expiry)) }
@@ -133,7 +133,7 @@ fn row(queued: &Queued) -> Markup {
     }
 }
 
-/// As text where it is some; a long one in part, with the whole a click away.
+/// Text if it is text. Of a long one the beginning, with a button for the rest.
 fn body(bytes: &[u8]) -> Markup {
     let (text, is_text) = match std::str::from_utf8(bytes) {
         Ok(text) => (text.to_owned(), true),
@@ -147,7 +147,7 @@ fn body(bytes: &[u8]) -> Markup {
     }
 }
 
-/// Where these pages are below the identity's.
+/// The path of these pages below the identity's.
 pub(super) const PATH: &str = "messages";
 const SHOWN_MAX: usize = 100;
 const BODY_BYTES_SHOWN: usize = 120;

@@ -36,7 +36,7 @@ pub(in crate::portal) async fn list(visit: Visit, Named(id): Named) -> PageResul
         @if modules.is_empty() {
             div.card.empty {
                 strong { "No modules" }
-                p { "A module is an identity of its own below the device: a program on it that connects by itself, with its own key and its own messages." }
+                p { "A module is an identity below the device, for a program on the device that connects by itself. It has its own key and its own messages." }
             }
         } @else {
             div.scroll tabindex="0" role="region" aria-label="Modules" {
@@ -73,7 +73,7 @@ fn row(visit: &Visit, module: &Entry) -> Markup {
     }
 }
 
-/// What the form for a new module says.
+/// The fields of the form for a new module.
 struct NewModule {
     device: IdentityId,
     id: String,
@@ -135,7 +135,7 @@ impl NewModule {
             name: "module-id",
             label: "Module ID",
             value: &self.id,
-            hint: Some("The same rules as for a device's; it never changes"),
+            hint: Some("The same rules as for a device ID; it can never change"),
             is_required: true,
             length_max: Some(128),
             ..TextField::default()
@@ -144,14 +144,14 @@ impl NewModule {
             name: "managed-by",
             label: "Managed by",
             value: &self.managed_by,
-            hint: Some("Who looks after it; free text"),
+            hint: Some("Who manages it; free text"),
             ..TextField::default()
         };
         let content = html! {
             (crumbs_below(&self.device))
             h1 { "Add a module to " (self.device) }
             @if let Some(text) = above { p.notice.failed role="alert" { (text) } }
-            @if !errors.is_empty() { p.notice.failed role="alert" { "Nothing was created yet: see what is marked below." } }
+            @if !errors.is_empty() { p.notice.failed role="alert" { "Nothing was created. Correct the marked fields below." } }
             form.card.form method="post" action=(paths::under(&self.device, "new-module")) {
                 (visit.token_field())
                 (id.show(errors))

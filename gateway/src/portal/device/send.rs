@@ -1,4 +1,4 @@
-//! `POST …/messages`: a message to a device or module, and the form it is written in.
+//! `POST …/messages`: sends a message to a device or module, and shows the form for it.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::portal::form::{self, Errors, TextField};
 use crate::portal::paths;
 use crate::portal::visit::Visit;
 
-/// What the form says.
+/// The fields of the form.
 #[derive(Clone, Debug, Default)]
 pub(super) struct MessageForm {
     body: String,
@@ -59,7 +59,7 @@ impl MessageForm {
         let properties = properties.map(|(name, value)| (name.trim().to_owned(), value.to_owned()));
         let ack = text("ack");
         Self {
-            // A browser sends the ends of lines as CR LF; a device expects what was typed.
+            // A browser sends line ends as CR LF. A device expects the text as it was typed.
             body: fields.text("body").unwrap_or_default().replace("\r\n", "\n"),
             properties: properties.filter(|(name, value)| !name.is_empty() || !value.is_empty()).collect(),
             message_id: text("message-id"),
@@ -73,13 +73,14 @@ impl MessageForm {
 
     fn parse(&self, visit: &Visit, errors: &mut Errors) -> Option<NewC2d> {
         if self.properties.iter().any(|(name, _)| name.is_empty()) {
-            errors.add("properties", "a property has a name");
+            errors.add("properties", "give the property a name");
         }
         let expiry = match self.expiry_minutes.as_str() {
             "" => None,
             text => {
                 let minutes = text.parse::<u32>().ok().filter(|minutes| *minutes > 0);
-                let minutes = errors.take("expiry", minutes.ok_or("a number of minutes above 0, or nothing"));
+                let minutes = errors
+                    .take("expiry", minutes.ok_or("enter a number of minutes above 0, or leave it empty"));
                 let after = Duration::from_secs(u64::from(minutes.unwrap_or_default()) * 60);
                 visit.hub().clock.wall().checked_add(after).ok()
             }
@@ -99,7 +100,7 @@ impl MessageForm {
         })
     }
 
-    /// Says beside which field the reason is why a message was not accepted, or gives it back for the page's top.
+    /// Adds the reason of a refused message to the field it belongs to, or returns it for the top of the page.
     fn blame(&self, error: C2dError, errors: &mut Errors) -> Option<Problem> {
         let text = error.to_string();
         let field = match &error {
@@ -107,9 +108,9 @@ impl MessageForm {
             C2dError::Send(SendError::TooLarge { .. }) => "body",
             C2dError::Send(SendError::BadExpiry { .. }) => "expiry",
             C2dError::Send(SendError::LongMessageId { .. }) => "message-id",
-            // Whoever looks at its page knows that it is there, so it may be told.
+            // The caller can see the device's page, so it may learn that the device exists.
             C2dError::Send(SendError::Disabled(id)) => {
-                return Some(Problem::argument_invalid(format!("{id} is disabled, and takes no messages.")));
+                return Some(Problem::argument_invalid(format!("{id} is disabled and accepts no messages.")));
             }
             C2dError::Forbidden(_)
             | C2dError::Queue(_)
@@ -129,7 +130,7 @@ impl MessageForm {
         let line = |name, label, value, hint| {
             TextField { name, label, value, hint, ..TextField::default() }.show(errors)
         };
-        // Always a row more than is filled in; a script adds others.
+        // One empty row after the filled ones. A script adds more.
         let empty = (String::new(), String::new());
         let rows = self.properties.iter().chain(std::iter::repeat_n(&empty, 2));
         let limits = &visit.hub().config.limits;
@@ -141,7 +142,7 @@ impl MessageForm {
         html! {
             form method="post" action=(paths::under(id, messages::PATH)) {
                 (visit.token_field())
-                (form::text_area("body", "Message body", &self.body, "Text, as it is", errors))
+                (form::text_area("body", "Message body", &self.body, "Plain text", errors))
                 fieldset {
                     legend { "Properties" }
                     div data-rows {
@@ -158,17 +159,17 @@ impl MessageForm {
                 details open[self.has_system_properties() || !errors.is_empty()] {
                     summary { "System properties" }
                     div.pair {
-                        (line("message-id", "Message ID", &self.message_id, Some("Made up if empty")))
+                        (line("message-id", "Message ID", &self.message_id, Some("If empty, the hub generates one")))
                         (line("correlation-id", "Correlation ID", &self.correlation_id, None))
-                        (line("content-type", "Content type", &self.content_type, Some("Such as application/json")))
-                        (line("content-encoding", "Content encoding", &self.content_encoding, Some("Such as utf-8")))
+                        (line("content-type", "Content type", &self.content_type, Some("For example application/json")))
+                        (line("content-encoding", "Content encoding", &self.content_encoding, Some("For example utf-8")))
                         (line("expiry", "Expires in minutes", &self.expiry_minutes, Some(&expiry)))
                         div.field {
                             label for="ack" { "Acknowledgement" }
                             select id="ack" name="ack" {
                                 @for ack in ACKS { option value=(ack.as_str()) selected[ack == self.ack] { (ack.as_str()) } }
                             }
-                            p.hint { "Which outcomes the service hears of as feedback" }
+                            p.hint { "The outcomes for which the hub sends feedback" }
                         }
                     }
                 }

@@ -1,5 +1,5 @@
-//! Programs that connect as a device, ready to run: for Python, Node.js, mosquitto and the command line. Ids hold no
-//! quotation mark and no backslash, so they stand in a program's text as they are; a shell needs its own quotes.
+//! Programs that connect as a device, ready to run: for Python, Node.js, mosquitto and the command line. Ids contain no
+//! quotation mark and no backslash, so a program's text holds them unchanged. A shell needs its own quotes.
 
 use std::path::PathBuf;
 
@@ -21,17 +21,17 @@ struct Snippet {
     text: String,
 }
 
-/// What snippets are made of.
+/// The values that snippets contain.
 struct SnippetSubject<'a> {
     host: &'a str,
     mqtt_port: u16,
     ca: String,
     id: &'a IdentityId,
-    /// Whether it proves itself by a certificate.
+    /// Whether it authenticates with a certificate.
     by_certificate: bool,
-    /// With the key in it, or with a gap in its place.
+    /// With the key, or with a placeholder for it.
     connection_string: String,
-    /// A token that counts for an hour.
+    /// A token that is valid for an hour.
     token: Option<String>,
 }
 
@@ -44,13 +44,13 @@ pub(super) fn section(hub: &Hub, identity: &Identity, shown: SecretDisplay) -> M
             h2 id="snippets-name" { "Connect it" }
             p.hint {
                 @if hub.config.certificate.is_none() {
-                    "The device must trust " code { (about.ca) } " on the hub's machine; elsewhere, take a copy: "
+                    "The device must trust " code { (about.ca) } " on the hub's machine. For another machine, "
                     a href=(paths::CA) download="ca.pem" { "download ca.pem" } "."
                 } @else {
-                    "The device must trust the CA that has signed this hub's certificate, here as " code { (about.ca) } "."
+                    "The device must trust the CA that has signed this hub's certificate, here named " code { (about.ca) } "."
                 }
                 @if shown == SecretDisplay::Hidden && !about.by_certificate {
-                    " Reveal the connection string above, and it is put into the programs below."
+                    " Reveal the connection string above to put it into the programs below."
                 }
             }
             @for snippet in snippets {
@@ -67,7 +67,7 @@ pub(super) fn section(hub: &Hub, identity: &Identity, shown: SecretDisplay) -> M
 }
 
 impl<'a> SnippetSubject<'a> {
-    /// None for an identity that cannot connect, or not by a connection string.
+    /// None for an identity that cannot connect, or not with a connection string.
     fn new(hub: &'a Hub, identity: &'a Identity, shown: SecretDisplay) -> Option<Self> {
         let (id, host) = (&identity.id, hub.hosts.primary());
         if !is_expressible(id) {
@@ -181,7 +181,7 @@ impl<'a> SnippetSubject<'a> {
                     quoted(&format!("{name}-key.pem"))
                 ),
             ),
-            // It ends after an hour; the command line makes another.
+            // The token expires after an hour. The command line makes another.
             (false, Some(token)) => (format!("TOKEN={}\n", quoted(token)), "-P \"$TOKEN\"".to_owned()),
             (false, None) => (
                 format!("TOKEN=$(portcullis generate-sas-token {})\n", self.flags()),
@@ -213,10 +213,10 @@ impl<'a> SnippetSubject<'a> {
             }
         };
         let text = format!(
-            "# on the hub's machine, beside its data directory; elsewhere with --login and --ca\n\
+            "# on the hub's machine, next to its data directory; elsewhere with --login and --ca\n\
              portcullis monitor-events {flags}                  # what it sends\n\
              portcullis c2d-message send {flags} --data 'open valve'   # what it gets\n\
-             portcullis why {about}                             # why it does not get in\n"
+             portcullis why {about}                             # why it cannot connect\n"
         );
         Snippet { name: "portcullis", id: "portcullis", text }
     }
@@ -230,7 +230,7 @@ impl<'a> SnippetSubject<'a> {
     }
 }
 
-/// What a token for an identity is for.
+/// The resource of a token for an identity.
 pub(super) fn resource(host: &str, id: &IdentityId) -> String {
     match &id.module {
         None => format!("{host}/devices/{}", id.device),
@@ -238,12 +238,12 @@ pub(super) fn resource(host: &str, id: &IdentityId) -> String {
     }
 }
 
-/// The CA whose certificate the hub shows, unless its operator has brought another.
+/// The CA of the hub's certificate, unless the operator has configured another certificate.
 pub(in crate::portal) fn ca_path(hub: &Hub) -> PathBuf {
     hub.config.data_dir.join("ca.pem")
 }
 
-/// As `portcullis cert device issue` calls its files.
+/// The names of files that `portcullis cert device issue` writes.
 fn file_name(id: &IdentityId) -> String {
     let name = id.to_string();
     name.chars()
@@ -251,7 +251,7 @@ fn file_name(id: &IdentityId) -> String {
         .collect()
 }
 
-/// For a shell: as it is where that is safe, else in quotes.
+/// The text for a shell, in quotes if it needs them.
 fn quoted(text: &str) -> String {
     let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "-._/:=@%+,".contains(letter);
     if !text.is_empty() && text.chars().all(is_plain) {

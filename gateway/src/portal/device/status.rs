@@ -1,4 +1,4 @@
-//! `POST …/status`: whether a device may connect and why, and what kind it is; of a module, who looks after it.
+//! `POST …/status`: whether a device may connect, why, and its type; for a module, who manages it.
 
 use maud::{Markup, html};
 use portcullis_registry::identity::{Identity, IdentitySpec, STATUS_REASON_CHARS_MAX, Status};
@@ -12,7 +12,7 @@ use crate::portal::form::{self, Errors, TextField};
 use crate::portal::visit::Visit;
 use crate::portal::{paths, text};
 
-/// What the form says.
+/// The fields of the form.
 #[derive(Clone, Debug)]
 pub(super) struct StatusForm {
     is_enabled: bool,
@@ -67,7 +67,7 @@ impl StatusForm {
             return Some(IdentitySpec { managed_by: given(&self.managed_by), ..spec });
         }
         if self.reason.chars().count() > STATUS_REASON_CHARS_MAX {
-            errors.add("reason", format!("a reason has at most {STATUS_REASON_CHARS_MAX} characters"));
+            errors.add("reason", format!("a reason may have at most {STATUS_REASON_CHARS_MAX} characters"));
             return None;
         }
         Some(IdentitySpec {
@@ -93,7 +93,7 @@ impl StatusForm {
             name: "reason",
             label: "Reason",
             value: &self.reason,
-            hint: Some("For whoever asks later"),
+            hint: Some("For later readers"),
             length_max: Some(STATUS_REASON_CHARS_MAX),
             ..TextField::default()
         };
@@ -101,7 +101,7 @@ impl StatusForm {
             name: "managed-by",
             label: "Managed by",
             value: &self.managed_by,
-            hint: Some("Who looks after it; free text"),
+            hint: Some("Who manages it; free text"),
             ..TextField::default()
         };
         html! {
@@ -122,7 +122,7 @@ impl StatusForm {
         }
     }
 
-    /// For who may not change it.
+    /// The same for a caller that may not change it.
     fn describe(&self, identity: &Identity) -> Markup {
         html! {
             dl.facts {

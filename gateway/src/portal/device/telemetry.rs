@@ -1,4 +1,4 @@
-//! `GET /portal/devices/{device}/telemetry`: what a device and its modules send, as it comes.
+//! `GET /portal/devices/{device}/telemetry`: the telemetry of a device and its modules, as it arrives.
 
 use maud::html;
 
@@ -8,7 +8,7 @@ use crate::operations::identities;
 use crate::portal::answer::PageResult;
 use crate::portal::visit::Visit;
 
-/// `GET /portal/devices/{device}/telemetry`. Where it comes from says the frame.
+/// `GET /portal/devices/{device}/telemetry`. The frame names the source of the events.
 pub(in crate::portal) async fn show(visit: Visit, Named(id): Named) -> PageResult {
     let entry = identities::retrieve(visit.hub(), visit.service(), &id)?;
     let content = html! {
@@ -23,8 +23,8 @@ pub(in crate::portal) async fn show(visit: Visit, Named(id): Named) -> PageResul
         div.card.empty data-live-empty {
             strong { "Waiting for a message" }
             p {
-                "What the device and its modules send from now on stands here, newest first. Nothing is kept: what was "
-                "sent before is gone."
+                "New messages of the device and its modules appear here, newest first. The hub does not store them, so earlier "
+                "messages are not shown."
             }
         }
         ol.messages data-live-messages tabindex="0" aria-label="Messages, newest first" {}

@@ -1,4 +1,4 @@
-//! `POST …/token`: a SAS token of an identity's key, for a program that is given one instead of the key.
+//! `POST …/token`: a SAS token signed with an identity's key, for a program that gets a token instead of the key.
 
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse;
@@ -29,16 +29,17 @@ pub(in crate::portal) async fn make(
     let mut errors = Errors::default();
     let minutes = fields.trimmed("minutes").unwrap_or_default();
     let parsed = minutes.parse().ok().filter(|minutes| (1..=MINUTES_MAX).contains(minutes));
-    let parsed = errors.take("minutes", parsed.ok_or(format!("a number of minutes from 1 to {MINUTES_MAX}")));
+    let parsed =
+        errors.take("minutes", parsed.ok_or(format!("enter a number of minutes from 1 to {MINUTES_MAX}")));
     let by_secondary = fields.text("key") == Some("secondary");
-    // A token lets its bearer in as the key does, so making one is recorded as showing it.
+    // A token admits its bearer as the key does, so making one is recorded as revealing the key.
     let identity = match parsed {
         Some(_) => identities::reveal(visit.hub(), visit.service(), &id).await?,
         None => identities::retrieve(visit.hub(), visit.service(), &id)?.identity(),
     };
     let Authentication::Sas(keys) = &identity.authentication else {
         return Err(Problem::argument_invalid(format!(
-            "{id} proves itself by a certificate, not by a token."
+            "{id} signs in with a certificate and cannot use a token."
         ))
         .into());
     };
@@ -51,7 +52,7 @@ pub(in crate::portal) async fn make(
     let status = if made.is_some() { StatusCode::OK } else { StatusCode::BAD_REQUEST };
     let section = shown(&visit, &identity, minutes, by_secondary, made.as_ref(), &errors);
     if is_by_script(&headers) {
-        // What is wrong is said in the form, which a script takes only from an answer that went well.
+        // The form shows the error. A script uses the answer only if its status is a success.
         return Ok(Html(section).into_response());
     }
     let content = html! { (crumbs_below(&id)) h1 { "A token for " (id) } (section) };
@@ -64,7 +65,7 @@ struct Made {
     expiry: i64,
 }
 
-/// The form, where there is a key to sign with.
+/// The form, if there is a key to sign with.
 pub(super) fn section(visit: &Visit, identity: &Identity) -> Markup {
     match identity.authentication {
         Authentication::Sas(_) => shown(visit, identity, "60", false, None, &Errors::default()),
@@ -100,10 +101,10 @@ fn shown(
                     }
                     (field.show(errors))
                 }
-                button type="submit" { "Generate" } span.hint { " This is recorded." }
+                button type="submit" { "Generate" } span.hint { " The audit log records this." }
             }
             @if let Some(Made { token, expiry }) = made {
-                p.hint { "Counts until "
+                p.hint { "Valid until "
                     @if let Ok(end) = jiff::Timestamp::from_second(*expiry) { (text::time(end)) } " UTC, or until the key is replaced." }
                 div.secret {
                     span.value id="token-value" { (token) }

@@ -1,4 +1,4 @@
-//! `/portal/new-device`: the form for a new device, and what its id is worth while it is typed.
+//! `/portal/new-device`: the form for a new device, and a check of its id while it is typed.
 
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -17,7 +17,7 @@ use crate::portal::layout::{self, Section};
 use crate::portal::paths;
 use crate::portal::visit::Visit;
 
-/// What the form says.
+/// The fields of the form.
 struct NewDevice {
     id: String,
     iot_edge: bool,
@@ -64,7 +64,7 @@ pub(in crate::portal) async fn create(visit: Visit, fields: FormFields) -> PageR
     }
 }
 
-/// `GET /portal/check-id?id=…`: whether it is an id, and free.
+/// `GET /portal/check-id?id=…`: whether it is a valid id that no device has.
 pub(in crate::portal) async fn check_id(visit: Visit, Query(query): Query) -> PageResult {
     let text = query.text("id").unwrap_or_default();
     let said = match DeviceId::parse(text) {
@@ -114,7 +114,7 @@ impl NewDevice {
             p.crumbs { a href=(paths::DEVICES) { "Devices" } }
             h1 { "Create a device" }
             @if let Some(text) = above { p.notice.failed role="alert" { (text) } }
-            @if !errors.is_empty() { p.notice.failed role="alert" { "Nothing was created yet: see what is marked below." } }
+            @if !errors.is_empty() { p.notice.failed role="alert" { "Nothing was created. Correct the marked fields below." } }
             form.card.form method="post" action=(paths::NEW_DEVICE) {
                 (visit.token_field())
                 (id.show(errors))
@@ -136,4 +136,4 @@ impl NewDevice {
 }
 
 const ID_HINT: &str =
-    "Up to 128 letters, digits and -.:%_*?!(),=@;$' where upper case is not lower case. It never changes.";
+    "Up to 128 letters, digits and -.:%_*?!(),=@;$' in which case matters. It can never change.";

@@ -1,4 +1,4 @@
-//! `GET /portal/devices.csv`: the page of the list that is shown, for a spreadsheet.
+//! `GET /portal/devices.csv`: the shown page of the list, for a spreadsheet.
 
 use axum::http::{HeaderName, header};
 use axum::response::IntoResponse;
@@ -43,7 +43,7 @@ fn line(cells: &[&str]) -> String {
     cells.join(",") + "\r\n"
 }
 
-/// One cell. What a spreadsheet would take for a formula is made plain text by the apostrophe it knows for that
+/// One cell. An apostrophe before a text that a spreadsheet would run as a formula makes it plain text
 /// (threats T716).
 fn quoted(cell: &str) -> String {
     let guard = if cell.starts_with(['=', '+', '-', '@', '\t', '\r']) { "'" } else { "" };

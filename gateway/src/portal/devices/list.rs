@@ -1,4 +1,4 @@
-//! `GET /portal/devices`: the list, page by page, with what narrows it and what can be done with several at once.
+//! `GET /portal/devices`: the list, page by page, with filters and actions on several devices at once.
 
 use axum::response::{IntoResponse, Response};
 use maud::{Markup, html};
@@ -25,7 +25,7 @@ pub(in crate::portal) async fn show(visit: Visit, Query(query): Query) -> PageRe
     Ok(page(&visit, &view, counts))
 }
 
-/// One page of the list and what lies around it.
+/// One page of the list, with its neighbours.
 pub(super) struct View {
     asked: ListQuery,
     pub(super) listing: Listing,
@@ -47,7 +47,7 @@ impl View {
             return Ok(Self { asked, listing, previous, next });
         }
         let Some(first) = listing.next.clone() else {
-            // It came to the beginning, where pages begin.
+            // The search backwards has reached the beginning of the list.
             let asked = asked.at(From::Beginning);
             let (place, _) = asked.place();
             let listing = listing::devices(hub, service, &asked.filter, place, count).await?;
@@ -81,16 +81,16 @@ fn page(visit: &Visit, view: &View, counts: Counts) -> Response {
     Html(layout::page(visit, Section::Devices, "Devices", content)).into_response()
 }
 
-/// What a newcomer sees.
+/// The page of a hub without devices.
 fn nobody_yet(visit: &Visit) -> Markup {
     html! {
         div.card.empty {
             strong { "No devices yet" }
-            p { "A device needs an id and a way to prove itself: a key, or a certificate. It then connects with any Azure IoT device SDK, or any MQTT client." }
+            p { "A device needs an id and a credential: a key or a certificate. It connects with any Azure IoT device SDK or any MQTT client." }
             @if visit.may(Rights::REGISTRY_WRITE) {
                 a.button.primary href=(paths::NEW_DEVICE) { "Add the first device" }
             } @else {
-                p { "The policy you are signed in with may not create one; a policy with RegistryWrite may." }
+                p { "To create one, sign in with a policy that has RegistryWrite." }
             }
         }
     }
@@ -211,7 +211,7 @@ fn found(visit: &Visit, view: &View) -> Markup {
         @else if !listing.is_unfinished {
             div.card.empty {
                 strong { "No device matches" }
-                p { "Ids are compared letter by letter, and upper case is not lower case." }
+                p { "The case of letters in an id matters." }
                 a.button href=(paths::DEVICES) { "Show all devices" }
             }
         }
@@ -221,7 +221,7 @@ fn found(visit: &Visit, view: &View) -> Markup {
     }
 }
 
-/// A page for which not every device was looked at. While nothing is found, a script looks on by itself.
+/// A page whose search did not look at every device. While nothing is found, a script continues the search.
 fn unfinished(next: &str, view: &View) -> Markup {
     let looks_on = view.listing.devices.is_empty();
     let so_far = view.listing.next.as_ref().map(DeviceId::as_str).unwrap_or_default();
@@ -229,8 +229,8 @@ fn unfinished(next: &str, view: &View) -> Markup {
         p.notice role="status" hx-get=[looks_on.then_some(next)] hx-trigger=[looks_on.then_some("load")]
             hx-target=[looks_on.then_some("#devices")] hx-select=[looks_on.then_some("#devices")]
             hx-swap=[looks_on.then_some("outerHTML")] {
-            "There are many devices, and they were looked at up to " code { (so_far) } " so far. "
-            a href=(next) { "Search on" }
+            "There are many devices. The search has reached " code { (so_far) } ". "
+            a href=(next) { "Continue the search" }
         }
     }
 }
@@ -271,7 +271,7 @@ fn table(visit: &Visit, view: &View) -> Markup {
                         th scope="col" { "Status" }
                         th scope="col" { "Last status update" }
                         th scope="col" { "Authentication type" }
-                        th.number scope="col" { abbr title="Cloud-to-device messages that wait" { "C2D messages" } }
+                        th.number scope="col" { abbr title="Waiting cloud-to-device messages" { "C2D messages" } }
                         th scope="col" { "Connection" }
                         th scope="col" { "Last activity" }
                     }

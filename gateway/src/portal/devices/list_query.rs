@@ -1,5 +1,5 @@
-//! What the address of a list of devices asks for: which devices, in which order, from where on; read from a query and
-//! written as one, so that every view of the list has an address.
+//! The view of a list of devices in its address: filters, order, and position. It is parsed from a query and written as
+//! one, so that every view has an address.
 
 use portcullis_registry::identity::{AuthenticationKind, Status};
 use portcullis_registry::store::PageStart;
@@ -21,14 +21,14 @@ pub(in crate::portal) struct ListQuery {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Count(pub(super) usize);
 
-/// Where in the list a page begins.
+/// The position in the list where a page begins.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) enum From {
     #[default]
     Beginning,
-    /// Behind this id in the list's order.
+    /// After this id in the list's order.
     After(String),
-    /// It ends before this id.
+    /// The page ends before this id.
     Before(String),
 }
 
@@ -43,7 +43,7 @@ impl Count {
 }
 
 impl ListQuery {
-    /// Reads a query. What cannot be read is as if it were not there: the page shows what it understood.
+    /// Parses a query. Ignores what it cannot parse; the page shows the filters in use.
     pub(in crate::portal) fn parse(query: &FormFields) -> Self {
         let id = match (query.trimmed("q"), query.text("match")) {
             (None, _) => IdFilter::Any,
@@ -118,12 +118,12 @@ impl ListQuery {
         Self { is_descending: !self.is_descending, ..self.at(From::Beginning) }
     }
 
-    /// Whether every device is asked for.
+    /// Whether there is no filter.
     pub(super) fn is_unfiltered(&self) -> bool {
         self.filter == DeviceFilter::default()
     }
 
-    /// Where to begin in the order of ids, and whether what comes from there is in the reverse order of the list.
+    /// The position in the order of ids, and whether devices from there come in the reverse order of the list.
     pub(super) fn place(&self) -> (PageStart<'_>, bool) {
         match (&self.from, self.is_descending) {
             (From::Beginning, false) => (PageStart::First, false),
@@ -136,7 +136,7 @@ impl ListQuery {
     }
 }
 
-/// No id is longer than this; what is asked for may be.
+/// Shortens a text to the longest id.
 fn bounded(text: &str) -> String {
     text.chars().take(TEXT_CHARACTERS_MAX).collect()
 }

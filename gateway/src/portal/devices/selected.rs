@@ -1,5 +1,5 @@
-//! Enabling, disabling and deleting the devices that were ticked in the list: first a page that names them all, then,
-//! once it is confirmed, `bulk`.
+//! Enables, disables or deletes the selected devices of the list: first a page names them all, then, after
+//! confirmation, `bulk` changes them.
 
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -17,7 +17,7 @@ use crate::portal::layout::{self, Section};
 use crate::portal::visit::Visit;
 use crate::portal::{paths, text};
 
-/// What is to be done with each.
+/// The action on each device.
 #[derive(Clone, Copy)]
 enum BulkAction {
     Enable,
@@ -48,11 +48,11 @@ impl BulkAction {
         ids.sort();
         ids.dedup();
         if ids.is_empty() {
-            visit.flash_failure("Tick the devices first, in the first column of the list.");
+            visit.flash_failure("Select devices first, in the first column of the list.");
             return Ok(see_other(back));
         }
         if ids.len() > CHANGES_MAX {
-            let text = format!("At most {CHANGES_MAX} devices can be changed at once.");
+            let text = format!("You can change at most {CHANGES_MAX} devices at once.");
             return Err(Problem::argument_invalid(text).into());
         }
         match fields.is_ticked("confirmed") {
@@ -83,7 +83,7 @@ impl BulkAction {
         Html(layout::page(visit, Section::Devices, &title, content)).into_response()
     }
 
-    /// What goes with a device that is deleted.
+    /// What is deleted together with a device.
     fn lost(self, visit: &Visit, device: &DeviceId) -> Markup {
         let extent = match self {
             BulkAction::Delete => identities::deletion_extent(visit.hub(), visit.service(), device),
@@ -123,7 +123,7 @@ impl BulkAction {
         Ok(self.report(visit, done, &failures, back))
     }
 
-    /// A device as it is, but for what this changes; whoever changes it meanwhile wins.
+    /// The change of one device. It fails if somebody else changes the device first.
     fn change(self, visit: &Visit, device: &DeviceId) -> Result<IdentityChange, IdentityError> {
         let id = IdentityId::device(device.clone());
         let status = match self {
@@ -139,7 +139,7 @@ impl BulkAction {
 
     fn report(self, visit: &Visit, done: usize, failures: &[(DeviceId, Problem)], back: &str) -> Response {
         let content = html! {
-            h1 { "Not all of it was done" }
+            h1 { "Some devices were not changed" }
             @if done > 0 { p.notice.done role="status" { (text::count(done, "device")) " " (self.done()) "." } }
             p.notice.failed role="alert" { (text::count(failures.len(), "device")) " not " (self.done()) ":" }
             div.card {
@@ -149,7 +149,7 @@ impl BulkAction {
             }
             p { a.button href=(back) { "Back to the list" } }
         };
-        let page = layout::page(visit, Section::Devices, "Not all of it was done", content);
+        let page = layout::page(visit, Section::Devices, "Some devices were not changed", content);
         let status = failures.first().map_or(StatusCode::OK, |(_, problem)| problem.status());
         (status, Html(page)).into_response()
     }
@@ -180,12 +180,12 @@ impl BulkAction {
 
     fn consequence(self) -> &'static str {
         match self {
-            BulkAction::Enable => "They may connect from then on.",
+            BulkAction::Enable => "They may connect again.",
             BulkAction::Disable => {
-                "They are disconnected at once and may not connect. Messages that wait for them are kept."
+                "The hub disconnects them at once and refuses new connections. It keeps their waiting messages."
             }
             BulkAction::Delete => {
-                "They are disconnected at once. Their modules and the messages that wait for them are deleted too. \
+                "The hub disconnects them at once. It also deletes their modules and their waiting messages. \
                  This cannot be undone."
             }
         }
