@@ -1,5 +1,5 @@
-//! Which hub to talk to, as whom, and whom to trust: from a connection string, or from the files a hub leaves in its
-//! data directory for programs on the same machine. Without a policy there are no REST calls: the devices must be there.
+//! The hub of a run, its policy and the CA to trust: from a connection string, or from the access file of a hub on this
+//! machine. Without a policy there are no REST calls, so the devices must exist.
 
 use std::fs;
 use std::io;
@@ -16,7 +16,7 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use serde::Deserialize;
 
-/// A hub, the policy to act under if any, and the TLS settings that trust exactly one CA file.
+/// A hub, the policy to act under if there is one, and TLS settings that trust exactly one CA file.
 #[derive(Clone, Debug)]
 pub struct HubAccess {
     /// The name in tokens, user names and the hub's certificate.
@@ -24,7 +24,7 @@ pub struct HubAccess {
     pub mqtt_port: u16,
     pub https_port: u16,
     pub tls: Arc<ClientConfig>,
-    /// Where the hub is, if the name need not be asked.
+    /// The hub's address, if the name need not be resolved.
     pub address: Option<IpAddr>,
     service: Option<Policy>,
 }
@@ -43,34 +43,34 @@ pub struct Ports {
     pub https: u16,
 }
 
-/// Why there is no hub to talk to.
+/// Why a hub cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum AccessError {
     #[error("cannot read {}; is a hub running with this data directory? Otherwise give --login", .file.display())]
     NoLocalHub { file: PathBuf, source: io::Error },
-    #[error("{} is not what a hub writes", .file.display())]
+    #[error("{} is not an access file of a hub; name another data directory, or give --login", .file.display())]
     BadLocalFile { file: PathBuf, source: serde_json::Error },
     #[error("--login needs --ca: the file with the hub's CA")]
     NoCa,
     #[error("cannot read the CA file {}", .file.display())]
     BadCa { file: PathBuf, source: rustls_pki_types::pem::Error },
-    #[error("a certificate in {} cannot be a root", .file.display())]
+    #[error("a certificate in {} cannot be used as a root", .file.display())]
     BadRoot { file: PathBuf, source: rustls::Error },
     #[error("{} holds no certificate", .0.display())]
     EmptyCa(PathBuf),
     #[error("the connection string has no {0}")]
     MissingField(&'static str),
     #[error(
-        "the connection string is a device's; give a policy's, such as iothubowner's, or a file with --devices-file"
+        "this is the connection string of a device; give one of a policy, such as iothubowner, or a file with --devices-file"
     )]
     DeviceConnectionString,
-    #[error("the connection string's SharedAccessKey")]
+    #[error("the connection string's SharedAccessKey cannot be used")]
     BadKey(#[source] InvalidKey),
     #[error("TLS cannot be set up")]
     Tls(#[source] rustls::Error),
 }
 
-/// What a hub tells programs on its machine.
+/// The access file that a hub writes for programs on its machine.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct LocalFile {
@@ -82,7 +82,7 @@ struct LocalFile {
 }
 
 impl HubAccess {
-    /// The hub of the data directory `data_dir`, on this machine; its own CA unless `ca` names another.
+    /// The hub of the data directory `data_dir` on this machine. Trusts the hub's own CA unless `ca` names another.
     pub fn local(data_dir: &Path, ca: Option<&Path>) -> Result<Self, AccessError> {
         let file = data_dir.join("local.json");
         let text = match fs::read(&file) {
@@ -99,7 +99,7 @@ impl HubAccess {
         Ok(Self { address: local.connect_address, ..access })
     }
 
-    /// The hub that `connection_string` names, trusted by the CA file `ca` alone.
+    /// The hub that `connection_string` names. Trusts only the CA file `ca`.
     pub fn remote(connection_string: &str, ca: Option<&Path>, ports: Ports) -> Result<Self, AccessError> {
         let tls = trust_only(ca.ok_or(AccessError::NoCa)?)?;
         let field = |name| field(connection_string, name).ok_or(AccessError::MissingField(name));
@@ -111,7 +111,7 @@ impl HubAccess {
         Ok(Self { service: Some(service), ..Self::new(field("HostName")?, tls, ports) })
     }
 
-    /// The hub called `hostname`, trusted by the CA file `ca` alone, without a policy to act under.
+    /// The hub called `hostname`, without a policy. Trusts only the CA file `ca`.
     pub fn of_devices(hostname: &str, ca: Option<&Path>, ports: Ports) -> Result<Self, AccessError> {
         Ok(Self::new(hostname, trust_only(ca.ok_or(AccessError::NoCa)?)?, ports))
     }
@@ -148,13 +148,13 @@ impl HubAccess {
     }
 }
 
-/// The value of `name` in a connection string; only the first `=` separates, keys end in `=`.
+/// The value of `name` in a connection string. Only the first `=` separates, because keys end in `=`.
 pub fn field<'a>(connection_string: &'a str, name: &str) -> Option<&'a str> {
     let mut pairs = connection_string.split(';').filter_map(|pair| pair.split_once('='));
     pairs.find(|(key, _)| *key == name).map(|(_, value)| value).filter(|value| !value.is_empty())
 }
 
-/// When a token made at `now` ends, in seconds since 1970.
+/// When a token made at `now` expires, in seconds since 1970.
 pub fn expiry(now: Timestamp) -> i64 {
     now.as_second() + TOKEN_LIFE_SECONDS
 }
@@ -175,7 +175,7 @@ fn trust_only(file: &Path) -> Result<ClientConfig, AccessError> {
     Ok(builder.map_err(AccessError::Tls)?.with_root_certificates(roots).with_no_client_auth())
 }
 
-/// Longer than a run usually lasts: renewing a token means a reconnect, which would count as a dropped connection.
+/// Longer than most runs. Renewing a token needs a reconnect, which would count as a dropped connection.
 const TOKEN_LIFE_SECONDS: i64 = 24 * 3600;
 
 #[cfg(test)]

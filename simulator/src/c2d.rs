@@ -1,8 +1,8 @@
 //! The service side of a run: sends cloud-to-device messages over REST at a steady pace, to one device after another.
 //!
-//! A message carries the run it belongs to and its number as properties, so that a device can tell the run's own
-//! messages from what was waiting for it before. Messages due at the same time go in one request where the hub offers
-//! that, as Portcullis does; otherwise in one each; where it takes none over REST, the report says so.
+//! A message has the id of its run and its number as properties, so that a device can recognise the run's own messages.
+//! If the hub offers it, as Portcullis does, messages that are due at the same time go in one request. Otherwise each
+//! goes in its own. If the hub accepts no messages over REST, the report says so.
 
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
@@ -12,8 +12,8 @@ use crate::pacing::Pace;
 use crate::rest::{C2dOrder, SendError};
 use crate::tally::{Count, Timing, Unsent};
 
-/// Sends `rate_per_second` messages of `bytes` to `receivers` in turn, from `start` until it is dropped or there is no
-/// way to send. Answers under way when it ends are awaited in `under_way`.
+/// Sends `rate_per_second` messages of `bytes` to `receivers` in turn, from `start` until it is dropped or the hub does
+/// not accept messages. `under_way` waits for the answers that are still outstanding at the end.
 pub async fn send(
     run: &Run,
     receivers: Vec<usize>,
@@ -28,7 +28,7 @@ pub async fn send(
     if !run.access.has_service() {
         return run
             .tally
-            .note("no cloud-to-device messages were sent: there is no policy to send them under");
+            .note("no cloud-to-device messages were sent, because there is no policy to send them with");
     }
     let mut turns = receivers.into_iter().cycle();
     loop {
@@ -75,7 +75,7 @@ async fn hand_over(run: Run, orders: Vec<C2dOrder>) {
             result.map_err(|error| match error {
                 SendError::Full => Unsent::Full,
                 SendError::NotOffered => {
-                    run.tally.note("this hub takes no cloud-to-device messages over REST: none were sent");
+                    run.tally.note("no cloud-to-device messages were sent, because this hub does not accept them over REST");
                     Unsent::Withheld
                 }
                 SendError::Failed(reason) => Unsent::Refused(reason),
@@ -88,7 +88,7 @@ async fn hand_over(run: Run, orders: Vec<C2dOrder>) {
 /// The number of a message of run `run`, from the topic it came on; `None` for any other message.
 pub fn number(topic: &str, run: &str) -> Option<u64> {
     let (_, bag) = topic.rsplit_once('/')?;
-    // Both values are plain letters and digits, so nothing of them is percent-encoded.
+    // Both values are letters and digits, so neither is percent-encoded.
     let value = |name| bag.split('&').filter_map(|pair| pair.split_once('=')).find(|(key, _)| *key == name);
     if value(RUN_PROPERTY)?.1 != run {
         return None;
@@ -98,9 +98,9 @@ pub fn number(topic: &str, run: &str) -> Option<u64> {
 
 pub const RUN_PROPERTY: &str = "sim-run";
 pub const NUMBER_PROPERTY: &str = "sim-number";
-/// Requests at a time; a hub slower than the pace is told as such, not buried.
+/// The most requests at once. If the hub is slower than the pace, the report says so.
 const UNDER_WAY_MAX: usize = 64;
-/// Messages that may be late at a time; those beyond are withheld and counted.
+/// The most late messages at once. Further messages are withheld and counted.
 const BACKLOG_MAX: u64 = 200;
 
 #[cfg(test)]

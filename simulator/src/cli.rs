@@ -1,4 +1,4 @@
-//! The command line: which hub, which fleet, which scenario. Parsed here into a [`Fleet`]; nothing else reads it.
+//! The command line: the hub, the fleet and the scenario. It becomes a [`Fleet`], and no other file reads it.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::fleet::Fleet;
 use crate::scenario::builtin;
 use crate::scenario::{FleetSpec, Phase, Scenario, parse_duration, parse_rate};
 
-/// A fleet of simulated devices, for load tests and demos of Portcullis; it speaks to any IoT hub.
+/// Simulate a fleet of devices, for load tests and demos of Portcullis or any IoT hub.
 #[derive(Debug, Parser)]
 #[command(name = "portcullis-simulator", version)]
 pub struct Cli {
@@ -22,36 +22,36 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Make devices, connect them, go through a scenario, report.
+    /// Create devices, connect them, run a scenario, and report.
     ///
-    /// Without --login it talks to the hub whose data directory is here. The exit code is 1 when something the scenario
-    /// expects did not come out, and without a scenario when a device never connected.
+    /// Without --login the hub is the one whose data directory is here. The exit code is 1 if the run does not meet an
+    /// expectation of the scenario. Without a scenario it is 1 if a device never connected.
     Run(Box<RunArgs>),
-    /// List the scenarios that come with the program, or print one to start your own from.
+    /// List the built-in scenarios, or print one as a start for your own.
     Scenarios {
-        /// The one to print.
+        /// The scenario to print.
         name: Option<String>,
     },
 }
 
 #[derive(Debug, Args)]
 pub struct RunArgs {
-    /// A scenario of your own.
+    /// A file with your own scenario.
     #[arg(value_name = "SCENARIO.toml")]
     file: Option<PathBuf>,
-    /// A scenario that comes with the program; `portcullis-simulator scenarios` lists them.
+    /// A built-in scenario; `portcullis-simulator scenarios` lists them.
     #[arg(long, value_name = "NAME", conflicts_with = "file")]
     scenario: Option<String>,
-    /// How many devices; 100 unless the scenario says otherwise.
+    /// The number of devices; 100 unless the scenario sets another.
     #[arg(long)]
     devices: Option<usize>,
-    /// What device ids begin with.
+    /// The beginning of every device id.
     #[arg(long)]
     prefix: Option<String>,
-    /// The same seed makes the same ids, schedule and payloads.
+    /// The seed; the same seed gives the same ids, schedule and payloads.
     #[arg(long)]
     seed: Option<u64>,
-    /// Leave the devices in the registry at the end.
+    /// Keep the devices in the registry at the end.
     #[arg(long)]
     keep: bool,
     #[command(flatten)]
@@ -72,7 +72,7 @@ struct PlainArgs {
     /// Telemetry messages a second from each device; 0 keeps them silent.
     #[arg(long, default_value = "1", value_parser = parse_rate, conflicts_with_all = ["file", "scenario"])]
     rate: f64,
-    /// How long to send, such as 60s or 5m; until Ctrl-C when absent.
+    /// How long to send, for example 60s or 5m; without it, until Ctrl-C.
     #[arg(long, value_parser = parse_duration, conflicts_with_all = ["file", "scenario"])]
     duration: Option<Duration>,
     /// Bytes of each message's body.
@@ -88,11 +88,11 @@ struct HubArgs {
     /// Connection string of a policy that may write the registry and connect as a service.
     #[arg(long, env = "PORTCULLIS_CONNECTION_STRING", hide_env_values = true)]
     login: Option<String>,
-    /// Devices that are in the registry already: a file with a connection string a line. Nothing is made then, and no
-    /// policy is needed.
+    /// A file with the connection string of a registered device on each line; the run then creates no devices
+    /// and needs no policy.
     #[arg(long, value_name = "FILE")]
     devices_file: Option<PathBuf>,
-    /// The CA to trust, and the only one; with a hub on this machine its own.
+    /// The only CA to trust; for a hub on this machine, its own CA by default.
     #[arg(long)]
     ca: Option<PathBuf>,
     /// The data directory of a hub on this machine.
@@ -107,11 +107,11 @@ struct HubArgs {
 }
 
 impl RunArgs {
-    /// What the fleet is to do.
+    /// The scenario of the run.
     pub fn scenario(&self) -> anyhow::Result<Scenario> {
         let mut scenario = match (&self.file, &self.scenario) {
             (Some(file), _) => {
-                Scenario::read(file).with_context(|| format!("{} is no scenario", file.display()))?
+                Scenario::read(file).with_context(|| format!("{} is not a valid scenario", file.display()))?
             }
             (None, Some(name)) => builtin_named(name)?.scenario()?,
             (None, None) => self.plain.scenario(),
@@ -126,7 +126,7 @@ impl RunArgs {
         Ok(scenario.check()?)
     }
 
-    /// The fleet, with the hub it is to meet: that of `--login`, of a file of devices, or the one on this machine.
+    /// The fleet and its hub: the hub of `--login`, of a file of devices, or on this machine.
     pub fn fleet(&self) -> anyhow::Result<Fleet> {
         let scenario = self.scenario()?;
         let Some(file) = &self.hub.devices_file else { return Ok(Fleet::new(self.hub.access()?, scenario)) };
@@ -140,7 +140,7 @@ impl RunArgs {
 }
 
 impl PlainArgs {
-    /// All connect as fast as they can; when everybody has tried, all start to send together.
+    /// All devices connect as fast as they can. Once all have tried, they start to send together.
     fn scenario(&self) -> Scenario {
         let connect = Phase {
             name: "connect".into(),

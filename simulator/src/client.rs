@@ -1,8 +1,8 @@
-//! One MQTT connection over TLS: packets on a stream, and nothing that costs memory while it is idle.
+//! One MQTT connection over TLS, which uses no memory for buffers while it is idle.
 //!
-//! The packets are rumqttc's. Its event loop is not used: it holds 32 to 40 KiB for each client (a table of packet ids,
-//! two channels, two buffers of 10 KiB), reuses packet ids that are still under way after a reconnect, does not tell which
-//! packet id a publish got, cannot stop reading, and gives no hold on the socket it dials from. A fleet needs all of that.
+//! The packets are rumqttc's. Its event loop is not suitable: it holds 32 to 40 KiB for each client (a table of packet
+//! ids, two channels, two buffers of 10 KiB), reuses packet ids in flight after a reconnect, does not tell the packet
+//! id of a publish, cannot stop reading, and does not expose its socket. A fleet needs all of these.
 
 use std::future::poll_fn;
 use std::io;
@@ -22,15 +22,15 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-/// Where a connection goes to and comes from.
+/// The hub's address, and the local one.
 #[derive(Clone, Debug)]
 pub struct Dial {
     /// The name in the hub's certificate.
     pub hostname: String,
     pub port: u16,
-    /// The hub's address, where the name need not be asked for it.
+    /// The hub's address, if the name need not be resolved.
     pub address: Option<IpAddr>,
-    /// The own address; any when absent.
+    /// The local address; any if absent.
     pub source: Option<IpAddr>,
 }
 
@@ -43,7 +43,7 @@ pub struct Wire {
     is_flushed: bool,
 }
 
-/// Why there is no connection.
+/// Why a connection failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     #[error("timed out")]
@@ -54,20 +54,20 @@ pub enum ConnectError {
     Refused(String),
     #[error(transparent)]
     Lost(Lost),
-    #[error("something else than CONNACK")]
+    #[error("the hub answered with another packet than CONNACK")]
     NotConnAck,
-    #[error("{0:?} is no host name")]
+    #[error("{0:?} is not a host name")]
     HostName(String),
 }
 
-/// Why a connection is over.
+/// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
 pub enum Lost {
     #[error("closed by the hub")]
     Closed,
     #[error("{0}")]
     Io(#[source] io::Error),
-    #[error("the hub sent no MQTT: {0}")]
+    #[error("the hub sent invalid MQTT: {0}")]
     Malformed(String),
     #[error("the hub did not answer a ping")]
     NoPong,
@@ -91,7 +91,7 @@ impl Dial {
         Ok(stream)
     }
 
-    /// TCP, TLS, CONNECT and its answer, within `CONNECT_TIME_MAX`; whether the hub had kept the session.
+    /// TCP, TLS, CONNECT and CONNACK, within `CONNECT_TIME_MAX`. Returns whether the hub had kept the session.
     pub async fn connect(
         &self,
         tls: Arc<ClientConfig>,
@@ -121,14 +121,14 @@ impl Wire {
         Self { stream: Box::new(stream), input: BytesMut::new(), output: BytesMut::new(), is_flushed: true }
     }
 
-    /// Adds a packet to what is to be sent; `turn` sends it.
+    /// Adds a packet to the output; `turn` sends it.
     pub fn send(&mut self, packet: &Packet) {
-        // Fails for packets above the limit, of which none is made here: a scenario is checked for that.
+        // Fails only for packets above the limit. The check of the scenario rules these out.
         let _ = packet.write(&mut self.output, PACKET_BYTES_MAX);
         self.is_flushed = false;
     }
 
-    /// Sends what is gathered and, if `reads`, waits for a packet. Cancel-safe.
+    /// Sends the output and, if `reads`, waits for a packet. Cancel-safe.
     pub async fn turn(&mut self, reads: bool) -> Result<Packet, Lost> {
         poll_fn(|context| {
             self.poll_send(context).map_err(Lost::Io)?;
@@ -137,7 +137,7 @@ impl Wire {
         .await
     }
 
-    /// Sends what is gathered and closes in good order, within `GOODBYE_TIME_MAX`.
+    /// Sends the output and closes in order, within `GOODBYE_TIME_MAX`.
     pub async fn leave(mut self) {
         self.send(&Packet::Disconnect);
         let _ = timeout(GOODBYE_TIME_MAX, async {
@@ -151,7 +151,7 @@ impl Wire {
         .await;
     }
 
-    /// Sends as much as goes; the task is woken when more does.
+    /// Sends as much as the socket accepts. Wakes the task when it accepts more.
     fn poll_send(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         while !self.output.is_empty() {
             match Pin::new(&mut self.stream).poll_write(context, &self.output) {
@@ -162,7 +162,7 @@ impl Wire {
             }
         }
         if !self.is_flushed {
-            // Given back while idle.
+            // An idle connection holds no output buffer.
             self.output = BytesMut::new();
             match Pin::new(&mut self.stream).poll_flush(context) {
                 Poll::Ready(flushed) => {
@@ -185,7 +185,7 @@ impl Wire {
             if self.input.is_empty() {
                 self.input = BytesMut::new();
             }
-            // On the stack of the poll: an idle connection holds no read buffer.
+            // On the stack, so that an idle connection holds no read buffer.
             let mut bytes = [0; READ_BYTES];
             let mut buffer = ReadBuf::new(&mut bytes);
             match Pin::new(&mut self.stream).poll_read(context, &mut buffer) {
@@ -199,7 +199,7 @@ impl Wire {
 }
 
 impl Lost {
-    /// A hub that closes without TLS's goodbye has closed all the same.
+    /// A hub that closes without TLS's close_notify has closed all the same.
     fn from_io(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::UnexpectedEof => Self::Closed,
@@ -209,12 +209,12 @@ impl Lost {
 }
 
 impl ConnectError {
-    /// Whether the hub said no, or said nothing and closed.
+    /// Whether the hub refused, or closed without an answer.
     pub fn is_refusal(&self) -> bool {
         matches!(self, Self::Refused(_) | Self::Lost(Lost::Closed))
     }
 
-    /// A short text that is the same for the same fault, whichever device it befell.
+    /// A short text that is the same for the same fault of any device.
     pub fn reason(&self) -> String {
         match self {
             Self::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => Lost::Closed.to_string(),
@@ -234,10 +234,10 @@ fn refusal(code: ConnectReturnCode) -> String {
     }
 }
 
-/// Long, for with many devices at once it is this machine that is slow, not the hub.
+/// A long time, because with many devices this machine is slow, not the hub.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(60);
 const GOODBYE_TIME_MAX: Duration = Duration::from_secs(1);
-/// The largest message there is, its topic included, with room.
+/// The largest message with its topic, and some room.
 const PACKET_BYTES_MAX: usize = 300 * 1024;
 const READ_BYTES: usize = 4 * 1024;
 

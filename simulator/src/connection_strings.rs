@@ -1,7 +1,7 @@
-//! A file of device connection strings, one a line: a fleet that is in the registry already, at any hub.
+//! A file of device connection strings, one on each line: a fleet that is registered already, at any hub.
 //!
-//! Lines are as the SDKs take them: `HostName=…;DeviceId=…;SharedAccessKey=…`, with `ModuleId=…` for a module. A device
-//! with a certificate has `x509=true`, and for this program `CertificateFile=…;KeyFile=…`, PEM files beside the list.
+//! Lines have the SDKs' form: `HostName=…;DeviceId=…;SharedAccessKey=…`, with `ModuleId=…` for a module. A device with
+//! a certificate has `x509=true`, and for this program `CertificateFile=…;KeyFile=…`, PEM files beside the list.
 
 use std::fs;
 use std::io;
@@ -23,12 +23,12 @@ pub struct GivenFleet {
     pub identities: Vec<Identity>,
 }
 
-/// Why a file is no fleet.
+/// Why a file is not a fleet.
 #[derive(Debug, thiserror::Error)]
 pub enum FleetFileError {
     #[error("cannot read {}", .0.display())]
     Read(PathBuf, #[source] io::Error),
-    #[error("{} names no device", .0.display())]
+    #[error("{} contains no device", .0.display())]
     Empty(PathBuf),
     #[error("{}, line {line}", .file.display())]
     Line {
@@ -39,16 +39,16 @@ pub enum FleetFileError {
     },
 }
 
-/// Why a line is no device.
+/// Why a line is not a device.
 #[derive(Debug, thiserror::Error)]
 pub enum LineError {
-    #[error("there is no {0}")]
+    #[error("{0} is missing")]
     Missing(&'static str),
     #[error("{0}")]
     Id(#[from] InvalidId),
     #[error("the SharedAccessKey is not a key")]
     Key(#[from] InvalidKey),
-    #[error("the device is at {0}, those before it at another hub")]
+    #[error("this device is at {0}, but the devices before it are at another hub")]
     OtherHub(String),
     #[error("cannot read {}", .0.display())]
     File(PathBuf, #[source] io::Error),
@@ -59,7 +59,7 @@ pub enum LineError {
 }
 
 impl GivenFleet {
-    /// Reads `file`; empty lines and those that begin with `#` are left out.
+    /// Reads `file`. Skips empty lines and lines that begin with `#`.
     pub fn read(file: &Path) -> Result<Self, FleetFileError> {
         let text = fs::read_to_string(file).map_err(|error| FleetFileError::Read(file.to_owned(), error))?;
         let beside = file.parent().unwrap_or(Path::new(""));
@@ -142,8 +142,8 @@ mod tests {
     fn an_error_names_its_line() {
         let good = "HostName=h;DeviceId=d1;SharedAccessKey=AAECAwQFBgcICQoLDA0ODw==\n";
         for (bad, reason) in [
-            ("DeviceId=d;SharedAccessKey=AAECAwQFBgcICQoLDA0ODw==", "there is no HostName"),
-            ("HostName=h;DeviceId=d", "there is no SharedAccessKey"),
+            ("DeviceId=d;SharedAccessKey=AAECAwQFBgcICQoLDA0ODw==", "HostName is missing"),
+            ("HostName=h;DeviceId=d", "SharedAccessKey is missing"),
             ("HostName=h;DeviceId=a/b;SharedAccessKey=AAECAwQFBgcICQoLDA0ODw==", "may not be in an id"),
             ("HostName=h;DeviceId=d;SharedAccessKey=%%%", "not a key"),
             ("HostName=g;DeviceId=d;SharedAccessKey=AAECAwQFBgcICQoLDA0ODw==", "another hub"),

@@ -1,8 +1,8 @@
-//! One device's or module's life, as an official SDK would live it: connect, subscribe, send telemetry, acknowledge what
-//! arrives, send again what was not acknowledged, come back after a lost connection, leave in order.
+//! One device or module, which behaves like an official SDK: it connects, subscribes, sends telemetry, acknowledges
+//! messages, repeats what was not acknowledged, reconnects after a lost connection, and disconnects at the end.
 //!
-//! One task and one loop: an order from the run, something due, or a packet. When things are due follows from the plan
-//! and the start of the phase alone, so that nothing drifts; times are measured from then.
+//! It is one task with one loop over orders of the run, deadlines, and packets. Deadlines follow only from the plan and
+//! the start of the phase, so they do not drift. Times are measured from the deadlines.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -32,30 +32,30 @@ pub struct Device {
     reads: bool,
     payload_bytes: usize,
     connect_at: Option<Instant>,
-    /// When the connection it is trying to get was first due.
+    /// When the pending connection was first due.
     wanted_since: Option<Instant>,
     leave_at: Option<Instant>,
     cut_at: Option<Instant>,
-    /// How long it stays away after a cut, and from one cut to the next if there is one.
+    /// How long the device stays away after a cut, and the time between two cuts.
     away: Duration,
     cut_period: Option<Duration>,
     pace: Option<Pace>,
-    /// Telemetry sent and not acknowledged, the oldest first; it survives the connection.
+    /// Telemetry that is sent and not acknowledged, the oldest first. It outlives the connection.
     unacknowledged: VecDeque<Unacknowledged>,
     packet_id: u16,
     sequence: u64,
     failures: u32,
     is_known: bool,
     is_subscribed: bool,
-    /// The phase that may wait for its first attempt to connect.
+    /// The phase that may wait for this device's first attempt to connect.
     owes_attempt: Option<usize>,
 }
 
 struct Link {
     wire: Wire,
-    /// When the next PINGREQ is due if nothing else is sent.
+    /// When the next PINGREQ is due if the device sends nothing else.
     ping_at: Option<Instant>,
-    /// Until when the hub must have answered one.
+    /// The deadline of the hub's PINGRESP.
     pong_by: Option<Instant>,
 }
 
@@ -100,10 +100,10 @@ impl Device {
         }
     }
 
-    /// Lives until the run is over.
+    /// Runs the device until the run ends.
     pub async fn live(mut self) {
         let mut stages = self.run.stages.subscribe();
-        // The first phase may have begun before this task did.
+        // The first phase may have started before this task.
         stages.mark_changed();
         loop {
             let due = self.next_due();
@@ -153,7 +153,7 @@ impl Device {
             .flatten();
     }
 
-    /// The end of the last phase: nothing new, but what is under way gets its chance.
+    /// The end of the last phase: sends nothing new, and waits for what is in flight.
     fn drain(&mut self) {
         (self.reads, self.pace, self.cut_at) = (true, None, None);
         if let Some(connect_at) = &mut self.connect_at {
@@ -175,7 +175,7 @@ impl Device {
         [self.connect_at, self.leave_at, self.cut_at, pace, link].into_iter().flatten().min()
     }
 
-    /// Does what is due.
+    /// Does everything that is due.
     async fn act(&mut self) {
         let now = Instant::now();
         let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
@@ -205,7 +205,7 @@ impl Device {
         }
     }
 
-    /// Breaks the connection as a failing network would: nobody says goodbye.
+    /// Breaks the connection like a failing network, without a close.
     fn cut(&mut self) {
         let Some(cut_at) = self.cut_at.take() else { return };
         self.cut_at = self.cut_period.map(|period| cut_at + period);
@@ -215,10 +215,10 @@ impl Device {
         }
     }
 
-    /// One attempt to connect, its turn awaited.
+    /// One attempt to connect, after waiting for a turn.
     async fn connect(&mut self) {
         let Some(connect_at) = self.connect_at.take() else { return };
-        // Attempts that fail are part of what a connect takes.
+        // The time of a connect includes attempts that fail.
         let due = *self.wanted_since.get_or_insert(connect_at);
         let run = self.run.clone();
         let attempt = async {
@@ -229,7 +229,7 @@ impl Device {
             let connect = self.identity.connect(&run.access, keep_alive);
             Some((dialled, run.dial(self.number).connect(tls, connect).await))
         };
-        // Boxed, so that a device that stays connected does not carry along the room its handshake took.
+        // Boxed, so that a connected device does not keep the memory of its handshake.
         let attempt = Box::pin(attempt);
         let outcome = tokio::select! {
             () = run.leaving.cancelled() => None,
@@ -251,14 +251,14 @@ impl Device {
         }
     }
 
-    /// What a phase may have waited for has happened, however it ended.
+    /// The first attempt of a phase has ended, with any result.
     fn attempted(&mut self) {
         if let Some(phase) = self.owes_attempt.take() {
             self.run.attempts[phase].count();
         }
     }
 
-    /// The first packets on a new connection: the subscription if the hub has none, and what was not acknowledged.
+    /// The first packets of a new connection: the subscription if the hub has none, and unacknowledged telemetry.
     fn greet(&mut self, wire: Wire, session_present: bool) {
         self.failures = 0;
         if !std::mem::replace(&mut self.is_known, true) {
@@ -326,7 +326,7 @@ impl Device {
         self.rest();
     }
 
-    /// Something was sent: the next PINGREQ is due a whole keep-alive from now.
+    /// Something was sent, so the next PINGREQ is due after a whole keep-alive.
     fn rest(&mut self) {
         let keep_alive = self.run.scenario.fleet.keep_alive;
         let Some(link) = &mut self.link else { return };
@@ -342,7 +342,7 @@ impl Device {
                     self.run.eased();
                 }
                 if self.unacknowledged.is_empty() {
-                    // Given back while idle.
+                    // Frees the memory while idle.
                     self.unacknowledged = VecDeque::new();
                 }
             }
@@ -375,7 +375,7 @@ impl Device {
         }
     }
 
-    /// Doubles with every failure, up to a limit; devices that were cut off together come back one after another.
+    /// Doubles with every failure, up to a limit, so that devices that lost their connections together spread out.
     fn retry_delay(&self) -> Duration {
         let fleet = &self.run.scenario.fleet;
         let delay = fleet.retry_min.saturating_mul(1 << self.failures.min(16)).min(fleet.retry_max);
@@ -399,14 +399,14 @@ async fn turn(link: Option<&mut Link>, reads: bool) -> Result<Packet, Lost> {
     }
 }
 
-/// From 1 to 65,535 and again; far more than are under way.
+/// Counts from 1 to 65,535 and starts again. That is far more than are in flight.
 fn next_packet_id(packet_id: u16) -> u16 {
     packet_id.checked_add(1).unwrap_or(1)
 }
 
-/// Telemetry messages under way; beyond, messages are withheld and counted.
+/// The most telemetry messages in flight. Further messages are withheld and counted.
 const UNACKNOWLEDGED_MAX: usize = 32;
-/// TLS sessions a device keeps to resume: the one hub's.
+/// TLS sessions that a device keeps for resumption, for its one hub.
 const SESSIONS_KEPT: usize = 1;
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
-//! One run of a fleet, from the first REST call to the last: provision, phase after phase, drain, clean up, report.
+//! One run of a fleet: provision, run the phases, drain, clean up, report.
 //!
-//! The run tells its devices which phase began and when, and nothing more: each works out its own part (`plan`).
+//! The run tells its devices only which phase began and when. Each device computes its own part (`plan`).
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
@@ -33,24 +33,24 @@ use crate::scenario::{InvalidScenario, Phase, Scenario};
 use crate::series::Series;
 use crate::tally::{Count, Tally};
 
-/// A fleet that has not been run yet.
+/// A fleet before its run.
 #[derive(Debug)]
 pub struct Fleet {
     access: HubAccess,
     scenario: Scenario,
-    /// Those of a file; otherwise the run makes its own.
+    /// The identities of a file. Without them the run creates its own.
     given: Option<Vec<Identity>>,
     tally: Arc<Tally>,
     series: Arc<Series>,
 }
 
-/// What everything in one run shares.
+/// The shared state of a run.
 #[derive(Clone, Debug)]
 pub struct Run(Arc<Shared>);
 
 #[derive(Debug)]
 pub struct Shared {
-    /// Letters and digits that no other run has.
+    /// Letters and digits, unique to this run.
     pub id: String,
     pub access: HubAccess,
     pub rest: Rest,
@@ -58,30 +58,30 @@ pub struct Shared {
     pub schedule: Schedule,
     pub identities: Vec<IdentityId>,
     pub tally: Arc<Tally>,
-    /// For every connection: trusts the hub, shows nothing, resumes nothing.
+    /// For every connection: trusts the hub, sends no certificate, resumes no session.
     pub tls: Arc<ClientConfig>,
-    /// Turns to connect.
+    /// Limits how many devices connect at once.
     pub turns: Semaphore,
     pub stages: watch::Sender<Stage>,
-    /// The run is over: no connection is begun or waited for.
+    /// Cancelled at the end of the run: no new connection starts, and no device waits for one.
     pub leaving: CancellationToken,
-    /// For each phase, the first attempts to connect that it may wait for.
+    /// For each phase, the first attempts to connect for which it may wait.
     pub attempts: Vec<Countdown>,
-    /// Identities that have not heard yet that nothing new is to be sent.
+    /// Identities that have not stopped sending yet.
     pub draining: Countdown,
-    /// Something that was under way has arrived.
+    /// Notified when something in flight has arrived.
     easing: Notify,
     messages: AtomicU64,
 }
 
-/// Things that are still to happen.
+/// Counts down events that are expected.
 #[derive(Debug)]
 pub struct Countdown {
     left: AtomicUsize,
     over: Notify,
 }
 
-/// Where the run is.
+/// The stage of the run.
 #[derive(Clone, Copy, Debug)]
 pub enum Stage {
     Waiting,
@@ -89,12 +89,12 @@ pub enum Stage {
         number: usize,
         start: Instant,
     },
-    /// Nothing new; what is under way gets its chance.
+    /// Nothing new is sent, and the run waits for what is in flight.
     Drain,
     Leave,
 }
 
-/// Why a fleet cannot be run.
+/// Why a fleet cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     #[error(transparent)]
@@ -103,17 +103,17 @@ pub enum RunError {
     Rest(#[from] RestError),
     #[error(transparent)]
     Scenario(#[from] InvalidScenario),
-    #[error("{0} cannot be reached")]
+    #[error("the host {0} cannot be reached")]
     Unreachable(String, #[source] io::Error),
 }
 
 impl Fleet {
-    /// Prepares a run of `scenario` against the hub of `access`; nothing is asked of the hub yet.
+    /// Prepares a run of `scenario` against the hub of `access`. Sends nothing yet.
     pub fn new(access: HubAccess, scenario: Scenario) -> Self {
         Self { access, scenario, given: None, tally: Arc::default(), series: Arc::default() }
     }
 
-    /// The same with identities that are there already, in place of those the scenario would make.
+    /// The same with existing identities instead of those of the scenario.
     pub fn of(
         access: HubAccess,
         mut scenario: Scenario,
@@ -124,18 +124,18 @@ impl Fleet {
         Ok(Self { given: Some(given), ..Self::new(access, scenario) })
     }
 
-    /// The run's counters, to be read while it goes on.
+    /// The run's counters, which may be read during the run.
     pub fn tally(&self) -> Arc<Tally> {
         Arc::clone(&self.tally)
     }
 
-    /// The run's course, to be read while it goes on.
+    /// The run's time series, which may be read during the run.
     pub fn series(&self) -> Arc<Series> {
         Arc::clone(&self.series)
     }
 
-    /// Runs to the end of the scenario or until `stop`. Identities that were made are deleted again, also after an
-    /// error, unless the scenario keeps them.
+    /// Runs until the scenario ends or `stop`. Deletes the identities it created, also after an error, unless the
+    /// scenario keeps them.
     pub async fn run(self, stop: CancellationToken) -> Result<Report, RunError> {
         let Self { mut access, scenario, given, tally, series } = self;
         access.address = match access.address {
@@ -158,7 +158,7 @@ impl Fleet {
             Err(error) => Err(error),
         };
         ended.cancel();
-        // It ends by itself, and a panic there is no reason to lose the report.
+        // The task ends by itself, and a panic in it must not lose the report.
         let _ = sampling.await;
         if !run.scenario.fleet.keep {
             provision::delete(&run, made).await;
@@ -180,7 +180,7 @@ impl Run {
             None => scenario.identities().map_err(InvalidScenario::Prefix)?,
         };
         let mut tls = (*access.tls).clone();
-        // One memory for all would have one device resume another's session.
+        // With a shared cache one device would resume another's session.
         tls.resumption = Resumption::disabled();
         let scenario = Arc::new(scenario);
         let schedule = Schedule::new(Arc::clone(&scenario));
@@ -212,7 +212,7 @@ impl Countdown {
         Self { left: AtomicUsize::new(count), over: Notify::new() }
     }
 
-    /// One of them has happened.
+    /// Counts one event.
     pub fn count(&self) {
         if self.left.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.over.notify_one();
@@ -223,7 +223,7 @@ impl Countdown {
         self.left.load(Ordering::Acquire) == 0
     }
 
-    /// Waits until all have; for one waiter.
+    /// Waits until all events have happened. For one waiter.
     async fn over(&self) {
         while !self.is_over() {
             self.over.notified().await;
@@ -240,8 +240,8 @@ impl Deref for Run {
 }
 
 impl Shared {
-    /// The way to the hub for identity `number`. One address has some 28,000 ports, and a hub may limit what comes from
-    /// one; on this machine there are millions of addresses.
+    /// The dial settings of identity `number`. One address has about 28,000 ports, and a hub may limit an address, so
+    /// on this machine the connections come from several addresses.
     pub fn dial(&self, number: usize) -> Dial {
         let is_here = self.access.address.is_some_and(|address| address.is_ipv4() && address.is_loopback());
         let last = SOURCE_FIRST + (number % self.scenario.fleet.source_addresses) as u8;
@@ -253,7 +253,7 @@ impl Shared {
         }
     }
 
-    /// Something that was under way has arrived.
+    /// Reports that something in flight has arrived.
     pub fn eased(&self) {
         self.easing.notify_one();
     }
@@ -269,11 +269,11 @@ impl Shared {
     }
 }
 
-/// The hub's address if it is one of this machine's; others are asked for at each connect, for they may change.
+/// The hub's address if it is on this machine. Other names are resolved at each connect, because they may change.
 async fn address_here(hostname: &str, port: u16) -> Result<Option<IpAddr>, RunError> {
     let unreachable = |error| RunError::Unreachable(format!("{hostname}:{port}"), error);
     let mut addresses: Vec<_> = lookup_host((hostname, port)).await.map_err(unreachable)?.collect();
-    // Several source addresses are there for version 4 alone.
+    // Only IPv4 has several source addresses.
     addresses.sort_by_key(|address| !address.is_ipv4());
     let mut failure = io::Error::from(io::ErrorKind::NotFound);
     for address in addresses {
@@ -285,7 +285,7 @@ async fn address_here(hostname: &str, port: u16) -> Result<Option<IpAddr>, RunEr
     Err(unreachable(failure))
 }
 
-/// Goes through the phases with the fleet, and sees it off. Says how long the phases lasted.
+/// Runs the phases with the fleet, and drains it. Returns how long the phases lasted.
 async fn converse(
     run: &Run,
     stop: &CancellationToken,
@@ -320,7 +320,7 @@ async fn converse(
     let lasted = began.elapsed();
     series.phase("drain");
     run.stages.send_replace(Stage::Drain);
-    // What does not arrive in time is told by the report as lost.
+    // The report counts what does not arrive in time as lost.
     let _ = timeout(DRAIN_TIME_MAX, async {
         run.draining.over().await;
         while sending.join_next().await.is_some() {}
@@ -338,7 +338,7 @@ async fn converse(
     lasted
 }
 
-/// Waits for the end of a phase; when that was. The next begins then, so that phases do not drift.
+/// Waits for the end of a phase and returns its time. The next phase begins then, so that phases do not drift.
 async fn end_of(phase: &Phase, start: Instant, attempts: &Countdown) -> Instant {
     let Some(end) = phase.duration.map(|duration| start + duration) else {
         return std::future::pending().await;
@@ -351,8 +351,8 @@ async fn end_of(phase: &Phase, start: Instant, attempts: &Countdown) -> Instant 
     Instant::now()
 }
 
-/// How long the end of a run waits for acknowledgements and messages under way.
+/// How long the end of a run waits for acknowledgements and messages in flight.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(15);
 const LEAVE_TIME_MAX: Duration = Duration::from_secs(10);
-/// 127.0.0.1 is left to the hub.
+/// 127.0.0.1 is for the hub.
 const SOURCE_FIRST: u8 = 2;

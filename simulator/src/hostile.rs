@@ -1,7 +1,7 @@
-//! Company that a hub must bear: bad tokens, wrong keys, junk bytes, handshakes that stop halfway.
+//! Hostile clients: bad tokens, wrong keys, junk bytes, handshakes that stop halfway.
 //!
-//! Being refused is what they are for, and is counted apart from the fleet's own failures. On one machine they come from
-//! addresses of their own, for a hub may slow down an address whose logins fail.
+//! The hub should refuse them, so they do not count as failures of the fleet. On one machine they have addresses of
+//! their own, because a hub may slow down an address whose sign-ins fail.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -29,7 +29,7 @@ enum Kind {
     HalfHandshakes,
 }
 
-/// Comes again and again from `start`, as `rates` say, until it is dropped.
+/// Makes hostile attempts from `start`, at the given `rates`, until it is dropped.
 pub async fn come(run: &Run, start: Instant, rates: Hostile) {
     let kinds = [
         (Kind::BadTokens, rates.bad_tokens),
@@ -84,7 +84,7 @@ impl Kind {
         outcome.await.unwrap_or(Outcome::Ignored)
     }
 
-    /// As some device of the fleet, with a credential that is not that device's.
+    /// Signs in as some device of the fleet, with a credential of another.
     async fn log_in(self, run: &Run, dial: Dial, number: u64) -> Outcome {
         let mut chance = run.schedule.seed().stream(self.label(), number);
         let id = run.identities[(chance.draw() % run.identities.len() as u64) as usize].clone();
@@ -109,10 +109,10 @@ impl Kind {
 /// Sends `bytes` and waits for the hub to close.
 async fn say(dial: &Dial, bytes: &[u8]) -> Outcome {
     let Ok(mut stream) = dial.tcp().await else { return Outcome::Failed };
-    // A hub that has closed already may answer this with a reset, which is a close as well.
+    // If the hub has closed already, this may fail with a reset, which counts as a close.
     let _ = stream.write_all(bytes).await;
     let mut answer = [0; 512];
-    // An alert may come first.
+    // The hub may send an alert first.
     while matches!(stream.read(&mut answer).await, Ok(count) if count > 0) {}
     Outcome::Closed
 }
@@ -141,7 +141,7 @@ fn source(run: &Run, number: u64) -> Option<IpAddr> {
     is_here.then(|| Ipv4Addr::new(127, 0, 1, last).into())
 }
 
-/// How long an attempt waits for the hub to lose patience; a hub gives handshakes about ten seconds.
+/// How long an attempt waits for the hub to close. A hub allows about ten seconds for a handshake.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Attempts of one kind at a time.
 const ATTEMPTS_MAX: usize = 256;

@@ -1,4 +1,4 @@
-//! A member of the fleet: its id and by what it proves who it is.
+//! A member of the fleet: its id and its credential.
 
 use std::sync::Arc;
 
@@ -17,11 +17,11 @@ use crate::access::{HubAccess, expiry};
 pub struct Identity {
     pub id: IdentityId,
     pub credential: Credential,
-    /// Whether this run made it; otherwise it was there before.
+    /// Whether this run created it.
     pub is_made: bool,
 }
 
-/// By what it proves who it is.
+/// How an identity signs in.
 #[derive(Clone, Debug)]
 pub enum Credential {
     Key(SymmetricKey),
@@ -29,7 +29,7 @@ pub enum Credential {
 }
 
 impl Identity {
-    /// Its CONNECT, as the Node SDK has it, but for the client type.
+    /// Its CONNECT. It has the Node SDK's form, except for the client type.
     pub fn connect(&self, access: &HubAccess, keep_alive_seconds: u16) -> Connect {
         let mut connect = Connect::new(self.id.to_string());
         connect.keep_alive = keep_alive_seconds;
@@ -43,7 +43,7 @@ impl Identity {
         connect
     }
 
-    /// TLS settings to connect with: the fleet's own, shared, unless this identity shows a certificate or resumes.
+    /// Its TLS settings: the fleet's shared ones, unless this identity sends a certificate or resumes sessions.
     pub fn tls(&self, shared: &Arc<ClientConfig>, resumption: Option<&Resumption>) -> Arc<ClientConfig> {
         let certificate = match &self.credential {
             Credential::Certificate(certificate) => Some(certificate),
@@ -63,12 +63,12 @@ impl Identity {
         Arc::new(own)
     }
 
-    /// Where its telemetry goes; a property bag follows.
+    /// The topic of its telemetry, without the property bag.
     pub fn events_topic(&self) -> String {
         format!("{}/messages/events/", self.topic_base())
     }
 
-    /// What it subscribes to for the messages it is sent.
+    /// The filter of the messages it receives.
     pub fn messages_filter(&self) -> String {
         format!("{}/messages/devicebound/#", self.topic_base())
     }

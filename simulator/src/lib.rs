@@ -1,12 +1,12 @@
-//! A fleet of devices seen from outside, for load tests and demos of Portcullis.
+//! A simulated fleet of devices, for load tests and demos of Portcullis.
 //!
-//! A run makes its identities over REST or takes those of a file, goes through the phases of a scenario with all of them
-//! over TLS, measures each thing from when it was due, and ends with a report. In reading order: `scenario` (what to do) →
-//! `plan` (who does what when) → `fleet` (the run) → `device` (one device's life) → `client` (its connection) → `report`.
+//! A run creates its identities over REST or takes those of a file. It runs the phases of a scenario over TLS, measures
+//! each operation from when it was due, and ends with a report. In reading order: `scenario` (what to do) → `plan` (who
+//! does what when) → `fleet` (the run) → `device` (one device) → `client` (its connection) → `report`.
 //!
-//! It speaks only what a stranger could: TLS, MQTT and REST, as the official SDKs speak them, to Portcullis or any IoT
-//! hub. From the workspace it takes ids, SAS signing and the making of certificates, nothing else. Deliberately absent:
-//! any way to skip the check of the hub's certificate.
+//! It speaks only TLS, MQTT and REST, as the official SDKs do, to Portcullis or any IoT hub. From the workspace it
+//! takes only ids, SAS signing and the making of certificates. Deliberately absent: any way to skip the check of the
+//! hub's certificate.
 
 pub mod access;
 pub mod c2d;

@@ -1,4 +1,4 @@
-//! What a run shows while it goes on, on standard error: a living panel on a terminal, else a plain line now and then.
+//! The progress of a run on standard error: a panel on a terminal, else a plain line now and then.
 
 use std::fmt::Write;
 use std::io::{IsTerminal, stderr};
@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::series::{Sample, Series};
 use crate::tally::{Count, Tally};
 
-/// Shows the run until `ended`.
+/// Shows the progress until `ended`.
 pub async fn show(tally: Arc<Tally>, series: Arc<Series>, ended: CancellationToken) {
     let panel = stderr().is_terminal().then(|| ProgressBar::new_spinner().with_style(style()));
     let mut ticks = interval(if panel.is_some() { REDRAW_PERIOD } else { LINE_PERIOD });
@@ -35,7 +35,7 @@ pub async fn show(tally: Arc<Tally>, series: Arc<Series>, ended: CancellationTok
     }
 }
 
-/// What happened between two samples, a second.
+/// The change between two samples, per second.
 struct Rates {
     connects: f64,
     acknowledged: f64,
@@ -60,11 +60,11 @@ impl Rates {
 }
 
 fn style() -> ProgressStyle {
-    // A template that cannot be parsed leaves the plain style, which shows the message too.
+    // If the template cannot be parsed, the plain style shows the message too.
     ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_spinner())
 }
 
-/// The state of the run on a few lines.
+/// The state of the run as a few lines.
 fn render(tally: &Tally, phase: &str, rates: &Rates) -> String {
     let count = |what| tally.count(what);
     let Sample { seconds, connect_p99_ms, publish_p50_ms, publish_p99_ms, c2d_p50_ms, c2d_p99_ms, .. } =
@@ -96,7 +96,7 @@ fn render(tally: &Tally, phase: &str, rates: &Rates) -> String {
     text
 }
 
-/// The state of the run in one line.
+/// The state of the run as one line.
 fn line(tally: &Tally, phase: &str, rates: &Rates) -> String {
     let count = |what| tally.count(what);
     let mut line = format!(
@@ -121,7 +121,7 @@ fn line(tally: &Tally, phase: &str, rates: &Rates) -> String {
 
 const REDRAW_PERIOD: Duration = Duration::from_secs(1);
 const LINE_PERIOD: Duration = Duration::from_secs(10);
-/// More would scroll a small terminal.
+/// More lines would scroll on a small terminal.
 const REASONS_SHOWN: usize = 8;
 
 #[cfg(test)]

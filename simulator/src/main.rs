@@ -26,7 +26,7 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Success when everything came out as the scenario expects.
+/// Success if the run meets every expectation of the scenario.
 async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let fleet = args.fleet()?;
     let stop = CancellationToken::new();
@@ -35,7 +35,7 @@ async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let shown = tokio::spawn(live::show(fleet.tally(), fleet.series(), ended.clone()));
     let outcome = fleet.run(stop).await;
     ended.cancel();
-    shown.await.context("the live view ended badly")?;
+    shown.await.context("the live view failed")?;
     interrupt.abort();
     let report = outcome?;
     println!("{report}");
@@ -65,7 +65,7 @@ fn write(file: &Path, text: &str) -> anyhow::Result<()> {
     fs::write(file, text).with_context(|| format!("write {}", file.display()))
 }
 
-/// The first Ctrl-C ends the run in order, the second at once.
+/// The first Ctrl-C ends the run in order. The second ends it at once.
 async fn stop_on_ctrl_c(stop: CancellationToken) {
     if tokio::signal::ctrl_c().await.is_err() {
         return;
@@ -76,5 +76,5 @@ async fn stop_on_ctrl_c(stop: CancellationToken) {
     }
 }
 
-/// What shells report for a program that SIGINT ended.
+/// The exit code of a program that SIGINT ended, as shells report it.
 const INTERRUPTED: i32 = 130;

@@ -1,10 +1,10 @@
-//! When the next message is due, without drift: every deadline is computed from the start, never from the last send.
+//! When the next message is due, without drift. Every deadline is computed from the start, never from the last send.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The deadlines of one steady sender.
+/// The deadlines of a sender with a steady rate.
 #[derive(Clone, Debug)]
 pub struct Pace {
     first: Instant,
@@ -14,21 +14,21 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// Deadlines every `1 / rate_per_second`, the first one at `start` plus `phase` (0 to 1) of that.
-    /// `None` for a rate of 0: nothing is ever due.
+    /// Deadlines every `1 / rate_per_second`. The first is at `start` plus `phase` (0 to 1) of that. `None` for a rate
+    /// of 0, which has no deadlines.
     pub fn new(start: Instant, rate_per_second: f64, phase: f64) -> Option<Self> {
         let period =
             Duration::try_from_secs_f64(1.0 / rate_per_second).ok().filter(|period| !period.is_zero())?;
         Some(Self { first: start + period.mul_f64(phase), period, next: 0 })
     }
 
-    /// Goes on to the next deadline after one was met at `now`. Deadlines that have passed by a whole period are
-    /// given up, because making them up in a burst would measure the delay a second time; says how many.
+    /// Moves to the next deadline after one was met at `now`. Skips deadlines that are late by a whole period, because
+    /// a burst to make up for them would measure the delay twice. Returns how many it skipped.
     pub fn advance(&mut self, now: Instant) -> u64 {
         self.advance_late(now, 0)
     }
 
-    /// As `advance`, but up to `backlog_max` deadlines that have passed are still to be met.
+    /// Like `advance`, but keeps up to `backlog_max` late deadlines.
     pub fn advance_late(&mut self, now: Instant, backlog_max: u64) -> u64 {
         self.next += 1;
         let late = now.saturating_duration_since(self.deadline());
@@ -40,7 +40,7 @@ impl Pace {
 
     /// When the next message is due.
     pub fn deadline(&self) -> Instant {
-        // In nanoseconds a multiplication does not drift; 64 bits of them are 584 years.
+        // A multiplication in nanoseconds does not drift; 64 bits of them are 584 years.
         let since_first = self.period.as_nanos().saturating_mul(u128::from(self.next));
         self.first + Duration::from_nanos(u64::try_from(since_first).unwrap_or(u64::MAX))
     }

@@ -1,6 +1,6 @@
-//! Who does what when: the scenario worked out for each identity and phase, from the seed alone.
+//! Who does what when: computed for each identity and phase from the scenario and the seed alone.
 //!
-//! All times are from the start of the phase. Nothing here knows a clock or a connection, so that the same scenario is
+//! All times count from the start of the phase. Nothing here uses a clock or a connection, so the same scenario gives
 //! the same plan on every machine.
 
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::seed::Seed;
 pub struct Schedule {
     scenario: Arc<Scenario>,
     seed: Seed,
-    /// For each identity its place in line; who is in the first part of a line is chosen.
+    /// For each identity its position in a random order. The first ones of an order are chosen.
     connecting: Vec<u32>,
     herd: Vec<u32>,
     flapping: Vec<u32>,
@@ -22,34 +22,34 @@ pub struct Schedule {
     credentials: Vec<u32>,
 }
 
-/// What one identity does in one phase.
+/// The part of one identity in one phase.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
-    /// Whether it is connected, apart from what `cut` and `flap` do.
+    /// Whether it is connected, apart from the effects of `cut` and `flap`.
     pub is_connected: bool,
-    /// Whether it was not in the phase before, and connects now.
+    /// Whether it connects now and was not connected in the phase before.
     pub connects: bool,
-    /// When it connects or leaves, if it does.
+    /// When it connects or disconnects, if it does.
     pub change_at: Duration,
     /// Whether it loses its connection at the start.
     pub is_cut: bool,
     pub flap: Option<Flap>,
     pub reads: bool,
     pub telemetry_per_second: f64,
-    /// Its place within one period of its telemetry, 0 to 1: spreads what the fleet does over time.
+    /// Its offset within one period of its telemetry, 0 to 1, which spreads the fleet's messages over time.
     pub offset: f64,
     pub payload_bytes: usize,
 }
 
-/// When one connection breaks.
+/// When a connection breaks repeatedly.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Flap {
     pub first: Duration,
-    /// From one break to the next; the device comes back after half of it.
+    /// The time between two breaks. The device reconnects after half of it.
     pub period: Duration,
 }
 
-/// By what an identity proves who it is.
+/// The kind of credential of an identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mechanism {
     Sas,
@@ -63,7 +63,7 @@ impl Schedule {
         let size = scenario.fleet.size();
         let line = |purpose| places(&seed.shuffled(purpose, size));
         Self {
-            // In the order of their numbers: a ramp that starts with the first reads better in a log.
+            // In the order of their numbers, because a ramp that starts with the first reads better in a log.
             connecting: (0..size as u32).collect(),
             herd: line("herd"),
             flapping: line("flapping"),
@@ -74,7 +74,7 @@ impl Schedule {
         }
     }
 
-    /// What identity `number` does in phase `phase`.
+    /// The part of identity `number` in phase `phase`.
     pub fn plan(&self, phase: usize, number: usize) -> Plan {
         let spec = &self.scenario.phases[phase];
         let before =
@@ -96,14 +96,14 @@ impl Schedule {
         }
     }
 
-    /// Those who are sent messages in phase `phase`, in the order of their turns.
+    /// The receivers of messages in phase `phase`, in the order of their turns.
     pub fn receivers(&self, phase: usize) -> Vec<usize> {
         let order = self.seed.shuffled("receivers", self.size());
         let numbers = order.into_iter().map(|number| number as usize);
         numbers.filter(|number| self.plan(phase, *number).is_connected).collect()
     }
 
-    /// By what identity `number` proves who it is.
+    /// The kind of credential of identity `number`.
     pub fn mechanism(&self, number: usize) -> Mechanism {
         let Credentials { sas, thumbprint, authority } = self.scenario.fleet.credentials;
         let place = (f64::from(self.credentials[number]) + 0.5) / self.size() as f64;
@@ -115,7 +115,7 @@ impl Schedule {
     }
 
     /// The body of telemetry message `sequence` of identity `number`: a JSON reading padded with blanks to `bytes`, or
-    /// filler where a reading does not fit.
+    /// filler if a reading does not fit.
     pub fn payload(&self, number: usize, sequence: u64, bytes: usize) -> Vec<u8> {
         let degrees = 20.0 + 5.0 * self.seed.stream("degrees", number as u64 ^ (sequence << 32)).unit();
         let mut body = format!(r#"{{"sequence":{sequence},"temperature":{degrees:.1}}}"#).into_bytes();
@@ -151,7 +151,7 @@ impl Schedule {
     }
 }
 
-/// The place of each number in `line`.
+/// The position of each number in `line`.
 fn places(line: &[u32]) -> Vec<u32> {
     let mut places = vec![0; line.len()];
     for (place, number) in (0..).zip(line) {
@@ -160,7 +160,7 @@ fn places(line: &[u32]) -> Vec<u32> {
     places
 }
 
-/// When the one at `place` has its turn, if those between `before` and `now` have theirs evenly over `time`.
+/// The turn of position `place`, if positions `before` to `now` have their turns evenly over `time`.
 fn spread(time: Duration, place: usize, before: usize, now: usize) -> Duration {
     let turn = place - before.min(now);
     time.mul_f64(turn as f64 / before.abs_diff(now) as f64)

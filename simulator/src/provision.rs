@@ -1,4 +1,4 @@
-//! The fleet's identities: made over REST and deleted afterwards, or taken from a file of connection strings.
+//! The fleet's identities: created over REST and deleted afterwards, or taken from a file of connection strings.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -21,32 +21,32 @@ use crate::plan::Mechanism;
 use crate::rest::{Rest, RestError};
 use crate::tally::Count;
 
-/// Why a fleet cannot be had.
+/// Why a fleet cannot be provisioned.
 #[derive(Debug, thiserror::Error)]
 pub enum ProvisionError {
     #[error(transparent)]
     Rest(#[from] RestError),
-    #[error("{0} cannot be made: {1}")]
+    #[error("{0} cannot be created: {1}")]
     Refused(IdentityId, String),
-    #[error("{0} is there already and does not use a symmetric key; choose another --prefix")]
+    #[error("{0} exists already and does not use a symmetric key; choose another --prefix")]
     NoKey(IdentityId),
     #[error("a certificate cannot be made")]
     Certificate(#[from] CaError),
     #[error("a key cannot be made")]
     Key(#[from] KeyError),
-    #[error("the TLS library does not take a certificate made here")]
+    #[error("the TLS library refuses a certificate made here")]
     Tls(#[from] rustls::Error),
 }
 
-/// What a run leaves in the registry if nobody takes it back.
+/// What the run has created in the registry.
 #[derive(Debug, Default)]
 pub struct Made {
     identities: Vec<IdentityId>,
     authority: Option<String>,
 }
 
-/// Makes or finds the identities of the scenario, in their order; those made are noted in `made` even when a later one
-/// fails. Ends early, with those it has, when `stop` is cancelled.
+/// Creates or finds the identities of the scenario, in order. `made` records those that were created, even if a later
+/// one fails. When `stop` is cancelled, ends early with those it has.
 pub async fn provision(
     run: &Run,
     stop: &CancellationToken,
@@ -57,7 +57,7 @@ pub async fn provision(
     for (number, id) in run.identities.iter().enumerate() {
         wanted.push(Wanted::new(id.clone(), run.schedule.mechanism(number), authority.as_ref())?);
     }
-    // A module can only be made under a device that is there.
+    // A module needs an existing device.
     let (mut devices, mut modules) = (Vec::new(), Vec::new());
     for (number, wanted) in wanted.into_iter().enumerate() {
         if wanted.id.module.is_none() {
@@ -72,11 +72,11 @@ pub async fn provision(
     Ok(found.into_iter().map(|(_, identity)| identity).collect())
 }
 
-/// Deletes what the run made. What fails is told and left: the run itself is over.
+/// Deletes what the run created. Reports failures and continues, because the run itself has ended.
 pub async fn delete(run: &Run, made: Made) {
     let devices: HashSet<_> =
         made.identities.iter().filter(|id| id.module.is_none()).map(|id| id.device.clone()).collect();
-    // Modules go with their device.
+    // Deleting a device deletes its modules.
     let alone = |id: &&IdentityId| id.module.is_none() || !devices.contains(&id.device);
     let items: Vec<Value> = made.identities.iter().filter(alone).map(|id| item(id, "delete")).collect();
     let batches: Vec<Vec<Value>> = items.chunks(AT_ONCE_MAX).map(<[Value]>::to_vec).collect();
@@ -99,7 +99,7 @@ pub async fn delete(run: &Run, made: Made) {
     }
 }
 
-/// An identity to be made, with what it will prove itself by.
+/// An identity to create, with its credential.
 struct Wanted {
     id: IdentityId,
     credential: Credential,
@@ -140,7 +140,7 @@ impl Wanted {
     }
 }
 
-/// A certificate and its key as the TLS library takes them.
+/// A certificate and its key in the TLS library's form.
 fn shown(
     certificate: rustls_pki_types::CertificateDer<'static>,
     key: &PrivateKey,
@@ -150,7 +150,7 @@ fn shown(
     Ok(Credential::Certificate(Arc::new(certified)))
 }
 
-/// A CA of this run's own that the hub knows, if one is needed and the hub offers that.
+/// A CA of this run that the hub trusts, if the scenario needs one and the hub offers it.
 async fn enrol(run: &Run, made: &mut Made) -> Result<Option<CertificateAuthority>, ProvisionError> {
     if run.scenario.fleet.credentials.authority <= 0.0 {
         return Ok(None);
@@ -162,9 +162,8 @@ async fn enrol(run: &Run, made: &mut Made) -> Result<Option<CertificateAuthority
         made.authority = Some(name);
         return Ok(Some(authority));
     }
-    run.tally.note(
-        "this hub enrols no CA over REST: devices with a CA's certificate are known by thumbprint instead",
-    );
+    run.tally
+        .note("this hub enrols no CA over REST, so devices with a CA's certificate sign in by thumbprint");
     Ok(None)
 }
 
@@ -184,7 +183,7 @@ async fn make(
     });
     let mut answers = requests.buffered(REQUESTS_MAX);
     let (mut identities, mut failure) = (Vec::new(), None);
-    // Requests under way are awaited even after a failure: identities may have been made by one of them.
+    // Waits for all requests even after a failure, because each may have created identities.
     while let Some((found, outcome)) = answers.next().await {
         run.tally.add(Count::Provisioned, found.len() as u64);
         made.identities.extend(found.iter().filter(|(_, one)| one.is_made).map(|(_, one)| one.id.clone()));
@@ -197,7 +196,7 @@ async fn make(
     failure.map_or(Ok(identities), Err)
 }
 
-/// Makes up to 100 identities; those that are there already are taken as they are.
+/// Creates up to 100 identities. Existing ones are used as they are.
 async fn make_some(
     rest: &Rest,
     wanted: Vec<(usize, Wanted)>,
@@ -264,5 +263,5 @@ impl ProvisionError {
 const AT_ONCE_MAX: usize = 100;
 /// REST requests under way at a time.
 const REQUESTS_MAX: usize = 8;
-/// Of certificates that nobody keeps after the run.
+/// The lifetime of certificates, which nobody keeps after the run.
 const LIFETIME: std::time::Duration = std::time::Duration::from_secs(7 * 24 * 3600);

@@ -1,4 +1,4 @@
-//! What a run came to, as text for people, as JSON for programs, and as a page with charts (`html`).
+//! The result of a run, as text for people, as JSON for programs, and as a page with charts (`html`).
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -36,7 +36,7 @@ pub struct Report {
     pub c2d: C2d,
     /// From when a connection was due to CONNACK.
     pub connect_ms: Percentiles,
-    /// From dialling to CONNACK.
+    /// From the start of dialling to CONNACK.
     pub handshake_ms: Percentiles,
     /// From when a message was due to PUBACK.
     pub publish_ms: Percentiles,
@@ -44,9 +44,9 @@ pub struct Report {
     pub lateness_ms: Percentiles,
     pub hostile: Vec<HostileOutcome>,
     pub unexpected_errors: u64,
-    /// What went wrong, by reason.
+    /// The faults, by reason.
     pub reasons: BTreeMap<String, u64>,
-    /// What could not be done at this hub.
+    /// What this hub does not support.
     pub notes: Vec<String>,
     pub verdicts: Vec<Verdict>,
     pub course: Course,
@@ -82,7 +82,7 @@ pub struct C2d {
     pub round_trip_ms: Percentiles,
 }
 
-/// What became of attempts that had no business here.
+/// The results of hostile attempts.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HostileOutcome {
@@ -91,7 +91,7 @@ pub struct HostileOutcome {
     pub count: u64,
 }
 
-/// Milliseconds; all zero when nothing was measured.
+/// Milliseconds. All are zero if nothing was measured.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Percentiles {
     pub count: u64,
@@ -103,7 +103,7 @@ pub struct Percentiles {
 }
 
 impl Report {
-    /// The report of a run of `scenario` whose phases lasted so long.
+    /// The report of a run of `scenario` whose phases took `lasted`.
     pub fn new(scenario: &Scenario, lasted: Duration, tally: &Tally, series: &Series) -> Self {
         let count = |what| tally.count(what);
         let (sent, acknowledged) = (count(Count::Sent), count(Count::Acknowledged));
@@ -159,12 +159,12 @@ impl Report {
         report
     }
 
-    /// Whether everything came out as the scenario expects; without any word from it, whether everybody connected.
+    /// Whether the run meets every expectation of the scenario. Without expectations: whether all identities connected.
     pub fn is_as_expected(&self) -> bool {
         self.verdicts.iter().all(|verdict| verdict.is_met)
     }
 
-    /// Messages that one side accepted and the other never had.
+    /// Messages that one side accepted and the other did not receive.
     pub fn lost(&self) -> u64 {
         self.telemetry.unacknowledged + self.c2d.sent.saturating_sub(self.c2d.received)
     }
@@ -184,7 +184,7 @@ impl Report {
         }
     }
 
-    /// What was timed, by name.
+    /// What was measured, by name.
     fn timings(&self) -> [(&'static str, Percentiles); 5] {
         [
             ("connect", self.connect_ms),

@@ -1,7 +1,7 @@
-//! The hub's REST API as a run uses it: identities made, looked at and deleted, messages sent.
+//! The hub's REST API as far as a run uses it: creates, reads and deletes identities, and sends messages.
 //!
-//! Everything an IoT Hub offers is asked for as its SDKs ask. Two paths are Portcullis's own, for many messages in one
-//! request and for enrolling a CA; where they are missing the run goes on without them.
+//! The requests have the form of the SDKs'. Two paths are Portcullis's own: many messages in one request, and the
+//! enrolment of a CA. If the hub lacks them, the run continues without them.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -29,30 +29,30 @@ pub struct Rest {
     way: Arc<AtomicU8>,
 }
 
-/// Why a REST call came to nothing.
+/// Why a REST call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RestError {
-    #[error("{0:?} makes no address")]
+    #[error("{0:?} is not part of a valid address")]
     BadHostName(String),
     #[error("the HTTPS client cannot be set up")]
     Client(#[source] reqwest::Error),
-    #[error("there is no policy to act under; give --login")]
+    #[error("this needs a policy; give its connection string with --login")]
     NoPolicy,
-    #[error("the hub does not answer {0}")]
+    #[error("the hub does not answer the request to {0}")]
     Unreachable(Url, #[source] reqwest::Error),
-    #[error("the hub answers {0} with {1}: {2}")]
+    #[error("the hub answered the request to {0} with {1}: {2}")]
     Refused(Url, StatusCode, String),
     #[error("the hub's answer to {0} cannot be read")]
     BadAnswer(Url, #[source] reqwest::Error),
 }
 
-/// What a bulk request says of one identity that was not changed.
+/// Why a bulk request did not change one identity.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BulkError {
     pub device_id: String,
     pub module_id: Option<String>,
-    /// A name, or at IoT Hub a number.
+    /// A name, or at an IoT Hub a number.
     #[serde(default)]
     pub error_code: Value,
     pub error_status: Option<String>,
@@ -65,7 +65,7 @@ struct BulkAnswer {
     errors: Vec<BulkError>,
 }
 
-/// A cloud-to-device message to be sent.
+/// A cloud-to-device message to send.
 #[derive(Clone, Debug)]
 pub struct C2dOrder {
     pub number: u64,
@@ -80,7 +80,7 @@ pub struct C2dOrder {
 pub enum SendError {
     /// The device's queue is full.
     Full,
-    /// Not over REST, at this hub.
+    /// This hub does not accept messages over REST.
     NotOffered,
     Failed(String),
 }
@@ -105,11 +105,11 @@ impl Rest {
         Ok(Self { client, access, base, way: Arc::new(AtomicU8::new(WAY_UNTRIED)) })
     }
 
-    /// Changes up to 100 identities; the errors tell which were not.
+    /// Changes up to 100 identities. Returns the errors of those that were not changed.
     pub async fn bulk(&self, items: &[Value]) -> Result<Vec<BulkError>, RestError> {
         let url = self.url(&["devices"]);
         let answer = self.ask(self.request(Method::POST, &url)?.json(items), &url).await?;
-        // Python's SDK takes both for an answer: 400 tells of identities that were not changed.
+        // Python's SDK accepts both statuses: 400 lists the identities that were not changed.
         if answer.status() == StatusCode::BAD_REQUEST {
             let status = answer.status();
             let text = answer.text().await.unwrap_or_default();
@@ -121,14 +121,14 @@ impl Rest {
         Ok(self.read::<BulkAnswer>(url, answer).await?.errors)
     }
 
-    /// What the registry has for `id`.
+    /// The registry's entry of `id`.
     pub async fn identity(&self, id: &IdentityId) -> Result<Value, RestError> {
         let url = self.url(&path_of(id));
         let answer = self.ask(self.request(Method::GET, &url)?, &url).await?;
         self.read(url, answer).await
     }
 
-    /// Enrols a CA, verified at once; `false` where the hub offers no such thing.
+    /// Enrols a CA as verified. Returns `false` if the hub does not offer this.
     pub async fn enrol_authority(&self, name: &str, certificate_pem: &str) -> Result<bool, RestError> {
         let url = self.url(&["api", "v1", "certificate-authorities", name]);
         let reason = "made by portcullis-simulator";
@@ -148,12 +148,12 @@ impl Rest {
         accepted(url, answer).await.map(drop)
     }
 
-    /// Whether messages can be sent over REST, as far as is known.
+    /// Whether the hub accepts messages over REST, as far as is known.
     pub fn takes_c2d(&self) -> bool {
         self.way.load(Ordering::Relaxed) != WAY_NONE
     }
 
-    /// Sends messages, up to `AT_ONCE_MAX`; one result each, in their order.
+    /// Sends up to `AT_ONCE_MAX` messages. Returns one result each, in order.
     pub async fn send_c2d(&self, orders: &[C2dOrder]) -> Vec<Result<(), SendError>> {
         if matches!(self.way.load(Ordering::Relaxed), WAY_UNTRIED | WAY_BATCH) {
             match self.send_batch(orders).await {
@@ -200,9 +200,9 @@ impl Rest {
             _ => {}
         }
         let results: Vec<Value> =
-            answer.json().await.map_err(|_| SendError::Failed("answer not readable".into()))?;
+            answer.json().await.map_err(|_| SendError::Failed("the answer is not readable".into()))?;
         if results.len() != orders.len() {
-            return Err(SendError::Failed("answer not readable".into()));
+            return Err(SendError::Failed("the answer is not readable".into()));
         }
         Ok(results.iter().map(verdict).collect())
     }
@@ -257,7 +257,7 @@ impl Rest {
 }
 
 impl RestError {
-    /// A short text that is the same for the same fault, whichever device it concerns.
+    /// A short text that is the same for the same fault of any device.
     pub fn reason(&self) -> String {
         match self {
             Self::Refused(_, status, _) => format!("status {}", status.as_u16()),
@@ -270,13 +270,13 @@ impl RestError {
 }
 
 impl BulkError {
-    /// Whether the identity is there already.
+    /// Whether the identity exists already.
     pub fn is_conflict(&self) -> bool {
         let says = |text: &str| text.contains("AlreadyExists");
         self.error_code.as_str().is_some_and(says) || self.error_status.as_deref().is_some_and(says)
     }
 
-    /// Whether there is no such identity.
+    /// Whether the identity does not exist.
     pub fn is_missing(&self) -> bool {
         let says = |text: &str| text.contains("NotFound");
         self.error_code.as_str().is_some_and(says) || self.error_status.as_deref().is_some_and(says)
@@ -290,7 +290,7 @@ fn path_of(id: &IdentityId) -> Vec<&str> {
     }
 }
 
-/// What one result of a batch says.
+/// The result of one message of a batch.
 fn verdict(result: &Value) -> Result<(), SendError> {
     if result["accepted"] == true {
         return Ok(());
@@ -307,7 +307,7 @@ fn failed(error: RestError) -> SendError {
     SendError::Failed(error.reason())
 }
 
-/// The answer if it tells success, otherwise an error with what the hub said.
+/// The answer if it is a success, otherwise an error with the hub's text.
 async fn accepted(url: Url, answer: Response) -> Result<Response, RestError> {
     let status = answer.status();
     if status.is_success() {
@@ -321,7 +321,7 @@ fn shown(text: &str) -> String {
     text.chars().take(ANSWER_CHARS_SHOWN_MAX).collect()
 }
 
-/// How messages are sent: not known yet, many a request, one a request, not at all.
+/// How messages are sent: not known yet, many in a request, one in a request, not at all.
 const WAY_UNTRIED: u8 = 0;
 const WAY_BATCH: u8 = 1;
 const WAY_SINGLE: u8 = 2;

@@ -1,8 +1,7 @@
-//! What a run does: which fleet, which phases one after another, and what must come of it. Checked once, before anything
-//! is touched.
+//! A scenario: the fleet, the phases in order, and the expectations. It is checked once, before the run starts.
 //!
-//! A scenario is a TOML file (`file`); the usual ones come with the program (`builtin`). A phase says how much of the fleet
-//! is connected while it lasts and what else happens meanwhile; all of it can happen at once.
+//! A scenario is a TOML file (`file`); common ones are built in (`builtin`). A phase says how much of the fleet is
+//! connected and what else happens at the same time.
 
 use std::time::Duration;
 
@@ -32,72 +31,72 @@ pub struct Scenario {
     pub expect: Expect,
 }
 
-/// Who takes part.
+/// The fleet of a scenario.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct FleetSpec {
     pub devices: usize,
-    /// What device ids begin with; a number follows.
+    /// The beginning of every device id; a number follows.
     pub prefix: String,
-    /// Modules under each device, each with a connection of its own.
+    /// Modules under each device. Each has its own connection.
     pub modules_per_device: usize,
     pub credentials: Credentials,
-    /// How many addresses of this machine connections come from; counts when the hub is on this machine, too.
+    /// How many addresses of this machine the connections come from. Used only if the hub is on this machine too.
     pub source_addresses: usize,
     #[serde(deserialize_with = "duration")]
     pub keep_alive: Duration,
-    /// TLS handshakes under way at a time; more wait for their turn.
+    /// The most TLS handshakes at once. Other devices wait for their turn.
     pub connecting_max: usize,
-    /// Whether a device resumes its TLS session when it comes back. The SDKs do not; some embedded clients do.
+    /// Whether a device resumes its TLS session when it reconnects. The SDKs do not; some embedded clients do.
     pub resumption: bool,
     /// How long a device waits after a lost connection; doubles with each failure up to `retry_max`.
     #[serde(deserialize_with = "duration")]
     pub retry_min: Duration,
     #[serde(deserialize_with = "duration")]
     pub retry_max: Duration,
-    /// Whether identities that the run made stay in the registry.
+    /// Whether identities that the run created stay in the registry.
     pub keep: bool,
 }
 
-/// By what devices and modules prove who they are, as parts of the whole.
+/// The kinds of credentials of devices and modules, as parts of the whole.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Credentials {
     /// A shared key.
     #[serde(default)]
     pub sas: f64,
-    /// A certificate that the hub knows by its thumbprint.
+    /// A certificate with a registered thumbprint.
     #[serde(default)]
     pub thumbprint: f64,
-    /// A certificate of a CA that the hub knows.
+    /// A certificate of an enrolled CA.
     #[serde(default)]
     pub authority: f64,
 }
 
-/// A stretch of the run.
+/// A phase of the run.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Phase {
     pub name: String,
-    /// Without one the phase goes on until Ctrl-C; only the last may.
+    /// How long the phase lasts; none means until Ctrl-C, and is allowed for the last phase only.
     #[serde(deserialize_with = "optional_duration")]
     pub duration: Option<Duration>,
     /// The part of the fleet that is connected, 0 to 1.
     pub connected: f64,
-    /// Who is to connect or leave does so evenly over this time; all at once when it is 0.
+    /// The time over which devices connect or disconnect evenly; 0 means all at once.
     #[serde(deserialize_with = "duration")]
     pub connect_over: Duration,
-    /// Whether the phase goes on until everyone who is to connect has tried at least once.
+    /// Whether the phase lasts until every device that should connect has tried at least once.
     pub settle: bool,
     /// Telemetry messages a second from each connected identity.
     pub telemetry_per_second: f64,
     pub payload_bytes: usize,
     /// Cloud-to-device messages a second, over the whole fleet.
     pub c2d_per_second: f64,
-    /// The part of the fleet that loses its connection as the phase begins and comes back at once.
+    /// The part of the fleet that loses its connection at the start of the phase and reconnects at once.
     pub herd: f64,
     pub flapping: Option<Flapping>,
-    /// The part of the fleet that stops reading what it is sent.
+    /// The part of the fleet that stops reading.
     pub slow_readers: f64,
     pub hostile: Hostile,
 }
@@ -108,54 +107,54 @@ pub struct Phase {
 pub struct Flapping {
     /// The part of the fleet.
     pub share: f64,
-    /// From one break to the next; the device is away for half of it.
+    /// The time between two breaks. The device is away for half of it.
     #[serde(deserialize_with = "duration")]
     pub period: Duration,
 }
 
-/// Attempts a second of those who have no business here.
+/// Hostile attempts a second.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Hostile {
-    /// Passwords that are no token, or have expired.
+    /// Passwords that are not a token, or an expired one.
     pub bad_tokens: f64,
-    /// Good tokens, signed with a wrong key.
+    /// Valid tokens, signed with a wrong key.
     pub wrong_keys: f64,
-    /// Random bytes in place of TLS.
+    /// Random bytes instead of TLS.
     pub junk: f64,
     /// TLS handshakes that stop halfway.
     pub half_handshakes: f64,
 }
 
-/// Why a scenario cannot be run.
+/// Why a scenario cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidScenario {
-    #[error("a fleet has 1 to {DEVICES_MAX} devices and modules, not {0}")]
+    #[error("a fleet must have 1 to {DEVICES_MAX} devices and modules, not {0}")]
     Devices(usize),
-    #[error("a message body has at most {PAYLOAD_BYTES_MAX} bytes, not {0}")]
+    #[error("a message body may have at most {PAYLOAD_BYTES_MAX} bytes, not {0}")]
     Payload(usize),
-    #[error("the prefix makes no device ids")]
+    #[error("the prefix is not a valid beginning of device ids")]
     Prefix(#[source] InvalidId),
-    #[error("a scenario has at least one phase")]
+    #[error("a scenario must have at least one phase")]
     NoPhase,
-    #[error("phase {0:?} has no duration; only the last may go on until Ctrl-C")]
+    #[error("phase {0:?} has no duration; only the last phase may run until Ctrl-C")]
     NoEnd(String),
-    #[error("{name} = {value} is not between 0 and {max}")]
+    #[error("{name} = {value} must be between 0 and {max}")]
     Range { name: &'static str, value: f64, max: f64 },
-    #[error("{name} is a number from {min} to {max}")]
+    #[error("{name} must be a number from {min} to {max}")]
     Count { name: &'static str, min: usize, max: usize },
-    #[error("the parts of fleet.credentials are all 0")]
+    #[error("the parts of fleet.credentials are all 0; set at least one")]
     NoCredential,
-    #[error("{0} is longer than a day or 0")]
+    #[error("{0} must be above 0 and at most a day")]
     Time(&'static str),
 }
 
-/// Why a text is no rate or duration.
+/// Why a text is not a rate or a duration.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidPace {
-    #[error("a rate is a number from 0 to {RATE_PER_SECOND_MAX}")]
+    #[error("a rate must be a number from 0 to {RATE_PER_SECOND_MAX}")]
     Rate,
-    #[error("a duration is a number with its unit, such as 60s or 5m")]
+    #[error("a duration must be a number with its unit, for example 60s or 5m")]
     Duration,
 }
 
@@ -197,7 +196,7 @@ impl Default for Phase {
 }
 
 impl Scenario {
-    /// The scenario itself if it can be run.
+    /// The scenario itself, if it can run.
     pub fn check(self) -> Result<Self, InvalidScenario> {
         self.fleet.check()?;
         let Some((_, all_but_last)) = self.phases.split_last() else { return Err(InvalidScenario::NoPhase) };
@@ -208,7 +207,7 @@ impl Scenario {
         Ok(self)
     }
 
-    /// The identities of the fleet, always the same for the same scenario: each device, followed by its modules.
+    /// The identities of the fleet, always the same for the same scenario: each device, then its modules.
     pub fn identities(&self) -> Result<Vec<IdentityId>, InvalidId> {
         let FleetSpec { devices, prefix, modules_per_device, .. } = &self.fleet;
         let mut identities = Vec::with_capacity(self.fleet.size());
@@ -223,7 +222,7 @@ impl Scenario {
         Ok(identities)
     }
 
-    /// The longest the phases last if none has to wait; `None` when the last has no end.
+    /// The longest time of the phases if none has to wait; `None` if the last has no end.
     pub fn duration(&self) -> Option<Duration> {
         self.phases.iter().map(|phase| phase.duration).sum()
     }
@@ -288,7 +287,7 @@ impl Phase {
 }
 
 fn range(name: &'static str, value: f64, max: f64) -> Result<(), InvalidScenario> {
-    // Not a number is in no range.
+    // NaN is in no range.
     if (0.0..=max).contains(&value) { Ok(()) } else { Err(InvalidScenario::Range { name, value, max }) }
 }
 
@@ -309,7 +308,7 @@ pub fn parse_rate(text: &str) -> Result<f64, InvalidPace> {
     Ok(rate)
 }
 
-/// A time span above zero, such as `60s`, `5m` or `1h 30m`.
+/// A duration above zero, such as `60s`, `5m` or `1h 30m`.
 pub fn parse_duration(text: &str) -> Result<Duration, InvalidPace> {
     let signed: SignedDuration = text.parse().map_err(|_| InvalidPace::Duration)?;
     let duration = Duration::try_from(signed).map_err(|_| InvalidPace::Duration)?;
@@ -319,13 +318,13 @@ pub fn parse_duration(text: &str) -> Result<Duration, InvalidPace> {
     Ok(duration)
 }
 
-/// What one process has file descriptors and memory for, generously.
+/// One process has enough file descriptors and memory for this many.
 const DEVICES_MAX: usize = 100_000;
-/// IoT Hub's own limit is 50, Portcullis has 20 unless told otherwise.
+/// IoT Hub's own limit is 50. Portcullis's default is 20.
 const MODULES_MAX: usize = 50;
-/// What is left of one of the nets of 127.0.0.0/8, generously.
+/// Most of a /24 of 127.0.0.0/8.
 const SOURCE_ADDRESSES_MAX: usize = 200;
-/// Beyond this a device's own loop, not the hub, would be measured.
+/// Above this rate a run would measure the device's own loop, not the hub.
 const RATE_PER_SECOND_MAX: f64 = 100_000.0;
 /// IoT Hub: a telemetry message has at most 256 KiB, its properties included; 1 KiB is left for those.
 const PAYLOAD_BYTES_MAX: usize = 255 * 1024;

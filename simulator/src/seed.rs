@@ -1,14 +1,14 @@
-//! Chance that is the same for the same seed: who is slow, who flaps, what is in a message.
+//! Reproducible randomness: who is slow, who flaps, what is in a message.
 //!
-//! Every question has a stream of its own, named by its purpose and a number, so that one more device or phase does not
-//! change what another does. The generator is SplitMix64 (Steele, Lea and Flood, 2014): five lines whose output no
-//! update of a library can change.
+//! Every question has its own stream, named by a purpose and a number, so that one more device or phase does not change
+//! what another does. The generator is SplitMix64 (Steele, Lea and Flood, 2014): five lines whose output no update of a
+//! library can change.
 
-/// Where all chance of a run comes from.
+/// The source of all randomness in a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seed(u64);
 
-/// An endless row of numbers.
+/// An endless sequence of numbers.
 #[derive(Clone, Debug)]
 pub struct Stream(u64);
 
@@ -17,7 +17,7 @@ impl Seed {
         Self(number)
     }
 
-    /// The numbers for `purpose`, of which there may be many, told apart by `number`.
+    /// The stream for `purpose`, and among those the one for `number`.
     pub fn stream(self, purpose: &str, number: u64) -> Stream {
         let mut state = self.0;
         for byte in purpose.bytes() {
@@ -38,13 +38,13 @@ impl Seed {
 }
 
 impl Stream {
-    /// Any of 2^64 numbers.
+    /// A random 64-bit number.
     pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(GOLDEN);
         mix(self.0)
     }
 
-    /// From 0, and less than 1.
+    /// A random number from 0 to 1, without 1.
     pub fn unit(&mut self) -> f64 {
         (self.draw() >> 11) as f64 / (1u64 << 53) as f64
     }

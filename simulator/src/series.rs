@@ -1,6 +1,6 @@
-//! The course of a run: a sample a second, for the live view and the charts of the report.
+//! The time series of a run: a sample a second, for the live view and the charts of the report.
 //!
-//! Samples hold totals, so that of a long run every second one can be left out; percentiles then keep the worse of two.
+//! Samples hold totals, so a long run can drop every second sample. Percentiles then keep the worse of two.
 
 use std::fs;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,11 +13,11 @@ use tokio_util::sync::CancellationToken;
 use crate::fleet::Run;
 use crate::tally::{Count, Tally, Timing};
 
-/// All samples so far, and where the phases began.
+/// All samples so far, and the starts of the phases.
 #[derive(Debug, Default)]
 pub struct Series(Mutex<Course>);
 
-/// What a run has been through.
+/// The course of a run.
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Course {
@@ -25,14 +25,14 @@ pub struct Course {
     pub samples: Vec<Sample>,
     #[serde(skip)]
     began: Option<Instant>,
-    /// Seconds between samples; 0 before the first was left out.
+    /// Seconds between samples; 0 before the first drop.
     #[serde(skip)]
     stride: u64,
     #[serde(skip)]
     skipped: u64,
 }
 
-/// A phase began.
+/// The start of a phase.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PhaseMark {
@@ -41,7 +41,7 @@ pub struct PhaseMark {
     pub seconds: f64,
 }
 
-/// One moment: totals since the start, what is now, and percentiles since the sample before.
+/// One moment: totals since the start, present numbers, and percentiles since the previous sample.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Sample {
@@ -63,7 +63,7 @@ pub struct Sample {
     pub c2d_p50_ms: f64,
     pub c2d_p99_ms: f64,
     pub lateness_p99_ms: f64,
-    /// Of this program.
+    /// The memory of this program.
     pub memory_bytes: u64,
 }
 
@@ -86,18 +86,18 @@ impl Series {
         }
     }
 
-    /// The phase called `name` begins.
+    /// Records the start of the phase called `name`.
     pub fn phase(&self, name: &str) {
         let seconds = self.seconds();
         self.locked().phases.push(PhaseMark { name: name.to_owned(), seconds });
     }
 
-    /// All of it.
+    /// The whole course.
     pub fn course(&self) -> Course {
         self.locked().clone()
     }
 
-    /// The phase that is now and the last two samples, the older first.
+    /// The present phase and the last two samples, the older first.
     pub fn latest(&self) -> (String, [Sample; 2]) {
         let course = self.locked();
         let phase = course.phases.last().map_or_else(|| "provision".into(), |phase| phase.name.clone());
@@ -162,7 +162,7 @@ impl Sample {
         }
     }
 
-    /// One sample in place of two.
+    /// Combines two samples into one.
     fn followed_by(self, later: Self) -> Self {
         Self {
             connect_p99_ms: self.connect_p99_ms.max(later.connect_p99_ms),
@@ -177,7 +177,7 @@ impl Sample {
     }
 }
 
-/// What this program holds in memory; 0 where the system does not tell.
+/// The memory of this program; 0 if the system does not report it.
 fn resident_bytes() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -186,7 +186,7 @@ fn resident_bytes() -> u64 {
 }
 
 const SAMPLE_PERIOD: Duration = Duration::from_secs(1);
-/// Then every second one is left out.
+/// At this number every second sample is dropped.
 const SAMPLES_MAX: usize = 1200;
 
 #[cfg(test)]

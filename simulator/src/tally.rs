@@ -1,4 +1,4 @@
-//! What a run counts while it goes on. Every device writes into one tally; live view, series and report read it.
+//! The counters of a run. All devices write into one tally; live view, series and report read it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,7 +14,7 @@ pub struct Tally {
     counts: [AtomicU64; COUNTERS],
     reasons: Mutex<BTreeMap<String, u64>>,
     hostile: Mutex<BTreeMap<(&'static str, Outcome), u64>>,
-    /// What cannot be done at this hub, each said once.
+    /// What this hub does not support, each noted once.
     notes: Mutex<BTreeSet<String>>,
     timings: [Mutex<Timed>; TIMINGS],
     /// Accepted cloud-to-device messages by number, and when they were due.
@@ -38,7 +38,7 @@ pub enum Count {
     Dropped,
     /// Connections that the scenario broke.
     Cut,
-    /// Telemetry messages handed to the connection, each counted once.
+    /// Telemetry messages passed to the connection, each counted once.
     Sent,
     /// Telemetry messages sent again after a lost connection.
     Resent,
@@ -46,7 +46,7 @@ pub enum Count {
     Acknowledged,
     /// Telemetry messages due while there was no connection.
     Offline,
-    /// Telemetry messages due but not sent, for the hub was slower than the pace.
+    /// Telemetry messages due but not sent, because the hub was slower than the pace.
     Withheld,
     /// Cloud-to-device messages the hub accepted.
     C2dSent,
@@ -54,47 +54,47 @@ pub enum Count {
     C2dRefused,
     /// Cloud-to-device messages the hub refused because the device's queue was full.
     C2dFull,
-    /// Cloud-to-device messages due but not sent, for the hub was slower than the pace.
+    /// Cloud-to-device messages due but not sent, because the hub was slower than the pace.
     C2dWithheld,
     /// Cloud-to-device messages that arrived, each counted once.
     C2dReceived,
     /// Cloud-to-device messages that arrived again.
     C2dRepeated,
-    /// Failures that the scenario did not bring about.
+    /// Failures that the scenario did not cause.
     Unexpected,
 }
 
-/// What is timed. Each is measured from when it was due, not from when it was begun: what a slow hub makes wait counts.
+/// What is timed. Each time counts from when the operation was due, so it includes waiting for a slow hub.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Timing {
     /// Until CONNACK.
     Connect,
-    /// From dialling to CONNACK: a connect without the wait for its turn.
+    /// From the start of dialling to CONNACK: a connect without the wait for its turn.
     Handshake,
     /// Until PUBACK.
     Publish,
-    /// Until a cloud-to-device message is at its device.
+    /// Until a cloud-to-device message reaches its device.
     RoundTrip,
     /// How late this program itself was.
     Lateness,
 }
 
-/// What became of an attempt of somebody who has no business here.
+/// The result of a hostile attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Outcome {
-    /// An answer that says no.
+    /// The hub refused it.
     Refused,
-    /// Closed without an answer.
+    /// The hub closed without an answer.
     Closed,
-    /// Left alone until the attempt gave up.
+    /// The hub did nothing until the attempt gave up.
     Ignored,
-    /// Let in.
+    /// The hub admitted it.
     Admitted,
-    /// The attempt itself came to nothing.
+    /// The attempt itself failed.
     Failed,
 }
 
-/// Durations from the start on, and those since somebody last looked.
+/// All durations since the start, and those since the last reading.
 #[derive(Debug, Default)]
 struct Timed {
     all: Latencies,
@@ -112,7 +112,7 @@ impl Tally {
         timed.fresh.record(took);
     }
 
-    /// One identity connected, at the time it was `due` or later.
+    /// One identity connected. The connection was `due` at this time.
     pub fn connected(&self, due: Instant, dialled: Instant) {
         self.add(Count::Connected, 1);
         self.add(Count::Connects, 1);
@@ -144,19 +144,19 @@ impl Tally {
         self.counts[Count::Connected as usize].fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// The hub acknowledged a telemetry message that was `due` then.
+    /// The hub acknowledged a telemetry message that was `due` at this time.
     pub fn acknowledged(&self, due: Instant) {
         self.add(Count::Acknowledged, 1);
         self.time(Timing::Publish, due.elapsed());
     }
 
-    /// Cloud-to-device message `number` is about to be sent, `due` then or earlier. It is noted first, for it may arrive
-    /// before the hub's answer.
+    /// Cloud-to-device message `number` is about to be sent, and was `due` at this time. It is noted before it is sent,
+    /// because it may arrive before the hub's answer.
     pub fn c2d_begun(&self, number: u64, due: Instant) {
         locked(&self.waiting).insert(number, due);
     }
 
-    /// The hub accepted cloud-to-device message `number`, or did not.
+    /// The hub accepted or refused cloud-to-device message `number`.
     pub fn c2d_answered(&self, number: u64, answer: Result<(), Unsent>) {
         let Err(unsent) = answer else { return self.add(Count::C2dSent, 1) };
         locked(&self.waiting).remove(&number);
@@ -183,20 +183,20 @@ impl Tally {
         }
     }
 
-    /// What became of an attempt of the hostile kind `kind`.
+    /// The result of a hostile attempt of kind `kind`.
     pub fn hostile(&self, kind: &'static str, outcome: Outcome) {
         *locked(&self.hostile).entry((kind, outcome)).or_default() += 1;
         if outcome == Outcome::Admitted {
-            self.failed("hostile", &format!("{kind} were let in"));
+            self.failed("hostile", &format!("{kind} were admitted"));
         }
     }
 
-    /// Says once what cannot be done at this hub.
+    /// Notes once what this hub does not support.
     pub fn note(&self, note: &str) {
         locked(&self.notes).insert(note.to_owned());
     }
 
-    /// Something went wrong while doing `what`.
+    /// Something failed in `what`.
     pub fn failed(&self, what: &str, reason: &str) {
         self.add(Count::Unexpected, 1);
         let mut reasons = locked(&self.reasons);
@@ -212,22 +212,22 @@ impl Tally {
         self.counts[count as usize].load(Ordering::Relaxed)
     }
 
-    /// Cloud-to-device messages under way.
+    /// Cloud-to-device messages in flight.
     pub fn c2d_waiting(&self) -> usize {
         locked(&self.waiting).len()
     }
 
-    /// What went wrong and how often.
+    /// The faults and their numbers.
     pub fn reasons(&self) -> BTreeMap<String, u64> {
         locked(&self.reasons).clone()
     }
 
-    /// Attempts of hostile kinds, and what became of them.
+    /// Hostile attempts by kind, and their results.
     pub fn hostile_outcomes(&self) -> BTreeMap<(&'static str, Outcome), u64> {
         locked(&self.hostile).clone()
     }
 
-    /// What cannot be done at this hub.
+    /// What this hub does not support.
     pub fn notes(&self) -> Vec<String> {
         locked(&self.notes).iter().cloned().collect()
     }
@@ -236,7 +236,7 @@ impl Tally {
         locked(&self.timings[timing as usize]).all.clone()
     }
 
-    /// The durations since the last call; for one caller.
+    /// The durations since the last call. For one caller.
     pub fn take_fresh(&self, timing: Timing) -> Latencies {
         let mut timed = locked(&self.timings[timing as usize]);
         let fresh = timed.fresh.clone();
@@ -256,7 +256,7 @@ pub enum Unsent {
 }
 
 impl Outcome {
-    /// As it stands in reports.
+    /// The name in reports.
     pub fn label(self) -> &'static str {
         match self {
             Self::Refused => "refused",
@@ -302,14 +302,14 @@ impl Latencies {
     }
 }
 
-/// A panicking device must not hide what the others counted.
+/// A panic in one device must not hide the counts of the others.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 const COUNTERS: usize = Count::Unexpected as usize + 1;
 const TIMINGS: usize = Timing::Lateness as usize + 1;
-/// Reasons come from error texts; a hub that makes up new ones does not fill our memory.
+/// Reasons come from error texts. The limit keeps a hub with ever new texts from filling the memory.
 const REASONS_MAX: usize = 100;
 const LATENCY_US_MAX: u64 = 600_000_000;
 

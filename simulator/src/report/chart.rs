@@ -1,11 +1,11 @@
-//! One chart over the time of a run, as SVG: a few lines, the phases as bands behind them, axes with round numbers.
+//! One chart over the time of a run, as SVG: a few lines, the phases as bands behind them, and round axis numbers.
 
 use std::fmt::Write;
 
 use super::html::escape;
 use crate::series::{Course, Sample};
 
-/// A chart and what it shows.
+/// A chart and its lines.
 pub(super) struct Chart<'a> {
     pub(super) title: &'static str,
     pub(super) course: &'a Course,
@@ -16,12 +16,12 @@ pub(super) struct Chart<'a> {
 pub(super) struct Line {
     pub(super) name: &'static str,
     pub(super) of: fn(&Sample) -> f64,
-    /// Whether the samples hold totals, of which the chart shows the change a second.
+    /// Whether the samples hold totals. The chart then shows the change per second.
     pub(super) is_total: bool,
 }
 
 impl Chart<'_> {
-    /// Whether nothing ever happened.
+    /// Whether all values are zero.
     pub(super) fn is_flat(&self) -> bool {
         self.points().iter().flatten().all(|(_, value)| *value == 0.0)
     }
@@ -88,7 +88,7 @@ impl Chart<'_> {
                 right - left,
                 HEIGHT - TOP - BOTTOM
             );
-            // Where there is no room for the name it would lie over the next.
+            // Without enough room the name would cover the next one.
             if right - left > 7.0 * phase.name.chars().count() as f64 {
                 let _ = writeln!(
                     svg,
@@ -114,7 +114,7 @@ impl Chart<'_> {
 
     /// The points of each line: seconds and value.
     fn points(&self) -> Vec<Vec<(f64, f64)>> {
-        // Before the first sample nothing had happened.
+        // Before the first sample all values are zero.
         let samples: Vec<Sample> =
             [Sample::default()].into_iter().chain(self.course.samples.iter().copied()).collect();
         let points = |line: &Line| match line.is_total {
@@ -152,7 +152,7 @@ const RIGHT: f64 = 20.0;
 const TOP: f64 = 26.0;
 const BOTTOM: f64 = 24.0;
 const STEPS: u32 = 5;
-/// The last sample may come right after the one before, and would show a peak that is none.
+/// The last sample may come right after the one before, which would show a false peak.
 const SECONDS_MIN: f64 = 0.5;
 const COLOURS: [&str; 3] = ["#0b62a4", "#d1495b", "#5a8f29"];
 

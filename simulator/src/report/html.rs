@@ -1,4 +1,4 @@
-//! The report as one page that needs nothing else: no script, no font, no picture from anywhere.
+//! The report as one page without scripts, fonts or pictures from elsewhere.
 
 use std::fmt::Write;
 
@@ -107,7 +107,7 @@ impl Report {
     }
 }
 
-/// Text that means nothing in HTML.
+/// Escapes text for HTML.
 pub(super) fn escape(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for character in text.chars() {

@@ -1,19 +1,19 @@
-//! The scenarios that come with the program: the files in `scenarios/`, which are its documentation too.
+//! The built-in scenarios: the files in `scenarios/`, which also document the format.
 
 use super::Scenario;
 use super::file::FileError;
 
-/// A scenario that comes with the program.
+/// A built-in scenario.
 #[derive(Clone, Copy, Debug)]
 pub struct Builtin {
     pub name: &'static str,
-    /// The file as it is.
+    /// The text of the file.
     pub text: &'static str,
 }
 
 macro_rules! builtin {
     ($($name:literal),* $(,)?) => {
-        /// All of them, the plainest first.
+        /// All of them, the simplest first.
         pub const ALL: &[Builtin] = &[
             $(Builtin { name: $name, text: include_str!(concat!("../../scenarios/", $name, ".toml")) }),*
         ];
@@ -34,7 +34,7 @@ builtin![
     "mixed",
 ];
 
-/// The scenario called `name`; otherwise the name that was probably meant.
+/// The scenario called `name`, or a name that is close to it.
 pub fn find(name: &str) -> Result<&'static Builtin, Option<&'static str>> {
     let likeness = |known: &str| strsim::normalized_damerau_levenshtein(name, known);
     ALL.iter().find(|builtin| builtin.name == name).ok_or_else(|| {
@@ -44,7 +44,7 @@ pub fn find(name: &str) -> Result<&'static Builtin, Option<&'static str>> {
 }
 
 impl Builtin {
-    /// What it says.
+    /// The parsed scenario.
     pub fn scenario(&self) -> Result<Scenario, FileError> {
         Scenario::parse(self.text)
     }

@@ -1,4 +1,4 @@
-//! What must come of a run: thresholds that a scenario sets, each held against what was measured.
+//! The expectations of a scenario: thresholds that are compared with the measurements.
 
 use std::time::Duration;
 
@@ -6,19 +6,19 @@ use serde::{Deserialize, Serialize};
 
 use super::file::optional_duration;
 
-/// The thresholds of a scenario; what is absent is not asked.
+/// The thresholds of a scenario. An absent one is not checked.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Expect {
-    /// At most so many messages, up or down, that were accepted by one side and never reached the other.
+    /// The most messages, up or down, that one side accepted and the other did not receive.
     pub lost: Option<u64>,
-    /// At most so many failures that the scenario did not bring about itself.
+    /// The most failures that the scenario did not cause.
     pub unexpected_errors: Option<u64>,
-    /// At most so many identities that never got a connection.
+    /// The most identities that never connected.
     pub never_connected: Option<u64>,
-    /// At most so many connections that the hub ended.
+    /// The most connections that the hub ended.
     pub dropped: Option<u64>,
-    /// At most so many hostile attempts that got in.
+    /// The most hostile attempts that the hub admitted.
     pub admitted: Option<u64>,
     /// From when a connection was due to CONNACK.
     #[serde(deserialize_with = "optional_duration")]
@@ -29,12 +29,12 @@ pub struct Expect {
     /// From when a message was due to its receipt.
     #[serde(deserialize_with = "optional_duration")]
     pub c2d_p99: Option<Duration>,
-    /// How late this program itself was; above it the other times are its own doing.
+    /// How late this program itself was. Above it, the other times are not the hub's fault.
     #[serde(deserialize_with = "optional_duration")]
     pub lateness_p99: Option<Duration>,
 }
 
-/// What there is to hold against the thresholds.
+/// The measurements to compare with the thresholds.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Measured {
     pub lost: u64,
@@ -48,7 +48,7 @@ pub struct Measured {
     pub lateness_p99_ms: f64,
 }
 
-/// One threshold and what was measured.
+/// One threshold and its measurement.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Verdict {
@@ -60,7 +60,7 @@ pub struct Verdict {
 }
 
 impl Expect {
-    /// Whether nothing is asked.
+    /// Whether there is no threshold.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }

@@ -1,4 +1,4 @@
-//! A scenario as TOML text. A key that does not exist is an error that says which one may have been meant.
+//! A scenario as TOML text. An unknown key is an error that suggests a similar one.
 
 use std::fs;
 use std::io;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::{InvalidScenario, Scenario, parse_duration};
 
-/// Why a file is no scenario.
+/// Why a file is not a scenario.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
     #[error("cannot read {}", .0.display())]
@@ -21,7 +21,7 @@ pub enum FileError {
 }
 
 impl Scenario {
-    /// Reads and checks the scenario in `path`; one without a name is called as the file.
+    /// Reads and checks the scenario in `path`. Without a name it is named after the file.
     pub fn read(path: &Path) -> Result<Self, FileError> {
         let text = fs::read_to_string(path).map_err(|error| FileError::Read(path.to_owned(), error))?;
         let mut scenario = Self::parse(&text)?;
@@ -38,7 +38,7 @@ impl Scenario {
     }
 }
 
-/// The library's own words, which show the place, and the key that was probably meant.
+/// The library's error text, which shows the place, and a suggestion for an unknown key.
 fn explain(error: &toml::de::Error) -> String {
     let mut text = error.to_string().trim_end().to_owned();
     // serde: "unknown field `a`, expected one of `b`, `c`" or "…, expected `b`".
@@ -58,7 +58,7 @@ fn closest<'a>(unknown: &str, known: &[&'a str]) -> Option<&'a str> {
     liked.max_by(|(one, _), (other, _)| one.total_cmp(other)).map(|(_, name)| name)
 }
 
-/// A time such as `"10s"`; `"0s"` is one too.
+/// A duration such as `"10s"`. `"0s"` is allowed.
 pub(super) fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(from)?;
     match text.as_str() {
@@ -71,7 +71,7 @@ pub(super) fn optional_duration<'de, D: Deserializer<'de>>(from: D) -> Result<Op
     duration(from).map(Some)
 }
 
-/// Below this a guess would only confuse.
+/// Below this similarity a suggestion would only confuse.
 const LIKENESS_MIN: f64 = 0.5;
 
 #[cfg(test)]
