@@ -1,5 +1,5 @@
-//! From the bytes of a CONNECT to the verdict: one packet read, one claim read, one look-up, one HMAC. The floor is the
-//! HMAC alone. A refusal is the same work, and one note of it.
+//! Admission of a CONNECT, from its bytes to the verdict: one packet parsed, one claim parsed, one look-up, one HMAC.
+//! The floor is the HMAC alone. A refusal costs the same work and one record of it.
 
 use std::hint::black_box;
 use std::time::Duration;

@@ -1,8 +1,8 @@
-//! What a cloud-to-device message costs before it reaches the network: a send is one commit shared with whoever writes
-//! at the same time, so the floor is the store's own group commit; a delivery is one wake and one lease; a message in
-//! a queue is its bytes and some bookkeeping; an empty queue is nothing.
+//! The cost of a cloud-to-device message before it reaches the network. A send is one commit, shared with concurrent
+//! writers, so the floor is the store's own group commit. A delivery is one wake and one lease. A queued message takes
+//! its bytes and some bookkeeping. An empty queue takes nothing.
 //!
-//! Plain figures, not samples: commits are too slow and too noisy for finer ones.
+//! The figures are plain, not samples, because commits are too slow and too noisy for finer ones.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -36,7 +36,7 @@ fn message() -> NewC2d {
     NewC2d { body: vec![b'x'; BODY_BYTES].into(), ..NewC2d::default() }
 }
 
-/// Does `count` things, as many at once as `AT_ONCE`; how many a second.
+/// Does `count` operations, up to `AT_ONCE` at a time. Returns how many per second.
 async fn per_second<F>(count: usize, make: impl Fn(usize) -> F) -> f64
 where
     F: Future<Output = ()> + Send + 'static,
@@ -53,7 +53,7 @@ where
     count as f64 / started.elapsed().as_secs_f64()
 }
 
-/// The store alone: records as long as a message's, each durable, through the same group commit.
+/// The store alone: durable records as long as a message's, through the same group commit.
 async fn group_commit() -> f64 {
     let directory = TempDir::new().expect("a directory");
     let backend = Arc::new(SqliteBackend::open(directory.path()).expect("a store"));
@@ -83,7 +83,7 @@ async fn filled_registry(directory: &TempDir) -> Arc<Registry> {
     registry
 }
 
-/// Sends to every device `rounds` times; accepted messages a second.
+/// Sends to every device `rounds` times. Returns the accepted messages per second.
 async fn sends(registry: &Arc<Registry>, rounds: usize) -> f64 {
     per_second(DEVICES * rounds, |number| {
         let registry = Arc::clone(registry);
@@ -94,7 +94,7 @@ async fn sends(registry: &Arc<Registry>, rounds: usize) -> f64 {
     .await
 }
 
-/// From the call of `send` to the lease by a session that waits, in microseconds; `senders` at once.
+/// The time from the call of `send` to the lease by a waiting session, in microseconds, with `senders` at once.
 async fn latency(registry: &Arc<Registry>, senders: usize) -> Histogram<u64> {
     let (tell, mut heard) = tokio::sync::mpsc::channel(AT_ONCE);
     let started = Instant::now();
@@ -143,7 +143,7 @@ async fn latency(registry: &Arc<Registry>, senders: usize) -> Histogram<u64> {
     histogram
 }
 
-/// What this process has in memory, in bytes.
+/// The memory of this process, in bytes.
 fn resident() -> f64 {
     let statm = std::fs::read_to_string("/proc/self/statm").expect("Linux tells");
     let pages: f64 = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).expect("a number of pages");

@@ -1,11 +1,11 @@
 //! TLS handshakes at the MQTT port: server certificate alone and mutual, with P-256 and RSA-2048 keys.
 //!
-//! The sum: one key exchange, one signature by the server, and with a client certificate one signature checked. The
-//! floor is a bare accept loop on the same TLS library with the same settings (full handshakes, one ticket, a client
-//! certificate asked for and its key proven, nothing judged). Both run here in turns, each on one thread, under
-//! clients that connect, hear the server close, and connect again. CPU is the server thread's own, as the kernel
-//! counts it; the rate is what the same two cores did for clients and server together. The best of a few rounds
-//! counts: what else the machine does only ever makes one slower.
+//! The sum: one key exchange, one signature by the server, and with a client certificate one signature to verify. The
+//! floor is a bare accept loop on the same TLS library with the same settings: full handshakes, one ticket, a client
+//! certificate requested and its key proven, but no identity checked. Both run here in turns, each on one thread. The
+//! clients connect, wait until the server closes, and connect again. CPU is the server thread's own, as the kernel
+//! counts it. The rate is what the same two cores did for clients and server together. The best of a few rounds counts,
+//! because other load on the machine only ever slows one down.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -29,7 +29,7 @@ use tokio::runtime::Runtime;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 fn main() {
-    // `cargo test` runs benches too, to see that they run.
+    // `cargo test` runs benches too, to check that they run.
     let is_test = std::env::args().all(|argument| argument != "--bench");
     let round = Duration::from_millis(if is_test { 50 } else { 1_500 });
     let rounds = if is_test { 1 } else { 4 };
@@ -84,7 +84,7 @@ impl Identity {
     }
 }
 
-/// A server on one thread of its own.
+/// A server on its own thread.
 struct Server {
     _runtime: Runtime,
     address: SocketAddr,
@@ -115,7 +115,7 @@ impl Measured {
 }
 
 impl Server {
-    /// Nothing but the TLS library: accept, shake hands, wait for the peer to go.
+    /// Only the TLS library: accept, shake hands, wait until the peer closes.
     fn bare(identity: &Identity) -> Self {
         let mut config = ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
@@ -201,7 +201,7 @@ impl Server {
     }
 }
 
-/// One whole handshake, to the server's own goodbye: in TLS 1.3 only that says that the server has finished too.
+/// One whole handshake, up to the server's close. Only that shows in TLS 1.3 that the server has finished too.
 async fn shake_hands(config: &Arc<ClientConfig>, address: SocketAddr) {
     let stream = TcpStream::connect(address).await.expect("the server accepts");
     let _ = stream.set_nodelay(true);
@@ -233,7 +233,7 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
 
-/// One worker thread that bears this name.
+/// One worker thread with this name.
 fn runtime(name: &str) -> Runtime {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -243,7 +243,7 @@ fn runtime(name: &str) -> Runtime {
         .expect("a runtime")
 }
 
-/// The time on a CPU of every thread of this name, living now.
+/// The CPU time of every live thread with this name.
 fn cpu_of(name: &str) -> Duration {
     let mut nanoseconds = 0;
     for task in fs::read_dir("/proc/self/task").expect("a process has threads").flatten() {

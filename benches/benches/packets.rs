@@ -1,5 +1,5 @@
-//! Packets and what is written in them. Reading a packet is one look at its header and one at each text in it; a
-//! PUBLISH shares the buffer it came in. The floor of both directions is to copy its bytes.
+//! Packets and their contents. Parsing a packet reads its header once and each text in it once. A PUBLISH shares the
+//! buffer it arrived in. The floor of both directions is to copy the bytes.
 
 use std::hint::black_box;
 
@@ -56,7 +56,7 @@ fn packets(c: &mut Criterion<counted::CpuTime>) {
     let first = PacketLimits::before_connect(8 * 1024);
     let later = PacketLimits::after_connect(1 << 18, 1 << 18);
     let read = |bytes: &[u8], limits: &PacketLimits| {
-        // As from a network: into a buffer of the connection's own.
+        // Into a buffer of the connection, as from a network.
         let mut input = BytesMut::new();
         input.extend_from_slice(black_box(bytes));
         codec::decode(&mut input, limits, Side::Client).expect("a good packet").expect("all of it")

@@ -1,5 +1,5 @@
 //! A cloud-to-device message through its queue, on a store that keeps nothing: enqueue, lease, complete. Each is one
-//! look-up and one lock; what the record takes to be written and read is part of it. The floor is a map of queues.
+//! look-up and one lock, and includes writing and reading the record. The floor is a map of queues.
 
 use std::collections::VecDeque;
 use std::hint::black_box;
@@ -36,7 +36,7 @@ fn message(body: &Bytes) -> NewC2d {
     NewC2d { message_id: Some("m-1".to_owned()), properties, body: body.clone(), ..NewC2d::default() }
 }
 
-/// What is done at once needs no runtime.
+/// Runs a future that is ready at once, without a runtime.
 fn done<T>(future: impl Future<Output = T>) -> T {
     future.now_or_never().expect("a store that answers at once")
 }

@@ -1,6 +1,6 @@
-//! A look-up is one hash and one clone of an `Arc`; the floor is the DashMap alone. A write is a record written, read
-//! and put into the map, on a store that keeps nothing; the floor is an identity put into a DashMap. A durable create
-//! is one commit shared with whoever writes at the same time.
+//! A look-up is one hash and one clone of an `Arc`; the floor is the DashMap alone. A write is a record that is
+//! written, read and put into the map, on a store that keeps nothing; the floor is an insert into a DashMap. A durable
+//! create is one commit, shared with concurrent writers.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -33,7 +33,7 @@ fn open(directory: &TempDir) -> Arc<Registry> {
     Registry::open(Box::new(backend), RegistryLimits::default()).expect("a registry")
 }
 
-/// Creates `count` devices from number `first` on, as many at once as `AT_ONCE`.
+/// Creates `count` devices from number `first` on, up to `AT_ONCE` at a time.
 fn create(runtime: &Runtime, registry: &Arc<Registry>, first: usize, count: usize) {
     let now = Timestamp::from_second(1_800_000_000).expect("a time");
     let numbers: Vec<usize> = (first..first + count).collect();

@@ -1,4 +1,4 @@
-//! A SAS verdict is one parse and one HMAC-SHA256; with a wrong key two. The floor is the HMAC alone.
+//! Checking a SAS token is one parse and one HMAC-SHA256, or two with a wrong key. The floor is the HMAC alone.
 
 use std::hint::black_box;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! A conversation without its socket: telemetry is one packet in and one topic read, then one PUBACK out; a
-//! cloud-to-device message is one topic written and one PUBLISH out, then one PUBACK in.
+//! A session without its socket. Telemetry is one packet in, one topic parsed and one PUBACK out. A cloud-to-device
+//! message is one topic written, one PUBLISH out and one PUBACK in.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -34,7 +34,7 @@ fn now() -> Moment {
     Moment { monotonic: Instant::now(), wall: Timestamp::from_second(1_800_000_000).expect("a time") }
 }
 
-/// A session that has subscribed, its answer taken.
+/// A session with a subscription, whose SUBACK has been taken.
 fn subscribed(role: Role, filter: &str, now: Moment) -> SessionCore {
     let opening = Opening {
         role,

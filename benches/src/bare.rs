@@ -1,4 +1,4 @@
-//! SQLite with group commit and nothing around it: the floor for durable writes.
+//! SQLite with group commit and nothing else: the floor for durable writes.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 
 type Put = (String, Vec<u8>, oneshot::Sender<()>);
 
-/// Does `writes` writes, as `writers` at once, each waiting for its own; how long it takes.
+/// Does `writes` writes from `writers` at once, each waiting for its own. Returns the time they take.
 pub fn at_once<F, W>(runtime: &Runtime, writes: usize, writers: usize, write: F) -> anyhow::Result<Duration>
 where
     F: Fn(usize) -> W + Clone + Send + 'static,
@@ -70,7 +70,7 @@ impl BareStore {
         Ok(Self(sender))
     }
 
-    /// On stable storage when it returns.
+    /// Returns once the value is on stable storage.
     pub async fn put(&self, key: String, value: Vec<u8>) -> anyhow::Result<()> {
         let (answer, done) = oneshot::channel();
         self.0.send((key, value, answer)).await.ok().context("the writer is gone")?;

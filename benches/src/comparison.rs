@@ -1,4 +1,4 @@
-//! Figures of many rounds, side by side: the median of each, its ratio to the first server's, as a table and as JSON.
+//! Figures of many rounds, side by side: the medians and their ratios to the first server's, as a table and as JSON.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::table::median;
 
-/// What is measured, in the order of the table.
+/// The measures, in the order of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Measure {
     ConnectCpu,
@@ -61,14 +61,14 @@ impl Measure {
 }
 
 impl Column {
-    /// The median over the rounds that have it.
+    /// The median over the rounds that have the measure.
     pub fn median(&self, measure: Measure) -> Option<f64> {
         let values: Vec<f64> = self.rounds.iter().filter_map(|round| round.get(&measure)).copied().collect();
         (!values.is_empty()).then(|| median(values))
     }
 }
 
-/// A Markdown table: medians, and behind each the ratio to the first column's.
+/// A Markdown table of medians. In brackets is the ratio to the first column.
 pub fn table(columns: &[Column]) -> String {
     let mut text = String::from("| |");
     for column in columns {
@@ -110,14 +110,14 @@ pub fn to_json(columns: &[Column]) -> Value {
     servers.collect()
 }
 
-/// Those that any column has.
+/// The measures that any column has.
 fn measures(columns: &[Column]) -> Vec<Measure> {
     let rounds = columns.iter().flat_map(|column| &column.rounds);
     let all: BTreeMap<Measure, ()> = rounds.flatten().map(|(measure, _)| (*measure, ())).collect();
     all.into_keys().collect()
 }
 
-/// Three digits that count, and no more.
+/// At most three significant digits.
 fn shown(value: f64) -> String {
     match value {
         value if value >= 100.0 || value == 0.0 => format!("{value:.0}"),

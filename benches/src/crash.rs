@@ -1,7 +1,7 @@
-//! What is known about a hub that may be killed at any moment, and whether it keeps to it.
+//! What is known about a hub that may be killed at any moment, and a check that the hub kept it.
 //!
-//! Each id is written by one writer, one write at a time. So when the hub dies, at most the last write of each writer is
-//! in doubt: it may be found done or not done, but whole; everything before it must be there, and nothing else.
+//! One writer writes each id, one write at a time. So when the hub dies, at most the last write of each writer is in
+//! doubt. It may be done or not done, but never in part. Everything before it must exist, and nothing else.
 
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 
@@ -17,7 +17,7 @@ pub enum Write {
     Send,
 }
 
-/// One id, what was acknowledged about it, and the write that was not.
+/// One id, its acknowledged state, and the write that was not acknowledged.
 #[derive(Clone, Debug)]
 pub struct Slot {
     pub id: String,
@@ -25,7 +25,7 @@ pub struct Slot {
     doubtful: Option<Write>,
 }
 
-/// An identity as it was last seen. What nobody has seen yet is not known.
+/// An identity as it was last read. Unread members are unknown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Live {
     reason: String,
@@ -33,13 +33,13 @@ struct Live {
     seen: Option<Seen>,
 }
 
-/// What the hub chose.
+/// The values that the hub chose.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Seen {
-    /// None after a write of which only the outcome is known.
+    /// None after a write of which only the result is known.
     etag: Option<String>,
     generation: String,
-    /// The hash of both keys, for a complaint is shown to people.
+    /// The hash of both keys, because error messages are shown to people.
     keys: u64,
 }
 
@@ -48,7 +48,7 @@ impl Slot {
         Self { id, certain: None, doubtful: None }
     }
 
-    /// The next write, as a number says.
+    /// The next write, chosen by a number.
     pub fn choose(&self, number: u64, token: &str) -> Write {
         let reason = token.to_owned();
         match &self.certain {
@@ -62,12 +62,12 @@ impl Slot {
         }
     }
 
-    /// A write is under way.
+    /// Records that a write has started.
     pub fn begin(&mut self, write: Write) {
         self.doubtful = Some(write);
     }
 
-    /// The write was acknowledged, with this body.
+    /// Records that the write was acknowledged, with this body.
     pub fn acknowledged(&mut self, body: &Value) -> anyhow::Result<()> {
         let write = self.doubtful.take().context("nothing was under way")?;
         self.certain = after(self.certain.take(), &write);
@@ -79,7 +79,7 @@ impl Slot {
         Ok(())
     }
 
-    /// Holds what the hub shows after a restart against what is known.
+    /// Compares the hub's state after a restart with what is known.
     pub fn check(&mut self, shown: Option<&Value>) -> anyhow::Result<()> {
         let shown = shown.map(read).transpose()?;
         let doubtful = self.doubtful.take();
@@ -120,7 +120,7 @@ fn fits(known: &Option<Live>, shown: &Option<Live>) -> bool {
     seen && known.reason == shown.reason && known.messages == shown.messages
 }
 
-/// An identity as REST shows it; one with a part missing is an error.
+/// Parses an identity from REST. A missing part is an error.
 fn read(shown: &Value) -> anyhow::Result<Live> {
     let text = |pointer: &str| {
         let text = shown.pointer(pointer).and_then(Value::as_str).filter(|text| !text.is_empty());
@@ -140,7 +140,7 @@ fn read(shown: &Value) -> anyhow::Result<Live> {
     })
 }
 
-/// A queue holds 50; a slot is emptied before.
+/// A queue holds 50 messages. A slot is emptied before that.
 const MESSAGES_MAX: u64 = 40;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Many devices of one key: registered a hundred at a time, connected a few at a time, held open.
+//! Many devices with one key: registered a hundred at a time, connected a few at a time, and held open.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,7 +23,7 @@ use crate::served::Rest;
 /// An open connection.
 pub type Connection = Wire<TlsStream<TcpStream>>;
 
-/// Where the devices connect to, and everybody's key.
+/// The hub of the devices, and their common key.
 #[derive(Clone, Debug)]
 pub struct Crowd {
     pub hub: Hub,
@@ -32,17 +32,17 @@ pub struct Crowd {
 }
 
 impl Crowd {
-    /// Devices of a key of their own at `hub`.
+    /// Devices at `hub`, with a new key.
     pub fn new(hub: Hub) -> Self {
         Self { hub, key: SymmetricKey::generate(), expiry: Timestamp::now().as_second() + 36_000 }
     }
 
-    /// The same devices at another place, which need not know them.
+    /// The same devices at another server, which may not know them.
     pub fn at(&self, hub: Hub) -> Self {
         Self { hub, ..self.clone() }
     }
 
-    /// Makes the devices of these numbers.
+    /// Registers the devices with these numbers.
     pub async fn register(&self, rest: &Rest, numbers: std::ops::Range<usize>) -> anyhow::Result<()> {
         let key = self.key.to_base64();
         let keys = json!({ "primaryKey": key.as_str(), "secondaryKey": key.as_str() });
@@ -70,7 +70,7 @@ impl Crowd {
         Ok(())
     }
 
-    /// What device `number` says in CONNECT.
+    /// The CONNECT of device `number`.
     pub fn login(&self, number: usize) -> Login {
         let (host, id) = (&self.hub.host, name(number));
         Login {
@@ -80,7 +80,7 @@ impl Crowd {
         }
     }
 
-    /// Connects the first `count`, `CONNECTING_MAX` at a time; how long all of it took.
+    /// Connects the first `count` devices, `CONNECTING_MAX` at a time. Returns the time that all of it took.
     pub async fn connect(&self, count: usize) -> anyhow::Result<(Vec<Connection>, Duration)> {
         let tls = self.hub.tls(None);
         let turns = Arc::new(Semaphore::new(CONNECTING_MAX));
@@ -110,7 +110,7 @@ pub fn name(number: usize) -> String {
     format!("one-of-many-{number}")
 }
 
-/// Has device `number` subscribe to the messages it is sent.
+/// Subscribes device `number` to its messages.
 pub async fn subscribe(connection: &mut Connection, number: usize) -> anyhow::Result<()> {
     let filter = format!("devices/{}/messages/devicebound/#", name(number));
     let filter = Utf8Bytes::parse(Bytes::from(filter))?;

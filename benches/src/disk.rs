@@ -1,9 +1,10 @@
-//! What may be on a disk after power is lost, from a log of the system calls that wrote to it.
+//! The possible contents of a disk after a power loss, from a log of the system calls that wrote to it.
 //!
-//! The log is strace's, every byte of it. A file that was synced holds what was written before; of what was written
-//! since, each block may be there or not, whatever the order, and in the state any of the writes left it in. Blocks of
-//! 512 bytes tear what a file system writes, those of 4,096 what it caches. A new file's name is on the disk once the
-//! file was synced, as on ext4, XFS and btrfs; a removed one's is gone once the directory was.
+//! The log is strace's and holds every byte. A synced file holds what was written before the sync. Of later writes,
+//! each block may be on the disk or not, in any order, in the state that any of the writes left. Blocks of 512 bytes
+//! tear what a file system writes, those of 4,096 what it caches. The name of a new file is on the disk once the file
+//! is synced, as on ext4, XFS and btrfs. The name of a removed file is gone once the directory is synced. file was
+//! synced, as on ext4, XFS and btrfs; a removed one's is gone once the directory was.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
@@ -11,7 +12,7 @@ use std::path::Path;
 
 use anyhow::{Context, bail, ensure};
 
-/// One thing that happened to a file, or that was said.
+/// One operation on a file, or one line of output.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     Write {
@@ -26,7 +27,7 @@ pub enum Event {
     Sync {
         file: String,
     },
-    /// The directory was synced: what was removed is gone.
+    /// The directory was synced, so removed names are gone.
     SyncNames,
     Remove {
         file: String,
@@ -35,7 +36,7 @@ pub enum Event {
     Said(String),
 }
 
-/// Files as they are on the disk, and what is on its way to them.
+/// The files on the disk, and the writes that are pending.
 #[derive(Clone, Debug, Default)]
 pub struct Disk(BTreeMap<String, File>);
 
@@ -79,7 +80,7 @@ impl Disk {
         }
     }
 
-    /// Puts into `directory` what may be left after power was lost now.
+    /// Writes into `directory` what may be left if power is lost now.
     pub fn lose_power(&self, directory: &Path, block: usize, chance: Chance<'_>) -> anyhow::Result<()> {
         for (name, file) in &self.0 {
             if let Some(content) = file.written(chance, block) {
@@ -99,7 +100,7 @@ impl File {
         }
     }
 
-    /// The content when of the pending writes those blocks arrive for which `chance` of 2 is 1.
+    /// The content if those blocks of the pending writes arrive for which `chance` of 2 is 1.
     fn written(&self, chance: Chance<'_>, block: usize) -> Option<Vec<u8>> {
         let mut content = self.synced.clone();
         for pending in &self.pending {
@@ -124,7 +125,7 @@ impl File {
     }
 }
 
-/// The parts of a write, cut where blocks of the file begin.
+/// The parts of a write, split at the block boundaries of the file.
 fn blocks(offset: usize, bytes: &[u8], block: usize) -> Vec<(usize, &[u8])> {
     let mut parts = Vec::new();
     let mut rest = bytes;
@@ -139,7 +140,7 @@ fn blocks(offset: usize, bytes: &[u8], block: usize) -> Vec<(usize, &[u8])> {
     parts
 }
 
-/// The arguments strace needs for a log that `read_log` reads.
+/// The arguments of strace for a log that `read_log` can parse.
 pub const STRACE: &[&str] = &[
     "-f",
     "-qq",
@@ -152,7 +153,7 @@ pub const STRACE: &[&str] = &[
     "signal=none",
 ];
 
-/// Reads strace's log: what happened to the files in `directory`, and what was said.
+/// Parses strace's log: the operations on the files in `directory`, and the output.
 pub fn read_log(log: &str, directory: &Path) -> anyhow::Result<Vec<Event>> {
     let names = directory.to_str().context("a path in UTF-8")?;
     let directory = format!("{names}/");
@@ -182,7 +183,7 @@ pub fn read_log(log: &str, directory: &Path) -> anyhow::Result<Vec<Event>> {
         let arguments = arguments.trim_end().strip_suffix(')').context("no end")?;
         let arguments: Vec<&str> = arguments.split(", ").collect();
         let first = *arguments.first().context("no argument")?;
-        // What SQLite maps into memory is made anew at each start.
+        // SQLite creates the files that it maps into memory anew at each start.
         let file = |path: &str| {
             if path == names {
                 return Some(String::new());
@@ -236,7 +237,7 @@ fn bytes(quoted: &str) -> anyhow::Result<Vec<u8>> {
     (0..digits.len()).step_by(2).map(|at| Ok(u8::from_str_radix(&digits[at..at + 2], 16)?)).collect()
 }
 
-/// The files a log speaks of.
+/// The files that a log names.
 pub fn files(events: &[Event]) -> BTreeSet<String> {
     let name = |event: &Event| match event {
         Event::Write { file, .. }

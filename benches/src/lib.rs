@@ -1,13 +1,13 @@
-//! What Portcullis costs, as ratios against the simplest thing that could work.
+//! The cost of Portcullis, as ratios to the simplest thing that could work.
 //!
-//! Each bench states its sum: what an operation is made of, and the parts it cannot do without, measured in the same
-//! run. Machines differ and are noisy; read the ratio between two rows of one run, not a row.
+//! Each bench states its sum: the parts of an operation, and the parts that it cannot avoid, measured in the same run.
+//! Machines differ and are noisy, so compare two rows of one run and do not read a row alone.
 //! `cargo bench -p portcullis-benches` runs them all.
 //!
-//! Programs that break a hub on purpose, or fill it, are in `src/bin`: `crash`, `powercut`, `million`, `portal`, `transfer`
-//! and `revocation`; `end_to_end` measures a whole hub under a fleet beside `limit`, which is TLS and packets with nothing
-//! behind them, `side_by_side` the same load on the hub, the limit and what people would use instead (`peers`), and
-//! `capacity` what each connection costs.
+//! The programs in `src/bin` break a hub on purpose, or fill it: `crash`, `powercut`, `million`, `portal`, `transfer`
+//! and `revocation`. `end_to_end` measures a whole hub under a fleet, beside `limit`, which is TLS and packets and
+//! nothing else. `side_by_side` puts the same load on the hub, on the limit and on other brokers (`peers`). `capacity`
+//! measures the cost of each connection.
 
 pub mod bare;
 pub mod comparison;

@@ -1,8 +1,8 @@
-//! The limit: TLS, packets and nothing behind them, in a process of its own. Whoever connects is welcome, and everything
-//! that asks for an acknowledgement gets one. No registry, no session, no message goes anywhere.
+//! The limit: TLS, packets and nothing else, in its own process. It accepts every client and acknowledges everything.
+//! It has no registry and no session, and it delivers no message.
 //!
-//! The TLS settings are the hub's: full handshakes, one ticket, a client certificate asked for and judged by nobody, and
-//! a chain of the same make, a P-256 server certificate of a CA of its own. What a hub costs above this is its own doing.
+//! The TLS settings are the hub's: full handshakes, one ticket, a client certificate requested but not checked, and the
+//! same kind of chain, a P-256 server certificate of its own CA. Any cost of a hub above this is the hub's own.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -32,11 +32,11 @@ use crate::program::ended;
 #[derive(Debug)]
 pub struct Limit {
     child: Child,
-    /// How clients reach it.
+    /// The limit's address and CA.
     pub hub: Hub,
 }
 
-/// Becomes the limit when `Limit::start` started this process.
+/// Runs the limit if `Limit::start` started this process.
 pub fn limit_if_asked() -> Option<ExitCode> {
     std::env::var_os(ASKED)?;
     let runtime = tokio::runtime::Runtime::new().ok()?;
@@ -44,7 +44,7 @@ pub fn limit_if_asked() -> Option<ExitCode> {
 }
 
 impl Limit {
-    /// Starts it and waits until it listens.
+    /// Starts the limit and waits until it listens.
     pub fn start() -> anyhow::Result<Self> {
         let mut child = Command::new(std::env::current_exe()?)
             .env(ASKED, "1")
@@ -93,7 +93,7 @@ async fn serve() -> anyhow::Result<()> {
     config.send_tls13_tickets = 1;
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let listener = TcpListener::bind("127.0.0.1:0").await?;
-    // Nobody reads on after the certificate's last line.
+    // The reader stops after the certificate's last line.
     print!("{}\n{}", listener.local_addr()?, authority.pem());
     loop {
         let (stream, _) = listener.accept().await?;
@@ -103,11 +103,11 @@ async fn serve() -> anyhow::Result<()> {
 
 async fn converse(acceptor: TlsAcceptor, stream: TcpStream) {
     let _ = stream.set_nodelay(true);
-    // Boxed, as in the hub, so that a connection does not carry along the room its handshake took.
+    // Boxed, as in the hub, so that a connection does not keep the memory of its handshake.
     let Ok(stream) = Box::pin(acceptor.accept(stream)).await else { return };
     let limits = PacketLimits::before_connect(PACKET_BYTES_MAX);
     let mut wire = Wire::new(Box::new(stream), limits, Side::Client);
-    // Its end is the peer's, and no news.
+    // The peer ends the connection.
     let _ = answer(&mut wire).await;
 }
 
@@ -136,7 +136,7 @@ where
     }
 }
 
-/// The least that asking for a client certificate takes: any is good whose key the peer holds.
+/// The least check of a client certificate: it accepts any whose key the peer holds.
 #[derive(Debug)]
 pub struct KeyOnly(pub Arc<CryptoProvider>);
 

@@ -1,6 +1,6 @@
-//! Live connections by the thousand in one process: TLS, a CONNECT with a will, and then each waits for its end.
+//! Thousands of live connections in one process: TLS, a CONNECT with a will, and a wait until the hub closes.
 //!
-//! No MQTT library: what a connection holds beside its TLS session is one packet it may still send.
+//! No MQTT library is used. A connection holds only its TLS session and one packet that it may still send.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -21,12 +21,12 @@ use tokio::sync::oneshot;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-/// What a connection whose right was taken away says; none of it must arrive.
+/// The message that a connection sends after it was revoked. It must not arrive.
 pub const LATE: &str = "late";
-/// What its will says.
+/// The payload of its will.
 pub const WILL: &str = "will";
 
-/// Where the hub is, and what to trust.
+/// The hub's address and CA.
 #[derive(Clone, Debug)]
 pub struct Hub {
     pub host: String,
@@ -34,7 +34,7 @@ pub struct Hub {
     pub roots: RootCertStore,
 }
 
-/// What a client says of itself in CONNECT.
+/// What a client sends in CONNECT.
 #[derive(Clone, Debug)]
 pub struct Login {
     pub client_id: String,
@@ -42,24 +42,24 @@ pub struct Login {
     pub password: String,
 }
 
-/// How a client proves who it is.
+/// How a client signs in.
 #[derive(Debug)]
 pub enum Credential {
     Token(String),
     Certificate(CertificateDer<'static>, PrivateKeyDer<'static>),
 }
 
-/// One connection that waits for its end.
+/// One connection that waits until it is closed.
 #[derive(Debug)]
 pub struct Live {
-    /// Has it send a message.
+    /// Makes it send a message.
     pub speak: oneshot::Sender<()>,
     /// When the hub closed it.
     pub closed: oneshot::Receiver<Instant>,
 }
 
 impl Hub {
-    /// TLS settings of a client, to be shared by those who show the same.
+    /// The TLS settings of clients with this certificate, to be shared among them.
     pub fn tls(
         &self,
         certificate: Option<(CertificateDer<'static>, PrivateKeyDer<'static>)>,
@@ -79,7 +79,7 @@ impl Hub {
         Arc::new(config)
     }
 
-    /// Connects `id` (`d` or `d/m`) with a will, from one of a few addresses of this machine, and leaves it to wait.
+    /// Connects `id` (`d` or `d/m`) with a will, from one of a few addresses of this machine, and leaves it waiting.
     pub async fn connect(
         &self,
         number: usize,
@@ -114,7 +114,7 @@ impl Hub {
         Ok(Live { speak, closed })
     }
 
-    /// Connects as a service or device and goes on as the caller pleases.
+    /// Connects as a service or device and returns the connection to the caller.
     pub async fn converse(
         &self,
         client: &str,
@@ -129,8 +129,8 @@ impl Hub {
         self.log_in(0, &login, self.tls(None)).await
     }
 
-    /// Connects as whoever `login` says, to this or any other server, without a session to be kept; with TLS settings
-    /// that are shared, from one of a few addresses of this machine.
+    /// Connects with `login` to this or any other server, without a persistent session, with shared TLS settings, from
+    /// one of a few addresses of this machine.
     pub async fn log_in(
         &self,
         number: usize,
@@ -154,14 +154,14 @@ impl Hub {
         Ok(wire)
     }
 
-    /// A TLS session in which nothing is said yet, from one of a few addresses of this machine.
+    /// A new TLS connection from one of a few addresses of this machine.
     pub async fn stream(
         &self,
         number: usize,
         tls: Arc<ClientConfig>,
     ) -> anyhow::Result<TlsStream<TcpStream>> {
         let socket = TcpSocket::new_v4()?;
-        // Ports of one address might run short.
+        // The ports of one address might not be enough.
         let own = u8::try_from(2 + number % ADDRESSES).context("few addresses")?;
         socket.bind(SocketAddr::from((Ipv4Addr::new(127, 0, 0, own), 0)))?;
         let tcp = socket.connect(self.mqtt).await?;
@@ -190,7 +190,7 @@ pub fn publish(topic: &str, payload: &str) -> Packet {
     })
 }
 
-/// Waits for the end of the connection, and on the way says what it is told to.
+/// Waits until the connection closes. Sends its message when it is told to.
 async fn wait(
     mut stream: TlsStream<TcpStream>,
     late: BytesMut,
@@ -208,7 +208,7 @@ async fn wait(
             told = &mut speak, if !has_spoken => {
                 has_spoken = true;
                 if told.is_ok() {
-                    // It is closed by then, if all is well.
+                    // The hub should have closed by then.
                     let _ = stream.write_all(&late).await;
                     let _ = stream.flush().await;
                 }
@@ -227,7 +227,7 @@ fn text(text: &str) -> Utf8Bytes {
     Utf8Bytes::parse(Bytes::copy_from_slice(text.as_bytes())).expect("a text of MQTT")
 }
 
-/// Seconds; longer than any run, for nobody pings. Not every server takes 0.
+/// Seconds. Longer than any run, because no client pings. Not every server accepts 0.
 const KEEP_ALIVE: u16 = 3600;
 /// Addresses of this machine that connections come from.
 const ADDRESSES: usize = 8;

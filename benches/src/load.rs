@@ -1,8 +1,8 @@
-//! The load every server is measured under, the same packets for all: connect and stay, telemetry to one subscriber,
-//! one publisher to many devices.
+//! The load under which every server is measured, with the same packets for all: idle connections, telemetry to one
+//! subscriber, and one publisher to many devices.
 //!
-//! Clients share the machine with the server. So times of the clock tell what both did together; CPU is the server's
-//! alone, as the kernel counts it.
+//! Clients and server share the machine, so elapsed times are those of both together. CPU is the server's alone, as the
+//! kernel counts it.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -34,10 +34,10 @@ use crate::live::{Hub, Login};
 use crate::peers::{Peer, Running};
 use crate::process::Process;
 
-/// How much of each.
+/// The size of each load.
 #[derive(Clone, Copy, Debug)]
 pub struct Size {
-    /// Devices that are known and that connect.
+    /// Devices that are registered and connect.
     pub connections: usize,
     /// Messages up, all devices together.
     pub telemetry: usize,
@@ -55,7 +55,7 @@ pub type Client = Wire<TlsStream<TcpStream>>;
 /// A certificate a client shows, and its key.
 pub type KeyedCertificate = (CertificateDer<'static>, PrivateKeyDer<'static>);
 
-/// What a load costs a server.
+/// The cost of a load for a server.
 pub struct Cost {
     process: Process,
     settle_time: Duration,
@@ -64,12 +64,12 @@ pub struct Cost {
 }
 
 impl Cost {
-    /// From now on. `settle_time` is what the server has at the end to finish what its clients see as done.
+    /// Starts measuring. At the end the server has `settle_time` to finish what its clients see as done.
     pub fn begin(process: Process, settle_time: Duration) -> Result<Self> {
         Ok(Self { process, settle_time, cpu_before: process.cpu()?, began: Instant::now() })
     }
 
-    /// The CPU time for each of `count`, in microseconds, and how many there were a second.
+    /// The CPU time of each of `count` operations in microseconds, and how many there were per second.
     pub async fn end(self, count: usize) -> Result<(f64, f64)> {
         let took = self.began.elapsed();
         sleep(self.settle_time).await;
@@ -78,7 +78,7 @@ impl Cost {
     }
 }
 
-/// All of it on one server; what it came to.
+/// Puts every load on one server and returns the figures.
 pub async fn measure(peer: &Peer, running: &Running, size: Size) -> Result<Figures> {
     let mut figures = Figures::new();
     let process = running.process();
@@ -103,7 +103,7 @@ pub async fn measure(peer: &Peer, running: &Running, size: Size) -> Result<Figur
     Ok(figures)
 }
 
-/// TLS 1.3 with one cipher and one key exchange, so that no server is measured with another's; never resumed.
+/// TLS 1.3 with one cipher and one key exchange, the same for every server, without resumption.
 pub fn client_tls(roots: RootCertStore, shown: Option<&KeyedCertificate>) -> Result<Arc<ClientConfig>> {
     let mut provider = aws_lc_rs::default_provider();
     provider.cipher_suites = vec![aws_lc_rs::cipher_suite::TLS13_AES_256_GCM_SHA384];
@@ -121,7 +121,7 @@ pub fn client_tls(roots: RootCertStore, shown: Option<&KeyedCertificate>) -> Res
     Ok(Arc::new(config))
 }
 
-/// Connects everybody, some at a time; the connections in their order.
+/// Connects all clients, some at a time. Returns the connections in order.
 pub async fn connect(at: &Hub, tls: &Arc<ClientConfig>, logins: Vec<Login>) -> Result<Vec<Client>> {
     let turns = Arc::new(Semaphore::new(CONNECTING_MAX));
     let mut connecting = JoinSet::new();
@@ -141,7 +141,7 @@ pub async fn connect(at: &Hub, tls: &Arc<ClientConfig>, logins: Vec<Login>) -> R
     Ok(clients.into_iter().map(|(_, client)| client).collect())
 }
 
-/// Some devices publish, each so many unacknowledged at a time, and one service hears it all.
+/// Some devices publish, each with a limited number unacknowledged, and one service receives everything.
 async fn telemetry(
     peer: &Peer,
     running: &Running,
@@ -186,7 +186,7 @@ async fn telemetry(
     Ok(())
 }
 
-/// What the devices have been sent.
+/// The messages that the devices have received.
 struct Arrived {
     count: AtomicU64,
     waited: Mutex<Histogram<u64>>,
@@ -270,7 +270,7 @@ impl Arrived {
         self.count.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Waits until so many have arrived; an error when they stop coming.
+    /// Waits until `count` have arrived. Fails when no more arrive.
     async fn wait_for(&self, count: usize) -> Result<()> {
         let mut quiet_since = (Instant::now(), 0);
         loop {
@@ -287,7 +287,7 @@ impl Arrived {
     }
 }
 
-/// The client, once it has published `count` messages to the topics in turn, up to `window` of them unacknowledged.
+/// Publishes `count` messages to the topics in turn, with up to `window` unacknowledged. Returns the client.
 pub async fn publish(mut client: Client, topics: &[String], count: usize, window: usize) -> Result<Client> {
     let body = Bytes::from(vec![b'x'; BODY_BYTES]);
     let (mut sent, mut acknowledged) = (0, 0);
@@ -297,7 +297,7 @@ pub async fn publish(mut client: Client, topics: &[String], count: usize, window
             sent += 1;
         }
         client.flush().await?;
-        // All that is there already, and if nothing is, the next.
+        // Reads all packets that have arrived, or waits for the next one.
         let mut packet = Some(client.read().await?);
         while let Some(one) = packet {
             acknowledged += usize::from(matches!(one, Packet::PubAck(_)));
@@ -307,7 +307,7 @@ pub async fn publish(mut client: Client, topics: &[String], count: usize, window
     Ok(client)
 }
 
-/// The same for the hub, a hundred messages a command.
+/// The same for the hub, with a hundred messages in a command.
 async fn publish_batches(mut client: Client, receivers: usize, count: usize) -> Result<Client> {
     let body = "x".repeat(BODY_BYTES);
     for first in (0..count).step_by(BATCH) {
@@ -321,7 +321,7 @@ async fn publish_batches(mut client: Client, receivers: usize, count: usize) -> 
     Ok(client)
 }
 
-/// The same, each message a REST call, as service SDKs send them.
+/// The same with a REST call for each message, as service SDKs do.
 async fn send_each(running: &Running, receivers: usize, count: usize) -> Result<()> {
     let mut sending = JoinSet::new();
     for first in 0..REST_AT_ONCE {
@@ -341,7 +341,7 @@ async fn send_each(running: &Running, receivers: usize, count: usize) -> Result<
     Ok(())
 }
 
-/// The client, once it has been granted a subscription.
+/// Subscribes and returns the client.
 pub async fn subscribed(mut client: Client, filter: &str) -> Result<Client> {
     let filters = vec![(Utf8Bytes::parse(filter.to_owned())?, QoS::AtLeastOnce)];
     client.send(&Packet::Subscribe(Subscribe { packet_id: 1, filters }));
@@ -351,7 +351,7 @@ pub async fn subscribed(mut client: Client, filter: &str) -> Result<Client> {
     Ok(client)
 }
 
-/// Acknowledges `count` messages, or as many as come.
+/// Acknowledges `count` messages, or as many as arrive.
 async fn hear(mut client: Client, count: usize) -> Result<usize> {
     let mut heard = 0;
     while heard < count {
@@ -374,7 +374,7 @@ async fn hear(mut client: Client, count: usize) -> Result<usize> {
     Ok(heard)
 }
 
-/// Acknowledges whatever a device is sent, until dropped.
+/// Acknowledges all messages of a device, until dropped.
 async fn listen(mut client: Client, arrived: Arc<Arrived>) -> Result<()> {
     loop {
         if let Packet::Publish(Publish { packet_id: Some(packet_id), payload, .. }) = client.read().await? {
@@ -400,7 +400,7 @@ fn packet(topic: &str, packet_id: u16, payload: Bytes) -> Packet {
     })
 }
 
-/// Never 0, and none twice in a window.
+/// Never 0, and never the same twice within a window.
 fn packet_id(number: usize) -> u16 {
     (number % usize::from(u16::MAX)) as u16 + 1
 }
@@ -412,13 +412,13 @@ const CONNECTING_MAX: usize = 32;
 /// Devices that publish at once, and how much of each is unacknowledged.
 const PUBLISHERS: usize = 200;
 const PUBLISHER_WINDOW: usize = 4;
-/// Devices that one service publishes to, and how much of it is unacknowledged.
+/// Devices that one service publishes to, and how many messages are unacknowledged.
 const RECEIVERS: usize = 1_000;
 const SERVICE_WINDOW: usize = 64;
 /// Messages of one command.
 const BATCH: usize = 100;
 const REST_AT_ONCE: usize = 64;
-/// Between two messages of those sent one at a time.
+/// The time between two messages that are sent one at a time.
 const PACE: Duration = Duration::from_millis(10);
-/// After which nothing more is waited for.
+/// After this long without a message, no more are expected.
 const QUIET_TIME_MAX: Duration = Duration::from_secs(5);

@@ -1,9 +1,8 @@
-//! Servers that are measured side by side, each a process of its own on loopback: the hub, the limit, and brokers that
-//! people use instead.
+//! Servers that are measured side by side, each in its own process on loopback: the hub, the limit, and other brokers.
 //!
-//! All show a certificate of the same make (P-256), know the same number of devices, each with a password or key of its own, keep
-//! their data in a directory that is thrown away, and log nothing but trouble. To add one: a variant and a function
-//! that starts it.
+//! All have a certificate of the same kind (P-256) and know the same number of devices, each with its own password or
+//! key. They keep their data in a temporary directory and log only problems. To add one: a variant and a function that
+//! starts it.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -41,14 +40,14 @@ pub enum Peer {
 #[derive(Debug)]
 pub struct Running {
     guard: Guard,
-    /// Where it is and what to trust.
+    /// Its address and CA.
     pub at: Hub,
     logins: Logins,
     /// The hub's REST interface.
     pub rest: Option<Rest>,
 }
 
-/// Files of the one certificate.
+/// The files of the common certificate.
 #[derive(Debug)]
 pub struct Certificate {
     pub chain: std::path::PathBuf,
@@ -71,7 +70,7 @@ enum Logins {
 }
 
 impl Peer {
-    /// Every server that is wanted by its name, and of those the ones that cannot be had, with the reason.
+    /// The servers with the wanted names, and those that cannot be installed, with the reason.
     pub fn all(is_wanted: impl Fn(&str) -> bool) -> (Vec<Self>, Vec<(&'static str, String)>) {
         type Obtain = fn() -> Result<Peer>;
         let brokers: [(&'static str, Obtain); 3] = [
@@ -105,12 +104,12 @@ impl Peer {
         }
     }
 
-    /// Whether what is published reaches anybody.
+    /// Whether it delivers what is published.
     pub fn delivers(&self) -> bool {
         !matches!(self, Self::Limit)
     }
 
-    /// Starts it with so many devices known, and waits until it accepts connections.
+    /// Starts it with `devices` devices, and waits until it accepts connections.
     pub async fn start(
         &self,
         devices: usize,
@@ -152,7 +151,7 @@ impl Running {
         })
     }
 
-    /// The end of what the server has said, for a complaint.
+    /// The end of the server's output, for an error message.
     pub fn last_words(&self) -> String {
         match &self.guard {
             Guard::Hub(_) | Guard::Limit(_) => String::new(),
@@ -160,7 +159,7 @@ impl Running {
         }
     }
 
-    /// What device `number` says in CONNECT.
+    /// The CONNECT of device `number`.
     pub fn device(&self, number: usize) -> Login {
         match &self.logins {
             Logins::IoTHub(keys) => keys.devices.login(number),
@@ -168,7 +167,7 @@ impl Running {
         }
     }
 
-    /// What a service says, which hears all telemetry and publishes to devices.
+    /// The CONNECT of a service that receives all telemetry and publishes to devices.
     pub fn service(&self) -> Login {
         match &self.logins {
             Logins::IoTHub(keys) => keys.service(&self.at.host),
@@ -201,7 +200,7 @@ fn password(name: &str) -> String {
     format!("secret-of-{name}")
 }
 
-/// A port that was free a moment ago: servers that take a configuration file cannot tell which one they took.
+/// A port that was free a moment ago. Servers with a configuration file cannot report which port they took.
 fn free_port() -> Result<u16> {
     let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("find a free port")?;
     Ok(listener.local_addr()?.port())

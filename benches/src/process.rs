@@ -1,4 +1,4 @@
-//! What another process costs, as the kernel counts it.
+//! The cost of another process, as the kernel counts it.
 
 use std::fs;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use anyhow::Context;
 pub struct Process(pub u32);
 
 impl Process {
-    /// Its time on a CPU until now, in steps of 10 ms: measure over seconds.
+    /// Its CPU time until now, in steps of 10 ms. Measure over seconds.
     pub fn cpu(self) -> anyhow::Result<Duration> {
         parse_cpu_time(&fs::read_to_string(format!("/proc/{}/stat", self.0))?)
     }
@@ -35,8 +35,8 @@ pub fn load_average() -> anyhow::Result<String> {
     Ok(load.split(' ').next().unwrap_or_default().to_owned())
 }
 
-/// Source: proc_pid_stat(5): in ticks of 10 ms. The name in brackets may hold anything, blanks and brackets too; user and
-/// system time are the 12th and 13th field after it.
+/// Source: proc_pid_stat(5): in ticks of 10 ms. The name in brackets may hold anything, blanks and brackets too; user
+/// and system time are the 12th and 13th field after it.
 fn parse_cpu_time(stat: &str) -> anyhow::Result<Duration> {
     let fields: Vec<&str> = stat.rsplit(')').next().context("no stat")?.split_whitespace().collect();
     let ticks = |place: usize| fields.get(place).and_then(|field| field.parse::<u64>().ok());

@@ -1,4 +1,4 @@
-//! How every program here begins and ends.
+//! The start and end of every program here.
 
 use std::process::ExitCode;
 
@@ -8,13 +8,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::limit::limit_if_asked;
 use crate::served::serve_if_asked;
 
-/// Becomes the hub or the limit when one of these programs started this process to be that; otherwise does its work,
-/// and tells what went wrong.
+/// Runs the hub or the limit if one of these programs started this process for that. Otherwise runs the program and
+/// prints its error.
 pub fn program(work: impl FnOnce() -> anyhow::Result<()>) -> ExitCode {
     serve_if_asked().or_else(limit_if_asked).unwrap_or_else(|| ended(work()))
 }
 
-/// Works until it is done or somebody wants it to end: dropped, it ends every server it has started.
+/// Runs until it is done or interrupted. Dropping it ends every server that it has started.
 pub fn until_interrupted(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     tokio::runtime::Runtime::new()?.block_on(async {
         let mut interrupted = signal(SignalKind::interrupt())?;
@@ -27,7 +27,7 @@ pub fn until_interrupted(work: impl Future<Output = anyhow::Result<()>>) -> anyh
     })
 }
 
-/// The exit code of what came to this end; an error is told.
+/// Prints an error and returns the exit code.
 pub(crate) fn ended(outcome: anyhow::Result<()>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

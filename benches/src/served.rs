@@ -1,7 +1,7 @@
-//! A hub in a process of its own, and a REST client of it.
+//! A hub in its own process, and a REST client of it.
 //!
-//! The process is the calling program again: `program` at the top of `main` turns it into `portcullis serve`, so
-//! that one `cargo run` builds and tries the same code.
+//! The process is the calling program again: `program` at the top of `main` turns it into `portcullis serve`. So one
+//! `cargo run` builds and tests the same code.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -31,7 +31,7 @@ use crate::program::ended;
 pub struct Served {
     child: Child,
     data_dir: PathBuf,
-    /// From the start of the process until it said that it is ready.
+    /// The time from the start of the process until the hub said that it was ready.
     pub start_time: Duration,
 }
 
@@ -70,14 +70,14 @@ impl Served {
         Self::start_after("", data_dir, &[])
     }
 
-    /// Starts a hub with these settings, named as environment variables.
+    /// Starts a hub with these settings, as environment variables.
     pub fn start_with(data_dir: &Path, settings: &[(&str, &str)]) -> anyhow::Result<Self> {
         Self::start_after("", data_dir, settings)
     }
 
-    /// Starts a hub whose files may not grow beyond so many KiB: a write beyond fails, as on a failing disk.
+    /// Starts a hub whose files cannot grow beyond a number of KiB. A larger write fails, as on a failing disk.
     pub fn start_on_failing_disk(data_dir: &Path, file_kib_max: u32) -> anyhow::Result<Self> {
-        // POSIX counts in half KiB. Ignored, the signal becomes an error of the write.
+        // POSIX counts in half KiB. With the signal ignored, the write fails instead.
         Self::start_after(&format!("trap '' XFSZ; ulimit -f {};", 2 * file_kib_max), data_dir, &[])
     }
 
@@ -109,14 +109,14 @@ impl Served {
         Ok(served)
     }
 
-    /// SIGKILL: nothing is finished, nothing is told.
+    /// SIGKILL, which gives the hub no chance to finish anything.
     pub fn kill(mut self) -> anyhow::Result<()> {
         self.child.kill()?;
         self.child.wait()?;
         Ok(())
     }
 
-    /// SIGTERM, and waits for its end; how long that took.
+    /// SIGTERM. Waits for the end of the hub and returns how long that took.
     pub fn stop(mut self) -> anyhow::Result<Duration> {
         let began = Instant::now();
         let asked = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status()?;
@@ -124,39 +124,39 @@ impl Served {
         Ok(began.elapsed())
     }
 
-    /// Waits until it has given up by itself.
+    /// Waits until the hub has ended by itself.
     pub fn give_up(mut self) -> anyhow::Result<()> {
         ensure!(!self.child.wait()?.success(), "the hub ended as if all were well");
         Ok(())
     }
 
-    /// Where it keeps its data.
+    /// The hub's data directory.
     pub fn data_dir(&self) -> &Path {
         &self.data_dir
     }
 
-    /// Its process.
+    /// The hub's process.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// What the process holds in memory, in bytes.
+    /// The memory of the process, in bytes.
     pub fn resident_bytes(&self) -> anyhow::Result<u64> {
         resident_bytes(&self.child.id().to_string())
     }
 
-    /// The most it held in memory since the peak was forgotten last, in bytes.
+    /// The highest memory since the last reset, in bytes.
     pub fn peak_bytes(&self) -> anyhow::Result<u64> {
         memory_bytes(&self.child.id().to_string(), "VmHWM:")
     }
 
-    /// Lets the peak begin anew.
+    /// Resets the peak.
     pub fn forget_peak(&self) -> anyhow::Result<()> {
         // Linux, proc(5): what 5 resets is the peak of the resident set.
         std::fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5").context("the peak of memory")
     }
 
-    /// The processor time it has used.
+    /// The processor time of the process so far.
     pub fn cpu_time(&self) -> anyhow::Result<Duration> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
         // Linux, proc(5): the name, in parentheses, is the second field; 14 and 15 are user's and system's ticks.
@@ -166,24 +166,24 @@ impl Served {
         Ok(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
     }
 
-    /// Where it listens and who its owner is.
+    /// The hub's addresses and its owner's connection string.
     pub fn access(&self) -> anyhow::Result<LocalAccess> {
         LocalAccess::read(&self.data_dir).context("the access file")
     }
 
-    /// What its clients must trust.
+    /// The CA that its clients must trust.
     pub fn roots(&self) -> anyhow::Result<RootCertStore> {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(self.data_dir.join("ca.pem"))?)?;
         Ok(roots)
     }
 
-    /// A client that is the hub's owner.
+    /// A client that signs in as the hub's owner.
     pub fn rest(&self) -> anyhow::Result<Rest> {
         self.rest_trusting(self.roots()?)
     }
 
-    /// The same of a hub that shows a certificate of another CA.
+    /// The same for a hub with a certificate of another CA.
     pub fn rest_trusting(&self, roots: RootCertStore) -> anyhow::Result<Rest> {
         let access = self.access()?;
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -195,7 +195,7 @@ impl Served {
         let http = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
             .no_proxy()
-            // A form leads on to where its answer is.
+            // A form redirects to the page with its result.
             .redirect(reqwest::redirect::Policy::none())
             .resolve(&access.hostname, address)
             .build()?;
@@ -217,7 +217,7 @@ impl Drop for Served {
     }
 }
 
-/// What a process holds in memory, in bytes; `self` is this one.
+/// The memory of a process, in bytes; `self` is this process.
 pub fn resident_bytes(process: &str) -> anyhow::Result<u64> {
     memory_bytes(process, "VmRSS:")
 }
@@ -244,13 +244,13 @@ impl Rest {
         self.http.request(method, url).header("authorization", &self.token)
     }
 
-    /// A request for a page, by nobody yet.
+    /// A request for a page, without a sign-in.
     pub fn browse(&self, method: reqwest::Method, path: &str) -> RequestBuilder {
         self.http.request(method, format!("{}{path}", self.base))
     }
 }
 
-/// What Linux tells user space everywhere.
+/// The value that Linux reports to user space on every machine.
 const TICKS_PER_SECOND: u64 = 100;
 const DATA_DIR: &str = "PORTCULLIS_BENCHES_SERVE";
 /// Set when the hub is to run on the store of `early`.

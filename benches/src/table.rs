@@ -1,11 +1,11 @@
-//! What a run measured: rows for people as they come, and at the end all of it as Markdown and JSON.
+//! The measurements of a run: rows for people as they come, and at the end all of them as Markdown and JSON.
 
 use std::fs;
 use std::path::Path;
 
 use serde_json::{Value, json};
 
-/// A table that grows as the run goes on.
+/// A table that grows during the run.
 #[derive(Debug, Default)]
 pub struct Table {
     rows: Vec<Row>,
@@ -20,12 +20,12 @@ struct Row {
 }
 
 impl Table {
-    /// A figure that stands alone.
+    /// A figure without a comparison.
     pub fn add(&mut self, name: &str, ours: f64, unit: &'static str) {
         self.push(Row { name: name.to_owned(), ours, limit: None, unit });
     }
 
-    /// A figure beside that of the limit in the same run.
+    /// A figure and that of the limit in the same run.
     pub fn compare(&mut self, name: &str, ours: f64, limit: f64, unit: &'static str) {
         self.push(Row { name: name.to_owned(), ours, limit: Some(limit), unit });
     }
@@ -78,7 +78,7 @@ impl Row {
     }
 }
 
-/// The middle one; of an even number the lower of the two in the middle.
+/// The median. Of an even number, the lower of the two in the middle.
 pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len().saturating_sub(1) / 2).copied().unwrap_or(f64::NAN)

@@ -1,8 +1,7 @@
-//! What an operation takes: the time its thread was on a CPU for it, by criterion, and printed beside it what it
-//! allocates.
+//! The cost of an operation: its CPU time, measured by criterion, and its allocations, printed beside it.
 //!
-//! CPU time, since whatever else a machine does meanwhile is in the time of the clock. Counted are the thread's
-//! allocations, a buffer that grows as one more, on average over some repetitions.
+//! CPU time leaves out other load on the machine. Allocations are those of the thread, on average over some
+//! repetitions. A buffer that grows counts as one more.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -12,7 +11,7 @@ use criterion::measurement::{Measurement, ValueFormatter, WallTime};
 use criterion::{BenchmarkGroup, Criterion};
 use rustix::time::{ClockId, clock_gettime};
 
-/// The time of the calling thread on a CPU; shown as criterion shows any time.
+/// The CPU time of the calling thread, shown as criterion shows any time.
 pub(crate) struct CpuTime;
 
 impl Measurement for CpuTime {
@@ -45,7 +44,7 @@ impl Measurement for CpuTime {
     }
 }
 
-/// Criterion, measuring so.
+/// Criterion with this measurement.
 pub(crate) fn criterion() -> Criterion<CpuTime> {
     Criterion::default().with_measurement(CpuTime)
 }

@@ -1,5 +1,5 @@
-//! A store that keeps nothing: each write is done and told at once, on the thread that asked. What is measured on it
-//! is the registry alone.
+//! A store that keeps nothing. It completes each write at once, on the calling thread, so that a bench measures the
+//! registry alone.
 
 use std::future::{pending, ready};
 use std::pin::Pin;
@@ -32,7 +32,7 @@ impl Unkept {
         self.last.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// The change a mutation makes, and what its writer hears.
+    /// The change that a mutation makes, and the result for its writer.
     fn done(&self, mutation: Mutation) -> (Vec<Change>, Written) {
         match mutation {
             Mutation::PutIdentity { id, generation, record, .. } => {

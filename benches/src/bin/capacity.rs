@@ -1,9 +1,9 @@
-//! What one connection and one message cost a hub, and how that grows: memory and CPU of the hub's own process while
-//! connections of each kind are added. The first step uses up what registering the devices has left to the allocator: read
-//! the later ones.
+//! The cost of one connection and one message, and how it grows: the memory and CPU of the hub's process while
+//! connections of each kind are added. The first step reuses memory that registering the devices has left to the
+//! allocator, so read the later steps.
 //!
-//! `cargo run --release -p portcullis-benches --bin capacity`. Memory is what was added since the step before, divided by
-//! the connections that were; a figure that stays the same from step to step says that memory grows in line.
+//! `cargo run --release -p portcullis-benches --bin capacity`. Memory is the growth since the previous step, divided by
+//! the new connections. If the figure stays the same from step to step, memory grows linearly.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ struct Arguments {
     /// Connections after each step
     #[arg(long, value_delimiter = ',', default_values_t = [1_000, 4_000, 8_000])]
     connections: Vec<usize>,
-    /// Connections that have said nothing yet
+    /// Connections without a CONNECT
     #[arg(long, default_value_t = 1_000)]
     anonymous: usize,
 }
@@ -59,7 +59,7 @@ async fn run(arguments: Arguments) -> Result<()> {
     Ok(())
 }
 
-/// A hub that is looked at.
+/// A hub that is measured.
 struct Measured {
     running: Running,
     _directory: tempfile::TempDir,
@@ -73,13 +73,13 @@ impl Measured {
         Ok(Self { running, _directory: directory })
     }
 
-    /// Bytes, once what is under way is done.
+    /// Bytes, after the work in progress is done.
     async fn memory(&self) -> Result<f64> {
         sleep(SETTLE_TIME).await;
         Ok(self.running.process().proportional_bytes()? as f64)
     }
 
-    /// Connections that shook hands and wait.
+    /// Connections that have done a handshake and wait.
     async fn anonymous(&self, count: usize) -> Result<()> {
         let tls = client_tls(self.running.at.roots.clone(), None)?;
         let before = self.memory().await?;
@@ -102,7 +102,7 @@ impl Measured {
         Ok(())
     }
 
-    /// Devices that connect in steps, subscribe, and say something now and then.
+    /// Devices that connect in steps, subscribe, and send a message now and then.
     async fn devices(&self, kind: &str, steps: &[usize], shown: Option<&KeyedCertificate>) -> Result<()> {
         let process = self.running.process();
         let tls: Arc<ClientConfig> = client_tls(self.running.at.roots.clone(), shown)?;
@@ -160,7 +160,7 @@ impl Measured {
         if has_certificate { Login { password: String::new(), ..login } } else { login }
     }
 
-    /// A certificate that every device may show.
+    /// A certificate that every device may use.
     async fn admit_certificate(&self, devices: usize) -> Result<KeyedCertificate> {
         let key = KeyPair::generate()?;
         let certificate: CertificateDer<'static> =

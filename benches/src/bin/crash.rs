@@ -1,5 +1,5 @@
-//! Kills a hub under load again and again, and looks whether it kept what it acknowledged (threats T901, P9). It may
-//! also be asked to stop (T914), or run on a disk that fails (T908).
+//! Kills a hub under load again and again, and checks that it kept what it acknowledged (threats T901, P9). Other modes
+//! stop it in order (T914), or run it on a disk that fails (T908).
 //!
 //! `cargo run --release -p portcullis-benches --bin crash -- --rounds 500`. With `--acknowledge-early` the hub's store
 //! acknowledges before it commits, and this must end red.
@@ -17,7 +17,7 @@ use portcullis_benches::served::{Rest, Served};
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 
-/// Kill a hub under load again and again, and look whether it kept what it acknowledged
+/// Kill a hub under load again and again, and check that it kept what it acknowledged
 #[derive(Parser)]
 struct Arguments {
     #[arg(long, default_value_t = 500)]
@@ -38,14 +38,14 @@ struct Arguments {
     data_dir: Option<PathBuf>,
 }
 
-/// How the hub of a round comes to its end.
+/// How the hub of a round ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum End {
     /// SIGKILL
     Kill,
-    /// SIGTERM: it has to stop in order, within 10 s
+    /// SIGTERM: the hub must stop in order, within 10 s
     Terminate,
-    /// Its disk fails: it has to give up by itself
+    /// The disk fails: the hub must end by itself
     Disk,
 }
 
@@ -94,7 +94,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A little more than the files have now: the next round reaches it soon.
+/// A little more than the present size of the files, so that the next round reaches it soon.
 fn failing_at(data_dir: &Path) -> anyhow::Result<u32> {
     let database = std::fs::metadata(data_dir.join("store/hub.db")).map_or(0, |metadata| metadata.len());
     Ok(u32::try_from(database / 1024)? + 600)
@@ -104,7 +104,7 @@ fn slots_of(writer: u32) -> Vec<Slot> {
     (0..SLOTS_PER_WRITER).map(|slot| Slot::new(format!("w{writer}-{slot}"))).collect()
 }
 
-/// Every writer writes until the hub is killed after `time`; how many writes were acknowledged.
+/// Every writer writes until the hub is killed after `time`. Returns the number of acknowledged writes.
 async fn load(
     arguments: &Arguments,
     rest: &Rest,
@@ -138,7 +138,7 @@ async fn load(
     Ok(acknowledged)
 }
 
-/// Writes until the hub answers no more.
+/// Writes until the hub no longer answers.
 async fn write_on(
     rest: Rest,
     mut slots: Vec<Slot>,
@@ -156,10 +156,10 @@ async fn write_on(
         let Ok(answer) = request(&rest, &slot.id, &write).send().await else { break };
         let status = answer.status();
         if status == StatusCode::SERVICE_UNAVAILABLE && end != End::Kill {
-            // Nothing is promised of a write that was answered so.
+            // The hub promises nothing for a write with this answer.
             break;
         }
-        // The connection may break before the body is here: then it was not acknowledged.
+        // If the connection breaks before the body arrives, the write was not acknowledged.
         let Ok(body) = answer.bytes().await else { break };
         ensure!(status.is_success(), "{write:?} of {} was answered {status}", slot.id);
         slot.acknowledged(&serde_json::from_slice(&body).unwrap_or(Value::Null))?;
@@ -181,7 +181,7 @@ fn request(rest: &Rest, id: &str, write: &Write) -> RequestBuilder {
     }
 }
 
-/// Holds everything the hub shows against what is known.
+/// Compares everything that the hub shows with what is known.
 async fn check(rest: &Rest, writers: &mut [Vec<Slot>]) -> anyhow::Result<()> {
     let answer = rest.request(Method::GET, "/devices").query(&[("top", "1000")]).send().await?;
     let listed: Vec<Value> = answer.error_for_status()?.json().await?;
@@ -199,7 +199,7 @@ fn random() -> u64 {
     u64::from_be_bytes(portcullis_registry::random_bytes())
 }
 
-/// Together at most what one page of a list holds.
+/// Together at most one page of a list.
 const SLOTS_PER_WRITER: u32 = 12;
 /// Threats T914.
 const STOP_TIME_MAX: Duration = Duration::from_secs(10);

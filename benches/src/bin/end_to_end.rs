@@ -1,9 +1,9 @@
-//! A whole hub in a process of its own, under a fleet: connecting, resting, telemetry, messages down, rights taken away,
-//! REST, a restart. Where the limit (TLS and packets with nothing behind them) can do the same, both have turns in the
-//! same run and the medians are compared; read those ratios first, for the machine's own speed is in both.
+//! A whole hub in its own process under a fleet: connects, idle connections, telemetry, messages down, revocations,
+//! REST, a restart. Where the limit (TLS and packets and nothing else) can do the same, both take turns in the same run
+//! and the medians are compared. Read those ratios first, because they do not depend on the machine's speed.
 //!
-//! `cargo run --release -p portcullis-benches --bin end_to_end`. The clients share the machine with the server, so rates
-//! are what both get done together; CPU is the server's alone. The table goes to `target/bench/end_to_end.md` and `.json`.
+//! `cargo run --release -p portcullis-benches --bin end_to_end`. Clients and server share the machine, so rates are
+//! those of both together. CPU is the server's alone. The table goes to `target/bench/end_to_end.md` and `.json`.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -36,10 +36,10 @@ use tokio_util::sync::CancellationToken;
 /// Measure a whole hub under a fleet
 #[derive(Parser)]
 struct Arguments {
-    /// Idle connections to measure memory with, each a number; 0 stands for as many as there are file handles for
+    /// Numbers of idle connections for the memory measurement; 0 means as many as there are file handles for
     #[arg(long, value_delimiter = ',', default_value = "10000,0")]
     idle: Vec<usize>,
-    /// Turns that hub and limit have
+    /// Turns of the hub and of the limit
     #[arg(long, default_value_t = 3)]
     rounds: usize,
     /// Connections in each turn of connecting
@@ -54,19 +54,19 @@ struct Arguments {
     /// Cloud-to-device messages a second
     #[arg(long, default_value_t = 500.0)]
     c2d_rate: f64,
-    /// Connections whose right is taken away
+    /// Connections that are revoked
     #[arg(long, default_value_t = 300)]
     revocations: usize,
     /// Identities in the registry at the restart
     #[arg(long, default_value_t = 100_000)]
     identities: usize,
-    /// Where the table goes
+    /// The directory for the table
     #[arg(long, default_value = "target/bench")]
     output: PathBuf,
 }
 
 impl Arguments {
-    /// Devices that are there from the start.
+    /// Devices that exist from the start.
     fn crowd(&self) -> usize {
         self.connects.max(self.senders).max(self.revocations)
     }
@@ -98,7 +98,7 @@ async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Idle memory of hub and limit, each a process that has done nothing else.
+/// Idle memory of hub and limit. Each is a process that has done nothing else.
 async fn resting(count: usize, pause: Duration, table: &mut Table) -> anyhow::Result<()> {
     let directory = tempfile::tempdir()?;
     let bench = Bench::start(&directory.path().join("data")).await?;
@@ -114,8 +114,8 @@ async fn resting(count: usize, pause: Duration, table: &mut Table) -> anyhow::Re
     Ok(())
 }
 
-/// Memory that each of `count` connections takes while it is idle and subscribed, its registry entry aside. The process
-/// is left alone for a `pause` before it is looked at.
+/// The memory of each of `count` connections that are idle and subscribed, without its registry entry. The process
+/// rests for a `pause` before it is measured.
 async fn idle_bytes(crowd: &Crowd, process: Process, count: usize, pause: Duration) -> anyhow::Result<f64> {
     sleep(pause).await;
     let before = process.proportional_bytes()?;
@@ -128,7 +128,7 @@ async fn idle_bytes(crowd: &Crowd, process: Process, count: usize, pause: Durati
     Ok(after.saturating_sub(before) as f64 / count as f64)
 }
 
-/// A hub, the limit, and the devices both meet.
+/// A hub, the limit, and the devices for both.
 struct Bench {
     served: Served,
     limit: Limit,
@@ -156,7 +156,7 @@ impl Bench {
         Process(self.limit.id())
     }
 
-    /// TLS, CONNECT and a verdict, in turns.
+    /// TLS, CONNECT and authentication, in turns.
     async fn connecting(&self, arguments: &Arguments, table: &mut Table) -> anyhow::Result<()> {
         self.crowd.register(&self.rest, 0..arguments.crowd()).await?;
         let (mut ours, mut limit) = (Turns::default(), Turns::default());
@@ -169,7 +169,7 @@ impl Bench {
                 let (connections, took) = crowd.connect(arguments.connects).await?;
                 turns.add(arguments.connects as u64, took, process.cpu()? - cpu);
                 drop(connections);
-                // Their ends are not part of the next turn.
+                // Closing them is not part of the next turn.
                 sleep(Duration::from_secs(1)).await;
             }
         }
@@ -178,7 +178,7 @@ impl Bench {
         Ok(())
     }
 
-    /// QoS 1 from many devices, a few under way each, to one subscriber of all; at the limit to nobody.
+    /// QoS 1 from many devices, a few in flight each, to one subscriber of all. The limit delivers to nobody.
     async fn telemetry(&self, arguments: &Arguments, table: &mut Table) -> anyhow::Result<()> {
         let heard = Arc::new(AtomicU64::new(0));
         let listening = self.listen(Arc::clone(&heard)).await?;
@@ -203,7 +203,7 @@ impl Bench {
         Ok(())
     }
 
-    /// Counts what a service that subscribes to everything hears.
+    /// Counts the messages of a service that subscribes to everything.
     async fn listen(&self, heard: Arc<AtomicU64>) -> anyhow::Result<tokio::task::JoinHandle<()>> {
         let access = self.served.access()?;
         let key = access.owner.split("SharedAccessKey=").last().context("the owner's key")?;
@@ -229,7 +229,7 @@ impl Bench {
         }))
     }
 
-    /// Sent over REST at a steady rate, to one online device after another.
+    /// Messages over REST at a steady rate, to one online device after another.
     async fn messages_down(&self, arguments: &Arguments, table: &mut Table) -> anyhow::Result<()> {
         let access = self.served.access()?;
         let ca = self.served.data_dir().join("ca.pem");
@@ -359,7 +359,7 @@ impl Bench {
         Ok(begun)
     }
 
-    /// From the start of the process to its word that it is ready.
+    /// From the start of the process until it says that it is ready.
     async fn restart(self, arguments: &Arguments, data_dir: &Path, table: &mut Table) -> anyhow::Result<()> {
         let known = arguments.crowd();
         if arguments.identities > known {
@@ -374,7 +374,7 @@ impl Bench {
     }
 }
 
-/// What was done in several turns.
+/// The results of several turns.
 #[derive(Default)]
 struct Turns {
     count: u64,
@@ -398,7 +398,7 @@ impl Turns {
     }
 }
 
-/// Every connection keeps `UNDER_WAY` messages under way for `time`; how many were acknowledged, in what time.
+/// Every connection keeps `UNDER_WAY` messages in flight for `time`. Returns how many were acknowledged, in what time.
 async fn send_all(connections: Vec<Connection>, time: Duration) -> anyhow::Result<(u64, Duration)> {
     let began = Instant::now();
     let mut sending = JoinSet::new();
@@ -435,12 +435,12 @@ async fn send_all(connections: Vec<Connection>, time: Duration) -> anyhow::Resul
     Ok((all, began.elapsed()))
 }
 
-/// 64 bytes, as a reading might be.
+/// 64 bytes, like a typical reading.
 const PAYLOAD: &str = r#"{"temperature":21.5,"pressure":1013.2,"flow":0.82,"ok":true,"n":7}"#;
 /// Messages of one device under way.
 const UNDER_WAY: u16 = 4;
 /// REST requests at a time.
 const ASKING_MAX: usize = 16;
 const LOOK_PERIOD: Duration = Duration::from_millis(10);
-/// File handles that are not for connections.
+/// File handles for other things than connections.
 const FILES_KEPT: usize = 200;

@@ -1,7 +1,7 @@
-//! A registry of a million devices: made through REST, served, restarted, looked up; and what it costs against the least.
+//! A registry of a million devices: created over REST, served, restarted, looked up, and its cost against the floor.
 //!
-//! `cargo run --release -p portcullis-benches --bin million`. The floors are measured in the same run: reading the same
-//! file into a DashMap alone, and the same SQLite with group commit and nothing around it.
+//! `cargo run --release -p portcullis-benches --bin million`. The same run measures the floors: reading the same file
+//! into a DashMap alone, and the same SQLite with group commit and nothing else.
 
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
@@ -38,10 +38,10 @@ struct Arguments {
     /// Writes for each row of the durability table
     #[arg(long, default_value_t = 60_000)]
     writes: usize,
-    /// Where the hub keeps its data; a temporary directory unless given. One that is filled already is not filled again
+    /// The hub's data directory; a temporary one by default. A directory with devices is not filled again
     #[arg(long)]
     data_dir: Option<PathBuf>,
-    /// Be one measurement of the store in the data directory: `floor` or `registry`
+    /// Run one measurement of the store in the data directory: `floor` or `registry`
     #[arg(long, hide = true)]
     part: Option<String>,
 }
@@ -68,7 +68,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Creates every device through REST.
+/// Creates every device over REST.
 fn fill(runtime: &Runtime, arguments: &Arguments, data_dir: &Path) -> anyhow::Result<()> {
     let served = Served::start(data_dir)?;
     let before = served.resident_bytes()?;
@@ -111,7 +111,7 @@ async fn fill_on(rest: Rest, next: Arc<AtomicUsize>, devices: usize) -> anyhow::
     }
 }
 
-/// Starts the hub on what is there and asks how much it has.
+/// Starts the hub on the existing data and asks for its number of devices.
 fn restart(runtime: &Runtime, arguments: &Arguments, data_dir: &Path) -> anyhow::Result<()> {
     let served = Served::start(data_dir)?;
     let rest = served.rest()?;
@@ -128,8 +128,8 @@ fn restart(runtime: &Runtime, arguments: &Arguments, data_dir: &Path) -> anyhow:
     Ok(())
 }
 
-/// Opens the store, and looks things up; each measurement in a process of its own, for memory that others have used and
-/// given back is slower.
+/// Opens the store and looks identities up. Each measurement has its own process, because memory that was used and
+/// freed before is slower.
 fn compare(arguments: &Arguments, data_dir: &Path) -> anyhow::Result<()> {
     let measure = |part: &str| -> anyhow::Result<Vec<f64>> {
         let mut command = Command::new(std::env::current_exe()?);
@@ -141,7 +141,7 @@ fn compare(arguments: &Arguments, data_dir: &Path) -> anyhow::Result<()> {
         let numbers = String::from_utf8(output.stdout)?;
         Ok(numbers.split_whitespace().map(str::parse).collect::<Result<_, _>>()?)
     };
-    // The first to read the file would pay for all.
+    // The first process to read the file would be slower than the others.
     measure("floor")?;
     let (floor, registry) = (measure("floor")?, measure("registry")?);
     let rows =
@@ -165,7 +165,7 @@ fn part(part: &str, devices: usize, store: &Path) -> anyhow::Result<()> {
         let bytes = resident_bytes("self")?.saturating_sub(before) / devices as u64;
         let (many, few) = (per_second(&wanted, look_up), per_second(&few, look_up));
         println!("{} {bytes} {many} {few}", took.as_secs_f64());
-        // Giving it all back would take longer than to end.
+        // Freeing all memory would take longer than exiting.
         std::process::exit(0)
     };
     if part == "floor" {
@@ -176,7 +176,7 @@ fn part(part: &str, devices: usize, store: &Path) -> anyhow::Result<()> {
     tell(registry.counts().devices, &|id| registry.entry(id).is_some())
 }
 
-/// The least a start has to do: read every row into a map.
+/// The least work of a start: reads every row into a map.
 fn map_alone(path: &Path) -> anyhow::Result<DashMap<IdentityId, Arc<[u8]>>> {
     let database = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     let map = DashMap::new();
@@ -189,10 +189,10 @@ fn map_alone(path: &Path) -> anyhow::Result<DashMap<IdentityId, Arc<[u8]>>> {
     Ok(map)
 }
 
-/// Creates devices as `writers` at once, each waiting for its own; the registry against SQLite alone.
+/// Creates devices with `writers` at once, each waiting for its own. Compares the registry with SQLite alone.
 fn durable(runtime: &Runtime, writes: usize, writers: usize) -> anyhow::Result<()> {
     let (mut ours, mut bare) = (Duration::ZERO, Duration::ZERO);
-    // In turns, so that a noisy machine is noisy for both.
+    // In turns, so that noise on the machine affects both.
     for turn in 0..TURNS {
         let directory = tempfile::tempdir()?;
         let registry =
@@ -224,7 +224,7 @@ fn durable(runtime: &Runtime, writes: usize, writers: usize) -> anyhow::Result<(
     Ok(())
 }
 
-/// Two hundred thousand ids out of all, in no order.
+/// Two hundred thousand of all ids, in random order.
 fn wanted(devices: usize) -> anyhow::Result<Vec<IdentityId>> {
     (0..200_000).map(|place| id(place * 7_919 % devices)).collect()
 }
@@ -252,5 +252,5 @@ fn id(number: usize) -> anyhow::Result<IdentityId> {
 }
 
 const TURNS: usize = 3;
-/// What the record of a device with two keys has.
+/// The size of the record of a device with two keys.
 const BARE_BYTES: usize = 76;

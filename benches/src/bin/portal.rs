@@ -1,7 +1,7 @@
-//! How fast the portal's pages come, with few devices and with a million.
+//! How fast the portal serves its pages, with few devices and with a million.
 //!
-//! `cargo run --release -p portcullis-benches --bin portal`. One person reads: a page after the other on one connection,
-//! as a browser does, and each page many times. Signing in and the making of devices are not in the figures.
+//! `cargo run --release -p portcullis-benches --bin portal`. One person reads one page after another on one connection,
+//! as a browser does, and each page many times. The figures leave out signing in and creating the devices.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -29,10 +29,10 @@ struct Arguments {
     /// Numbers of devices, one run each
     #[arg(long, value_delimiter = ',', default_value = "1000,1000000")]
     devices: Vec<usize>,
-    /// How often each page is asked for
+    /// How often each page is requested
     #[arg(long, default_value_t = 300)]
     times: usize,
-    /// Where the hubs keep their data; a temporary directory unless given. One that is filled already is not filled again
+    /// The directory of the hubs' data; a temporary one by default. A directory with devices is not filled again
     #[arg(long)]
     data_dir: Option<PathBuf>,
 }
@@ -57,7 +57,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Makes the devices, with no hub around the registry.
+/// Creates the devices in a registry without a hub.
 fn fill(runtime: &Runtime, devices: usize, data_dir: &Path) -> anyhow::Result<()> {
     std::fs::create_dir_all(data_dir.join(STORE))?;
     std::fs::set_permissions(data_dir, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
@@ -134,7 +134,7 @@ async fn measure(served: &Served, devices: usize, times: usize) -> anyhow::Resul
     Ok(())
 }
 
-/// The session's cookie.
+/// The sign-in's cookie.
 async fn sign_in(served: &Served, rest: &Rest) -> anyhow::Result<String> {
     let owner = served.access()?.owner;
     let encoded: String = owner.bytes().map(|byte| format!("%{byte:02X}")).collect();
@@ -157,5 +157,5 @@ fn id(number: usize) -> anyhow::Result<IdentityId> {
     Ok(IdentityId::device(DeviceId::parse(&name(number))?))
 }
 
-/// Devices that are made at once.
+/// Devices that are created at once.
 const WRITERS: usize = 256;

@@ -1,8 +1,8 @@
-//! Cuts the power under the store at every moment, in a model of the disk (threats T903).
+//! Cuts the power under the store at random moments, in a model of the disk (threats T903).
 //!
-//! A second process writes to a real store under strace. From the log it is known what was written when, what was synced
-//! when, and what was acknowledged when. Then power is lost at random moments: unsynced blocks are dropped, reordered
-//! and torn, the store is opened on what is left, and must hold all that was acknowledged by then and nothing half.
+//! A second process writes to a real store under strace. The log shows when data was written, synced and acknowledged.
+//! Then power is lost at random moments: unsynced blocks are dropped, reordered and torn. The store is opened on the
+//! rest, and must hold all that was acknowledged by then, and no half write.
 //!
 //! `cargo run --release -p portcullis-benches --bin powercut -- --cuts 5000`; needs strace. Both `--forget-syncs` and
 //! `--acknowledge-early` must end red.
@@ -24,15 +24,15 @@ use portcullis_registry::id::{DeviceId, IdentityId, Precondition};
 use portcullis_registry::identity::IdentitySpec;
 use portcullis_registry::store::{Registry, RegistryLimits};
 
-/// Cut the power under the store at every moment, in a model of the disk
+/// Cut the power under the store at random moments, in a model of the disk
 #[derive(Parser)]
 struct Arguments {
     #[arg(long, default_value_t = 2_000)]
     cuts: usize,
-    /// Writes of the run that is cut
+    /// Writes before and during the power cuts
     #[arg(long, default_value_t = 300)]
     writes: usize,
-    /// Take syncs for nothing, as a lying disk does: to see that it is found
+    /// Ignore syncs, like a disk that lies; the check must notice it
     #[arg(long)]
     forget_syncs: bool,
     /// Acknowledge before the commit, as a faulty store does: to see that it is found
@@ -40,7 +40,7 @@ struct Arguments {
     acknowledge_early: bool,
     #[arg(long, default_value = "strace")]
     strace: PathBuf,
-    /// Be the process that writes, to the store in this directory
+    /// Run the writing process, with the store in this directory
     #[arg(long, hide = true)]
     write_to: Option<PathBuf>,
 }
@@ -93,9 +93,9 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Has a process write to a store under strace, and reads what it did.
+/// Runs a process that writes to a store under strace, and reads its log.
 fn record(temporary: &Path, arguments: &Arguments) -> anyhow::Result<Vec<Event>> {
-    // As the kernel names it, for that is what the log says.
+    // The kernel's name of the directory, which the log uses.
     let temporary = temporary.canonicalize()?;
     let (directory, log) = (temporary.join("store"), temporary.join("log"));
     let run = Command::new(&arguments.strace)
@@ -113,7 +113,7 @@ fn record(temporary: &Path, arguments: &Arguments) -> anyhow::Result<Vec<Event>>
     read_log(&fs::read_to_string(&log)?, &directory)
 }
 
-/// Writes one after the other and tells of each; closes and opens the store now and then, so that checkpoints happen.
+/// Writes one change after another and prints each. Reopens the store now and then, so that checkpoints happen.
 fn write(directory: &Path, arguments: &Arguments) -> anyhow::Result<()> {
     let open = if arguments.acknowledge_early { open_early } else { open };
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
@@ -141,7 +141,7 @@ fn write(directory: &Path, arguments: &Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What the store holds after so many writes: the status reason of each device.
+/// The contents of the store after so many writes: the status reason of each device.
 fn model(writes: usize) -> anyhow::Result<BTreeMap<String, String>> {
     let mut devices = BTreeMap::new();
     for number in 0..writes {
@@ -155,7 +155,7 @@ fn model(writes: usize) -> anyhow::Result<BTreeMap<String, String>> {
     Ok(devices)
 }
 
-/// The store must be as after all acknowledged writes, or as after one more, which was under way.
+/// Checks that the store is as after all acknowledged writes, or as after one more, which was in progress.
 fn check(directory: &Path, acknowledged: usize) -> anyhow::Result<()> {
     let registry = open(directory)?;
     let reason = |id: &DeviceId| {

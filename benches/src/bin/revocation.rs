@@ -1,9 +1,10 @@
-//! Rights taken away under load: 10,000 live TLS connections, 500 registry writes a second beside, and 1,000
-//! revocations of every kind. How long from the answer to the closed socket, and does anything of theirs count after?
+//! Revocation under load: 10,000 live TLS connections, 500 other registry writes a second, and 1,000 revocations of
+//! every kind. Measures the time from the answer to the closed socket, and checks that nothing of a revoked peer counts
+//! after.
 //!
-//! `cargo run --release -p portcullis-benches --bin revocation`. Hub and clients share the machine: what is printed is
-//! what a client sees, its own turn on the CPU included. Every revoked connection sends a message as soon as its
-//! revocation is answered, and has left a will; none of either may arrive. Exits 1 if one does, or a close takes over 1 s.
+//! `cargo run --release -p portcullis-benches --bin revocation`. Hub and clients share the machine, so the times
+//! include the clients' own wait for the CPU. Every revoked connection sends a message as soon as its revocation is
+//! answered, and has a will. Neither may arrive. Exits 1 if one does, or if a close takes more than 1 s.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -41,7 +42,7 @@ struct Arguments {
     /// Connections that are revoked
     #[arg(long, default_value_t = 1_000)]
     revocations: usize,
-    /// Registry writes a second beside
+    /// Other registry writes a second
     #[arg(long, default_value_t = 500)]
     writes: u64,
     /// Revoked connections a second
@@ -49,7 +50,7 @@ struct Arguments {
     rate: u64,
 }
 
-/// The kinds, each with how many connections one act takes down.
+/// The kinds, each with the number of connections that one act closes.
 const KINDS: [(Kind, usize); 11] = [
     (Kind::Disabled, 1),
     (Kind::Deleted, 1),
@@ -79,7 +80,7 @@ enum Kind {
     AuthorityRemoved,
 }
 
-/// One thing the operator will do, and whom it concerns.
+/// One act of the operator, and the connections it closes.
 struct Act {
     kind: Kind,
     /// Of its kind.
@@ -88,7 +89,7 @@ struct Act {
     live: Vec<Live>,
 }
 
-/// What was measured of one connection.
+/// The measurements of one connection.
 struct Closed {
     kind: Kind,
     from_request: Duration,
@@ -152,7 +153,7 @@ async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     );
     let slowest = report(&closed)?;
 
-    // Wills are published on their own; those due would be there by now.
+    // Wills are published separately. Those that are due would have arrived by now.
     tokio::time::sleep(Duration::from_secs(2)).await;
     fleet.say_end().await?;
     let (wills, late) = timeout(Duration::from_secs(30), heard).await???;
@@ -163,7 +164,7 @@ async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What the clients are made of.
+/// What the clients have in common.
 struct Fleet {
     hub: Hub,
     rest: Rest,
@@ -173,13 +174,13 @@ struct Fleet {
 }
 
 impl Fleet {
-    /// Registers and connects those who will be revoked.
+    /// Registers and connects the devices that will be revoked.
     async fn prepare(&self, revocations: usize) -> anyhow::Result<Vec<Act>> {
         let mut acts = Vec::new();
         let each = revocations / KINDS.len();
         let more = revocations - each * KINDS.len();
         for (place, (kind, size)) in KINDS.into_iter().enumerate() {
-            // What the division leaves over goes to the first kind.
+            // The first kind gets the remainder of the division.
             let count = each + if place == 0 { more } else { 0 };
             for number in 0..count.div_ceil(size) {
                 let members = size.min(count - number * size);
@@ -204,7 +205,7 @@ impl Fleet {
         Ok(acts)
     }
 
-    /// Registers everybody an act concerns, with what it takes away.
+    /// Registers the devices of an act, and what it revokes.
     async fn register(&self, act: &Act) -> anyhow::Result<Vec<(String, Credential)>> {
         let name = act.kind.group(act.number);
         let own = json!({ "type": "sas", "symmetricKey": self.keys() });
@@ -256,7 +257,7 @@ impl Fleet {
         Ok(members)
     }
 
-    /// Registers and connects those who stay.
+    /// Registers and connects the devices that stay.
     async fn bystanders(&self, count: usize) -> anyhow::Result<Vec<Live>> {
         let ids: Vec<String> = (0..count).map(bystander).collect();
         for some in ids.chunks(100) {
@@ -287,7 +288,7 @@ impl Fleet {
         Ok(live)
     }
 
-    /// Counts wills and late messages until somebody says that it is the end.
+    /// Counts wills and late messages until a message marks the end.
     async fn listen(&self) -> anyhow::Result<tokio::task::JoinHandle<anyhow::Result<(usize, usize)>>> {
         self.put("/api/v1/policies/reader", json!({ "rights": ["ServiceConnect"] })).await?;
         let answer = self.rest.request(Method::GET, "/api/v1/policies/reader").send().await?;
@@ -316,7 +317,7 @@ impl Fleet {
         }))
     }
 
-    /// One message of somebody who may still speak.
+    /// Sends the message that marks the end.
     async fn say_end(&self) -> anyhow::Result<()> {
         let id = "the-last-one";
         let own = json!({ "type": "sas", "symmetricKey": self.keys() });
@@ -360,7 +361,7 @@ impl Kind {
         }
     }
 
-    /// The request that does it, to whom it concerns.
+    /// The request that revokes `id`.
     fn request(self, number: usize, id: &str) -> (Method, String, Value) {
         let key = |key: &SymmetricKey| key.to_base64().as_str().to_owned();
         let keys = || json!({ "primaryKey": key(&SymmetricKey::generate()), "secondaryKey": key(&SymmetricKey::generate()) });
@@ -396,7 +397,7 @@ impl Kind {
     }
 }
 
-/// Takes the right away, has everybody concerned speak at the answer, and waits until they are closed.
+/// Revokes, makes every affected connection send at the answer, and waits until all are closed.
 async fn revoke(rest: Rest, act: Act) -> anyhow::Result<Vec<Closed>> {
     let Act { kind, number, ids, live } = act;
     let (method, path, body) = kind.request(number, &ids[0]);
@@ -422,7 +423,7 @@ async fn revoke(rest: Rest, act: Act) -> anyhow::Result<Vec<Closed>> {
     Ok(closed)
 }
 
-/// Writes to the registry at a steady rate: new words about devices that are connected.
+/// Writes to the registry at a steady rate: new status reasons of connected devices.
 async fn write(rest: Rest, rate: u64, devices: usize, written: Arc<AtomicUsize>) -> anyhow::Result<()> {
     let mut pace = interval(Duration::from_secs(1) / u32::try_from(rate)?);
     pace.set_missed_tick_behavior(MissedTickBehavior::Burst);
@@ -445,7 +446,7 @@ async fn write(rest: Rest, rate: u64, devices: usize, written: Arc<AtomicUsize>)
     Ok(())
 }
 
-/// Prints a row for each kind and one for all; the longest time from an answer.
+/// Prints a row for each kind and one for all. Returns the longest time from an answer.
 fn report(closed: &[Closed]) -> anyhow::Result<Duration> {
     let mut kinds: BTreeMap<Option<Kind>, (Histogram<u64>, Histogram<u64>)> = BTreeMap::new();
     for one in closed {
@@ -483,7 +484,7 @@ fn report(closed: &[Closed]) -> anyhow::Result<Duration> {
     Ok(slowest)
 }
 
-/// A CA of this name, and its certificate as PEM text.
+/// A CA with this name, and its certificate as PEM text.
 fn new_authority(name: &str) -> anyhow::Result<(Issuer<'static, KeyPair>, String)> {
     let mut params = named(name);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

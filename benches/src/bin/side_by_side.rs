@@ -1,8 +1,8 @@
-//! The same load on the hub and on what people would use instead, in one run, in turns, each server a process of its own.
+//! The same load on the hub and on other brokers, in one run and in turns. Each server has its own process.
 //!
-//! `cargo run --release -p portcullis-benches --bin side_by_side`; `--quick` for a small one. Medians over the rounds and
-//! ratios to the hub's go to standard output and, with every figure, to `target/bench/side_by_side.md` and `.json`.
-//! Servers that are not on `PATH` are fetched by package name on first use; one that cannot be had is named as missing.
+//! `cargo run --release -p portcullis-benches --bin side_by_side`; `--quick` for a small one. Medians over the rounds
+//! and ratios to the hub's go to standard output and, with every figure, to `target/bench/side_by_side.md` and `.json`.
+//! Servers that are not on `PATH` are installed by package name on first use. The table names those that are missing.
 
 use std::fs;
 use std::path::PathBuf;
@@ -37,13 +37,13 @@ struct Arguments {
     /// Messages down in a round
     #[arg(long, default_value_t = 10_000)]
     unicast: usize,
-    /// Servers whose names begin so, and no others
+    /// Only servers whose names begin with this
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// Something a reader of the table should know
+    /// A note for the readers of the table
     #[arg(long, default_value = "")]
     note: String,
-    /// Where table and figures go
+    /// The directory for table and figures
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/bench"))]
     output: PathBuf,
 }
@@ -74,14 +74,14 @@ async fn run(mut arguments: Arguments) -> Result<()> {
     let certificate = Certificate::create(directory.path())?;
     let load_before = load_average()?;
     for round in 1..=arguments.rounds {
-        // Another order each round: nobody is always the one who comes after the busiest.
+        // The order changes each round, so that no server always follows the busiest one.
         for turn in 0..peers.len() {
             let place = (turn + round) % peers.len();
             eprintln!("round {round} of {}: {}", arguments.rounds, columns[place].name);
             let figures = timeout(TURN_TIME_MAX, turn_of(&peers[place], size, &certificate)).await;
             match figures.unwrap_or_else(|_| bail!("not done within {TURN_TIME_MAX:?}")) {
                 Ok(figures) => columns[place].rounds.push(figures),
-                // The others are worth having all the same.
+                // The figures of the other servers are still useful.
                 Err(error) => eprintln!("{}: {error:#}", columns[place].name),
             }
         }
@@ -102,7 +102,7 @@ async fn run(mut arguments: Arguments) -> Result<()> {
     Ok(())
 }
 
-/// One server, from its start to its end.
+/// Measures one server from its start to its end.
 async fn turn_of(
     peer: &Peer,
     size: Size,
@@ -113,7 +113,7 @@ async fn turn_of(
     measure(peer, &running, size).await.with_context(|| running.last_words())
 }
 
-/// What the figures do not say by themselves.
+/// Notes that explain the figures.
 fn notes(arguments: &Arguments, missing: &[(&str, String)], columns: &[Column], load: [String; 2]) -> String {
     let processors = std::thread::available_parallelism().map_or(0, usize::from);
     let mut text = format!(
@@ -148,5 +148,5 @@ give 200 commands a second. One message at a time: a command each. A REST call i
 - Telemetry never delivered: a subscriber that reads too slowly loses some with Portcullis, and is told how many; \
 mosquitto was told to hold any number, in memory.
 ";
-/// For one server in one round, long as it may be.
+/// The longest time of one server in one round.
 const TURN_TIME_MAX: Duration = Duration::from_secs(300);

@@ -1,10 +1,10 @@
-//! Whole fleets in and out: a file imported and exported again by the command line, and what the hub needs for it.
+//! Whole fleets in and out: the command line imports a file and exports it again, and the hub's cost is measured.
 //!
-//! `cargo run --release -p portcullis-benches --bin transfer`. An import is, for each line, a piece of JSON read, a
-//! record in SQLite's group commit and an entry in the map; an export is a piece of JSON written. The floor of the first
-//! is that group commit with nothing around it, in the same run. Where others use the machine, look at processor time.
-//! Memory must not grow with the file: what is told is the hub's peak beyond what the registry takes in a hub that was
-//! just started, at a tenth of the size and at all of it.
+//! `cargo run --release -p portcullis-benches --bin transfer`. For each line, an import parses a piece of JSON, writes
+//! a record in SQLite's group commit and adds an entry to the map. An export writes a piece of JSON. The floor of an
+//! import is that group commit alone, in the same run. If the machine has other load, look at processor time. Memory
+//! must not grow with the file: the figure is the hub's peak above the registry's own memory, in a new hub, at a tenth
+//! of the size and at the full size.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -30,11 +30,11 @@ struct Arguments {
     devices: usize,
 }
 
-/// What one job needed.
+/// The cost of one job.
 struct Measured {
-    /// As its record tells.
+    /// From its record.
     job: Duration,
-    /// For whoever waited for the command.
+    /// As the caller of the command sees it.
     all: Duration,
     /// The hub's processor time.
     cpu: Duration,
@@ -89,7 +89,7 @@ fn transfer(runtime: &Runtime, directory: &Path, devices: usize, bare: Duration)
     Ok(())
 }
 
-/// Runs a verb of the command line and looks at the job it had the hub do.
+/// Runs a verb of the command line and reads the record of its job.
 fn measure(
     runtime: &Runtime,
     hub: &Served,
@@ -116,7 +116,7 @@ fn measure(
     Ok(Measured { job: Duration::from_secs_f64(devices as f64 / per_second.max(1.0)), all, cpu, peak })
 }
 
-/// `rest` is what the hub holds with nothing to do.
+/// `rest` is the memory of the idle hub.
 fn tell(what: &str, devices: usize, rest: u64, measured: &Measured) {
     let Measured { job, all, cpu, peak } = measured;
     let per_line = cpu.as_secs_f64() * 1e6 / devices as f64;
@@ -128,7 +128,7 @@ fn tell(what: &str, devices: usize, rest: u64, measured: &Measured) {
     );
 }
 
-/// The same number of rows of a device's size, made stable by SQLite with nothing around it.
+/// The same number of rows of a device's size, written durably by SQLite alone.
 fn bare(runtime: &Runtime, devices: usize) -> anyhow::Result<Duration> {
     let directory = tempfile::tempdir()?;
     let store = Arc::new(BareStore::open(&directory.path().join("bare.db"))?);
@@ -163,7 +163,7 @@ fn rate(count: usize, time: Duration) -> String {
     format!("{:.0}/s ({time:.1?})", count as f64 / time.as_secs_f64())
 }
 
-/// As many lines as an import has stored together.
+/// The most lines that an import stores together.
 const AT_ONCE: usize = 1024;
-/// What the record of a device with two keys has.
+/// The size of the record of a device with two keys.
 const ROW_BYTES: usize = 76;

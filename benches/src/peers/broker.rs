@@ -1,7 +1,7 @@
-//! Brokers from elsewhere, each with the configuration it takes to do the same.
+//! Other brokers, each with the configuration that makes it do the same.
 //!
-//! Defaults are kept but where they would limit one server and not another: bounds on connections, on subscriptions, and
-//! on what may wait for one subscriber.
+//! Defaults stay, unless they would limit one server and not another: limits on connections, on subscriptions, and on
+//! what may wait for one subscriber.
 
 use std::fmt::Write;
 use std::fs;
@@ -25,7 +25,7 @@ pub(super) fn mosquitto(
     let file = directory.join("passwords");
     let lines: String = users(devices).map(|user| format!("{user}:{}\n", password(&user))).collect();
     fs::write(&file, lines)?;
-    // Hashes them as it does by default.
+    // With its default hash.
     let hashed = server.beside(passwords).arg("-U").arg(&file).output()?;
     ensure!(hashed.status.success(), "mosquitto_passwd: {}", String::from_utf8_lossy(&hashed.stderr));
     let [chain, key] = files(certificate);

@@ -1,4 +1,4 @@
-//! The hub, with devices made through REST.
+//! The hub, with devices created over REST.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use crate::crowd::Crowd;
 use crate::live::{Hub, Login};
 use crate::served::Served;
 
-/// What tokens are signed with.
+/// The keys that sign tokens.
 #[derive(Debug)]
 pub(super) struct Keys {
     pub(super) devices: Crowd,

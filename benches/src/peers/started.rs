@@ -6,16 +6,16 @@ use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, bail};
 
-/// A server of its own; killed when dropped.
+/// A server in its own process; killed when dropped.
 #[derive(Debug)]
 pub(super) struct Started {
     child: Child,
-    /// What it says, in a file without a name: a pipe that nobody reads would fill up and stop it.
+    /// Its output, in an unnamed file. An unread pipe would fill up and block the server.
     said: File,
 }
 
 impl Started {
-    /// Starts it. What it says is told if it ends early.
+    /// Starts it. If it ends early, the error contains its output.
     pub(super) fn start(command: &mut Command) -> anyhow::Result<Self> {
         let program = command.get_program().to_string_lossy().into_owned();
         let said = tempfile::tempfile()?;
@@ -28,7 +28,7 @@ impl Started {
         self.child.id()
     }
 
-    /// That it has not ended; otherwise an error with what it said.
+    /// Fails if it has ended, with its output.
     pub(super) fn check(&mut self) -> anyhow::Result<()> {
         match self.child.try_wait()? {
             None => Ok(()),
@@ -36,7 +36,7 @@ impl Started {
         }
     }
 
-    /// The end of what it has said.
+    /// The end of its output.
     pub(super) fn last_words(&self) -> String {
         let mut said = Vec::new();
         let mut file = &self.said;
