@@ -339,7 +339,9 @@ fn hint(code: ErrorCode) -> Option<&'static str> {
         }
         ErrorCode::JobNotFound => Some("`portcullis job list` prints the jobs that exist"),
         ErrorCode::DeviceNotFound => Some("`portcullis device-identity list` prints the devices that exist"),
-        ErrorCode::ModuleNotFound => Some("`portcullis module-identity list -d ID` prints the modules that exist"),
+        ErrorCode::ModuleNotFound => {
+            Some("`portcullis module-identity list -d ID` prints the modules that exist")
+        }
         ErrorCode::DeviceAlreadyExists | ErrorCode::ModuleAlreadyExistsOnDevice => {
             Some("`show` prints the existing one; `delete` removes it")
         }

@@ -195,4 +195,3 @@ fn token(parts: &Parts) -> Result<&str, Fault> {
         .to_str()
         .map_err(|_| Fault::new(ConnectionOutcome::SasMalformed, "the Authorization header is not ASCII"))
 }
-

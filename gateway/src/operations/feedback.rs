@@ -60,7 +60,7 @@ pub(crate) struct FeedbackOut {
     enqueued_time_utc: String,
 }
 
-    // Not in IoT Hub, which has no messages to modules.
+// Not in IoT Hub, which has no messages to modules.
 pub fn to_json(batch: &FeedbackBatch) -> String {
     let records: Vec<_> = batch.records.iter().map(|record| FeedbackOut::new(record)).collect();
     serde_json::to_string(&records).expect("texts are JSON")

@@ -121,7 +121,7 @@ impl Drop for FolderWriter {
     fn drop(&mut self) {
         let Some(unfinished) = self.unfinished.take() else { return };
         if let Ok(runtime) = Handle::try_current() {
-        // After `finish` there is no file of this name.
+            // After `finish` there is no file of this name.
             drop(runtime.spawn_blocking(move || drop(unfinished)));
         }
     }
