@@ -1,6 +1,8 @@
 //! What `durable_file` asks of the disk, seen by strace: the content is synced before it gets its name, and the name
 //! before the call returns.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::fs;
 use std::path::Path;
 use std::process::Command;

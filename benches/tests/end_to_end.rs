@@ -1,5 +1,7 @@
 //! The end-to-end program in small: every row is measured and written down. What the figures are is for the full run.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::fs;
 use std::process::Command;
 

@@ -1,5 +1,7 @@
 //! The side by side run in small, on the servers that need not be fetched.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::process::Command;
 
 use serde_json::Value;

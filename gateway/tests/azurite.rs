@@ -1,5 +1,7 @@
 //! Blobs read, written and deleted in Azurite, which speaks as Azure Blob storage does.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use bytes::Bytes;
 use portcullis::blob::container::ContainerError;
 use portcullis_testing::azurite::Azurite;

@@ -1,5 +1,7 @@
 //! HTTPS requests no SDK makes: odd ids, odd paths, JSON that is none, bodies without end, heads that smuggle.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use portcullis_testing::{HubSettings, RawClient, TestHub};
 use serde_json::{Value, json};
 

@@ -1,5 +1,7 @@
 //! Jobs in containers, as IoT Hub's SDKs ask for them; here the containers are folders.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::fs;
 
 use portcullis_testing::{RestClient, TestHub};

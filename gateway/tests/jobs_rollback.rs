@@ -1,5 +1,7 @@
 //! What a dry run foretells, and what a rollback brings back, for files made at random.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::fs;
 
 use portcullis_testing::{HubSettings, TestHub};

@@ -1,5 +1,7 @@
 //! The description of the REST interface: it describes every body, and what the hub answers is as it says.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::BTreeSet;
 
 use portcullis_certs::testing::TestCa;

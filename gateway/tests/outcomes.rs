@@ -1,5 +1,7 @@
 //! How attempts to connect and connections end: each outcome is shown at 0 from the start, and counted where it happens.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::BTreeSet;
 
 use portcullis::hub::outcome::{ConnectionOutcome, Stage};

@@ -1,5 +1,7 @@
 //! A bug in one connection ends that connection, and nothing else.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::sync::Arc;
 
 use portcullis::http;

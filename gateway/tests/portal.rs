@@ -1,5 +1,7 @@
 //! The portal's frame: signing in and out, what a stranger meets, and that no page elsewhere can make use of a session.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use axum::http::Method;
 use portcullis::portal::{PageNeeds, routes};
 use portcullis_testing::TestHub;

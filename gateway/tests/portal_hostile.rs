@@ -1,5 +1,7 @@
 //! What anybody has written into the hub, or asks the portal for, is text on every page (threats T713).
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use portcullis_registry::access::Access;
 use portcullis_registry::id::{DeviceId, IdentityId};
 use portcullis_registry::identity::Status;

@@ -1,5 +1,7 @@
 //! Who is refused, what they hear, and what the operator hears (threats T3xx over the wire).
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use portcullis::hub::outcome::ConnectionOutcome;
 use portcullis::mqtt::packet::{Connect, ConnectReturnCode, Password};
 use portcullis_registry::credential::SymmetricKey;

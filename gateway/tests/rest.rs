@@ -1,5 +1,7 @@
 //! The REST face, as a service meets it: identities, messages, refusals, health.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use portcullis_testing::{HubSettings, TestHub};
 use serde_json::{Value, json};
 

@@ -1,5 +1,7 @@
 //! Devices and modules that prove themselves with client certificates (threats T4xx).
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::sync::Arc;
 
 use portcullis::hub::outcome::ConnectionOutcome;

@@ -3,6 +3,8 @@
 //! cargo runs the tests of packages, and of the files in a package, in alphabetical order; nothing of the workspace
 //! comes after this one.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::io::{Write, stderr};
 
 use portcullis_testing::tools;

@@ -1,5 +1,7 @@
 //! The bound of one identity's queue, through every face that sets it.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use portcullis_testing::shell::Shell;
 use portcullis_testing::{TestHub, within};
 use serde_json::{Value, json};
