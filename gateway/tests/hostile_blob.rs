@@ -18,6 +18,7 @@ use portcullis::config::Config;
 use portcullis::config::blob_host::BlobHost;
 use portcullis::tls;
 use portcullis_certs::testing::TestCa;
+use portcullis_testing::log_check::FullLog;
 use portcullis_testing::within;
 use rustls::pki_types::PrivateKeyDer;
 use tokio::process::Command;
@@ -481,7 +482,7 @@ async fn t806_whatever_is_inside_looks_the_same() {
 
 #[tokio::test]
 async fn t807_the_signature_is_in_no_log_and_no_error() {
-    let log = store::Log::start();
+    let log = FullLog::start();
     let good = Store::start(|request| {
         Answer::text(match request.method() {
             "GET" => format!("HTTP/1.1 200 OK\r\n{REQUEST_ID}Content-Length: 2\r\n\r\nok"),
@@ -525,7 +526,7 @@ async fn t807_the_signature_is_in_no_log_and_no_error() {
             assert!(!shown.contains(SECRET) && !shown.contains("sig="), "{shown}");
         }
     }
-    let told = log.told();
+    let told = log.text();
     assert!(told.contains("a blob container cannot be reached"), "the log was listened to");
     let line = told.lines().find(|line| line.contains(SECRET) || line.contains("sig="));
     assert_eq!(line, None);

@@ -205,7 +205,7 @@ async fn t810_a_job_that_was_cut_off_has_failed_and_says_so() {
     let damaged = hub.data_dir().join("jobs/damaged");
     fs::create_dir(&damaged).unwrap();
     fs::write(damaged.join("job.json"), "{").unwrap();
-    let mut hub = hub.restart().await;
+    let hub = hub.restart().await;
     hub.announce("the record of a job cannot be read");
     assert!(damaged.exists());
     let job = hub.rest().job_over(&done).await;

@@ -54,7 +54,7 @@ async fn t115_a_good_new_pair_is_shown_from_the_next_handshake_on_and_a_bad_one_
     let own = Own::new();
     let (first, second) = (own.ca.server(&["localhost"]), own.ca.server(&["localhost"]));
     own.put(&first);
-    let mut hub = own.start().await;
+    let hub = own.start().await;
     hub.announce("the new server certificate cannot be used");
     let device = hub.device("d1").await;
     let mut client = hub.connect(&device).await;
@@ -90,7 +90,7 @@ async fn t115_thirty_days_before_its_end_the_operator_is_warned_and_the_metric_t
     let soon = own.ca.server_with(&["localhost"], |params| set_time(params, -60, 29 * 24 * 60 * 60));
     let later = own.ca.server_with(&["localhost"], |params| set_time(params, -60, 31 * 24 * 60 * 60));
     own.put(&later);
-    let mut hub = own.start().await;
+    let hub = own.start().await;
     let ends = metric(&hub, "portcullis_cert_expiry_timestamp_seconds{listener=\"mqtt\"}").await;
     assert_eq!(ends, hub.hub.tls.expires().as_second().to_string());
     own.put(&soon);

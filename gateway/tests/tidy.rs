@@ -401,3 +401,19 @@ fn each_way_into_a_hub_is_seen() {
         assert_eq!(reaches_into_hub(code), Vec::<String>::new(), "{code}");
     }
 }
+
+#[test]
+fn threads_are_started_where_their_log_is_heard() {
+    for (path, text) in sources(&["gateway", "registry"]) {
+        if path.ends_with("registry/src/thread.rs") || path.ends_with("tests.rs") {
+            continue;
+        }
+        for word in ["thread::spawn(", "thread::Builder", "thread::{Builder"] {
+            assert!(
+                !shipped(&text).contains(word),
+                "{} starts a thread with {word}: use portcullis_registry::thread::start",
+                path.display()
+            );
+        }
+    }
+}

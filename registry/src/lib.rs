@@ -31,6 +31,7 @@ pub mod queue_max;
 mod record;
 pub mod sas;
 pub mod store;
+pub mod thread;
 
 /// Random bytes for secrets, from the operating system.
 ///

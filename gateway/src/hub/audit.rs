@@ -11,10 +11,11 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 
 use jiff::Timestamp;
 use portcullis_registry::id::ETag;
+use portcullis_registry::thread;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
@@ -101,7 +102,7 @@ impl Audit {
         let missing = Arc::new(AtomicU64::new(0));
         let writer = AuditWriter::open(directory, Arc::clone(&missing))?;
         let (lines, queue) = mpsc::channel(LINES_MAX);
-        let thread = thread::Builder::new().name("audit-writer".into()).spawn(move || writer.run(queue))?;
+        let thread = thread::start("audit-writer", move || writer.run(queue))?;
         Ok(Self { directory: directory.to_owned(), lines, missing, thread: Mutex::new(Some(thread)) })
     }
 

@@ -8,9 +8,10 @@
 use std::error::Error;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 
 use bytes::Bytes;
+use portcullis_registry::thread;
 use rumqttd::local::{LinkBuilder, LinkRx, LinkTx};
 use rumqttd::{Notification, Router, RouterConfig};
 use serde::{Deserialize, Serialize};
@@ -97,7 +98,7 @@ impl Bus {
         let shared = Arc::new(Shared::default());
         let supervisor =
             Supervisor { posted, credits: Arc::clone(&credits), shared: Arc::clone(&shared), next_number: 0 };
-        thread::Builder::new().name("telemetry-bus".into()).spawn(move || supervisor.run())?;
+        thread::start("telemetry-bus", move || supervisor.run())?;
         Ok(Self { input, credits, shared })
     }
 
@@ -186,7 +187,7 @@ impl Supervisor {
         let (link, _, _) = LinkBuilder::new("in", router).build()?;
         let dispatcher =
             Dispatcher { reader, credits: Arc::clone(&self.credits), shared: Arc::clone(&self.shared) };
-        let spawned = thread::Builder::new().name("telemetry-out".into()).spawn(move || dispatcher.run());
+        let spawned = thread::start("telemetry-out", move || dispatcher.run());
         Ok((link, spawned?))
     }
 

@@ -1,7 +1,14 @@
 //! A whole hub in the test process, over real TLS, and clients to talk to it: friendly ones and rude ones.
 //!
 //! Nothing here sleeps: every wait is for an event, under a limit that only a broken hub reaches. Each hub has its own
-//! directory and its own ports. `stop` fails the test when the hub logged a warning or error nobody announced.
+//! directory and its own ports.
+//!
+//! For who writes a test:
+//! - End every hub with [`TestHub::stop`] (or `restart`). It fails the test when any thread logged a warning or an error
+//!   that was not announced: call [`TestHub::announce`] with a part of each line the test provokes. A hub that is
+//!   dropped instead fails the test too. [`log_check`] says how a line finds its test.
+//! - A thread that the hub starts is started with `portcullis_registry::thread::start`, or its lines count against every
+//!   test that runs at that moment.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -39,7 +46,7 @@ pub mod browser;
 pub mod chromium;
 pub mod hostile;
 mod jobs;
-mod log_check;
+pub mod log_check;
 pub mod openssl;
 pub mod shell;
 pub mod tools;
@@ -146,8 +153,8 @@ impl TestHub {
         (directory, flags, settings)
     }
 
-    /// From now on this text may stand in a warning or error.
-    pub fn announce(&mut self, text: &str) {
+    /// From now on this text may stand in a warning or error of this test.
+    pub fn announce(&self, text: &str) {
         self.log.announce(text);
     }
 

@@ -1,6 +1,5 @@
-//! A blob store that answers what a test makes it answer, byte for byte, and a log that hears everything.
+//! A blob store that answers what a test makes it answer, byte for byte.
 
-use std::fmt::Write;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -12,9 +11,6 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
-use tracing::field::{Field, Visit};
-use tracing::{Event, Subscriber};
-use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
 /// What every answer of a blob store has.
 pub(crate) const REQUEST_ID: &str = "x-ms-request-id: 1\r\n";
@@ -178,42 +174,6 @@ async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> Option<String> {
         head.push(stream.read_u8().await.ok()?);
     }
     Some(String::from_utf8_lossy(&head).into_owned())
-}
-
-/// Everything this process logs from now on, at every level and of every crate. There can be one.
-pub(crate) struct Log {
-    told: Arc<Mutex<String>>,
-}
-
-struct Listener(Arc<Mutex<String>>);
-
-struct Line<'a>(&'a mut String);
-
-impl Log {
-    pub(crate) fn start() -> Self {
-        let told = Arc::default();
-        let subscriber = tracing_subscriber::registry().with(Listener(Arc::clone(&told)));
-        tracing::subscriber::set_global_default(subscriber).unwrap();
-        Self { told }
-    }
-
-    pub(crate) fn told(&self) -> String {
-        self.told.lock().unwrap().clone()
-    }
-}
-
-impl<S: Subscriber> Layer<S> for Listener {
-    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        let mut told = self.0.lock().unwrap();
-        event.record(&mut Line(&mut told));
-        told.push('\n');
-    }
-}
-
-impl Visit for Line<'_> {
-    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
-        write!(self.0, "{}={value:?} ", field.name()).unwrap();
-    }
 }
 
 /// So that many bytes come in one idle time, and never enough of them.

@@ -16,6 +16,7 @@ use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::backend::{Backend, Change, ChangeFeed, Mutation, StoreError, Submitted, Written};
+use crate::thread::start;
 use apply::{Rejection, apply};
 use load::{load, stored_revision};
 use mark::Mark;
@@ -89,7 +90,7 @@ impl Backend for SqliteBackend {
             .unwrap_or_else(PoisonError::into_inner)
             .take()
             .ok_or(StoreError::Unavailable)?;
-        let spawned = thread::Builder::new().name("store-writer".into()).spawn(move || writer.run(&feed));
+        let spawned = start("store-writer", move || writer.run(&feed));
         let handle = spawned
             .map_err(|error| StoreError::Fatal(format!("the store's thread cannot be started: {error}")))?;
         *self.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(handle);
