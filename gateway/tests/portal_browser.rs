@@ -12,8 +12,9 @@ use portcullis_testing::openssl::OpenSsl;
 use serde_json::json;
 
 #[tokio::test]
+#[cfg_attr(offline, ignore = "PORTCULLIS_TEST_OFFLINE=1")]
 async fn the_browser_tells_what_a_page_does_wrong() {
-    let Some(browser) = Chromium::shared() else { return };
+    let browser = Chromium::shared();
     let hub = TestHub::start().await;
     let page = browser.page(&hub).await;
     assert_eq!(page.go("/healthz").await, 200);
@@ -66,8 +67,9 @@ fn an_hour_passes(hub: &TestHub) {
 }
 
 #[tokio::test]
+#[cfg_attr(offline, ignore = "PORTCULLIS_TEST_OFFLINE=1")]
 async fn the_overview_shows_what_the_fleet_does() {
-    let Some(browser) = Chromium::shared() else { return };
+    let browser = Chromium::shared();
     let hub = TestHub::start().await;
     let page = browser.signed_in(&hub, "iothubowner").await;
     page.wait_for_text("#glance .empty", "No devices yet").await;
@@ -91,8 +93,9 @@ async fn the_overview_shows_what_the_fleet_does() {
 }
 
 #[tokio::test]
+#[cfg_attr(offline, ignore = "PORTCULLIS_TEST_OFFLINE=1")]
 async fn the_owner_makes_a_policy_and_takes_it_away_again() {
-    let Some(browser) = Chromium::shared() else { return };
+    let browser = Chromium::shared();
     let hub = TestHub::start().await;
     let page = browser.signed_in(&hub, "iothubowner").await;
     page.follow("nav a[href='/portal/policies']").await;
@@ -130,8 +133,9 @@ async fn the_owner_makes_a_policy_and_takes_it_away_again() {
 }
 
 #[tokio::test]
+#[cfg_attr(offline, ignore = "PORTCULLIS_TEST_OFFLINE=1")]
 async fn somebody_enrols_a_ca_and_shows_that_its_key_is_held() {
-    let Some(browser) = Chromium::shared() else { return };
+    let browser = Chromium::shared();
     let hub = TestHub::start().await;
     let page = browser.signed_in(&hub, "iothubowner").await;
     page.follow("nav a[href='/portal/authorities']").await;
@@ -180,8 +184,9 @@ async fn somebody_enrols_a_ca_and_shows_that_its_key_is_held() {
 }
 
 #[tokio::test]
+#[cfg_attr(offline, ignore = "PORTCULLIS_TEST_OFFLINE=1")]
 async fn a_page_that_is_open_shows_what_happens() {
-    let Some(browser) = Chromium::shared() else { return };
+    let browser = Chromium::shared();
     let hub = TestHub::start().await;
     let device = hub.device("pump-7").await;
     let page = browser.signed_in(&hub, "iothubowner").await;
@@ -221,8 +226,9 @@ async fn a_page_that_is_open_shows_what_happens() {
 }
 
 #[tokio::test]
+#[cfg_attr(offline, ignore = "PORTCULLIS_TEST_OFFLINE=1")]
 async fn a_fleet_goes_out_and_comes_in_and_is_taken_back() {
-    let Some(browser) = Chromium::shared() else { return };
+    let browser = Chromium::shared();
     let hub = TestHub::start().await;
     hub.device("pump-7").await;
     let page = browser.signed_in(&hub, "iothubowner").await;

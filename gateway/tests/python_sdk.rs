@@ -22,22 +22,25 @@ use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
 #[tokio::test]
+#[cfg_attr(offline, ignore = "PORTCULLIS_TEST_OFFLINE=1")]
 async fn the_python_sdk_sends_telemetry_and_receives_a_message() {
-    let Some(python) = tools::python_sdk() else { return };
+    let python = tools::python_sdk();
     let hub = TestHub::start_with(on_the_ports_of_the_sdk()).await;
     converse(&python, hub, Transport::Mqtt).await;
 }
 
 #[tokio::test]
+#[cfg_attr(offline, ignore = "PORTCULLIS_TEST_OFFLINE=1")]
 async fn the_python_sdk_converses_over_websockets_too() {
-    let Some(python) = tools::python_sdk() else { return };
+    let python = tools::python_sdk();
     let hub = TestHub::start_with(on_the_ports_of_the_sdk()).await;
     converse(&python, hub, Transport::WebSockets).await;
 }
 
 #[tokio::test]
+#[cfg_attr(offline, ignore = "PORTCULLIS_TEST_OFFLINE=1")]
 async fn the_python_sdk_hears_of_a_wrong_key_as_a_credential_error() {
-    let Some(python) = tools::python_sdk() else { return };
+    let python = tools::python_sdk();
     for transport in [Transport::Mqtt, Transport::WebSockets] {
         let hub = TestHub::start_with(on_the_ports_of_the_sdk()).await;
         let pump = hub.device("pump-7").await;
@@ -49,8 +52,9 @@ async fn the_python_sdk_hears_of_a_wrong_key_as_a_credential_error() {
 }
 
 #[tokio::test]
+#[cfg_attr(offline, ignore = "PORTCULLIS_TEST_OFFLINE=1")]
 async fn the_python_sdk_proves_itself_with_a_certificate_by_thumbprint_and_by_ca() {
-    let Some(python) = tools::python_sdk() else { return };
+    let python = tools::python_sdk();
     let openssl = OpenSsl::new();
     openssl.self_signed("own", "/CN=anything", "-newkey rsa:2048");
     openssl.self_signed("fleet", "/CN=fleet", "-newkey rsa:2048");
@@ -83,8 +87,9 @@ async fn the_python_sdk_proves_itself_with_a_certificate_by_thumbprint_and_by_ca
 }
 
 #[tokio::test]
+#[cfg_attr(offline, ignore = "PORTCULLIS_TEST_OFFLINE=1")]
 async fn the_python_sdks_modules_prove_themselves_with_certificates_too() {
-    let Some(python) = tools::python_sdk() else { return };
+    let python = tools::python_sdk();
     let openssl = OpenSsl::new();
     openssl.self_signed("own", "/CN=anything", "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1");
     openssl.self_signed("fleet", "/CN=fleet", "-newkey rsa:2048");

@@ -13,8 +13,9 @@ use portcullis_testing::{HubSettings, TestHub, tools, within};
 use tokio::process::Command;
 
 #[tokio::test]
+#[cfg_attr(offline, ignore = "PORTCULLIS_TEST_OFFLINE=1")]
 async fn the_python_service_sdk_manages_the_registry() {
-    let Some(python) = tools::python_service_sdk() else { return };
+    let python = tools::python_service_sdk();
     let hub = TestHub::start().await;
     // This SDK takes a port in the host's name, and signs it.
     let host = format!("localhost:{}", hub.https.port());
@@ -25,8 +26,9 @@ async fn the_python_service_sdk_manages_the_registry() {
 }
 
 #[tokio::test]
+#[cfg_attr(offline, ignore = "PORTCULLIS_TEST_OFFLINE=1")]
 async fn the_node_service_sdk_manages_the_registry() {
-    let Some(modules) = tools::node_service_sdk() else { return };
+    let modules = tools::node_service_sdk();
     // This SDK knows port 443 only, so the test takes a loopback address of its own for it (443 needs root). The
     // address is the host name too, for nothing else resolves to it.
     let [_, _, high, low] = std::process::id().to_be_bytes();
@@ -43,8 +45,9 @@ async fn the_node_service_sdk_manages_the_registry() {
 }
 
 #[tokio::test]
+#[cfg_attr(offline, ignore = "PORTCULLIS_TEST_OFFLINE=1")]
 async fn the_python_service_sdk_fetches_feedback() {
-    let Some(python) = tools::python_service_sdk() else { return };
+    let python = tools::python_service_sdk();
     let environment = vec![("PORTCULLIS__LIMITS__FEEDBACK_BATCH_TIME_MAX".to_owned(), "0s".to_owned())];
     let hub = TestHub::start_with(HubSettings { environment, ..HubSettings::default() }).await;
     let pump = hub.device("pump-7").await;

@@ -417,3 +417,109 @@ fn threads_are_started_where_their_log_is_heard() {
         }
     }
 }
+
+/// What a test needs a program from outside for. `openssl` is not among them: nothing is fetched for it.
+const OUTSIDE: &[&str] = &[
+    "tools::python",
+    "tools::node",
+    "tools::azurite",
+    "tools::mosquitto",
+    "tools::chromium",
+    "tools::axe",
+    "tools::strace",
+    "Azurite::start(",
+    "Chromium::shared(",
+];
+
+#[test]
+fn tests_that_need_a_program_from_outside_are_ignored_offline() {
+    let mark = r#"#[cfg_attr(offline, ignore = "PORTCULLIS_TEST_OFFLINE=1")]"#;
+    let mut seen = 0;
+    for package in PACKAGES {
+        let mut files = Vec::new();
+        let tests = root().join(package).join("tests");
+        if tests.exists() {
+            rust_files(&tests, &mut files);
+        }
+        for path in files.iter().filter(|path| !path.ends_with("tidy.rs")) {
+            let text = fs::read_to_string(path).unwrap();
+            let functions = functions(&text);
+            let needing = needing_outside(&functions);
+            for function in functions.iter().filter(|function| function.attributes.contains("test")) {
+                let (needs, marked) = (needing.contains(function.name), function.attributes.contains(mark));
+                assert_eq!(
+                    needs,
+                    marked,
+                    "{}: {} needs or has in vain {mark}",
+                    path.display(),
+                    function.name
+                );
+                seen += usize::from(needs);
+            }
+            if !needing.is_empty() {
+                let manifest = fs::read_to_string(root().join(package).join("Cargo.toml")).unwrap();
+                assert!(
+                    manifest.contains("testing/offline.rs\""),
+                    "{package} does not build with offline.rs"
+                );
+            }
+        }
+    }
+    assert!(seen > 30, "the check no longer sees such tests");
+}
+
+/// A function of a file, as text.
+struct Function<'a> {
+    name: &'a str,
+    /// The lines that begin with `#[` right before it.
+    attributes: String,
+    body: &'a str,
+}
+
+/// The functions of a file that stand at its left margin or in an `impl`, each up to the next one.
+fn functions(text: &str) -> Vec<Function<'_>> {
+    let mut heads: Vec<(usize, &str, String)> = Vec::new();
+    let (mut at, mut attributes) = (0, String::new());
+    for line in text.split_inclusive('\n') {
+        let code = line.trim_start();
+        let code = ["pub(crate) ", "pub(super) ", "pub ", "async "]
+            .iter()
+            .fold(code, |code, word| code.strip_prefix(word).unwrap_or(code));
+        if let Some(rest) = code.strip_prefix("fn ") {
+            let name = rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap();
+            heads.push((at, name, std::mem::take(&mut attributes)));
+        } else if code.starts_with("#[") {
+            attributes += code;
+        } else {
+            attributes.clear();
+        }
+        at += line.len();
+    }
+    let ends = heads.iter().skip(1).map(|(at, ..)| *at).chain([text.len()]).collect::<Vec<_>>();
+    let bodies = heads.into_iter().zip(ends);
+    bodies.map(|((at, name, attributes), end)| Function { name, attributes, body: &text[at..end] }).collect()
+}
+
+/// The names of those that use such a program, or call one in the same file that does.
+fn needing_outside<'a>(functions: &[Function<'a>]) -> BTreeSet<&'a str> {
+    let uses = |function: &&Function<'a>| OUTSIDE.iter().any(|word| function.body.contains(word));
+    let mut needing: BTreeSet<_> = functions.iter().filter(uses).map(|function| function.name).collect();
+    loop {
+        let calls = |function: &&Function<'a>| needing.iter().any(|name| is_called(name, function.body));
+        let more: BTreeSet<_> = functions.iter().filter(calls).map(|function| function.name).collect();
+        let before = needing.len();
+        needing.extend(more);
+        if needing.len() == before {
+            return needing;
+        }
+    }
+}
+
+/// Whether a text has a call of this name, by itself or behind a type's.
+fn is_called(name: &str, text: &str) -> bool {
+    let call = format!("{name}(");
+    text.match_indices(&call).any(|(at, _)| {
+        let before = text[..at].chars().next_back();
+        before.is_some_and(|c| !c.is_alphanumeric() && c != '_')
+    })
+}

@@ -13,8 +13,9 @@ use portcullis_testing::{TestHub, TestIdentity, tools, until, within};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 
 #[tokio::test]
+#[cfg_attr(offline, ignore = "PORTCULLIS_TEST_OFFLINE=1")]
 async fn mosquitto_pub_sends_telemetry() {
-    let Some(mosquitto) = tools::mosquitto() else { return };
+    let mosquitto = tools::mosquitto();
     let hub = TestHub::start().await;
     let pump = hub.device("pump-7").await;
     let mut events = hub.events().await;
@@ -31,8 +32,9 @@ async fn mosquitto_pub_sends_telemetry() {
 }
 
 #[tokio::test]
+#[cfg_attr(offline, ignore = "PORTCULLIS_TEST_OFFLINE=1")]
 async fn mosquitto_sub_receives_what_was_sent_before_it_came() {
-    let Some(mosquitto) = tools::mosquitto() else { return };
+    let mosquitto = tools::mosquitto();
     let hub = TestHub::start().await;
     let pump = hub.device("pump-7").await;
     hub.send(&pump, "open valve").await;
@@ -48,8 +50,9 @@ async fn mosquitto_sub_receives_what_was_sent_before_it_came() {
 }
 
 #[tokio::test]
+#[cfg_attr(offline, ignore = "PORTCULLIS_TEST_OFFLINE=1")]
 async fn mosquitto_pub_hears_that_a_token_is_not_accepted() {
-    let Some(mosquitto) = tools::mosquitto() else { return };
+    let mosquitto = tools::mosquitto();
     let hub = TestHub::start().await;
     let pump = hub.device("pump-7").await;
     let other = hub.device("pump-8").await;
@@ -65,8 +68,9 @@ async fn mosquitto_pub_hears_that_a_token_is_not_accepted() {
 }
 
 #[tokio::test]
+#[cfg_attr(offline, ignore = "PORTCULLIS_TEST_OFFLINE=1")]
 async fn mosquitto_pub_proves_itself_with_certificates_made_by_openssl() {
-    let Some(mosquitto) = tools::mosquitto() else { return };
+    let mosquitto = tools::mosquitto();
     let openssl = OpenSsl::new();
     openssl.self_signed("own", "/CN=own", "-newkey rsa:2048");
     openssl.self_signed("fleet", "/CN=fleet", "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1");
@@ -122,8 +126,9 @@ fn commands_of_the_manual(hub: &TestHub) -> Vec<String> {
 }
 
 #[tokio::test]
+#[cfg_attr(offline, ignore = "PORTCULLIS_TEST_OFFLINE=1")]
 async fn mosquittos_clients_alone_create_list_and_disable_a_device_and_see_its_connection_fall() {
-    let Some(mosquitto) = tools::mosquitto() else { return };
+    let mosquitto = tools::mosquitto();
     let hub = TestHub::start().await;
     let login = Shell::new(env!("CARGO_BIN_EXE_portcullis"), &hub, "iothubowner").command(&[]);
     let mut shell = mosquitto.shell(Path::new(env!("CARGO_BIN_EXE_portcullis")));

@@ -48,11 +48,9 @@ type Answer = Result<Value, String>;
 
 impl Chromium {
     /// The browser of this test process, started by whoever asks first.
-    /// `None` when the run is offline: the caller's test is left out.
-    pub fn shared() -> Option<&'static Self> {
+    pub fn shared() -> &'static Self {
         static SHARED: OnceLock<Chromium> = OnceLock::new();
-        let chromium = tools::chromium()?;
-        Some(SHARED.get_or_init(|| Self::start(&chromium)))
+        SHARED.get_or_init(|| Self::start(&tools::chromium()))
     }
 
     fn start(chromium: &tools::ChromiumTool) -> Self {

@@ -9,6 +9,9 @@
 //!   dropped instead fails the test too. [`log_check`] says how a line finds its test.
 //! - A thread that the hub starts is started with `portcullis_registry::thread::start`, or its lines count against every
 //!   test that runs at that moment.
+//! - A test that needs a program from outside ([`tools`], [`azurite`], [`chromium`]) carries the attribute
+//!   `#[cfg_attr(offline, ignore = "PORTCULLIS_TEST_OFFLINE=1")]`. `gateway/tests/tidy.rs` looks for it. A package that
+//!   has such tests names `offline.rs`, beside this crate's manifest, as its build script.
 
 use std::future::Future;
 use std::net::SocketAddr;

@@ -2,25 +2,23 @@
 //!
 //! Each is obtained by package name on first use, pinned, into `target/tools` of the workspace, and found there
 //! afterwards. A file lock lets many test processes ask at once. Nothing on the system is changed and nobody needs to
-//! be root. A tool that cannot be had fails the test and says what to install; with `PORTCULLIS_TEST_OFFLINE=1` such
-//! tests are left out instead, and counted: `simulator/tests/skipped.rs`, the last to run, tells how many.
+//! be root. A tool that cannot be had fails the test and says what to install. Each test that needs one carries
+//! `#[cfg_attr(offline, ignore = "PORTCULLIS_TEST_OFFLINE=1")]`: with that variable set it is built to be ignored, and
+//! shown so. `simulator/tests/skipped.rs`, the last to run, tells how many there are.
 //!
 //! To add a Python tool: one more function like [`python_sdk`]; a Node one: like [`node_service_sdk`].
 
 use std::env;
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::process::parent_id;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::thread;
 
 use anyhow::{Context, Result, bail};
 
 pub mod brokers;
 
-/// Set to `1`: leave out the tests that need a program from outside.
+/// Set to `1`: ignore the tests that need a program from outside.
 pub const OFFLINE: &str = "PORTCULLIS_TEST_OFFLINE";
 
 /// strace, ready to run.
@@ -69,48 +67,43 @@ impl Mosquitto {
 }
 
 /// The interpreter of a virtual environment that holds the Azure IoT device SDK for Python.
-/// `None` when the run is offline: the caller's test is left out.
 ///
 /// # Panics
 /// When it cannot be had; the message says what to install.
-pub fn python_sdk() -> Option<PathBuf> {
+pub fn python_sdk() -> PathBuf {
     obtain(|tools| python(tools, "python-device-sdk", &["azure-iot-device==2.14.0", "paho-mqtt==1.6.1"]))
 }
 
 /// The interpreter of a virtual environment that holds the Azure IoT service SDK for Python.
-/// `None` when the run is offline: the caller's test is left out.
 ///
 /// # Panics
 /// When it cannot be had; the message says what to install.
-pub fn python_service_sdk() -> Option<PathBuf> {
+pub fn python_service_sdk() -> PathBuf {
     // The SDK imports `six` and does not say so.
     obtain(|tools| python(tools, "python-service-sdk", &["azure-iot-hub==2.7.0", "six==1.17.0"]))
 }
 
 /// The directory where `node` finds the Azure IoT service SDK for Node, for its `NODE_PATH`.
-/// `None` when the run is offline: the caller's test is left out.
 ///
 /// # Panics
 /// When it cannot be had; the message says what to install.
-pub fn node_service_sdk() -> Option<PathBuf> {
+pub fn node_service_sdk() -> PathBuf {
     obtain(|tools| node(tools, "node-service-sdk", &["azure-iothub@1.16.6"]))
 }
 
 /// The directory where `node` finds Azurite.
-/// `None` when the run is offline: the caller's test is left out.
 ///
 /// # Panics
 /// When it cannot be had; the message says what to install.
-pub fn azurite() -> Option<PathBuf> {
+pub fn azurite() -> PathBuf {
     obtain(|tools| node(tools, "azurite", &["azurite@3.35.0"]))
 }
 
 /// mosquitto's clients: those on `PATH`, otherwise those of the distribution this machine runs.
-/// `None` when the run is offline: the caller's test is left out.
 ///
 /// # Panics
 /// When they cannot be had; the message says what to install.
-pub fn mosquitto() -> Option<Mosquitto> {
+pub fn mosquitto() -> Mosquitto {
     obtain(|tools| match on_path("mosquitto_pub") {
         Some(programs) => Ok(Mosquitto { programs, libraries: None }),
         None => mosquitto_of_the_distribution(tools),
@@ -126,11 +119,10 @@ pub struct ChromiumTool {
 }
 
 /// Chromium: the one on `PATH`, otherwise that of the distribution this machine runs.
-/// `None` when the run is offline: the caller's test is left out.
 ///
 /// # Panics
 /// When it cannot be had; the message says what to install.
-pub fn chromium() -> Option<ChromiumTool> {
+pub fn chromium() -> ChromiumTool {
     obtain(|tools| {
         for name in ["chromium-headless-shell", "chromium"] {
             if let Some(programs) = on_path(name) {
@@ -142,11 +134,10 @@ pub fn chromium() -> Option<ChromiumTool> {
 }
 
 /// The script of axe, which finds what keeps people out of a page.
-/// `None` when the run is offline: the caller's test is left out.
 ///
 /// # Panics
 /// When it cannot be had; the message says what to install.
-pub fn axe() -> Option<PathBuf> {
+pub fn axe() -> PathBuf {
     obtain(|tools| Ok(node(tools, "axe", &["axe-core@4.14.1"])?.join("axe-core/axe.min.js")))
 }
 
@@ -160,11 +151,10 @@ pub fn openssl() -> PathBuf {
 }
 
 /// strace: the one on `PATH`, otherwise that of the distribution this machine runs.
-/// `None` when the run is offline: the caller's test is left out.
 ///
 /// # Panics
 /// When it cannot be had; the message says what to install.
-pub fn strace() -> Option<Strace> {
+pub fn strace() -> Strace {
     let advice = "install strace so that it is on PATH (Debian: strace)";
     obtain(|tools| match on_path("strace") {
         Some(programs) => Ok(Strace { program: programs.join("strace"), libraries: None }),
@@ -176,38 +166,18 @@ pub fn strace() -> Option<Strace> {
     })
 }
 
-/// How many tests of this run, in all its processes, were left out for want of a network; forgets them.
-pub fn take_skipped() -> usize {
-    let record = skip_record();
-    let Ok(names) = fs::read_to_string(&record) else { return 0 };
-    // The next run may have the same parent again.
-    fs::remove_file(&record).expect("the record of skipped tests can be removed");
-    names.lines().count()
-}
-
-fn obtain<T>(tool: impl FnOnce(&Path) -> Result<T>) -> Option<T> {
-    if env::var_os(OFFLINE).is_some_and(|value| value == "1") {
-        record_skip().expect("a skipped test can be recorded");
-        return None;
-    }
+fn obtain<T>(tool: impl FnOnce(&Path) -> Result<T>) -> T {
+    assert!(
+        !is_offline(),
+        "this test needs a program from outside and {OFFLINE} is 1: unset it, or mark the test as one to ignore then"
+    );
     let had = locked(&tools_dir(), tool);
-    Some(had.unwrap_or_else(|error| panic!("a tool of this test is missing: {error:#}")))
+    had.unwrap_or_else(|error| panic!("a tool of this test is missing: {error:#}"))
 }
 
-/// Says which test is left out, past the capture of the test harness, and notes it for [`take_skipped`].
-fn record_skip() -> io::Result<()> {
-    let thread = thread::current();
-    let test = thread.name().unwrap_or("a test");
-    let record = skip_record();
-    fs::create_dir_all(record.parent().unwrap_or(Path::new(".")))?;
-    // One short append is one write, so processes do not mix their lines.
-    OpenOptions::new().create(true).append(true).open(record)?.write_all(format!("{test}\n").as_bytes())?;
-    writeln!(io::stderr(), "skipped {test} ({OFFLINE})")
-}
-
-/// One record a run: every test process of a run is a child of the same `cargo test`.
-fn skip_record() -> PathBuf {
-    tools_dir().join(format!("skipped-{}", parent_id()))
+/// Whether this run is to do without programs from outside.
+pub fn is_offline() -> bool {
+    env::var_os(OFFLINE).is_some_and(|value| value == "1")
 }
 
 fn tools_dir() -> PathBuf {

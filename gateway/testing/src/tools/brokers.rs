@@ -3,13 +3,12 @@
 //! Each is the one on `PATH`, otherwise obtained by package name as every tool is. Nothing is a test's here: what
 //! cannot be had is an error with its reason, for a report to tell.
 
-use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use super::{OFFLINE, locked, make_once, of_the_distribution, on_path, python, run, tools_dir};
+use super::{OFFLINE, is_offline, locked, make_once, of_the_distribution, on_path, python, run, tools_dir};
 
 /// A server, ready to be run.
 #[derive(Clone, Debug)]
@@ -96,7 +95,7 @@ pub fn nats() -> Result<Broker> {
 }
 
 fn obtained<T>(tool: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
-    if env::var_os(OFFLINE).is_some_and(|value| value == "1") {
+    if is_offline() {
         bail!("left out: {OFFLINE} is set");
     }
     locked(&tools_dir(), tool)
