@@ -104,8 +104,8 @@ pub enum ChangeKind {
 /// What a replace stored, and what it replaced.
 #[derive(Clone, Debug)]
 pub struct Replaced {
-    /// The revision that was replaced.
-    pub before: Revision,
+    /// The identity that was replaced.
+    pub before: Arc<Identity>,
     /// What was stored, with the revision it was given.
     pub identity: Arc<Identity>,
 }
@@ -300,7 +300,7 @@ impl Registry {
             }
             let identity = spec.clone().build(Some(&stored), stored.generation, stored.revision, now);
             match self.put(identity, Expect::Is(stored.revision)).await {
-                Ok(identity) => return Ok(Replaced { before: stored.revision, identity }),
+                Ok(identity) => return Ok(Replaced { before: stored, identity }),
                 // Another write was faster. It is in the map by now: judge again on that.
                 Err(StoreError::Conflict | StoreError::NotFound) => {}
                 Err(other) => return Err(self.store_error(&id, other)),
@@ -308,12 +308,12 @@ impl Registry {
         }
     }
 
-    /// Deletes an identity with its queue and subscriptions; a device with its modules. Which revision it had.
+    /// Deletes an identity with its queue and subscriptions; a device with its modules. Returns the state it had.
     pub async fn delete(
         &self,
         id: &IdentityId,
         precondition: Precondition,
-    ) -> Result<Revision, RegistryError> {
+    ) -> Result<Arc<Identity>, RegistryError> {
         loop {
             let stored = self.entry(id).ok_or_else(|| RegistryError::NotFound(id.clone()))?.identity();
             if !precondition.admits(stored.revision) {
@@ -326,7 +326,7 @@ impl Registry {
                 Mutation::PutMeta { key: LAST_GENERATION.into(), value: last_generation },
             ];
             match self.backend.submit(mutations).await {
-                Ok(_) => return Ok(stored.revision),
+                Ok(_) => return Ok(stored),
                 Err(StoreError::Conflict | StoreError::NotFound) => {}
                 Err(other) => return Err(self.store_error(id, other)),
             }

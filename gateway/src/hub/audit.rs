@@ -4,6 +4,9 @@
 //! answered after its line is written; lines are synced at least once a second, so a kill loses none and a power cut
 //! the last second's at most. A line that cannot be written stops no change: it is counted, and the next line that
 //! can be written says how many are missing. Secrets never come here: an entry has no place for one.
+//!
+//! Changes that are made together are recorded together: one message to the writer, one write and one wait, however
+//! many lines. An answer that shows keys does not wait for its line to be written, only for room in the queue.
 
 use std::fs::DirBuilder;
 use std::io;
@@ -14,14 +17,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use jiff::Timestamp;
-use portcullis_registry::id::ETag;
 use portcullis_registry::thread;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::auth::{Origin, VerifiedService};
+use effect::Effect;
 use writer::AuditWriter;
 
+pub mod effect;
 pub mod trail;
 mod writer;
 
@@ -58,8 +62,9 @@ pub struct AuditEntry {
     pub operation: Operation,
     /// An identity, as `device` or `device/module`, or another thing's name.
     pub target: String,
-    pub etag_before: Option<ETag>,
-    pub etag_after: Option<ETag>,
+    /// The job that did it, if one did.
+    pub job: Option<Arc<str>>,
+    pub effect: Effect,
     /// Why it was not done.
     pub refused: Option<String>,
 }
@@ -73,8 +78,8 @@ impl AuditEntry {
             origin: caller.origin(),
             operation,
             target,
-            etag_before: None,
-            etag_after: None,
+            job: None,
+            effect: Effect::default(),
             refused: None,
         }
     }
@@ -84,15 +89,21 @@ impl AuditEntry {
 #[derive(Debug)]
 pub struct Audit {
     directory: PathBuf,
-    lines: mpsc::Sender<QueuedLine>,
+    queue: mpsc::Sender<QueuedEntries>,
     missing: Arc<AtomicU64>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// An entry and who waits for it to be written; an end when there is no entry.
-struct QueuedLine {
-    entry: Option<AuditEntry>,
-    written: oneshot::Sender<()>,
+/// Entries and who waits for them to be written.
+enum QueuedEntries {
+    Written {
+        entries: Vec<AuditEntry>,
+        done: oneshot::Sender<()>,
+    },
+    /// Nobody waits.
+    Noted(AuditEntry),
+    /// No more come.
+    End,
 }
 
 impl Audit {
@@ -101,18 +112,40 @@ impl Audit {
         DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
         let missing = Arc::new(AtomicU64::new(0));
         let writer = AuditWriter::open(directory, Arc::clone(&missing))?;
-        let (lines, queue) = mpsc::channel(LINES_MAX);
-        let thread = thread::start("audit-writer", move || writer.run(queue))?;
-        Ok(Self { directory: directory.to_owned(), lines, missing, thread: Mutex::new(Some(thread)) })
+        let (queue, entries) = mpsc::channel(QUEUED_MAX);
+        let thread = thread::start("audit-writer", move || writer.run(entries))?;
+        Ok(Self { directory: directory.to_owned(), queue, missing, thread: Mutex::new(Some(thread)) })
     }
 
     /// Adds an entry; returns once it is written, or counted as missing.
     pub async fn record(&self, entry: AuditEntry) {
-        let (written, done) = oneshot::channel();
-        let line = QueuedLine { entry: Some(entry), written };
-        if self.lines.send(line).await.is_err() || done.await.is_err() {
-            self.missing.fetch_add(1, Ordering::Relaxed);
+        self.record_all(vec![entry]).await;
+    }
+
+    /// Adds entries in their order, one after the other; returns once they are written, or counted as missing.
+    pub async fn record_all(&self, entries: Vec<AuditEntry>) {
+        if entries.is_empty() {
+            return;
         }
+        let (done, written) = oneshot::channel();
+        if self.send(QueuedEntries::Written { entries, done }).await {
+            // The writer counts what it cannot write.
+            let _ = written.await;
+        }
+    }
+
+    /// Adds an entry without waiting until it is written: for reads, which must not become as slow as the disk. It waits
+    /// for room in the queue, so that no entry is dropped, however many come. One that cannot be written is counted as
+    /// missing, as any other.
+    pub async fn note(&self, entry: AuditEntry) {
+        self.send(QueuedEntries::Noted(entry)).await;
+    }
+
+    /// Whether the writer gets them. After the end of the record it gets none, and they are counted as missing.
+    async fn send(&self, entries: QueuedEntries) -> bool {
+        let Err(mpsc::error::SendError(unsent)) = self.queue.send(entries).await else { return true };
+        self.missing.fetch_add(unsent.entries().len() as u64, Ordering::Relaxed);
+        false
     }
 
     /// Entries that could not be written and that no line tells of yet.
@@ -128,7 +161,7 @@ impl Audit {
     /// Writes what is left and closes the record. Blocks.
     pub fn close(&self) {
         // Without its thread there is nobody to ask to end; why it ended shows below.
-        let _ = self.lines.blocking_send(QueuedLine { entry: None, written: oneshot::channel().0 });
+        let _ = self.queue.blocking_send(QueuedEntries::End);
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if thread.is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the thread of the audit record broke off; the last entries may be missing");
@@ -136,5 +169,15 @@ impl Audit {
     }
 }
 
-/// Entries that may wait for the writer.
-const LINES_MAX: usize = 1024;
+impl QueuedEntries {
+    fn entries(&self) -> &[AuditEntry] {
+        match self {
+            QueuedEntries::Written { entries, .. } => entries,
+            QueuedEntries::Noted(entry) => std::slice::from_ref(entry),
+            QueuedEntries::End => &[],
+        }
+    }
+}
+
+/// Entries, or entries made together, that may wait for the writer.
+const QUEUED_MAX: usize = 1024;

@@ -1,6 +1,6 @@
-//! Reading the audit record: who changed what, for the owner alone. And the line of a change that a front refused before
-//! its operation was called.
+//! The audit record: how an operation leaves its line there, how a front's refusal does, and how the owner reads it.
 
+use std::fmt::Display;
 use std::io;
 
 use portcullis_registry::policy::Rights;
@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::auth::{AuthError, VerifiedService};
 use crate::hub::Hub;
+use crate::hub::audit::effect::Effect;
 use crate::hub::audit::trail::{self, AuditFilter};
 use crate::hub::audit::{AuditEntry, Operation};
 
@@ -43,4 +44,37 @@ pub async fn record_refusal(
 ) {
     let entry = AuditEntry::of(caller, operation, target, hub.clock.wall());
     hub.audit.record(AuditEntry { refused: Some(reason), ..entry }).await;
+}
+
+/// Does what `caller` asks for, and leaves a line that says what it did or why it was refused. It returns once the line
+/// is written.
+pub(crate) async fn audited<T, E: Display>(
+    hub: &Hub,
+    caller: &VerifiedService,
+    operation: Operation,
+    target: String,
+    work: impl Future<Output = Result<(T, Effect), E>>,
+) -> Result<T, E> {
+    let entry = AuditEntry::of(caller, operation, target, hub.clock.wall());
+    let (outcome, entry) = match work.await {
+        Ok((done, effect)) => (Ok(done), AuditEntry { effect, ..entry }),
+        Err(error) => {
+            let refused = Some(error.to_string());
+            (Err(error), AuditEntry { refused, ..entry })
+        }
+    };
+    hub.audit.record(entry).await;
+    outcome
+}
+
+/// Leaves a line for an answer that shows keys to `caller`. It does not wait until the line is written: reads stay as
+/// fast as memory, and a line that cannot be written is counted as missing and told of by the next.
+pub(crate) async fn note_reveal(
+    hub: &Hub,
+    caller: &VerifiedService,
+    target: String,
+    details: Vec<(&'static str, Value)>,
+) {
+    let entry = AuditEntry::of(caller, Operation::RevealCredential, target, hub.clock.wall());
+    hub.audit.note(AuditEntry { effect: Effect::told(details), ..entry }).await;
 }

@@ -15,7 +15,9 @@ use portcullis_registry::policy::Rights;
 
 use crate::auth::{AuthError, Evidence, Trust, VerifiedService, unix_time};
 use crate::hub::Hub;
-use crate::hub::audit::{AuditEntry, Operation};
+use crate::hub::audit::Operation;
+use crate::hub::audit::effect::{Effect, FieldChange, open};
+use crate::operations::audit::audited;
 
 /// Why an operation on a CA was not done.
 #[derive(Debug, thiserror::Error)]
@@ -171,40 +173,61 @@ async fn change<T>(
     name: &AuthorityName,
     change: impl FnOnce(&mut Authorities) -> Result<T, CaError>,
 ) -> Result<T, CaError> {
-    let etag = |name: &AuthorityName| {
-        let trust = hub.trust.current();
-        trust.authorities().find(name).ok().map(|authority| authority.revision.etag())
-    };
-    let entry = AuditEntry::of(caller, operation, format!("authority {name}"), hub.clock.wall());
-    let entry = AuditEntry { etag_before: etag(name), ..entry };
-    let outcome = match caller.check(Rights::REGISTRY_WRITE) {
-        Ok(()) => store(hub, change).await,
-        Err(error) => Err(CaError::Forbidden(error)),
-    };
-    let entry = match &outcome {
-        Ok(_) => {
-            tracing::info!(authority = %name, policy = caller.policy(), ?operation, "CA changed");
-            AuditEntry { etag_after: etag(name), ..entry }
-        }
-        Err(error) => AuditEntry { refused: Some(error.to_string()), ..entry },
-    };
-    hub.audit.record(entry).await;
-    outcome
+    audited(hub, caller, operation, format!("authority {name}"), async {
+        caller.check(Rights::REGISTRY_WRITE).map_err(CaError::Forbidden)?;
+        let done = store(hub, name, change).await?;
+        tracing::info!(authority = %name, policy = caller.policy(), ?operation, "CA changed");
+        Ok(done)
+    })
+    .await
 }
 
-/// Changes the enrolled CAs as a whole: stored first, then counted. Changes take turns.
+/// Changes the enrolled CAs as a whole: stored first, then counted. Changes take turns. With what it did to the CA of
+/// this name.
 async fn store<T>(
     hub: &Hub,
+    name: &AuthorityName,
     change: impl FnOnce(&mut Authorities) -> Result<T, CaError>,
-) -> Result<T, CaError> {
+) -> Result<(T, Effect), CaError> {
     let _turn = hub.trust.turn().await;
     let mut authorities = hub.trust.current().authorities().clone();
+    let before = authorities.find(name).ok().cloned();
     let outcome = change(&mut authorities)?;
+    let effect = effect(before.as_ref(), authorities.find(name).ok());
     let stored = authorities.encode();
     let trust = Trust::new(authorities).map_err(CaError::Certificate)?;
     hub.registry.put_meta(STORED, stored).await.map_err(CaError::Store)?;
     hub.set_trust(trust);
-    Ok(outcome)
+    Ok((outcome, effect))
+}
+
+/// What became of a CA. Of a code that proves possession it is told that it is another, not which.
+fn effect(before: Option<&Authority>, after: Option<&Authority>) -> Effect {
+    let etag = |authority: Option<&Authority>| authority.map(|authority| authority.revision.etag());
+    let (etag_before, etag_after) = (etag(before), etag(after));
+    let Some(after) = after else { return Effect { etag_before, ..Effect::default() } };
+    let thumbprint = |authority: &Authority| describe(authority).map(|described| described.thumbprint);
+    let mut changes = Vec::new();
+    changes.extend(open("thumbprint", before.and_then(thumbprint).into(), thumbprint(after).into()));
+    let verification = |authority: &Authority| verification_text(&authority.verification);
+    changes.extend(open("verification", before.map(verification).into(), verification(after).into()));
+    let code = |verification: &Verification| match verification {
+        Verification::Pending(code) => code.clone(),
+        Verification::Proven | Verification::Asserted { .. } => None,
+    };
+    let after_code = code(&after.verification);
+    if after_code.is_some() && after_code != before.and_then(|before| code(&before.verification)) {
+        changes.push(FieldChange::Secret { field: "verificationCode" });
+    }
+    Effect { etag_before, etag_after, changes, details: Vec::new() }
+}
+
+fn verification_text(verification: &Verification) -> String {
+    match verification {
+        Verification::Pending(_) => "pending".to_owned(),
+        Verification::Proven => "proven".to_owned(),
+        Verification::Asserted { reason } => format!("asserted: {reason}"),
+    }
 }
 
 /// Under which key the store keeps the enrolled CAs.

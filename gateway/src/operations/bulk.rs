@@ -1,20 +1,17 @@
 //! Many identities at once: each change is done or refused on its own, and the answer tells which.
 //!
 //! The changes are asked for together, so that the store makes them stable together; none is answered before it is.
-//! Rights and the log line of each are the business of `identities`.
+//! Rights, the log line and the audit line of each are the business of `identities`.
 
 use std::collections::HashMap;
 
-use futures_util::future::join_all;
-use portcullis_registry::error::RegistryError;
 use portcullis_registry::id::{IdentityId, Precondition};
-use portcullis_registry::identity::IdentitySpec;
 use portcullis_registry::policy::Rights;
 
 use crate::auth::{AuthError, VerifiedService};
 use crate::hub::Hub;
 use crate::iothub::change::IdentityChange;
-use crate::operations::identities::{self, IdentityError};
+use crate::operations::identities::{IdentityError, IdentityWrite, IdentityWriter};
 
 /// Why one change was not done.
 #[derive(Debug, thiserror::Error)]
@@ -56,21 +53,26 @@ impl<'a> Bulk<'a> {
         for change in &changes {
             *times.entry(change.id().clone()).or_default() += 1;
         }
-        let mut waves: [Vec<(usize, IdentityChange)>; 3] = Default::default();
+        let mut waves: [Vec<(usize, IdentityWrite)>; 3] = Default::default();
         let mut results: Vec<(usize, Result<(), ChangeError>)> = Vec::with_capacity(changes.len());
         for (place, change) in changes.into_iter().enumerate() {
             if times.get(change.id()).is_some_and(|times| *times > 1) {
                 // Which of them should win nobody can tell.
                 results.push((place, Err(ChangeError::DefinedMultipleTimes(change.id().clone()))));
-            } else {
-                waves[wave(&change)].push((place, change));
+                continue;
+            }
+            let wave = wave(&change);
+            match write(change) {
+                Ok(write) => waves[wave].push((place, write)),
+                Err(error) => results.push((place, Err(error))),
             }
         }
+        let writer = IdentityWriter::of_request(self.hub, self.caller);
         for wave in waves {
-            let done = wave
-                .into_iter()
-                .map(async |(place, change)| (place, one(self.hub, self.caller, change).await));
-            results.extend(join_all(done).await);
+            let (indices, writes): (Vec<_>, Vec<_>) = wave.into_iter().unzip();
+            let done = writer.write_all(writes, self.hub.clock.wall()).await;
+            let done = done.into_iter().map(|result| result.map(drop).map_err(ChangeError::from));
+            results.extend(indices.into_iter().zip(done));
         }
         results.sort_by_key(|(place, _)| *place);
         results.into_iter().map(|(_, result)| result).collect()
@@ -86,43 +88,17 @@ fn wave(change: &IdentityChange) -> usize {
     }
 }
 
-async fn one(hub: &Hub, caller: &VerifiedService, change: IdentityChange) -> Result<(), ChangeError> {
-    match change {
-        IdentityChange::Create(spec) => {
-            identities::put(hub, caller, spec, Precondition::Absent).await.map(|_| ())?
-        }
+/// The write that a change asks for.
+fn write(change: IdentityChange) -> Result<IdentityWrite, ChangeError> {
+    Ok(match change {
+        IdentityChange::Create(spec) => IdentityWrite::Create(spec),
         IdentityChange::CreateOrUpdate(spec, precondition) => {
-            create_or_update(hub, caller, spec, existing(precondition)).await?;
+            IdentityWrite::CreateOrReplace(spec, existing(precondition))
         }
-        IdentityChange::Update(spec, precondition) => {
-            identities::put(hub, caller, spec, existing(precondition)).await.map(|_| ())?;
-        }
-        IdentityChange::Delete(id, precondition) => {
-            identities::delete(hub, caller, &id, precondition).await?
-        }
+        IdentityChange::Update(spec, precondition) => IdentityWrite::Replace(spec, existing(precondition)),
+        IdentityChange::Delete(id, precondition) => IdentityWrite::Delete(id, precondition),
         IdentityChange::UpdateTwin(id) => return Err(ChangeError::NoTwins(id)),
-    }
-    Ok(())
-}
-
-async fn create_or_update(
-    hub: &Hub,
-    caller: &VerifiedService,
-    spec: IdentitySpec,
-    precondition: Precondition,
-) -> Result<(), IdentityError> {
-    loop {
-        match identities::put(hub, caller, spec.clone(), precondition.clone()).await {
-            // A device that is to be made, or one that somebody deleted meanwhile.
-            Err(IdentityError::Registry(RegistryError::NotFound(_))) => {}
-            outcome => return outcome.map(|_| ()),
-        }
-        match identities::put(hub, caller, spec.clone(), Precondition::Absent).await {
-            // Somebody made it meanwhile.
-            Err(IdentityError::Registry(RegistryError::AlreadyExists(_))) => {}
-            outcome => return outcome.map(|_| ()),
-        }
-    }
+    })
 }
 
 /// What a PUT takes for "replace" when anything stored will do.

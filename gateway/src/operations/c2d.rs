@@ -16,8 +16,10 @@ use portcullis_registry::queue::{Queued, Received};
 
 use crate::auth::{AuthError, VerifiedIdentity, VerifiedService};
 use crate::hub::Hub;
-use crate::hub::audit::{AuditEntry, Operation};
+use crate::hub::audit::Operation;
+use crate::hub::audit::effect::Effect;
 use crate::iothub::topic;
+use crate::operations::audit::audited;
 
 /// Why a message was not accepted, or a queue not shown or emptied.
 #[derive(Debug, thiserror::Error)]
@@ -83,18 +85,13 @@ pub async fn send_all(
 
 /// Removes every message in the queue of `id`, also those being delivered. Returns how many there were.
 pub async fn purge(hub: &Hub, caller: &VerifiedService, id: &IdentityId) -> Result<u64, C2dError> {
-    let entry = AuditEntry::of(caller, Operation::PurgeQueue, id.to_string(), hub.clock.wall());
-    let outcome = empty(hub, caller, id).await;
-    let refused = outcome.as_ref().err().map(ToString::to_string);
-    hub.audit.record(AuditEntry { refused, ..entry }).await;
-    outcome
-}
-
-async fn empty(hub: &Hub, caller: &VerifiedService, id: &IdentityId) -> Result<u64, C2dError> {
-    caller.check(Rights::SERVICE_CONNECT)?;
-    let count = hub.registry.purge(id, hub.clock.wall()).await?;
-    tracing::info!(identity = %id, policy = caller.policy(), count, "cloud-to-device queue purged");
-    Ok(count)
+    audited(hub, caller, Operation::PurgeQueue, id.to_string(), async {
+        caller.check(Rights::SERVICE_CONNECT)?;
+        let count = hub.registry.purge(id, hub.clock.wall()).await?;
+        tracing::info!(identity = %id, policy = caller.policy(), count, "cloud-to-device queue purged");
+        Ok((count, Effect::told(vec![("messages", count.into())])))
+    })
+    .await
 }
 
 /// The first messages in the queue of `id`, at most `count` of them. They stay in the queue.

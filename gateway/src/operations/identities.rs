@@ -1,21 +1,30 @@
 //! The registry's operations as operators may call them: each checks the caller's right, does the one thing, and
-//! leaves a line in the log and, if it changes anything or shows a secret to a person, in the audit record. REST, commands
-//! over MQTT and the portal come through here.
+//! leaves a line in the log and, if it changes anything or shows a secret, in the audit record. REST, commands over MQTT
+//! and the portal come through here.
+//!
+//! Every identity that is created, replaced or deleted goes through [`IdentityWriter`]: one at a time, in bulk, by an
+//! import or by its rollback.
 
 use std::sync::Arc;
 
 use portcullis_registry::entry::Entry as Registered;
 use portcullis_registry::error::RegistryError;
-use portcullis_registry::id::{DeviceId, IdentityId, Precondition, Revision};
-use portcullis_registry::identity::{Identity, IdentitySpec};
+use portcullis_registry::id::{DeviceId, IdentityId, Precondition};
+use portcullis_registry::identity::{Authentication, Identity, IdentitySpec};
 use portcullis_registry::policy::Rights;
 use portcullis_registry::store::{Counts, DevicePage};
 
 use crate::auth::{AuthError, VerifiedService};
 use crate::hub::Hub;
-use crate::hub::audit::{AuditEntry, Operation};
+use crate::hub::audit::Operation;
+use crate::hub::audit::effect::Effect;
 use crate::hub::connection_log::Connections;
 use crate::hub::refusals::RefusalHistory;
+use crate::operations::audit::{audited, note_reveal};
+
+mod write;
+
+pub(crate) use write::{IdentityWrite, IdentityWriter, WrittenIdentity};
 
 /// Why an operation on an identity was not done.
 #[derive(Debug, thiserror::Error)]
@@ -33,38 +42,13 @@ pub async fn put(
     spec: IdentitySpec,
     precondition: Precondition,
 ) -> Result<Arc<Identity>, IdentityError> {
-    let operation = match precondition {
-        Precondition::Absent => Operation::CreateIdentity,
-        Precondition::AnyVersion | Precondition::Version(_) => Operation::UpdateIdentity,
+    let id = spec.id.clone();
+    let write = match precondition {
+        Precondition::Absent => IdentityWrite::Create(spec),
+        Precondition::AnyVersion | Precondition::Version(_) => IdentityWrite::Replace(spec, precondition),
     };
-    let entry = AuditEntry::of(caller, operation, spec.id.to_string(), hub.clock.wall());
-    let outcome = store(hub, caller, spec, precondition).await;
-    let entry = match &outcome {
-        Ok((before, identity)) => {
-            let change = if before.is_some() { "updated" } else { "created" };
-            tracing::info!(identity = %identity.id, policy = caller.policy(), change, "identity changed");
-            AuditEntry { etag_before: before.map(Revision::etag), etag_after: Some(identity.etag()), ..entry }
-        }
-        Err(error) => AuditEntry { refused: Some(error.to_string()), ..entry },
-    };
-    hub.audit.record(entry).await;
-    outcome.map(|(_, identity)| identity)
-}
-
-/// The identity as it is now, with the revision it replaced if it replaced one.
-async fn store(
-    hub: &Hub,
-    caller: &VerifiedService,
-    spec: IdentitySpec,
-    precondition: Precondition,
-) -> Result<(Option<Revision>, Arc<Identity>), IdentityError> {
-    caller.check(Rights::REGISTRY_WRITE)?;
-    let now = hub.clock.wall();
-    if precondition == Precondition::Absent {
-        return Ok((None, hub.registry.create(spec, now).await?));
-    }
-    let replaced = hub.registry.replace(spec, precondition, now).await?;
-    Ok((Some(replaced.before), replaced.identity))
+    let written = IdentityWriter::of_request(hub, caller).write(write).await?;
+    Ok(written.after.ok_or(RegistryError::NotFound(id))?)
 }
 
 /// The entry of an identity.
@@ -84,14 +68,29 @@ pub async fn reveal(
     caller: &VerifiedService,
     id: &IdentityId,
 ) -> Result<Arc<Identity>, IdentityError> {
-    let entry = AuditEntry::of(caller, Operation::RevealCredential, id.to_string(), hub.clock.wall());
-    let outcome = match caller.check(Rights::REGISTRY_WRITE) {
-        Ok(()) => hub.registry.entry(id).ok_or_else(|| RegistryError::NotFound(id.clone()).into()),
-        Err(error) => Err(IdentityError::from(error)),
+    let shown = async {
+        caller.check(Rights::REGISTRY_WRITE)?;
+        let entry = hub.registry.entry(id).ok_or_else(|| RegistryError::NotFound(id.clone()))?;
+        Ok((entry.identity(), Effect::default()))
     };
-    let refused = outcome.as_ref().err().map(ToString::to_string);
-    hub.audit.record(AuditEntry { refused, ..entry }).await;
-    outcome.map(|entry| entry.identity())
+    audited(hub, caller, Operation::RevealCredential, id.to_string(), shown).await
+}
+
+/// Leaves a line for an answer that shows the keys of these identities, in IoT Hub's way: to whoever may read the
+/// registry. One line an answer, however many identities; `list` says what was asked for when that was not one
+/// identity. No line when none of them has keys.
+///
+/// The answer to a write shows the keys of what it wrote too; the line of the write stands for it.
+pub async fn note_keys_shown(hub: &Hub, caller: &VerifiedService, list: &str, shown: &[Arc<Registered>]) {
+    let has_keys =
+        |entry: &&Arc<Registered>| matches!(entry.identity().authentication, Authentication::Sas(_));
+    let count = shown.iter().filter(has_keys).count();
+    let (target, details) = match shown {
+        _ if count == 0 => return,
+        [only] => (only.identity().id.to_string(), Vec::new()),
+        _ => (list.to_owned(), vec![("identities", count.into())]),
+    };
+    note_reveal(hub, caller, target, details).await;
 }
 
 /// Deletes an identity and everything that was made with it. A device takes its modules along.
@@ -101,20 +100,8 @@ pub async fn delete(
     id: &IdentityId,
     precondition: Precondition,
 ) -> Result<(), IdentityError> {
-    let entry = AuditEntry::of(caller, Operation::DeleteIdentity, id.to_string(), hub.clock.wall());
-    let outcome = match caller.check(Rights::REGISTRY_WRITE) {
-        Ok(()) => hub.registry.delete(id, precondition).await.map_err(IdentityError::from),
-        Err(error) => Err(error.into()),
-    };
-    let entry = match &outcome {
-        Ok(before) => {
-            tracing::info!(identity = %id, policy = caller.policy(), change = "deleted", "identity changed");
-            AuditEntry { etag_before: Some(before.etag()), ..entry }
-        }
-        Err(error) => AuditEntry { refused: Some(error.to_string()), ..entry },
-    };
-    hub.audit.record(entry).await;
-    outcome.map(|_| ())
+    let write = IdentityWrite::Delete(id.clone(), precondition);
+    IdentityWriter::of_request(hub, caller).write(write).await.map(drop)
 }
 
 /// At most `top` devices, in no promised order.

@@ -19,10 +19,12 @@ use tokio::task::JoinHandle;
 use crate::auth::{AuthError, VerifiedService};
 use crate::blob::container::{Container, ContainerError, Pieces};
 use crate::hub::Hub;
+use crate::hub::audit::effect::Effect;
 use crate::hub::audit::{AuditEntry, Operation};
 use crate::hub::job_store::job::Job;
 use crate::hub::job_store::record::{JobFile, JobKind, JobRecord};
 use crate::hub::job_store::{INPUT, UNDO};
+use crate::operations::audit::{audited, note_reveal};
 use run::{Running, Work};
 
 mod dry_run;
@@ -64,7 +66,7 @@ pub async fn create(
         ContainerJob::Import { .. } => JobKind::Import,
         ContainerJob::Export { .. } => JobKind::Export,
     };
-    audited(hub, caller, kind, async {
+    or_refused(hub, caller, kind, async {
         caller.check(RIGHTS)?;
         hub.jobs.check_idle()?;
         let now = hub.clock.wall();
@@ -106,7 +108,7 @@ pub async fn import(
     dry_run: bool,
     upload: impl Stream<Item = Result<Bytes, String>> + Send + Unpin,
 ) -> Result<JobRecord, JobError> {
-    audited(hub, caller, JobKind::Import, async {
+    or_refused(hub, caller, JobKind::Import, async {
         caller.check(RIGHTS)?;
         let record = JobRecord { dry_run, ..JobRecord::new(JobKind::Import, caller, hub.clock.wall()) };
         let job = hub.jobs.begin(record, &hub.stopping).await?;
@@ -134,7 +136,7 @@ pub async fn export(
     with_keys: bool,
     with_modules: bool,
 ) -> Result<JobRecord, JobError> {
-    audited(hub, caller, JobKind::Export, async {
+    or_refused(hub, caller, JobKind::Export, async {
         caller.check(Rights::REGISTRY_READ)?;
         let record = JobRecord {
             exclude_keys: !with_keys,
@@ -149,7 +151,7 @@ pub async fn export(
 
 /// Starts to take back what the last import changed.
 pub async fn roll_back(hub: &Arc<Hub>, caller: &VerifiedService, id: &str) -> Result<JobRecord, JobError> {
-    audited(hub, caller, JobKind::Rollback, async {
+    or_refused(hub, caller, JobKind::Rollback, async {
         caller.check(RIGHTS)?;
         let of = hub.jobs.find(caller, id)?;
         hub.jobs.check_idle()?;
@@ -205,15 +207,23 @@ pub async fn file(hub: &Hub, caller: &VerifiedService, id: &str, name: &str) -> 
 /// Whether a person may have a file with the keys of a fleet in it: whoever may see them may become its devices, so
 /// reading is not enough; each time is recorded. `of` is the job, or what is asked for.
 pub async fn reveal(hub: &Hub, caller: &VerifiedService, of: &str) -> Result<(), AuthError> {
-    let outcome = caller.check(Rights::REGISTRY_WRITE);
-    let entry = AuditEntry::of(caller, Operation::RevealCredential, format!("job {of}"), hub.clock.wall());
-    let refused = outcome.as_ref().err().map(ToString::to_string);
-    hub.audit.record(AuditEntry { refused, ..entry }).await;
-    outcome
+    let permitted = async { caller.check(Rights::REGISTRY_WRITE).map(|()| ((), Effect::default())) };
+    audited(hub, caller, Operation::RevealCredential, format!("job {of}"), permitted).await
+}
+
+/// A file that a job has made, for a program; one with keys in it is recorded as shown. Whoever may see the job may have
+/// it, as IoT Hub gives keys to whoever may read the registry.
+pub async fn download(hub: &Hub, caller: &VerifiedService, id: &str, name: &str) -> Result<Pieces, JobError> {
+    let pieces = file(hub, caller, id, name).await?;
+    let record = show(hub, caller, id)?;
+    if name == DEVICES && record.kind == JobKind::Export && !record.exclude_keys {
+        note_reveal(hub, caller, format!("job {id}"), Vec::new()).await;
+    }
+    Ok(pieces)
 }
 
 /// Records that a job was asked for and not begun. One that begins says so itself.
-async fn audited(
+async fn or_refused(
     hub: &Hub,
     caller: &VerifiedService,
     kind: JobKind,

@@ -15,8 +15,10 @@ use crate::auth::{AuthError, VerifiedService};
 use crate::config::Config;
 use crate::config::local_access::LocalAccess;
 use crate::hub::Hub;
-use crate::hub::audit::{AuditEntry, Operation};
+use crate::hub::audit::Operation;
+use crate::hub::audit::effect::Effect;
 use crate::iothub::connection_string::ConnectionString;
+use crate::operations::audit::audited;
 
 /// Why an operation on a policy was not done.
 #[derive(Debug, thiserror::Error)]
@@ -70,12 +72,18 @@ pub fn show(hub: &Hub, caller: &VerifiedService, name: &str) -> Result<Policy, P
 
 /// One policy with its keys, for somebody who wants to see them; that is recorded.
 pub async fn reveal(hub: &Hub, caller: &VerifiedService, name: &str) -> Result<Policy, PolicyError> {
-    let shown = show(hub, caller, name);
-    let entry =
-        AuditEntry::of(caller, Operation::RevealCredential, format!("policy {name}"), hub.clock.wall());
-    let refused = shown.as_ref().err().map(ToString::to_string);
-    hub.audit.record(AuditEntry { refused, ..entry }).await;
-    shown
+    let shown = async { show(hub, caller, name).map(|policy| (policy, Effect::default())) };
+    audited(hub, caller, Operation::RevealCredential, format!("policy {name}"), shown).await
+}
+
+/// Every policy with its keys; that is recorded.
+pub async fn reveal_all(hub: &Hub, caller: &VerifiedService) -> Result<Arc<Policies>, PolicyError> {
+    let shown = async {
+        let policies = list(hub, caller)?;
+        let count = policies.iter().count();
+        Ok((policies, Effect::told(vec![("policies", count.into())])))
+    };
+    audited(hub, caller, Operation::RevealCredential, "list of policies".to_owned(), shown).await
 }
 
 /// Creates a policy. Keys that are not given are made. `Ok` means on stable storage.
@@ -87,12 +95,13 @@ pub async fn create(
     primary: Option<SymmetricKey>,
     secondary: Option<SymmetricKey>,
 ) -> Result<Policy, PolicyError> {
-    let outcome = async {
+    audited::<_, PolicyError>(hub, caller, Operation::CreatePolicy, name.to_owned(), async {
         caller.check(Rights::ALL)?;
         let policy = Policy::new(name, rights, primary, secondary)?;
-        change(hub, caller, name, "created", move |policies| policies.insert(policy)).await
-    };
-    record(hub, caller, Operation::CreatePolicy, name, outcome.await).await?;
+        let insert = move |policies: &mut Policies| policies.insert(policy);
+        Ok(((), change(hub, caller, name, "created", insert).await?))
+    })
+    .await?;
     show(hub, caller, name)
 }
 
@@ -104,48 +113,35 @@ pub async fn regenerate(
     renewal: Renewal,
 ) -> Result<Policy, PolicyError> {
     let own = name.to_owned();
-    let outcome = async {
+    audited::<_, PolicyError>(hub, caller, Operation::RegeneratePolicy, name.to_owned(), async {
         caller.check(Rights::ALL)?;
         check_not_configured(hub, name, renewal)?;
         let renew = move |policies: &mut Policies| policies.renew_keys(&own, renewal);
-        change(hub, caller, name, "keys regenerated", renew).await
-    };
-    record(hub, caller, Operation::RegeneratePolicy, name, outcome.await).await?;
+        Ok(((), change(hub, caller, name, "keys regenerated", renew).await?))
+    })
+    .await?;
     show(hub, caller, name)
 }
 
 /// Deletes a policy that is not built in. Connections that rest on it are closed.
 pub async fn delete(hub: &Arc<Hub>, caller: &VerifiedService, name: &str) -> Result<(), PolicyError> {
     let own = name.to_owned();
-    let outcome = async {
+    audited(hub, caller, Operation::DeletePolicy, name.to_owned(), async {
         caller.check(Rights::ALL)?;
-        change(hub, caller, name, "deleted", move |policies| policies.remove(&own)).await
-    };
-    record(hub, caller, Operation::DeletePolicy, name, outcome.await).await
+        let remove = move |policies: &mut Policies| policies.remove(&own);
+        Ok(((), change(hub, caller, name, "deleted", remove).await?))
+    })
+    .await
 }
 
-/// Leaves a line in the audit record of how an operation on a policy went.
-async fn record(
-    hub: &Hub,
-    caller: &VerifiedService,
-    operation: Operation,
-    name: &str,
-    outcome: Result<(), PolicyError>,
-) -> Result<(), PolicyError> {
-    let entry = AuditEntry::of(caller, operation, name.to_owned(), hub.clock.wall());
-    let refused = outcome.as_ref().err().map(ToString::to_string);
-    hub.audit.record(AuditEntry { refused, ..entry }).await;
-    outcome
-}
-
-/// Makes one change to the stored policies and puts it in force.
+/// Makes one change to the stored policies and puts it in force; what it did to the policy of this name.
 async fn change(
     hub: &Arc<Hub>,
     caller: &VerifiedService,
     name: &str,
     what: &'static str,
     change: impl FnOnce(&mut Policies) -> Result<(), PoliciesError> + Send + 'static,
-) -> Result<(), PolicyError> {
+) -> Result<Effect, PolicyError> {
     let (own, name, by) = (Arc::clone(hub), name.to_owned(), caller.policy().to_owned());
     // On its own: a caller that goes away in the middle must not leave a change stored and not in force.
     let done = hub.tasks.spawn(async move {
@@ -154,14 +150,16 @@ async fn change(
         let _turn = hub.policy_changes.acquire().await.map_err(|_| PolicyError::Stopping)?;
         let bytes = hub.registry.meta(STORED).ok_or(PolicyError::Stored(PoliciesError::Damaged))?;
         let mut stored = Policies::decode(&bytes).map_err(PolicyError::Stored)?;
+        let before = stored.find(&name).cloned();
         change(&mut stored)?;
+        let effect = Effect::of_policy(before.as_ref(), stored.find(&name));
         hub.registry.put_meta(STORED, stored.encode()).await?;
         hub.set_policies(in_force(stored, &hub.config)?);
         tracing::info!(policy = name, by, change = what, "shared access policy changed");
         if name == OWNER {
             renew_local_access(&hub);
         }
-        Ok(())
+        Ok(effect)
     });
     done.await.map_err(|_| PolicyError::Stopping)?
 }

@@ -128,7 +128,7 @@ async fn t707_absent_keys_are_made_once_and_kept_by_a_replace() {
         .replace(IdentitySpec::sas_device(device("d1")), Precondition::AnyVersion, later(1))
         .await
         .unwrap();
-    assert_eq!(replaced.before, created.revision);
+    assert_eq!(replaced.before.revision, created.revision);
     let replaced = replaced.identity;
     assert_eq!(replaced.authentication, created.authentication);
     assert_eq!(replaced.generation, created.generation);

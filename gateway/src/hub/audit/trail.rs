@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use super::effect::CHANGED;
 use super::writer::digest;
 use crate::hub::reverse_lines::Backwards;
 
@@ -97,6 +98,28 @@ pub fn verify(directory: &Path) -> Result<Verified, Broken> {
         }
     }
     Ok(verified)
+}
+
+/// What a line says of what changed, for people: `status: enabled -> disabled, primaryKey: changed`. Empty when it says
+/// nothing. Texts in it are as they were given: whoever shows them escapes what a screen must not get.
+pub fn effect_text(line: &Value) -> String {
+    let members = |name: &str| line[name].as_object().into_iter().flatten();
+    let changes = members("changes").map(|(field, change)| match change.as_str() {
+        Some(CHANGED) => format!("{field}: {CHANGED}"),
+        _ => format!("{field}: {} -> {}", value_text(&change["before"]), value_text(&change["after"])),
+    });
+    let details = members("details").map(|(name, value)| format!("{name}: {}", value_text(value)));
+    let job = line["job"].as_str().map(|job| format!("job: {job}"));
+    changes.chain(details).chain(job).collect::<Vec<_>>().join(", ")
+}
+
+fn value_text(value: &Value) -> String {
+    match value {
+        Value::Null => "none".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(values) => values.iter().map(value_text).collect::<Vec<_>>().join("+"),
+        other => other.to_string(),
+    }
 }
 
 impl AuditFilter {
@@ -207,6 +230,26 @@ mod tests {
         assert_eq!(read(AuditFilter { refused: true, before: Some(9), ..page.clone() }), [3, 6]);
         let operation = Some("createIdentity".to_owned());
         assert_eq!(read(AuditFilter { operation, after: 2, ..page }), [3, 4]);
+    }
+
+    #[test]
+    fn what_changed_is_told_in_one_text() {
+        let line = serde_json::json!({
+            "changes": {
+                "status": {"before": "enabled", "after": "disabled"},
+                "statusReason": {"before": null, "after": "lost"},
+                "primaryKey": "changed",
+            },
+            "details": {"keys": true},
+            "job": "j1",
+        });
+        let expected = "status: enabled -> disabled, statusReason: none -> lost, primaryKey: changed, keys: true, job: j1";
+        let mut told: Vec<_> = effect_text(&line).split(", ").map(str::to_owned).collect();
+        let mut expected: Vec<_> = expected.split(", ").map(str::to_owned).collect();
+        told.sort();
+        expected.sort();
+        assert_eq!(told, expected);
+        assert_eq!(effect_text(&serde_json::json!({"op": "deleteIdentity"})), "");
     }
 
     #[test]

@@ -13,8 +13,9 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
+use super::effect::{ChangesOut, DetailsOut};
 use super::trail::{self, CURRENT};
-use super::{AuditEntry, Operation, QueuedLine};
+use super::{AuditEntry, Operation, QueuedEntries};
 
 /// The end of the record, as the one thread that writes it holds it.
 pub(super) struct AuditWriter {
@@ -26,10 +27,15 @@ pub(super) struct AuditWriter {
     /// SHA-256 of the last line, in hex.
     previous: String,
     missing: Arc<AtomicU64>,
+    /// Whether the last lines could not be written; said once.
+    is_failing: bool,
     synced: Instant,
+    /// Lines that are written together.
+    lines: Vec<u8>,
 }
 
-/// A line as it is written. `previous` is last, for eyes.
+/// A line as it is written. `previous` is last, for eyes. Members that say nothing are left out, as the lines of earlier
+/// versions leave out those they did not know.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct AuditLineOut<'a> {
@@ -42,6 +48,12 @@ struct AuditLineOut<'a> {
     target: &'a str,
     etag_before: Option<String>,
     etag_after: Option<String>,
+    #[serde(skip_serializing_if = "ChangesOut::is_empty")]
+    changes: ChangesOut<'a>,
+    #[serde(skip_serializing_if = "DetailsOut::is_empty")]
+    details: DetailsOut<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    job: Option<&'a str>,
     result: &'a str,
     /// Entries before this one that could not be written.
     #[serde(skip_serializing_if = "is_zero")]
@@ -71,23 +83,23 @@ impl AuditWriter {
             next_number,
             previous,
             missing,
+            is_failing: false,
             synced: Instant::now(),
+            lines: Vec::new(),
         })
     }
 
-    pub(super) fn run(mut self, mut queue: mpsc::Receiver<QueuedLine>) {
+    pub(super) fn run(mut self, mut queue: mpsc::Receiver<QueuedEntries>) {
         let mut batch = Vec::new();
         let mut ending = false;
         while !ending && queue.blocking_recv_many(&mut batch, BATCH_MAX) > 0 {
-            for QueuedLine { entry, written } in batch.drain(..) {
-                let Some(entry) = entry else {
-                    ending = true;
-                    continue;
-                };
-                match self.write(&entry) {
-                    Ok(()) => _ = written.send(()),
-                    // Dropping `written` tells whoever waits; it counts the line as missing.
-                    Err(error) => tracing::error!(%error, "a line of the audit record cannot be written"),
+            for queued in batch.drain(..) {
+                self.write(queued.entries());
+                match queued {
+                    // Whoever waits may have gone.
+                    QueuedEntries::Written { done, .. } => _ = done.send(()),
+                    QueuedEntries::Noted(_) => {}
+                    QueuedEntries::End => ending = true,
                 }
             }
             if ending || self.synced.elapsed() >= SYNC_PERIOD {
@@ -96,37 +108,57 @@ impl AuditWriter {
         }
     }
 
-    fn write(&mut self, entry: &AuditEntry) -> io::Result<()> {
+    /// Writes entries as lines; those that cannot be written are counted as missing.
+    fn write(&mut self, entries: &[AuditEntry]) {
+        let mut rest = entries;
+        while !rest.is_empty() {
+            match self.write_first(rest) {
+                Ok(count) => {
+                    self.is_failing = false;
+                    rest = &rest[count..];
+                }
+                Err(error) => {
+                    self.missing.fetch_add(rest.len() as u64, Ordering::Relaxed);
+                    if !std::mem::replace(&mut self.is_failing, true) {
+                        tracing::error!(%error, "lines of the audit record cannot be written");
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Writes the first of these entries, as many as fill the file; how many. On an error none is written.
+    fn write_first(&mut self, entries: &[AuditEntry]) -> io::Result<usize> {
         if self.bytes >= self.bytes_max {
             self.begin_file()?;
         }
         let missing = self.missing.load(Ordering::Relaxed);
-        let mut line = serde_json::to_string(&AuditLineOut {
-            number: self.next_number,
-            time: entry.time.to_string(),
-            actor: &entry.policy,
-            source: entry.origin.face.as_str(),
-            ip: entry.origin.peer.to_string(),
-            op: entry.operation,
-            target: &entry.target,
-            etag_before: entry.etag_before.as_ref().map(ToString::to_string),
-            etag_after: entry.etag_after.as_ref().map(ToString::to_string),
-            result: entry.refused.as_deref().unwrap_or(trail::DONE),
-            missing,
-            previous: &self.previous,
-        })?;
-        let previous = digest(line.as_bytes());
-        line.push('\n');
-        self.file.write_all(line.as_bytes()).inspect_err(|_| {
+        let (mut number, mut previous) = (self.next_number, self.previous.clone());
+        self.lines.clear();
+        let mut count = 0;
+        for entry in entries {
+            if self.bytes + self.lines.len() as u64 >= self.bytes_max && count > 0 {
+                break;
+            }
+            let start = self.lines.len();
+            let missing = if count == 0 { missing } else { 0 };
+            serde_json::to_writer(&mut self.lines, &AuditLineOut::new(entry, number, missing, &previous))?;
+            previous = digest(&self.lines[start..]);
+            self.lines.push(b'\n');
+            number += 1;
+            count += 1;
+        }
+        self.file.write_all(&self.lines).inspect_err(|_| {
             // Half a line would hide the next one. If it stays, the check of the record finds it; the error that is
-            // reported is the one of the line.
+            // reported is the one of the lines.
             let _ = self.file.set_len(self.bytes);
         })?;
-        self.bytes += line.len() as u64;
-        self.next_number += 1;
+        self.bytes += self.lines.len() as u64;
+        self.next_number = number;
         self.previous = previous;
         self.missing.fetch_sub(missing, Ordering::Relaxed);
-        Ok(())
+        Ok(count)
     }
 
     /// Puts the full file aside under the number of its last line, and drops the oldest beyond the number kept.
@@ -151,9 +183,34 @@ impl AuditWriter {
     }
 }
 
+impl<'a> AuditLineOut<'a> {
+    fn new(entry: &'a AuditEntry, number: u64, missing: u64, previous: &'a str) -> Self {
+        let AuditEntry { time, policy, origin, operation, target, job, effect, refused } = entry;
+        Self {
+            number,
+            time: time.to_string(),
+            actor: policy,
+            source: origin.face.as_str(),
+            ip: origin.peer.to_string(),
+            op: *operation,
+            target,
+            etag_before: effect.etag_before.as_ref().map(ToString::to_string),
+            etag_after: effect.etag_after.as_ref().map(ToString::to_string),
+            changes: ChangesOut(&effect.changes),
+            details: DetailsOut(&effect.details),
+            job: job.as_deref(),
+            result: refused.as_deref().unwrap_or(trail::DONE),
+            missing,
+            previous,
+        }
+    }
+}
+
 /// SHA-256 in lower-case hex.
 pub(super) fn digest(line: &[u8]) -> String {
-    Sha256::digest(line).iter().map(|byte| format!("{byte:02x}")).collect()
+    let digest = Sha256::digest(line);
+    let digit = |half: u8| char::from(HEX_DIGITS[usize::from(half)]);
+    digest.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 fn append(path: &Path) -> io::Result<File> {
@@ -164,6 +221,7 @@ fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
+const HEX_DIGITS: &[u8; 16] = b"0123456789abcdef";
 const BATCH_MAX: usize = 256;
 const SYNC_PERIOD: Duration = Duration::from_secs(1);
 const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -177,6 +235,7 @@ mod tests {
     use jiff::Timestamp;
     use tempfile::TempDir;
 
+    use super::super::effect::{Effect, FieldChange};
     use super::super::trail::{AuditFilter, Verified};
     use super::*;
     use crate::auth::{Face, Origin};
@@ -188,8 +247,8 @@ mod tests {
             origin: Origin { face: Face::Rest, peer: IpAddr::V4(Ipv4Addr::LOCALHOST) },
             operation: Operation::CreateIdentity,
             target: target.into(),
-            etag_before: None,
-            etag_after: None,
+            job: None,
+            effect: Effect::default(),
             refused: None,
         }
     }
@@ -200,7 +259,7 @@ mod tests {
         let mut writer =
             AuditWriter { bytes_max: 1, ..AuditWriter::open(directory.path(), Arc::default()).unwrap() };
         for number in 0..20 {
-            writer.write(&entry(&format!("d{number}"))).unwrap();
+            writer.write(&[entry(&format!("d{number}"))]);
         }
         assert_eq!(trail::old_files(directory.path()).unwrap().len(), FILES_KEPT);
         assert_eq!(
@@ -214,12 +273,72 @@ mod tests {
     }
 
     #[test]
+    fn lines_written_together_fill_file_after_file_in_one_chain() {
+        let directory = TempDir::new().unwrap();
+        let mut writer =
+            AuditWriter { bytes_max: 1024, ..AuditWriter::open(directory.path(), Arc::default()).unwrap() };
+        let entries: Vec<_> = (0..20).map(|number| entry(&format!("d{number}"))).collect();
+        writer.write(&entries);
+        let old = trail::old_files(directory.path()).unwrap();
+        assert!((2..FILES_KEPT).contains(&old.len()), "{old:?}");
+        for path in old {
+            let bytes = fs::metadata(path).unwrap().len();
+            assert!((1024..2048).contains(&bytes), "{bytes}");
+        }
+        assert_eq!(trail::verify(directory.path()).unwrap(), Verified { lines: 20, cut: 0 });
+    }
+
+    #[test]
+    fn a_record_of_an_earlier_version_goes_on_and_its_chain_is_whole() {
+        let directory = TempDir::new().unwrap();
+        // As they were written before there was anything about what changed.
+        let first = concat!(
+            r#"{"number":1,"time":"2026-01-01T00:00:00Z","actor":"service","source":"rest","ip":"127.0.0.1","#,
+            r#""op":"createIdentity","target":"d1","etagBefore":null,"etagAfter":"AAAAAAAAAAE=","result":"done","previous":""}"#
+        );
+        let previous: String = Sha256::digest(first).iter().map(|byte| format!("{byte:02x}")).collect();
+        let second = first
+            .replace("\"number\":1", "\"number\":2")
+            .replace("\"previous\":\"\"", &format!("\"previous\":\"{previous}\""));
+        fs::write(directory.path().join(CURRENT), format!("{first}\n{second}\n")).unwrap();
+        let mut writer = AuditWriter::open(directory.path(), Arc::default()).unwrap();
+        let change = FieldChange::Secret { field: "primaryKey" };
+        let effect = Effect { changes: vec![change], ..Effect::default() };
+        writer.write(&[AuditEntry { effect, ..entry("d1") }]);
+        assert_eq!(trail::verify(directory.path()).unwrap(), Verified { lines: 3, cut: 0 });
+        let lines =
+            trail::read(directory.path(), &AuditFilter { count: 10, ..AuditFilter::default() }).unwrap();
+        assert_eq!(trail::effect_text(&lines[1]), "");
+        assert_eq!(lines[2]["changes"], serde_json::json!({"primaryKey": "changed"}));
+    }
+
+    #[test]
+    fn lines_that_cannot_be_written_are_counted_and_the_next_one_tells() {
+        let directory = TempDir::new().unwrap();
+        let missing = Arc::new(AtomicU64::new(0));
+        let mut writer = AuditWriter::open(directory.path(), Arc::clone(&missing)).unwrap();
+        let path = directory.path().join(CURRENT);
+        // A file that takes no writes.
+        let file = std::mem::replace(&mut writer.file, File::open(&path).unwrap());
+        writer.write(&[entry("d1"), entry("d2")]);
+        assert_eq!(missing.load(Ordering::Relaxed), 2);
+        writer.file = file;
+        writer.write(&[entry("d3")]);
+        let lines =
+            trail::read(directory.path(), &AuditFilter { count: 10, ..AuditFilter::default() }).unwrap();
+        assert_eq!(
+            (lines.len(), lines[0]["number"].as_u64(), lines[0]["missing"].as_u64()),
+            (1, Some(1), Some(2))
+        );
+        assert_eq!(missing.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
     fn lines_that_could_not_be_written_are_told_of_once() {
         let directory = TempDir::new().unwrap();
         let missing = Arc::new(AtomicU64::new(3));
         let mut writer = AuditWriter::open(directory.path(), Arc::clone(&missing)).unwrap();
-        writer.write(&entry("d1")).unwrap();
-        writer.write(&entry("d2")).unwrap();
+        writer.write(&[entry("d1"), entry("d2")]);
         let wanted = AuditFilter { count: 10, ..AuditFilter::default() };
         let lines = trail::read(directory.path(), &wanted).unwrap();
         assert_eq!((lines[0]["missing"].as_u64(), lines[1]["missing"].as_u64()), (Some(3), None));
@@ -231,7 +350,10 @@ mod tests {
         let directory = TempDir::new().unwrap();
         let mut writer = AuditWriter::open(directory.path(), Arc::default()).unwrap();
         let refused = Some("a\n\u{1b}[31mb".to_owned());
-        writer.write(&AuditEntry { refused, ..entry("d1") }).unwrap();
+        let before = serde_json::json!("a\n\u{1b}[31mb");
+        let change = FieldChange::Open { field: "statusReason", before, after: serde_json::Value::Null };
+        let effect = Effect { changes: vec![change], ..Effect::default() };
+        writer.write(&[AuditEntry { refused, effect, ..entry("d1") }]);
         let text = fs::read_to_string(directory.path().join(CURRENT)).unwrap();
         assert_eq!(text.lines().count(), 1);
         assert!(!text.contains('\u{1b}'), "{text}");

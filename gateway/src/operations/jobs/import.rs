@@ -8,7 +8,6 @@
 use std::collections::HashMap;
 use std::io;
 
-use futures_util::future::join_all;
 use jiff::Timestamp;
 use portcullis_registry::backend::StoreError;
 use portcullis_registry::error::RegistryError;
@@ -23,11 +22,13 @@ use super::results::{Done, LineOutcome};
 use super::undo::UndoWriter;
 use crate::iothub::change::NamedIdentity;
 use crate::operations::bulk::ChangeError;
+use crate::operations::identities::{IdentityError, IdentityWrite, IdentityWriter, WrittenIdentity};
 
 /// Applies lines.
 #[derive(Debug)]
 pub(super) struct Importer<'a> {
     pub(super) registry: &'a Registry,
+    pub(super) writer: IdentityWriter<'a>,
     /// None when what is done is itself an undoing.
     pub(super) undo: Option<Mutex<UndoWriter>>,
 }
@@ -116,16 +117,17 @@ impl Importer<'_> {
                 break;
             }
             self.keep_earlier(&planned).await.map_err(ImportError::Undo)?;
-            let done = planned.iter().map(|(_, plan)| carry_out(self.registry, plan, now));
-            let done = join_all(done).await;
+            let (steps, writes): (Vec<_>, Vec<_>) =
+                planned.into_iter().filter_map(|(step, plan)| Some((step, write(&plan)?))).unzip();
+            let done = self.writer.write_all(writes, now).await;
             let mut failed = None;
             wave = Vec::new();
-            for ((step, _), result) in planned.into_iter().zip(done) {
+            for (step, result) in steps.into_iter().zip(done) {
                 match result {
-                    Ok(outcome) => outcomes[step.place] = Some(outcome),
-                    Err(RegistryError::Store(error)) => failed = Some(error),
+                    Ok(written) => outcomes[step.place] = Some(outcome(&written)),
+                    Err(IdentityError::Registry(RegistryError::Store(error))) => failed = Some(error),
                     Err(error) if is_overtaken(&error) && round < ROUNDS_MAX => wave.push(step),
-                    Err(error) => outcomes[step.place] = Some(self.refused(not_done(error))),
+                    Err(error) => outcomes[step.place] = Some(self.refused(error.into())),
                 }
             }
             if let Some(error) = failed {
@@ -187,35 +189,41 @@ impl Importer<'_> {
     }
 }
 
-/// Does what was planned, if what it was planned on still holds.
-async fn carry_out(registry: &Registry, plan: &Plan, now: Timestamp) -> Result<LineOutcome, RegistryError> {
+/// Writes what was planned, if what it was planned on still holds. None when there is nothing to do.
+fn write(plan: &Plan) -> Option<IdentityWrite> {
     let version = |before: &Identity| Precondition::Version(before.etag());
     match plan {
-        Plan::Create(after) => {
-            registry.create(IdentitySpec::from(&**after), now).await?;
-            Ok(LineOutcome::Created)
-        }
+        Plan::Create(after) => Some(IdentityWrite::Create(IdentitySpec::from(&**after))),
         Plan::Replace { before, after } => {
-            registry.replace(IdentitySpec::from(&**after), version(before), now).await?;
-            Ok(LineOutcome::Changed)
+            Some(IdentityWrite::Replace(IdentitySpec::from(&**after), version(before)))
         }
-        Plan::Delete { before } => {
-            registry.delete(&before.id, version(before)).await?;
-            Ok(LineOutcome::Deleted)
-        }
-        Plan::Nothing => Ok(LineOutcome::Unchanged),
+        Plan::Delete { before } => Some(IdentityWrite::Delete(before.id.clone(), version(before))),
+        Plan::Nothing => None,
+    }
+}
+
+fn outcome(written: &WrittenIdentity) -> LineOutcome {
+    match (&written.before, &written.after) {
+        (None, _) => LineOutcome::Created,
+        (Some(_), Some(_)) => LineOutcome::Changed,
+        (Some(_), None) => LineOutcome::Deleted,
     }
 }
 
 /// Whether what is stored is no longer what the change was planned on.
-fn is_overtaken(error: &RegistryError) -> bool {
+fn is_overtaken(error: &IdentityError) -> bool {
     match error {
-        RegistryError::AlreadyExists(_)
-        | RegistryError::NotFound(_)
-        | RegistryError::PreconditionFailed(_) => true,
-        RegistryError::StaleGeneration(_)
-        | RegistryError::TooManyModules { .. }
-        | RegistryError::Store(_) => false,
+        IdentityError::Registry(
+            RegistryError::AlreadyExists(_)
+            | RegistryError::NotFound(_)
+            | RegistryError::PreconditionFailed(_),
+        ) => true,
+        IdentityError::Registry(
+            RegistryError::StaleGeneration(_)
+            | RegistryError::TooManyModules { .. }
+            | RegistryError::Store(_),
+        )
+        | IdentityError::Forbidden(_) => false,
     }
 }
 

@@ -9,6 +9,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
 use jiff::Timestamp;
 use portcullis_registry::id::DeviceId;
+use serde_json::Value;
 use tokio::sync::{Mutex, mpsc};
 
 use super::dry_run::DryRun;
@@ -20,10 +21,12 @@ use super::{export, rollback, source};
 use crate::auth::VerifiedService;
 use crate::blob::container::{Container, ContainerError, Pieces};
 use crate::hub::Hub;
+use crate::hub::audit::effect::Effect;
 use crate::hub::audit::{AuditEntry, Operation};
 use crate::hub::job_store::job::Job;
 use crate::hub::job_store::record::{JobKind, JobRecord, JobState};
 use crate::hub::job_store::{INPUT, UNDO, blocking};
+use crate::operations::identities::IdentityWriter;
 
 /// What there is to do.
 pub(super) enum Work {
@@ -80,7 +83,8 @@ impl Running {
         let running = &ending.0;
         let now = running.hub.clock.wall();
         let entry = AuditEntry::of(&running.caller, Operation::StartJob, id.clone(), now);
-        running.hub.audit.record(entry).await;
+        let effect = Effect::told(details(&running.job.record()));
+        running.hub.audit.record(AuditEntry { effect, ..entry }).await;
         running.enter(JobState::Running);
         running.forget_old(now).await;
         tracing::info!(job = %id, kind = running.job.record().kind.as_str(), policy = running.caller.policy(), "job started");
@@ -120,16 +124,18 @@ impl Running {
         }
         let undo = self.job.directory.join(UNDO);
         let undo = blocking(move || UndoWriter::create(&undo)).await?;
-        let registry = &self.hub.registry;
-        let importer = Importer { registry, undo: Some(Mutex::new(undo)) };
-        self.apply(&importer, batches, results).await
+        self.apply(&self.importer(Some(undo)), batches, results).await
+    }
+
+    fn importer(&self, undo: Option<UndoWriter>) -> Importer<'_> {
+        let writer = IdentityWriter::of_job(&self.hub, &self.caller, &self.job.record().id);
+        Importer { registry: &self.hub.registry, writer, undo: undo.map(Mutex::new) }
     }
 
     async fn rollback(&self, of: &Arc<Job>) -> Result<(), RunError> {
         let mut results = Results::create(&self.job.directory).await?;
-        let importer = Importer { registry: &self.hub.registry, undo: None };
         let batches = rollback::batches(&of.directory.join(UNDO));
-        let outcome = self.apply(&importer, batches, &mut results).await;
+        let outcome = self.apply(&self.importer(None), batches, &mut results).await;
         results.sync().await?;
         outcome?;
         // Taken back once, it cannot be again.
@@ -325,6 +331,32 @@ impl Running {
     }
 }
 
+/// What the audit record says of a job: of an export whether keys went along.
+fn details(record: &JobRecord) -> Vec<(&'static str, Value)> {
+    let mut details = vec![("kind", record.kind.as_str().into())];
+    match record.kind {
+        JobKind::Import => details.push(("dryRun", record.dry_run.into())),
+        JobKind::Export => details.push(("keys", (!record.exclude_keys).into())),
+        JobKind::Rollback => details.push(("rollbackOf", record.rollback_of.clone().into())),
+    }
+    details
+}
+
+/// How many lines came to what. What was refused has no line of its own in the audit record.
+fn outcomes(record: &JobRecord) -> Vec<(&'static str, Value)> {
+    let counts = record.progress.counts;
+    match record.kind {
+        JobKind::Export => vec![("exported", record.progress.lines.into())],
+        JobKind::Import | JobKind::Rollback => vec![
+            ("created", counts.created.into()),
+            ("changed", counts.changed.into()),
+            ("unchanged", counts.unchanged.into()),
+            ("deleted", counts.deleted.into()),
+            ("refused", counts.refused.into()),
+        ],
+    }
+}
+
 /// A job that is not over until this is gone, even if its work broke off by a mistake of ours.
 struct Ending(Running);
 
@@ -347,8 +379,9 @@ impl Ending {
         let record = job.record();
         let entry =
             AuditEntry::of(&running.caller, Operation::EndJob, record.id.clone(), running.hub.clock.wall());
-        running.hub.audit.record(AuditEntry { refused: failure.clone(), ..entry }).await;
         let counts = record.progress.counts;
+        let effect = Effect::told([details(&record), outcomes(&record)].concat());
+        running.hub.audit.record(AuditEntry { refused: failure.clone(), effect, ..entry }).await;
         tracing::info!(
             job = %record.id,
             kind = record.kind.as_str(),
