@@ -239,7 +239,7 @@ async fn who_takes_its_own_key_away_by_a_command_is_in_the_record() {
     let (_, told) = hub.rest().call("GET", "/api/v1/audit", None).await;
     let operations: Vec<_> =
         told.as_array().unwrap().iter().map(|line| line["op"].as_str().unwrap()).collect();
-    assert_eq!(operations, ["createPolicy", "regeneratePolicy"]);
+    assert_eq!(operations, ["createPolicy", "regeneratePolicy", "revealCredential"]);
     hub.stop().await;
 }
 

@@ -1,5 +1,6 @@
 //! `/devices` and `/devices/{id}/modules`: create, replace, retrieve, delete and list device and module identities.
 
+use std::slice::from_ref;
 use std::sync::Arc;
 
 use axum::Json;
@@ -42,6 +43,7 @@ pub(super) async fn show(
     Named(id): Named,
 ) -> Result<Response, Problem> {
     let entry = identities::retrieve(&hub, &caller, &id)?;
+    identities::note_keys_shown(&hub, &caller, id.device.as_str(), from_ref(&entry)).await;
     Ok(answer(&entry.identity(), presence::live_state(&hub, &entry)))
 }
 
@@ -67,12 +69,13 @@ pub(super) async fn list(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     if let Some(count) = paging::parse_count(&headers)? {
-        return list_page(&hub, &caller, count, parse_continuation(&headers)?);
+        return list_page(&hub, &caller, count, parse_continuation(&headers)?).await;
     }
     let query = query.unwrap_or_default();
     let top = query.split('&').find_map(|pair| pair.strip_prefix("top=")).and_then(|text| text.parse().ok());
     let top = top.filter(|top| (1..=ITEMS_MAX).contains(top)).unwrap_or(ITEMS_MAX);
     let devices = identities::list(&hub, &caller, top)?;
+    identities::note_keys_shown(&hub, &caller, LIST, &devices).await;
     Ok(array(&hub, &devices))
 }
 
@@ -83,17 +86,19 @@ pub(super) async fn list_modules(
     Path(device): Path<String>,
 ) -> Result<Json<Vec<ModuleOut>>, Problem> {
     let modules = identities::modules(&hub, &caller, &DeviceId::parse(&device)?)?;
+    identities::note_keys_shown(&hub, &caller, &device, &modules).await;
     let module = |entry: &Arc<Entry>| ModuleOut::new(&entry.identity(), presence::live_state(&hub, entry));
     Ok(Json(modules.iter().map(module).collect()))
 }
 
-fn list_page(
+async fn list_page(
     hub: &Hub,
     caller: &VerifiedService,
     count: usize,
     after: Option<DeviceId>,
 ) -> Result<Response, Problem> {
     let page = identities::page(hub, caller, after.as_ref(), count)?;
+    identities::note_keys_shown(hub, caller, LIST, &page.devices).await;
     let answer = array(hub, &page.devices);
     let Some(next) = page.next else { return Ok(answer) };
     Ok(([(CONTINUATION, STANDARD.encode(next.as_str()))], answer).into_response())
@@ -133,3 +138,6 @@ fn answer(identity: &Identity, live: LiveState) -> Response {
         Some(_) => (etag, Json(ModuleOut::new(identity, live))).into_response(),
     }
 }
+
+/// What the audit record calls a list of devices; no id has a blank in it.
+const LIST: &str = "list of devices";

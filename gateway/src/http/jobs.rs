@@ -166,7 +166,7 @@ pub(super) async fn file(
     Caller(caller): Caller,
     Path((job, name)): Path<(String, String)>,
 ) -> Result<Response, Problem> {
-    let pieces = jobs::file(&hub, &caller, &job, &name).await?;
+    let pieces = jobs::download(&hub, &caller, &job, &name).await?;
     // It may hold keys.
     let headers = [(header::CONTENT_TYPE, "application/x-ndjson"), (header::CACHE_CONTROL, "no-store")];
     Ok((headers.map(|(name, value)| (name, HeaderValue::from_static(value))), Body::from_stream(pieces))

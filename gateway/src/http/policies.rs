@@ -59,7 +59,7 @@ pub(super) async fn list(
     State(hub): State<Arc<Hub>>,
     Caller(caller): Caller,
 ) -> Result<Json<Vec<PolicyOut>>, Problem> {
-    let policies = policies::list(&hub, &caller)?;
+    let policies = policies::reveal_all(&hub, &caller).await?;
     Ok(Json(policies.iter().map(PolicyOut::new).collect()))
 }
 
@@ -69,7 +69,7 @@ pub(super) async fn show(
     Caller(caller): Caller,
     Path(name): Path<String>,
 ) -> Result<Json<PolicyOut>, Problem> {
-    Ok(Json(PolicyOut::new(&policies::show(&hub, &caller, &name)?)))
+    Ok(Json(PolicyOut::new(&policies::reveal(&hub, &caller, &name).await?)))
 }
 
 /// `PUT /api/v1/policies/{name}`: creates only.

@@ -138,12 +138,12 @@ async fn a_replace_answers_what_it_stored_though_it_is_deleted_or_changed_by_the
     overtaking.set(replacing);
     let replaced = registry.replace(mine(), Precondition::AnyVersion, later(1)).await.unwrap();
     assert!(overtaking.is_used_up());
-    assert_eq!((replaced.before, &shown.lock().unwrap()[0]), (created.revision, &replaced.identity));
+    assert_eq!((replaced.before.revision, &shown.lock().unwrap()[0]), (created.revision, &replaced.identity));
     let current = registry.entry(&device("d1")).unwrap().identity();
     assert_ne!(current.etag(), replaced.identity.etag());
 
     overtaking.set(deleting);
     let replaced = registry.replace(mine(), Precondition::Version(current.etag()), later(2)).await.unwrap();
     assert!(overtaking.is_used_up() && registry.entry(&device("d1")).is_none());
-    assert_eq!((replaced.before, &shown.lock().unwrap()[2]), (current.revision, &replaced.identity));
+    assert_eq!((replaced.before.revision, &shown.lock().unwrap()[2]), (current.revision, &replaced.identity));
 }
