@@ -106,6 +106,7 @@ const COLUMNS: &[Column] = &[
     ("Ip", |line| scalar(line, "/ip")),
     ("Operation", |line| scalar(line, "/op")),
     ("Target", |line| scalar(line, "/target")),
+    ("What", trail::effect_text),
     ("Result", |line| scalar(line, "/result")),
 ];
 const TAIL_EXAMPLES: &str = "\

@@ -10,7 +10,7 @@ use super::fields::{FormFields, Query};
 use super::layout::{self, Section};
 use super::paths::{self, encoded};
 use super::visit::Visit;
-use crate::hub::audit::trail::AuditFilter;
+use crate::hub::audit::trail::{AuditFilter, effect_text};
 use crate::operations::audit;
 
 /// The filters of a query, and how its links write them.
@@ -43,7 +43,7 @@ pub(super) async fn show(visit: Visit, Query(query): Query) -> PageResult {
         div.scroll {
             table.stack {
                 thead {
-                    tr { th.number { "No." } th { "Time" } th { "Policy" } th { "From" } th { "Operation" } th { "Target" } th { "Result" } }
+                    tr { th.number { "No." } th { "Time" } th { "Policy" } th { "From" } th { "Operation" } th { "Target" } th { "Change" } th { "Result" } }
                 }
                 @if asked.before.is_none() { (follower(&asked, last.unwrap_or(0))) }
                 tbody { @for line in lines.iter().rev() { (row(line)) } }
@@ -166,7 +166,8 @@ fn row(line: &Value) -> Markup {
             td data-label="Policy" { (text("actor")) }
             td.nowrap data-label="From" { (text("ip")) " " span.quiet { (text("source")) } }
             td.nowrap data-label="Operation" { (in_words(operation)) }
-            td.target data-label="Of" { span.id { (target) } }
+            td.target data-label="Target" { span.id { (target) } }
+            td.reason data-label="Change" { (effect_text(line)) }
             td.reason data-label="Result" {
                 @if result == "done" { "done" } @else { span.chip.bad { "refused" } " " (result) }
                 @if let Some(missing) = line["missing"].as_u64() {
@@ -200,7 +201,7 @@ fn in_words(operation: &str) -> String {
 /// Lines of one page.
 const LINES_SHOWN: usize = 100;
 /// The operations of the filter, as the record names them.
-const OPERATIONS: [&str; 15] = [
+const OPERATIONS: [&str; 16] = [
     "createIdentity",
     "updateIdentity",
     "deleteIdentity",
@@ -208,6 +209,7 @@ const OPERATIONS: [&str; 15] = [
     "sendMessage",
     "purgeQueue",
     "startJob",
+    "cancelJob",
     "endJob",
     "createPolicy",
     "regeneratePolicy",

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::Named;
 use super::frame::{self, Tab};
-use crate::hub::audit::trail::AuditFilter;
+use crate::hub::audit::trail::{AuditFilter, effect_text};
 use crate::operations::audit;
 use crate::operations::identities;
 use crate::portal::answer::PageResult;
@@ -23,7 +23,7 @@ pub(in crate::portal) async fn show(visit: Visit, Named(id): Named) -> PageResul
         } @else {
             div.scroll tabindex="0" role="region" aria-label="Audit record" {
                 table.stack {
-                    thead { tr { th scope="col" { "Time" } th scope="col" { "Policy" } th scope="col" { "By" } th scope="col" { "Operation" } th scope="col" { "Target" } th scope="col" { "Result" } } }
+                    thead { tr { th scope="col" { "Time" } th scope="col" { "Policy" } th scope="col" { "By" } th scope="col" { "Operation" } th scope="col" { "Target" } th scope="col" { "Change" } th scope="col" { "Result" } } }
                     tbody { @for line in lines.iter().rev() { (row(line)) } }
                 }
             }
@@ -43,6 +43,7 @@ fn row(line: &Value) -> Markup {
             td data-label="By" { (of("source")) span.quiet { " from " (of("ip")) } }
             td data-label="Operation" { code { (of("op")) } }
             td data-label="Target" { span.id { (of("target")) } }
+            td data-label="Change" { (effect_text(line)) }
             td data-label="Result" { @if of("result") == "done" { "done" } @else { span.chip.bad { "refused" } " " (of("result")) } }
         }
     }
