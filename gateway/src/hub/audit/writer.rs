@@ -6,7 +6,6 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
 
 use portcullis_registry::durable_file;
 use serde::Serialize;
@@ -14,13 +13,14 @@ use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
 use super::effect::{ChangesOut, DetailsOut};
+use super::syncer::{self, Syncer};
 use super::trail::{self, CURRENT};
 use super::{AuditEntry, Operation, QueuedEntries};
 
 /// The end of the record, as the one thread that writes it holds it.
 pub(super) struct AuditWriter {
     directory: PathBuf,
-    file: File,
+    file: Arc<File>,
     bytes: u64,
     bytes_max: u64,
     next_number: u64,
@@ -29,7 +29,6 @@ pub(super) struct AuditWriter {
     missing: Arc<AtomicU64>,
     /// Whether the last lines could not be written; said once.
     is_failing: bool,
-    synced: Instant,
     /// Lines that are written together.
     lines: Vec<u8>,
 }
@@ -77,19 +76,19 @@ impl AuditWriter {
         };
         Ok(Self {
             directory: directory.to_owned(),
-            file,
+            file: Arc::new(file),
             bytes,
             bytes_max: FILE_BYTES_MAX,
             next_number,
             previous,
             missing,
             is_failing: false,
-            synced: Instant::now(),
             lines: Vec::new(),
         })
     }
 
-    pub(super) fn run(mut self, mut queue: mpsc::Receiver<QueuedEntries>) {
+    /// Writes what comes until the end.
+    pub(super) fn run(mut self, mut queue: mpsc::Receiver<QueuedEntries>, syncer: Syncer) {
         let mut batch = Vec::new();
         let mut ending = false;
         while !ending && queue.blocking_recv_many(&mut batch, BATCH_MAX) > 0 {
@@ -102,10 +101,15 @@ impl AuditWriter {
                     QueuedEntries::End => ending = true,
                 }
             }
-            if ending || self.synced.elapsed() >= SYNC_PERIOD {
-                self.sync();
-            }
+            syncer.notify(&self.file);
         }
+        syncer.end();
+        syncer::sync(&self.file);
+    }
+
+    /// The file that is written now.
+    pub(super) fn file(&self) -> &Arc<File> {
+        &self.file
     }
 
     /// Writes entries as lines; those that cannot be written are counted as missing.
@@ -149,7 +153,7 @@ impl AuditWriter {
             number += 1;
             count += 1;
         }
-        self.file.write_all(&self.lines).inspect_err(|_| {
+        (&*self.file).write_all(&self.lines).inspect_err(|_| {
             // Half a line would hide the next one. If it stays, the check of the record finds it; the error that is
             // reported is the one of the lines.
             let _ = self.file.set_len(self.bytes);
@@ -166,20 +170,13 @@ impl AuditWriter {
         self.file.sync_data()?;
         let current = self.directory.join(CURRENT);
         durable_file::rename(&current, &self.directory.join(trail::file_name(self.next_number - 1)))?;
-        self.file = append(&current)?;
+        self.file = Arc::new(append(&current)?);
         self.bytes = 0;
         let old = trail::old_files(&self.directory)?;
         for path in old.iter().take(old.len().saturating_sub(FILES_KEPT)) {
             fs::remove_file(path)?;
         }
         Ok(())
-    }
-
-    fn sync(&mut self) {
-        self.synced = Instant::now();
-        if let Err(error) = self.file.sync_data() {
-            tracing::error!(%error, "the audit record cannot be synced");
-        }
     }
 }
 
@@ -223,7 +220,6 @@ fn is_zero(number: &u64) -> bool {
 
 const HEX_DIGITS: &[u8; 16] = b"0123456789abcdef";
 const BATCH_MAX: usize = 256;
-const SYNC_PERIOD: Duration = Duration::from_secs(1);
 const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Full files kept beside the current one; the oldest goes first.
 const FILES_KEPT: usize = 15;
@@ -319,7 +315,7 @@ mod tests {
         let mut writer = AuditWriter::open(directory.path(), Arc::clone(&missing)).unwrap();
         let path = directory.path().join(CURRENT);
         // A file that takes no writes.
-        let file = std::mem::replace(&mut writer.file, File::open(&path).unwrap());
+        let file = std::mem::replace(&mut writer.file, Arc::new(File::open(&path).unwrap()));
         writer.write(&[entry("d1"), entry("d2")]);
         assert_eq!(missing.load(Ordering::Relaxed), 2);
         writer.file = file;
