@@ -106,8 +106,8 @@ const COLUMNS: &[Column] = &[
     ("Ip", |line| scalar(line, "/ip")),
     ("Operation", |line| scalar(line, "/op")),
     ("Target", |line| scalar(line, "/target")),
-    ("What", trail::effect_text),
     ("Result", |line| scalar(line, "/result")),
+    ("What", trail::effect_text),
 ];
 const TAIL_EXAMPLES: &str = "\
 Examples:

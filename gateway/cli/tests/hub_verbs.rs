@@ -19,6 +19,41 @@ fn key(byte: u8) -> String {
 }
 
 #[tokio::test]
+async fn the_audit_tail_shows_what_changed_and_who_saw_keys() {
+    let hub = TestHub::start().await;
+    let owner = shell(&hub, "iothubowner");
+    owner.json(&["device-identity", "create", "-d", "d1"]).await;
+    let string = owner.print(&["connection-string", "show", "-d", "d1"]).await;
+    let reason = "lost\u{1b}[31m";
+    owner
+        .json(&["device-identity", "update", "-d", "d1", "--status", "disabled", "--status-reason", reason])
+        .await;
+    owner.json(&["device-identity", "renew-key", "-d", "d1", "--key-type", "primary"]).await;
+    let told = owner.json(&["audit", "tail", "-d", "d1", "-o", "json"]).await;
+    let of = |operation: &str| {
+        let told = told.as_array().unwrap().iter().filter(|line| line["op"] == operation);
+        told.map(|line| line["changes"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(of("createIdentity"), [json!({"authentication": {"before": null, "after": "sas"}})]);
+    let expected = [
+        json!({
+            "status": {"before": "enabled", "after": "disabled"},
+            "statusReason": {"before": null, "after": reason},
+        }),
+        json!({"primaryKey": "changed"}),
+    ];
+    assert_eq!(of("updateIdentity"), expected);
+    assert!(!of("revealCredential").is_empty());
+    let table = owner.print(&["audit", "tail", "-d", "d1", "-n", "100", "-o", "table"]).await;
+    for told in ["What", "status: enabled -> disabled", "statusReason: none -> lost", "primaryKey: changed"] {
+        assert!(table.contains(told), "{told}: {table}");
+    }
+    let key = string.trim().rsplit_once("SharedAccessKey=").unwrap().1;
+    assert!(!table.contains('\u{1b}') && !table.contains(key), "{table}");
+    hub.stop().await;
+}
+
+#[tokio::test]
 async fn a_policy_is_created_used_renewed_and_deleted() {
     let hub = TestHub::start().await;
     let owner = shell(&hub, "iothubowner");

@@ -1,7 +1,7 @@
 //! The audit record: who changed what, from where, and how it went. Append-only, one JSON object a line, chained.
 //!
 //! Each line holds the SHA-256 of the line before it, so that a line changed or taken out later shows. A change is
-//! answered after its line is written; lines are synced at least once a second, so a kill loses none and a power cut
+//! answered after its line is written; lines are synced within a second, so a kill loses none and a power cut
 //! the last second's at most. A line that cannot be written stops no change: it is counted, and the next line that
 //! can be written says how many are missing. Secrets never come here: an entry has no place for one.
 //!
@@ -23,9 +23,11 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::auth::{Origin, VerifiedService};
 use effect::Effect;
+use syncer::Syncer;
 use writer::AuditWriter;
 
 pub mod effect;
+mod syncer;
 pub mod trail;
 mod writer;
 
@@ -112,8 +114,9 @@ impl Audit {
         DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
         let missing = Arc::new(AtomicU64::new(0));
         let writer = AuditWriter::open(directory, Arc::clone(&missing))?;
+        let syncer = Syncer::start(Arc::clone(writer.file()))?;
         let (queue, entries) = mpsc::channel(QUEUED_MAX);
-        let thread = thread::start("audit-writer", move || writer.run(entries))?;
+        let thread = thread::start("audit-writer", move || writer.run(entries, syncer))?;
         Ok(Self { directory: directory.to_owned(), queue, missing, thread: Mutex::new(Some(thread)) })
     }
 

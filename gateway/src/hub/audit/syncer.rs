@@ -1,11 +1,13 @@
-//! The thread that puts the record's lines on stable storage, once a second while there are new ones: nobody who waits
-//! for a line waits for the disk.
+//! The thread that syncs the record's lines to stable storage, once a second while there are new ones. A caller that
+//! waits for its line does not wait for the disk.
 
 use std::fs::File;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::Duration;
+
+use portcullis_registry::thread;
 
 /// The thread, as the writer holds it.
 pub(super) struct Syncer {
@@ -30,7 +32,7 @@ impl Syncer {
         let state = Mutex::new(Unsynced { file, has_lines: false, is_ending: false });
         let shared = Arc::new(Shared { state, changed: Condvar::new() });
         let own = Arc::clone(&shared);
-        let thread = thread::Builder::new().name("audit-syncer".into()).spawn(move || own.run())?;
+        let thread = thread::start("audit-syncer", move || own.run())?;
         Ok(Self { shared, thread })
     }
 
@@ -49,7 +51,9 @@ impl Syncer {
     pub(super) fn end(self) {
         self.shared.lock().is_ending = true;
         self.shared.changed.notify_one();
-        let _ = self.thread.join();
+        if self.thread.join().is_err() {
+            tracing::error!("the thread that syncs the audit record broke off");
+        }
     }
 }
 
