@@ -11,7 +11,6 @@ use portcullis_registry::durable_file::replace;
 
 /// Not a test of its own: what the test below runs under strace.
 #[test]
-#[cfg_attr(offline, ignore = "PORTCULLIS_TEST_OFFLINE=1")]
 fn child_that_replaces_a_file() {
     let Some(path) = std::env::var_os(CHILD_PATH) else { return };
     replace(Path::new(&path), b"new", 0o600).unwrap();

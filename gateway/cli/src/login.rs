@@ -173,8 +173,8 @@ pub(super) fn hint(reason: &ConnectError) -> &'static str {
             "check this machine's clock; on the hub's machine, `portcullis doctor` says more"
         }
         ConnectError::BadCertificate => "on the hub's machine, `portcullis doctor` says more",
-        ConnectError::NotTls | ConnectError::Handshake => "is this a port of the hub?",
-        _ => "is the hub running, and is this its port?",
+        ConnectError::NotTls | ConnectError::Handshake => "check that this is a port of the hub",
+        _ => "check that the hub runs and that this is its port",
     }
 }
 

@@ -412,7 +412,7 @@ mod tests {
         assert_eq!(
             failure.to_string(),
             format!(
-                "error: there is no answer from 127.0.0.1:{port} within 30 s  hint: is the hub running, and is this its port?"
+                "error: 127.0.0.1:{port} did not answer within 30 s  hint: check that the hub runs and that this is its port"
             )
         );
         assert!(failure.passing().is_some() && failure.ends_all());

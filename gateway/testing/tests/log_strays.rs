@@ -13,7 +13,9 @@ async fn fails(hub: TestHub) -> bool {
 }
 
 fn warn_on_a_thread_of_nobody() {
-    thread::spawn(|| tracing::warn!(target: "portcullis::test", "nobody's line")).join().unwrap();
+    thread::spawn(|| tracing::warn!(target: "portcullis::test", "nobody's line"))
+        .join()
+        .expect("the thread ends");
 }
 
 #[tokio::test]
@@ -32,7 +34,7 @@ async fn a_line_of_no_test_counts_against_each_that_has_a_hub_unless_announced()
     is_started.recv().unwrap();
     warn_on_a_thread_of_nobody();
     warned.send(()).unwrap();
-    assert!(other.join().unwrap());
+    assert!(other.join().expect("the thread ends"));
     assert!(fails(hub).await);
 
     // It counts against no hub that starts later.

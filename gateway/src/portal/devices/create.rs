@@ -71,7 +71,7 @@ pub(in crate::portal) async fn check_id(visit: Visit, Query(query): Query) -> Pa
         _ if text.is_empty() => html! { p.hint { (ID_HINT) } },
         Err(error) => form::wrong(&error.to_string()),
         Ok(id) => match identities::is_taken(visit.hub(), visit.service(), id)? {
-            true => form::wrong("There is a device of this id already"),
+            true => form::wrong("A device with this id exists already"),
             false => html! { p.fine { "This id is free." } },
         },
     };

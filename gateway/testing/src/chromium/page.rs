@@ -29,7 +29,7 @@ pub struct Page {
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     /// What it did wrong.
-    mishaps: Mutex<Vec<String>>,
+    mishaps: watch::Sender<Vec<String>>,
     /// The documents that were loaded with all they name.
     loaded: watch::Sender<HashSet<String>>,
     /// The status of the last answer that became a document.
@@ -67,7 +67,7 @@ impl Seen {
     }
 
     fn mishap(&self, what: &str, details: &Value) {
-        lock(&self.mishaps).push(format!("{what}: {details}"));
+        self.mishaps.send_modify(|mishaps| mishaps.push(format!("{what}: {details}")));
     }
 }
 
@@ -344,12 +344,19 @@ impl Page {
 
     /// What the page has done wrong so far: exceptions, errors on the console, dialogs, breaches of its policy.
     pub fn mishaps(&self) -> Vec<String> {
-        lock(&self.seen.mishaps).clone()
+        self.seen.mishaps.borrow().clone()
+    }
+
+    /// Waits until the page has done something wrong that `text` tells of: the browser reports some of it late.
+    pub async fn wait_for_mishap(&self, text: &str) {
+        let mut mishaps = self.seen.mishaps.subscribe();
+        let told = |mishaps: &Vec<String>| mishaps.iter().any(|mishap| mishap.contains(text));
+        within(mishaps.wait_for(told)).await.expect("the page is watched");
     }
 
     /// Forgets what the page has done wrong; what it was.
     pub fn take_mishaps(&self) -> Vec<String> {
-        std::mem::take(&mut *lock(&self.seen.mishaps))
+        self.seen.mishaps.send_replace(Vec::new())
     }
 
     async fn try_value(&self, expression: &str) -> Answer {

@@ -45,7 +45,8 @@ fn told(before: Option<&Identity>, after: Option<&Identity>) -> Value {
 
 #[test]
 fn every_field_that_changes_is_told_by_name_with_both_values() {
-    let cases: [(fn(&mut Identity), Value); 8] = [
+    type Edit = fn(&mut Identity);
+    let cases: [(Edit, Value); 8] = [
         (
             |identity| identity.status = Status::Disabled,
             json!({"status": {"before": "enabled", "after": "disabled"}}),
