@@ -39,7 +39,7 @@ impl Page {
     }
 
     async fn picture(&self, name: &str) {
-        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/portal");
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/portal");
         self.screenshot(&directory.join(format!("{name}.png"))).await;
     }
 }
