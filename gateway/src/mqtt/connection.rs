@@ -188,7 +188,7 @@ impl<S: DeviceStream> TlsEstablished<S> {
         };
         match self.verdict(hub, &connect) {
             Ok(who) => {
-                // Known now: the place at the door is free for the next.
+                // The peer is known now: the permit is free for another anonymous connection.
                 drop(self.permit);
                 let limits = &hub.config.limits;
                 let packets =

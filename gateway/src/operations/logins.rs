@@ -1,9 +1,9 @@
-//! What follows a failed login, by whichever door: it is counted, told to the operator, and held against its address
-//! and the identity it claimed.
+//! What follows a failed login over any front: the hub counts it, reports it to the operator, and holds it against the
+//! address and the identity it claimed.
 //!
-//! Only failures are ever counted here. Verifying a token costs less than looking up whether to, so a true device is
-//! never refused for what others did in its name (threats T321); what a storm of bad logins does not get is answers,
-//! room in the record, and handshakes.
+//! Only failures are counted. To verify a token costs less than to look up whether to verify it, so a real device is never
+//! refused for what others did in its name (threats T321). A storm of bad logins gets no answers, no room in the record,
+//! and no handshakes.
 
 use std::net::{IpAddr, SocketAddr};
 

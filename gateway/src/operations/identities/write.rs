@@ -1,5 +1,5 @@
-//! The one door to the registry for whoever creates, replaces or deletes identities: it checks the right, does the
-//! write, and leaves a line in the log and the audit record.
+//! The one way to create, replace or delete an identity: it checks the right, does the write, and leaves a line in the
+//! log and in the audit record.
 //!
 //! Writes that are asked for together share the store's commits and one wait for the audit record. An import of a
 //! million lines comes through here as a single PUT does.
