@@ -512,6 +512,7 @@ async fn a_put_answers_what_it_wrote_whoever_comes_after_it() {
         );
         assert!(one + two + three > 0, "{path}: nothing was ever written");
     }
+    hub.stop().await;
 }
 
 const PUTS: usize = 60;

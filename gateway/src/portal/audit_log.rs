@@ -40,7 +40,7 @@ pub(super) async fn show(visit: Visit, Query(query): Query) -> PageResult {
         } @else if lines.is_empty() {
             div.card.empty { strong { "No entries yet" } "Changes appear here from now on." }
         }
-        div.scroll {
+        div.scroll tabindex="0" role="region" aria-label="Audit record" {
             table.stack {
                 thead {
                     tr { th.number { "No." } th { "Time" } th { "Policy" } th { "From" } th { "Operation" } th { "Target" } th { "Change" } th { "Result" } }

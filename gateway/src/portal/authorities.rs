@@ -124,7 +124,7 @@ fn show_list(visit: &Visit, status: StatusCode, fields: &FormFields, errors: &Er
                 @if may_write { "Below, enrol the CA that signs your devices' certificates." }
             }
         } @else {
-            div.scroll { (table(all.all(), visit.hub().clock.wall())) }
+            div.scroll tabindex="0" role="region" aria-label="CAs" { (table(all.all(), visit.hub().clock.wall())) }
         }
         @if may_write { (enrol_form(visit, fields, errors)) }
     };

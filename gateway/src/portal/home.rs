@@ -163,7 +163,7 @@ fn refusals(seen: &Overview) -> Markup {
         };
     }
     html! {
-        div.scroll {
+        div.scroll tabindex="0" role="region" aria-label="Latest refusals" {
             table.stack {
                 thead { tr { th { "Time" } th { "Identity" } th { "From" } th { "Reason" } } }
                 tbody {

@@ -34,7 +34,7 @@ pub(super) async fn list(visit: Visit) -> PageResult {
         @if jobs.is_empty() {
             div.card.empty { strong { "No jobs yet" } "Imports and exports appear here for 30 days." }
         } @else {
-            div.scroll { (table(&jobs)) }
+            div.scroll tabindex="0" role="region" aria-label="Jobs" { (table(&jobs)) }
         }
     };
     Ok(Html(layout::page(&visit, Section::Jobs, "Jobs", content)).into_response())

@@ -101,7 +101,7 @@ fn show_list(visit: &Visit, status: StatusCode, fields: &FormFields, errors: &Er
             "A policy has a name, two keys and rights. Services and operators sign in with one of its keys. "
             "Devices have their own keys."
         }
-        div.scroll {
+        div.scroll tabindex="0" role="region" aria-label="Policies" {
             table.stack {
                 thead { tr { th { "Policy" } th { "Rights" } th { "Kind" } } }
                 tbody {
