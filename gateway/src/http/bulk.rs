@@ -27,7 +27,7 @@ pub(super) async fn apply(
     Caller(caller): Caller,
     JsonBody(body): JsonBody,
 ) -> Result<Response, Problem> {
-    let bulk = Bulk::permit(&hub, &caller)?;
+    let bulk = Bulk::permit(&hub, &caller).await?;
     let items = parse_items(&body)?;
     let mut answer = BulkResultOut::default();
     let mut named = Vec::with_capacity(items.len());

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use portcullis_registry::thread;
@@ -130,18 +131,20 @@ impl Audit {
         if entries.is_empty() {
             return;
         }
-        let (done, written) = oneshot::channel();
-        if self.send(QueuedEntries::Written { entries, done }).await {
-            // The writer counts what it cannot write.
-            let _ = written.await;
+        let (count, (done, written)) = (entries.len() as u64, oneshot::channel());
+        // The writer counts what it cannot write. A writer that broke off counts nothing.
+        if self.send(QueuedEntries::Written { entries, done }).await && written.await.is_err() {
+            self.missing.fetch_add(count, Ordering::Relaxed);
         }
     }
 
     /// Adds an entry without waiting until it is written: for reads, which must not become as slow as the disk. It waits
-    /// for room in the queue, so that no entry is dropped, however many come. One that cannot be written is counted as
-    /// missing, as any other.
+    /// at most [`ROOM_TIME_MAX`] for room in the queue. An entry that finds none, or that cannot be written, is counted
+    /// as missing.
     pub async fn note(&self, entry: AuditEntry) {
-        self.send(QueuedEntries::Noted(entry)).await;
+        if tokio::time::timeout(ROOM_TIME_MAX, self.send(QueuedEntries::Noted(entry))).await.is_err() {
+            self.missing.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Whether the writer gets them. After the end of the record it gets none, and they are counted as missing.
@@ -182,5 +185,7 @@ impl QueuedEntries {
     }
 }
 
+/// How long an entry that nobody waits for may wait for room in the queue.
+const ROOM_TIME_MAX: Duration = Duration::from_secs(1);
 /// Entries, or entries made together, that may wait for the writer.
 const QUEUED_MAX: usize = 1024;

@@ -10,7 +10,9 @@ use portcullis_registry::policy::Rights;
 
 use crate::auth::{AuthError, VerifiedService};
 use crate::hub::Hub;
+use crate::hub::audit::Operation;
 use crate::iothub::change::IdentityChange;
+use crate::operations::audit::record_refusal;
 use crate::operations::identities::{IdentityError, IdentityWrite, IdentityWriter};
 
 /// Why one change was not done.
@@ -38,8 +40,13 @@ pub struct Bulk<'a> {
 }
 
 impl<'a> Bulk<'a> {
-    pub fn permit(hub: &'a Hub, caller: &'a VerifiedService) -> Result<Self, AuthError> {
-        caller.check(Rights::REGISTRY_WRITE)?;
+    /// Checks the caller's right. A refusal has one line in the audit record, whatever was asked for.
+    pub async fn permit(hub: &'a Hub, caller: &'a VerifiedService) -> Result<Self, AuthError> {
+        if let Err(error) = caller.check(Rights::REGISTRY_WRITE) {
+            let target = "several identities".to_owned();
+            record_refusal(hub, caller, Operation::UpdateIdentity, target, error.to_string()).await;
+            return Err(error);
+        }
         Ok(Self { hub, caller })
     }
 

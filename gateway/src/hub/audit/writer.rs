@@ -29,6 +29,8 @@ pub(super) struct AuditWriter {
     missing: Arc<AtomicU64>,
     /// Whether the last lines could not be written; said once.
     is_failing: bool,
+    /// A failed write left half a line that could not be taken back.
+    is_cut: bool,
     /// Lines that are written together.
     lines: Vec<u8>,
 }
@@ -83,6 +85,7 @@ impl AuditWriter {
             previous,
             missing,
             is_failing: false,
+            is_cut: false,
             lines: Vec::new(),
         })
     }
@@ -90,15 +93,15 @@ impl AuditWriter {
     /// Writes what comes until the end.
     pub(super) fn run(mut self, mut queue: mpsc::Receiver<QueuedEntries>, syncer: Syncer) {
         let mut batch = Vec::new();
-        let mut ending = false;
-        while !ending && queue.blocking_recv_many(&mut batch, BATCH_MAX) > 0 {
+        while queue.blocking_recv_many(&mut batch, BATCH_MAX) > 0 {
             for queued in batch.drain(..) {
                 self.write(queued.entries());
                 match queued {
                     // Whoever waits may have gone.
                     QueuedEntries::Written { done, .. } => _ = done.send(()),
                     QueuedEntries::Noted(_) => {}
-                    QueuedEntries::End => ending = true,
+                    // What waits behind the end is written too; what comes later is refused, and counted.
+                    QueuedEntries::End => queue.close(),
                 }
             }
             syncer.notify(&self.file);
@@ -140,6 +143,9 @@ impl AuditWriter {
         let missing = self.missing.load(Ordering::Relaxed);
         let (mut number, mut previous) = (self.next_number, self.previous.clone());
         self.lines.clear();
+        if self.is_cut {
+            self.lines.push(b'\n');
+        }
         let mut count = 0;
         for entry in entries {
             if self.bytes + self.lines.len() as u64 >= self.bytes_max && count > 0 {
@@ -153,11 +159,12 @@ impl AuditWriter {
             number += 1;
             count += 1;
         }
-        (&*self.file).write_all(&self.lines).inspect_err(|_| {
-            // Half a line would hide the next one. If it stays, the check of the record finds it; the error that is
-            // reported is the one of the lines.
-            let _ = self.file.set_len(self.bytes);
-        })?;
+        if let Err(error) = (&*self.file).write_all(&self.lines) {
+            // Half a line must not take the next one along: it goes, or it is closed off before the next.
+            self.is_cut = self.file.set_len(self.bytes).is_err();
+            return Err(error);
+        }
+        self.is_cut = false;
         self.bytes += self.lines.len() as u64;
         self.next_number = number;
         self.previous = previous;
@@ -169,14 +176,24 @@ impl AuditWriter {
     fn begin_file(&mut self) -> io::Result<()> {
         self.file.sync_data()?;
         let current = self.directory.join(CURRENT);
-        durable_file::rename(&current, &self.directory.join(trail::file_name(self.next_number - 1)))?;
+        match durable_file::rename(&current, &self.directory.join(trail::file_name(self.next_number - 1))) {
+            // An earlier try put it aside and failed behind that.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            renamed => renamed?,
+        }
         self.file = Arc::new(append(&current)?);
         self.bytes = 0;
-        let old = trail::old_files(&self.directory)?;
-        for path in old.iter().take(old.len().saturating_sub(FILES_KEPT)) {
-            fs::remove_file(path)?;
+        self.is_cut = false;
+        if let Err(error) = self.drop_old_files() {
+            tracing::warn!(%error, "old files of the audit record cannot be removed");
         }
-        Ok(())
+        // The name of the new file is on stable storage before a line in it counts as written.
+        File::open(&self.directory)?.sync_all()
+    }
+
+    fn drop_old_files(&self) -> io::Result<()> {
+        let old = trail::old_files(&self.directory)?;
+        old.iter().take(old.len().saturating_sub(FILES_KEPT)).try_for_each(fs::remove_file)
     }
 }
 
@@ -266,6 +283,46 @@ mod tests {
         assert_eq!(trail::read(directory.path(), &wanted).unwrap().len(), 2);
         let writer = AuditWriter::open(directory.path(), Arc::default()).unwrap();
         assert_eq!(writer.next_number, 21);
+    }
+
+    #[test]
+    fn a_file_that_was_put_aside_in_vain_is_followed_by_a_new_one() {
+        let directory = TempDir::new().unwrap();
+        let mut writer =
+            AuditWriter { bytes_max: 1, ..AuditWriter::open(directory.path(), Arc::default()).unwrap() };
+        writer.write(&[entry("d1")]);
+        // As a try leaves it that finds no file handle for the new file.
+        let aside = directory.path().join(trail::file_name(1));
+        fs::rename(directory.path().join(CURRENT), aside).unwrap();
+        writer.write(&[entry("d2"), entry("d3")]);
+        assert_eq!(writer.missing.load(Ordering::Relaxed), 0);
+        assert_eq!(trail::verify(directory.path()).unwrap(), Verified { lines: 3, cut: 0 });
+    }
+
+    #[test]
+    fn what_waits_behind_the_end_is_written_and_what_comes_later_is_refused() {
+        let directory = TempDir::new().unwrap();
+        let writer = AuditWriter::open(directory.path(), Arc::default()).unwrap();
+        let syncer = Syncer::start(Arc::clone(writer.file())).unwrap();
+        let (sender, queue) = mpsc::channel(8);
+        for queued in [QueuedEntries::End, QueuedEntries::Noted(entry("d1"))] {
+            assert!(sender.try_send(queued).is_ok());
+        }
+        writer.run(queue, syncer);
+        assert_eq!(trail::verify(directory.path()).unwrap(), Verified { lines: 1, cut: 0 });
+        assert!(sender.try_send(QueuedEntries::End).is_err());
+    }
+
+    #[test]
+    fn half_a_line_takes_no_whole_one_along() {
+        let directory = TempDir::new().unwrap();
+        let mut writer = AuditWriter::open(directory.path(), Arc::default()).unwrap();
+        writer.write(&[entry("d1")]);
+        // As a failed write leaves it whose rest cannot be taken back.
+        (&*writer.file).write_all(b"{\"number\":2,").unwrap();
+        writer.is_cut = true;
+        writer.write(&[entry("d2")]);
+        assert_eq!(trail::verify(directory.path()).unwrap(), Verified { lines: 2, cut: 1 });
     }
 
     #[test]

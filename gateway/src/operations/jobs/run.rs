@@ -197,11 +197,16 @@ impl Running {
                 biased;
                 Some((read, (done, ended))) = running.next(), if !running.is_empty() => {
                     devices.pop_front();
-                    self.record_results(&done, read, results).await?;
+                    // An error ends the reading. What runs beside is still finished, and its lines recorded.
+                    if let Err(error) = self.record_results(&done, read, results).await {
+                        outcome = Some(Err(error.into()));
+                    }
                     if let Err(error) = ended {
                         outcome = Some(Err(error.into()));
                     }
-                    self.save_at_times(&mut saved).await?;
+                    if let Err(error) = self.save_at_times(&mut saved).await {
+                        outcome = Some(Err(error.into()));
+                    }
                 }
                 next = self.next(&mut batches), if outcome.is_none() && !is_full => {
                     match next.and_then(|next| Ok(next.ok_or(SourceError::BrokeOff)??)) {

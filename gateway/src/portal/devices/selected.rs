@@ -97,7 +97,7 @@ impl BulkAction {
     }
 
     async fn run(self, visit: &Visit, ids: Vec<DeviceId>, back: &str) -> PageResult {
-        let bulk = Bulk::permit(visit.hub(), visit.service())?;
+        let bulk = Bulk::permit(visit.hub(), visit.service()).await?;
         let mut failures = Vec::new();
         let (mut asked, mut changes) = (Vec::new(), Vec::new());
         for device in ids {
