@@ -246,8 +246,8 @@ impl Authenticator<'_> {
             let _ = token.is_signed_by(self.decoy);
         })?;
         let credential = match token.policy() {
-            Some(policy) => self.policy_proof(&token, policy, id)?,
-            None => self.own_proof(&token, id, keys)?,
+            Some(policy) => self.policy_credential(&token, policy, id)?,
+            None => self.own_credential(&token, id, keys)?,
         };
         token.check_expiry(now, self.leeway).map_err(AuthError::Token)?;
         let parent = self.enabled_parent(&identity)?;
@@ -383,7 +383,7 @@ impl Authenticator<'_> {
     }
 
     /// Checks a token without `skn`. The identity's own key must have signed it, and it must name exactly the identity.
-    fn own_proof(
+    fn own_credential(
         &self,
         token: &SasToken<'_>,
         id: &IdentityId,
@@ -398,7 +398,7 @@ impl Authenticator<'_> {
     }
 
     /// Checks a token with `skn`. The policy's key must have signed it, and it may cover more than one identity.
-    fn policy_proof(
+    fn policy_credential(
         &self,
         token: &SasToken<'_>,
         name: &str,

@@ -77,7 +77,7 @@ pub struct Hub {
     pub stopping: CancellationToken,
     /// Every connection's task; a stop waits for them.
     pub tasks: TaskTracker,
-    /// Places for those who look on.
+    /// Permits of the watchers of telemetry and presence.
     pub(crate) watchers: Arc<Semaphore>,
     /// The turn of whoever changes the shared access policies.
     pub(crate) policy_changes: Semaphore,

@@ -125,7 +125,7 @@ impl BoundHub {
         for listener in ops {
             let router = router.clone();
             let serve = move |hub, accepted| http::serve_ops(hub, router.clone(), accepted);
-            // Doors of its own: a crowd of devices must not keep the operator from looking (threats T1003).
+            // Admission control of its own: a crowd of devices must not keep the operator from looking (threats T1003).
             let admission = AdmissionControl::new(OPS_CONNECTIONS_MAX, OPS_CONNECTIONS_MAX, None);
             hub.tasks.spawn(listener::run(Arc::clone(&hub), listener, admission, serve));
         }

@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -522,4 +522,34 @@ fn is_called(name: &str, text: &str) -> bool {
         let before = text[..at].chars().next_back();
         before.is_some_and(|c| !c.is_alphanumeric() && c != '_')
     })
+}
+
+#[test]
+fn a_type_name_is_declared_once() {
+    let mut declared: BTreeMap<String, PathBuf> = BTreeMap::new();
+    for (path, text) in sources(&["gateway", "registry"]) {
+        if path.ends_with("tests.rs") || path.components().any(|part| part.as_os_str() == "tests") {
+            continue;
+        }
+        for line in shipped(&text).lines() {
+            let line = line.strip_prefix("pub ").unwrap_or(line);
+            let line = match line.strip_prefix("pub(") {
+                Some(rest) => rest.split_once(") ").map_or(line, |(_, rest)| rest),
+                None => line,
+            };
+            let Some(rest) =
+                ["struct ", "enum ", "trait ", "type "].iter().find_map(|word| line.strip_prefix(word))
+            else {
+                continue;
+            };
+            let name: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+            if let Some(other) = declared.insert(name.clone(), path.clone()) {
+                panic!("{name} is declared in {} and in {}", other.display(), path.display());
+            }
+        }
+    }
+    assert!(
+        declared.contains_key("Hub") && declared.contains_key("Registry"),
+        "the check sees no declarations"
+    );
 }

@@ -153,7 +153,7 @@ impl Pull {
         if !self.file.place.at_modules {
             self.all(Kind::Devices).await?;
             self.file.place.at_modules = true;
-            self.file.keep_place()?;
+            self.file.keep_cursor()?;
         }
         self.all(Kind::Modules).await
     }
@@ -170,7 +170,7 @@ impl Pull {
         loop {
             self.take(kind, &page).await?;
             self.file.place.continuation = page.next;
-            self.file.keep_place()?;
+            self.file.keep_cursor()?;
             if self.file.place.continuation.is_none() {
                 return Ok(());
             }

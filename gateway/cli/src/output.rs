@@ -91,7 +91,7 @@ impl TextArgs {
 
 impl TextArgs {
     /// Prints an object as text, or with a format or a query as data; `table` is the list for its table formats.
-    pub(super) fn print_told(
+    pub(super) fn print_report(
         &self,
         value: &Value,
         words: impl FnOnce() -> String,

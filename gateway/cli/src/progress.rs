@@ -32,12 +32,12 @@ pub(super) struct Progress {
 
 enum Shown {
     Living(ProgressBar),
-    Lines(Told),
+    Lines(LineProgress),
     Not,
 }
 
 /// What plain lines are made of.
-struct Told {
+struct LineProgress {
     last: Cell<Instant>,
     began: Instant,
     /// How much was done before it started.
@@ -53,7 +53,7 @@ impl Progress {
             Shown::Living(ProgressBar::no_length().with_style(style(unit, false)).with_message(doing))
         } else {
             let now = Instant::now();
-            Shown::Lines(Told {
+            Shown::Lines(LineProgress {
                 last: Cell::new(now),
                 began: now,
                 before: Cell::new(None),
@@ -125,7 +125,7 @@ impl Drop for Progress {
     }
 }
 
-impl Told {
+impl LineProgress {
     fn line(&self, doing: &str, unit: Unit, done: u64, note: &str) -> String {
         let seconds = self.began.elapsed().as_secs_f64().max(0.001);
         let fresh = done.saturating_sub(self.before.get().unwrap_or_default());
@@ -182,7 +182,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_line_tells_how_far_how_fast_and_how_long_still() {
         let now = Instant::now();
-        let told = Told {
+        let told = LineProgress {
             last: Cell::new(now),
             began: now,
             before: Cell::new(Some(500)),

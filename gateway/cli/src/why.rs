@@ -39,7 +39,7 @@ impl WhyArgs {
         let id = IdentityId { device, module: self.module_id };
         let told = Rest::new(self.access.login()?)?.get(&connections_path(&id), &[]).await?;
         let words = || words(&id, &told);
-        self.output.print_told(&told, words, || (Value::Array(happenings(&told)), COLUMNS))
+        self.output.print_report(&told, words, || (Value::Array(happenings(&told)), COLUMNS))
     }
 }
 

@@ -17,7 +17,7 @@ use crate::hub::Hub;
 use crate::hub::outcome::ConnectionOutcome;
 use crate::iothub::api_version::{self, InvalidApiVersion};
 use crate::iothub::problem::Problem;
-use crate::operations::logins::{self, Attempt, Fault, Reply};
+use crate::operations::logins::{self, Fault, LoginAttempt, Reply};
 
 /// The verified caller of a request; a request without one is answered 401 before its body is read.
 pub(super) struct Caller(pub(super) VerifiedService);
@@ -172,8 +172,12 @@ fn verify_device(parts: &Parts, hub: &Hub, id: &IdentityId) -> Result<VerifiedId
 /// The answer to a request without valid credentials, which is held against whoever sent it.
 fn refuse(parts: &Parts, hub: &Hub, id: Option<&IdentityId>, fault: Fault) -> Problem {
     let peer = parts.extensions.get::<Peer>();
-    let attempt =
-        peer.map(|peer| Attempt { peer: peer.address, face: Face::Rest, id, password: token(parts).ok() });
+    let attempt = peer.map(|peer| LoginAttempt {
+        peer: peer.address,
+        face: Face::Rest,
+        id,
+        password: token(parts).ok(),
+    });
     let reply = logins::refuse_request(hub, attempt, &fault);
     let problem = match reply {
         Reply::Send => Problem::unauthorized(fault.reason),

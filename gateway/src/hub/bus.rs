@@ -36,7 +36,7 @@ pub struct Telemetry {
 pub struct Bus {
     input: mpsc::Sender<Posted>,
     credits: Arc<Semaphore>,
-    shared: Arc<Shared>,
+    shared: Arc<BusState>,
 }
 
 /// A service subscriber's end: the messages that match its filters, in order.
@@ -59,7 +59,7 @@ pub struct TelemetryEvent {
 pub struct BusStopped;
 
 #[derive(Debug, Default)]
-struct Shared {
+struct BusState {
     subscribers: Mutex<Vec<Subscriber>>,
     lost: AtomicU64,
     restarts: AtomicU64,
@@ -95,7 +95,7 @@ impl Bus {
     pub fn start() -> std::io::Result<Self> {
         let (input, posted) = mpsc::channel(POSTED_MAX);
         let credits = Arc::new(Semaphore::new(CREDITS as usize));
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(BusState::default());
         let supervisor =
             Supervisor { posted, credits: Arc::clone(&credits), shared: Arc::clone(&shared), next_number: 0 };
         thread::start("telemetry-bus", move || supervisor.run())?;
@@ -151,7 +151,7 @@ impl Subscription {
 struct Supervisor {
     posted: mpsc::Receiver<Posted>,
     credits: Arc<Semaphore>,
-    shared: Arc<Shared>,
+    shared: Arc<BusState>,
     next_number: u64,
 }
 
@@ -226,7 +226,7 @@ impl Supervisor {
 struct Dispatcher {
     reader: LinkRx,
     credits: Arc<Semaphore>,
-    shared: Arc<Shared>,
+    shared: Arc<BusState>,
 }
 
 impl Dispatcher {

@@ -41,13 +41,13 @@ pub enum JobError {
     Upload(String),
     #[error("the upload has more than {0} bytes")]
     TooLarge(u64),
-    #[error("the upload has stood still for {0:?}")]
+    #[error("the upload sent nothing for {} s", .0.as_secs())]
     Idle(Duration),
     #[error("only the last import can be taken back, while its undo file is there")]
     NothingToTakeBack,
     #[error("the job has no such file")]
     NoFile,
-    #[error("the directory of the jobs failed: {0}")]
+    #[error("the jobs directory cannot be read or written: {0}")]
     Io(#[from] io::Error),
 }
 

@@ -57,7 +57,7 @@ metrics! {
         "cert_reloads", "Server certificates read anew, by outcome";
     pub connections: Gauge = "connections", "MQTT sessions now open";
     pub portal_sessions: Gauge = "portal_sessions", "People signed in to the portal";
-    attempts: Family<Attempt, Counter> = "connection_attempts", "CONNECTs by outcome";
+    attempts: Family<AttemptLabels, Counter> = "connection_attempts", "CONNECTs by outcome";
     pub turned_away: Counter =
         "connections_turned_away",
         "Connections closed on accept because too many anonymous ones were open";
@@ -141,17 +141,17 @@ trait LabelSet: Clone + Eq + Hash {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct Attempt {
+struct AttemptLabels {
     outcome: &'static str,
 }
 
-impl LabelSet for Attempt {
+impl LabelSet for AttemptLabels {
     fn at_start() -> Vec<Self> {
         ConnectionOutcome::at(Stage::Connect).map(Self::new).collect()
     }
 }
 
-impl Attempt {
+impl AttemptLabels {
     fn new(outcome: ConnectionOutcome) -> Self {
         Self { outcome: outcome.label() }
     }
@@ -322,7 +322,7 @@ impl Metrics {
 
     /// Counts a CONNECT by its outcome.
     pub fn connection_attempt(&self, outcome: ConnectionOutcome) {
-        self.attempts.get_or_create(&Attempt::new(outcome)).inc();
+        self.attempts.get_or_create(&AttemptLabels::new(outcome)).inc();
     }
 
     /// Counts a connection that never had a session.
@@ -368,7 +368,7 @@ impl Metrics {
 
     /// How many CONNECTs had this outcome.
     pub fn attempts(&self, outcome: ConnectionOutcome) -> u64 {
-        self.attempts.get_or_create(&Attempt::new(outcome)).get()
+        self.attempts.get_or_create(&AttemptLabels::new(outcome)).get()
     }
 
     /// How many CONNECTs had which outcome; those that none had are left out.

@@ -51,8 +51,8 @@ struct RememberedRefusals {
     registered: Ids,
     unknown: Ids,
     /// The second of the last refusals in the hub's log, and how many were logged in it.
-    told_in: i64,
-    told: u32,
+    reported_in: i64,
+    reported: u32,
 }
 
 /// Ids in the order of their last refusals.
@@ -133,14 +133,14 @@ impl RefusalLog {
     }
 
     /// Whether one more refusal may go to the hub's log. Many refusals must not drown other lines (threats G5).
-    pub fn may_tell(&self, now: Timestamp) -> bool {
+    pub fn may_report(&self, now: Timestamp) -> bool {
         let mut inner = self.lock();
-        if inner.told_in != now.as_second() {
-            inner.told_in = now.as_second();
-            inner.told = 0;
+        if inner.reported_in != now.as_second() {
+            inner.reported_in = now.as_second();
+            inner.reported = 0;
         }
-        inner.told += 1;
-        inner.told <= TOLD_PER_SECOND
+        inner.reported += 1;
+        inner.reported <= TOLD_PER_SECOND
     }
 
     fn lock(&self) -> MutexGuard<'_, RememberedRefusals> {
@@ -267,8 +267,8 @@ mod tests {
     #[test]
     fn a_storm_is_told_in_part_and_a_second_later_again() {
         let log = RefusalLog::new(2);
-        let told = (0..1000).filter(|_| log.may_tell(Timestamp::UNIX_EPOCH)).count();
-        assert_eq!(told, 10);
-        assert!(log.may_tell(Timestamp::from_second(1).unwrap()));
+        let reported = (0..1000).filter(|_| log.may_report(Timestamp::UNIX_EPOCH)).count();
+        assert_eq!(reported, 10);
+        assert!(log.may_report(Timestamp::from_second(1).unwrap()));
     }
 }

@@ -15,7 +15,7 @@ use super::property_bag::{ENCODED, write_pair};
 
 mod admin;
 
-pub use admin::{AdminCommand, EventName, EventsWanted, admin_event_topic, answer_topic};
+pub use admin::{AdminCommand, EventName, EventsFilter, admin_event_topic, answer_topic};
 
 /// The role in which a connection publishes and subscribes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,7 +64,7 @@ pub enum Filter {
     /// Answers to commands, for services only: all, or those on exactly this topic.
     AdminAnswers(Option<Box<str>>),
     /// Events of identities and connections, for services only.
-    AdminEvents(EventsWanted),
+    AdminEvents(EventsFilter),
 }
 
 /// Why this peer may not use a topic or filter.
@@ -138,7 +138,7 @@ fn parse_service_filter(rights: Rights, text: &str) -> Option<Filter> {
         _ if admin::is_answer_topic(text) => return Some(Filter::AdminAnswers(Some(text.into()))),
         FEEDBACK_TOPIC => (Filter::Feedback, Rights::SERVICE_CONNECT),
         _ if text.starts_with('$') => {
-            (Filter::AdminEvents(admin::parse_events_wanted(text)?), Rights::REGISTRY_READ)
+            (Filter::AdminEvents(admin::parse_admin_events_filter(text)?), Rights::REGISTRY_READ)
         }
         _ => (parse_events_filter(text)?, Rights::SERVICE_CONNECT),
     };

@@ -25,14 +25,14 @@ pub enum Side {
 /// How large packets may be, and which are due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PacketLimits {
-    stage: Stage,
+    stage: DecodeStage,
     packet_bytes_max: usize,
     payload_bytes_max: usize,
 }
 
 /// Where in its life a connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
+enum DecodeStage {
     /// Only CONNECT may come.
     First,
     /// Everything but CONNECT may come.
@@ -48,7 +48,7 @@ pub enum DecodeError {
     WrongSide(&'static str),
     #[error("the first packet is {0}, not CONNECT")]
     NotConnect(&'static str),
-    #[error("CONNECT came a second time")]
+    #[error("the peer sent a second CONNECT")]
     SecondConnect,
     #[error("flags {flags:#06b} are not allowed in {packet}")]
     Flags { packet: &'static str, flags: u8 },
@@ -58,9 +58,9 @@ pub enum DecodeError {
     DupWithoutId,
     #[error("the remaining length has more than 4 bytes, or more than it needs")]
     RemainingLength,
-    #[error("{packet} has {bytes} bytes, allowed are {bytes_max}")]
+    #[error("{packet} has {bytes} bytes; at most {bytes_max} are allowed")]
     TooLarge { packet: &'static str, bytes: usize, bytes_max: usize },
-    #[error("the payload has {bytes} bytes, allowed are {bytes_max}")]
+    #[error("the payload has {bytes} bytes; at most {bytes_max} are allowed")]
     PayloadTooLarge { bytes: usize, bytes_max: usize },
     #[error("{packet} has a remaining length of {bytes}")]
     WrongLength { packet: &'static str, bytes: usize },
@@ -68,7 +68,7 @@ pub enum DecodeError {
     Missing,
     #[error("the packet goes on for {0} bytes after its last field")]
     Surplus(usize),
-    #[error("packet id 0 is none")]
+    #[error("the packet id is 0; MQTT allows 1 to 65535")]
     PacketIdZero,
     #[error("text in a packet: {0}")]
     Text(#[from] InvalidText),
@@ -80,9 +80,9 @@ pub enum DecodeError {
     NoFilter,
     #[error("the protocol is not MQTT")]
     ProtocolName,
-    #[error("MQTT 5 is not spoken here")]
+    #[error("this hub does not speak MQTT 5")]
     Version5,
-    #[error("protocol level {0} is not spoken here")]
+    #[error("this hub does not speak protocol level {0}")]
     ProtocolLevel(u8),
     #[error("connect flags {0:#010b} are not allowed")]
     ConnectFlags(u8),
@@ -95,12 +95,12 @@ pub enum DecodeError {
 impl PacketLimits {
     /// Before the peer is known: CONNECT and nothing else, of at most `connect_bytes_max` bytes.
     pub fn before_connect(connect_bytes_max: usize) -> Self {
-        Self { stage: Stage::First, packet_bytes_max: connect_bytes_max, payload_bytes_max: 0 }
+        Self { stage: DecodeStage::First, packet_bytes_max: connect_bytes_max, payload_bytes_max: 0 }
     }
 
     /// After CONNECT: whole packets of at most `packet_bytes_max`, payloads of at most `payload_bytes_max` bytes.
     pub fn after_connect(packet_bytes_max: usize, payload_bytes_max: usize) -> Self {
-        Self { stage: Stage::Later, packet_bytes_max, payload_bytes_max }
+        Self { stage: DecodeStage::Later, packet_bytes_max, payload_bytes_max }
     }
 
     fn bytes_max(&self, kind: PacketKind) -> usize {
@@ -192,12 +192,12 @@ impl PacketKind {
             return Err(DecodeError::WrongSide(kind.name()));
         }
         match (limits.stage, kind) {
-            (Stage::First, PacketKind::Connect) => {}
+            (DecodeStage::First, PacketKind::Connect) => {}
             // [MQTT-3.1.0-1]
-            (Stage::First, other) => return Err(DecodeError::NotConnect(other.name())),
+            (DecodeStage::First, other) => return Err(DecodeError::NotConnect(other.name())),
             // [MQTT-3.1.0-2]
-            (Stage::Later, PacketKind::Connect) => return Err(DecodeError::SecondConnect),
-            (Stage::Later, _) => {}
+            (DecodeStage::Later, PacketKind::Connect) => return Err(DecodeError::SecondConnect),
+            (DecodeStage::Later, _) => {}
         }
         kind.check_flags(first & 0x0F)?;
         Ok(kind)

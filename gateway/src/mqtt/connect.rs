@@ -36,7 +36,7 @@ pub enum Claim {
 pub enum ClaimError {
     #[error("there is no user name")]
     NoUserName,
-    #[error("the user name is {bytes} bytes long, allowed are {USER_NAME_BYTES_MAX}")]
+    #[error("the user name is {bytes} bytes long; at most {USER_NAME_BYTES_MAX} are allowed")]
     UserNameTooLong { bytes: usize },
     #[error("the user name is not {{host}}/{{identity}}/?api-version=…")]
     UserNameForm,

@@ -32,7 +32,7 @@ use crate::mqtt::packet::{Connect, ConnectReturnCode, Packet};
 use crate::mqtt::session;
 use crate::mqtt::websocket::WebSocket;
 use crate::mqtt::wire::{Wire, WireError};
-use crate::operations::logins::{self, Attempt, Fault, Reply};
+use crate::operations::logins::{self, Fault, LoginAttempt, Reply};
 
 /// A stream a device session runs on.
 pub trait DeviceStream: AsyncRead + AsyncWrite + Unpin + Send {
@@ -212,9 +212,9 @@ impl<S: DeviceStream> TlsEstablished<S> {
         let started = Instant::now();
         let user_name = connect.username.as_deref().unwrap_or_default();
         let password = connect.password.as_ref().map(|password| password.as_str());
-        let anybody = Attempt { peer: self.peer.ip(), face: Face::Mqtt, id: None, password };
+        let anybody = LoginAttempt { peer: self.peer.ip(), face: Face::Mqtt, id: None, password };
         let claim = connect::parse_claim(&connect.client_id, user_name).map_err(|error| {
-            let attempt = Attempt { id: error.identity(), ..anybody };
+            let attempt = LoginAttempt { id: error.identity(), ..anybody };
             self.refuse(hub, attempt, Fault::from(&error))
         })?;
         let verdict = match &claim {
@@ -229,7 +229,7 @@ impl<S: DeviceStream> TlsEstablished<S> {
             Claim::Device { id, .. } => Some(id),
             Claim::Service { .. } => None,
         };
-        let attempt = Attempt { id, ..anybody };
+        let attempt = LoginAttempt { id, ..anybody };
         let refuse = |fault| self.refuse(hub, attempt, fault);
         let who = verdict.map_err(|error| refuse(Fault::from(&error)))?;
         if let Some(will) = &connect.will {
@@ -276,7 +276,7 @@ impl<S: DeviceStream> TlsEstablished<S> {
     }
 
     /// A refusal for lack of proof. Whoever fails too often gets no answer.
-    fn refuse(&self, hub: &Hub, attempt: Attempt<'_>, fault: Fault) -> ConnectRefusal {
+    fn refuse(&self, hub: &Hub, attempt: LoginAttempt<'_>, fault: Fault) -> ConnectRefusal {
         hub.metrics.connection_attempt(fault.outcome);
         let reply = logins::failed(hub, attempt, &fault);
         let code = (reply == Reply::Send).then_some(ConnectReturnCode::NotAuthorized);
@@ -284,7 +284,7 @@ impl<S: DeviceStream> TlsEstablished<S> {
     }
 
     /// Everybody finds a place who has one already: a device that takes its own seat over, for one.
-    fn check_room(&self, hub: &Hub, who: &Who, attempt: Attempt<'_>) -> Result<(), ConnectRefusal> {
+    fn check_room(&self, hub: &Hub, who: &Who, attempt: LoginAttempt<'_>) -> Result<(), ConnectRefusal> {
         let connections_max = i64::try_from(hub.config.limits.connections_max).unwrap_or(i64::MAX);
         let is_seated = matches!(who, Who::Device(device) if hub.sessions.session(device.id()).is_some());
         if is_seated || hub.metrics.connections.get() < connections_max {

@@ -16,7 +16,6 @@ use tokio::time::{sleep_until, timeout};
 
 use crate::auth::{Revoked, VerifiedIdentity, VerifiedService, Who};
 use crate::hub::Hub;
-use crate::hub::clock::Moment;
 use crate::hub::close_reason::CloseReason;
 use crate::hub::connection_log::ConnectionNumber;
 use crate::hub::metrics::Scope;
@@ -205,7 +204,7 @@ struct Link<'h, S> {
 }
 
 /// What a session holds for the kind of peer it serves, and does for that kind alone.
-trait Side {
+trait PeerSide {
     /// What the core asks for such a peer.
     type Task: TryFrom<Action, Error = Action>;
     /// What there may be to hand on to it.
@@ -224,7 +223,7 @@ trait Side {
     fn on_news(&mut self, core: &mut SessionCore, news: Self::News);
 
     /// The peer has sent a packet.
-    fn note_packet(&self, now: Moment);
+    fn note_packet(&self);
 
     /// The peer may have changed its subscriptions.
     fn subscriptions_changed(&mut self, core: &SessionCore);
@@ -238,7 +237,7 @@ trait Side {
     async fn end(&mut self, reason: &CloseReason, send_will: bool);
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin + Send, P: Side> Session<'_, S, P> {
+impl<S: AsyncRead + AsyncWrite + Unpin + Send, P: PeerSide> Session<'_, S, P> {
     /// Converses to the end; the reason is why it ended.
     async fn converse(&mut self) -> CloseReason {
         loop {
@@ -288,7 +287,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, P: Side> Session<'_, S, P> {
         let outcome = match read {
             Ok(packet) => {
                 let now = hub.clock.now();
-                self.side.note_packet(now);
+                self.side.note_packet();
                 let is_wish = matches!(packet, Packet::Subscribe(_) | Packet::Unsubscribe(_));
                 let outcome = core.on_packet(packet, now).map_err(CloseReason::from);
                 if !core.wants_packet() {

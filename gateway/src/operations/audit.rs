@@ -17,7 +17,7 @@ use crate::hub::audit::{AuditEntry, Operation};
 pub enum AuditError {
     #[error(transparent)]
     Forbidden(#[from] AuthError),
-    #[error("the audit record: {0}")]
+    #[error("the audit record cannot be read: {0}")]
     Unreadable(io::Error),
 }
 
@@ -76,5 +76,5 @@ pub(crate) async fn note_reveal(
     details: Vec<(&'static str, Value)>,
 ) {
     let entry = AuditEntry::of(caller, Operation::RevealCredential, target, hub.clock.wall());
-    hub.audit.note(AuditEntry { effect: Effect::told(details), ..entry }).await;
+    hub.audit.note(AuditEntry { effect: Effect::with_details(details), ..entry }).await;
 }

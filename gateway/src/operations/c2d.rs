@@ -89,7 +89,7 @@ pub async fn purge(hub: &Hub, caller: &VerifiedService, id: &IdentityId) -> Resu
         caller.check(Rights::SERVICE_CONNECT)?;
         let count = hub.registry.purge(id, hub.clock.wall()).await?;
         tracing::info!(identity = %id, policy = caller.policy(), count, "cloud-to-device queue purged");
-        Ok((count, Effect::told(vec![("messages", count.into())])))
+        Ok((count, Effect::with_details(vec![("messages", count.into())])))
     })
     .await
 }

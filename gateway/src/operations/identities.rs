@@ -21,6 +21,7 @@ use crate::hub::audit::effect::Effect;
 use crate::hub::connection_log::Connections;
 use crate::hub::refusals::RefusalHistory;
 use crate::operations::audit::{audited, note_reveal};
+use crate::operations::presence;
 
 mod write;
 
@@ -152,7 +153,7 @@ pub fn connection_report(
     caller.check(Rights::REGISTRY_READ)?;
     Ok(ConnectionReport {
         is_registered: hub.registry.entry(id).is_some(),
-        is_connected: hub.sessions.session(id).is_some(),
+        is_connected: presence::is_connected(hub, id),
         connections: hub.connections.of(id),
         refused: hub.refusals.of(id).unwrap_or_default(),
     })

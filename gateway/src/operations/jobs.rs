@@ -181,14 +181,16 @@ pub fn show(hub: &Hub, caller: &VerifiedService, id: &str) -> Result<JobRecord, 
 
 /// Ends a job that is active; one that is over stays as it is.
 pub async fn cancel(hub: &Hub, caller: &VerifiedService, id: &str) -> Result<(), JobError> {
-    caller.check(Rights::REGISTRY_READ)?;
-    let job = hub.jobs.find(caller, id)?;
-    if !job.record().state.is_over() {
-        job.cancelled.cancel();
-        let entry = AuditEntry::of(caller, Operation::CancelJob, id.to_owned(), hub.clock.wall());
-        hub.audit.record(entry).await;
+    let found = caller.check(Rights::REGISTRY_READ).map_err(JobError::from);
+    let found = found.and_then(|()| hub.jobs.find(caller, id));
+    if found.as_ref().is_ok_and(|job| job.record().state.is_over()) {
+        return Ok(());
     }
-    Ok(())
+    audited(hub, caller, Operation::CancelJob, id.to_owned(), async {
+        found?.cancelled.cancel();
+        Ok(((), Effect::default()))
+    })
+    .await
 }
 
 /// A file that a job has made.

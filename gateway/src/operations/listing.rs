@@ -15,6 +15,7 @@ use portcullis_registry::store::{DevicePage, PageStart};
 use crate::auth::VerifiedService;
 use crate::hub::Hub;
 use crate::operations::identities::IdentityError;
+use crate::operations::presence;
 
 /// The devices to list. Without a value, a field matches any device.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -145,7 +146,7 @@ impl DeviceFilter {
             && self.status.is_none_or(|status| status == identity.status)
             && self.authentication.is_none_or(|kind| kind == identity.authentication.kind())
             && is(self.iot_edge, identity.iot_edge)
-            && self.connected.is_none_or(|wanted| wanted == hub.sessions.session(&identity.id).is_some())
+            && self.connected.is_none_or(|wanted| wanted == presence::is_connected(hub, &identity.id))
     }
 }
 

@@ -24,7 +24,7 @@ use crate::iothub::topic::EventName;
 
 /// Who tried to get in, and by what.
 #[derive(Clone, Copy, Debug)]
-pub struct Attempt<'a> {
+pub struct LoginAttempt<'a> {
     pub peer: IpAddr,
     pub face: Face,
     /// The identity it claimed to be, if one.
@@ -51,7 +51,7 @@ pub enum Reply {
 }
 
 /// Tells the operator of a failed login and holds it against whoever tried; whether the peer is to be answered.
-pub fn failed(hub: &Hub, attempt: Attempt<'_>, fault: &Fault) -> Reply {
+pub fn failed(hub: &Hub, attempt: LoginAttempt<'_>, fault: &Fault) -> Reply {
     let now = hub.clock.now();
     let address_is_good = hub.admission.login_failed(attempt.peer, now.monotonic);
     let identity_is_good = attempt.id.is_none_or(|id| hub.failed_identities.spend(id.clone(), now.monotonic));
@@ -80,15 +80,15 @@ pub fn report_certificate(hub: &Hub, peer: SocketAddr, face: Face, error: &std::
     };
     let fault = Fault::new(ConnectionOutcome::X509NotProven, reason);
     hub.metrics.connection_attempt(fault.outcome);
-    failed(hub, Attempt { peer: peer.ip(), face, id: None, password: None }, &fault);
+    failed(hub, LoginAttempt { peer: peer.ip(), face, id: None, password: None }, &fault);
 }
 
 /// Tells the operator why somebody did not get in.
-pub fn report(hub: &Hub, attempt: Attempt<'_>, fault: &Fault, reply: Reply) {
+pub fn report(hub: &Hub, attempt: LoginAttempt<'_>, fault: &Fault, reply: Reply) {
     if let Some(id) = attempt.id {
         record(hub, attempt, id, fault, reply);
     }
-    if reply == Reply::Send && hub.refusals.may_tell(hub.clock.wall()) {
+    if reply == Reply::Send && hub.refusals.may_report(hub.clock.wall()) {
         let Fault { outcome, reason, .. } = fault;
         let (peer, face) = (attempt.peer, attempt.face.as_str());
         let identity = attempt.id.map(tracing::field::display);
@@ -98,7 +98,7 @@ pub fn report(hub: &Hub, attempt: Attempt<'_>, fault: &Fault, reply: Reply) {
 }
 
 /// Each refusal is an event; the record keeps those that were answered, and the number of the others.
-fn record(hub: &Hub, attempt: Attempt<'_>, id: &IdentityId, fault: &Fault, reply: Reply) {
+fn record(hub: &Hub, attempt: LoginAttempt<'_>, id: &IdentityId, fault: &Fault, reply: Reply) {
     let now = hub.clock.wall();
     match reply {
         Reply::Withhold => hub.refusals.count(id),
@@ -173,7 +173,7 @@ pub fn recall_service(hub: &Hub, remembered: &RememberedService, origin: Origin)
 }
 
 /// Counts a request without valid credentials and, where it is known who sent it, holds it against the sender.
-pub fn refuse_request(hub: &Hub, attempt: Option<Attempt<'_>>, fault: &Fault) -> Reply {
+pub fn refuse_request(hub: &Hub, attempt: Option<LoginAttempt<'_>>, fault: &Fault) -> Reply {
     hub.metrics.requests_refused.inc();
     attempt.map_or(Reply::Send, |attempt| failed(hub, attempt, fault))
 }

@@ -81,7 +81,7 @@ pub async fn reveal_all(hub: &Hub, caller: &VerifiedService) -> Result<Arc<Polic
     let shown = async {
         let policies = list(hub, caller)?;
         let count = policies.iter().count();
-        Ok((policies, Effect::told(vec![("policies", count.into())])))
+        Ok((policies, Effect::with_details(vec![("policies", count.into())])))
     };
     audited(hub, caller, Operation::RevealCredential, "list of policies".to_owned(), shown).await
 }
@@ -99,10 +99,10 @@ pub async fn create(
         caller.check(Rights::ALL)?;
         let policy = Policy::new(name, rights, primary, secondary)?;
         let insert = move |policies: &mut Policies| policies.insert(policy);
-        Ok(((), change(hub, caller, name, "created", insert).await?))
+        let (created, effect) = change(hub, caller, name, "created", insert).await?;
+        Ok((created.ok_or_else(|| PolicyError::NotFound(name.to_owned()))?, effect))
     })
-    .await?;
-    show(hub, caller, name)
+    .await
 }
 
 /// Gives a policy new keys, or swaps those it has. Connections that rest on a key that goes are closed.
@@ -117,10 +117,10 @@ pub async fn regenerate(
         caller.check(Rights::ALL)?;
         check_not_configured(hub, name, renewal)?;
         let renew = move |policies: &mut Policies| policies.renew_keys(&own, renewal);
-        Ok(((), change(hub, caller, name, "keys regenerated", renew).await?))
+        let (renewed, effect) = change(hub, caller, name, "keys regenerated", renew).await?;
+        Ok((renewed.ok_or_else(|| PolicyError::NotFound(name.to_owned()))?, effect))
     })
-    .await?;
-    show(hub, caller, name)
+    .await
 }
 
 /// Deletes a policy that is not built in. Connections that rest on it are closed.
@@ -129,19 +129,21 @@ pub async fn delete(hub: &Arc<Hub>, caller: &VerifiedService, name: &str) -> Res
     audited(hub, caller, Operation::DeletePolicy, name.to_owned(), async {
         caller.check(Rights::ALL)?;
         let remove = move |policies: &mut Policies| policies.remove(&own);
-        Ok(((), change(hub, caller, name, "deleted", remove).await?))
+        let (_, effect) = change(hub, caller, name, "deleted", remove).await?;
+        Ok(((), effect))
     })
     .await
 }
 
-/// Makes one change to the stored policies and puts it in force; what it did to the policy of this name.
+/// Makes one change to the stored policies and puts it in force. Returns the policy of this name as it is in force after
+/// the change, if there is one, and what the change did to it.
 async fn change(
     hub: &Arc<Hub>,
     caller: &VerifiedService,
     name: &str,
     what: &'static str,
     change: impl FnOnce(&mut Policies) -> Result<(), PoliciesError> + Send + 'static,
-) -> Result<Effect, PolicyError> {
+) -> Result<(Option<Policy>, Effect), PolicyError> {
     let (own, name, by) = (Arc::clone(hub), name.to_owned(), caller.policy().to_owned());
     // On its own: a caller that goes away in the middle must not leave a change stored and not in force.
     let done = hub.tasks.spawn(async move {
@@ -154,12 +156,14 @@ async fn change(
         change(&mut stored)?;
         let effect = Effect::of_policy(before.as_ref(), stored.find(&name));
         hub.registry.put_meta(STORED, stored.encode()).await?;
-        hub.set_policies(in_force(stored, &hub.config)?);
+        let policies = in_force(stored, &hub.config)?;
+        let after = policies.find(&name).cloned();
+        hub.set_policies(policies);
         tracing::info!(policy = name, by, change = what, "shared access policy changed");
         if name == OWNER {
             renew_local_access(&hub);
         }
-        Ok(effect)
+        Ok((after, effect))
     });
     done.await.map_err(|_| PolicyError::Stopping)?
 }

@@ -26,7 +26,7 @@ pub(super) struct RefusedPage(pub(super) Problem);
 
 /// The text of a refusal, of which `guard` makes a page.
 #[derive(Clone, Debug)]
-pub(super) struct Told(pub(super) String);
+pub(super) struct RefusalText(pub(super) String);
 
 impl<E: Into<Problem>> From<E> for RefusedPage {
     fn from(error: E) -> Self {
@@ -41,7 +41,7 @@ impl IntoResponse for RefusedPage {
             tracing::error!(reason = problem.for_operator(), "a page of the portal failed");
         }
         let mut response = problem.status().into_response();
-        response.extensions_mut().insert(Told(problem.text().to_owned()));
+        response.extensions_mut().insert(RefusalText(problem.text().to_owned()));
         response
     }
 }

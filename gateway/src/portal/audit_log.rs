@@ -26,7 +26,7 @@ struct AuditPageQuery {
 /// `GET /portal/audit`.
 pub(super) async fn show(visit: Visit, Query(query): Query) -> PageResult {
     let asked = AuditPageQuery::parse(&query);
-    let lines = audit::read(visit.hub(), visit.service(), asked.wanted()).await?;
+    let lines = audit::read(visit.hub(), visit.service(), asked.filter()).await?;
     let first = lines.first().and_then(|line| line["number"].as_u64());
     let last = lines.last().and_then(|line| line["number"].as_u64());
     let content = html! {
@@ -62,7 +62,7 @@ pub(super) async fn show(visit: Visit, Query(query): Query) -> PageResult {
 /// `GET /portal/audit/new`: the lines after a given number, for a page that follows the record.
 pub(super) async fn news(visit: Visit, Query(query): Query) -> PageResult {
     let asked = AuditPageQuery::parse(&query);
-    let lines = audit::read(visit.hub(), visit.service(), asked.wanted()).await?;
+    let lines = audit::read(visit.hub(), visit.service(), asked.filter()).await?;
     let Some(last) = lines.last().and_then(|line| line["number"].as_u64()) else {
         return Ok(StatusCode::NO_CONTENT.into_response());
     };
@@ -87,7 +87,7 @@ impl AuditPageQuery {
         }
     }
 
-    fn wanted(&self) -> AuditFilter {
+    fn filter(&self) -> AuditFilter {
         AuditFilter {
             after: self.after,
             before: self.before,

@@ -39,9 +39,9 @@ pub(super) mod telemetry;
 pub(super) mod token;
 
 /// The device or module that a path names.
-pub(super) struct Named(pub(super) IdentityId);
+pub(super) struct NamedIdentityPage(pub(super) IdentityId);
 
-impl<S: Send + Sync> FromRequestParts<S> for Named {
+impl<S: Send + Sync> FromRequestParts<S> for NamedIdentityPage {
     type Rejection = RefusedPage;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, RefusedPage> {

@@ -13,7 +13,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header}
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use super::answer::{Html, RefusedPage, Told, see_other};
+use super::answer::{Html, RefusalText, RefusedPage, see_other};
 use super::csrf::{self, comes_from_here};
 use super::fields::FormFields;
 use super::routes::PageNeeds;
@@ -56,7 +56,9 @@ pub(super) async fn guard(State(route): State<RouteGuard>, request: Request, nex
         Err(Stop::Refused(refused)) => refused.into_response(),
         Err(Stop::SignIn) => return sign_in(is_htmx, if is_read { &target } else { paths::HOME }),
     };
-    let Some(Told(text)) = response.extensions().get::<Told>().cloned() else { return response };
+    let Some(RefusalText(text)) = response.extensions().get::<RefusalText>().cloned() else {
+        return response;
+    };
     let status = response.status();
     let page = match parts.extensions.get::<Visit>() {
         _ if is_htmx => layout::notice(&text),

@@ -20,7 +20,7 @@ use crate::auth::{Face, Origin, VerifiedService};
 use crate::hub::Hub;
 use crate::iothub::connection_string::{ConnectionString, Secret};
 use crate::iothub::problem::Problem;
-use crate::operations::logins::{self, Attempt, Reply};
+use crate::operations::logins::{self, LoginAttempt, Reply};
 
 /// `GET /portal/sign-in`.
 pub(super) async fn show(State(portal): State<Arc<Portal>>, Query(query): Query) -> Response {
@@ -46,7 +46,7 @@ pub(super) async fn sign_in(
     if logins::is_turned_away(hub, origin.peer) {
         return Ok(again(Problem::throttled("too many failed logins from this address")));
     }
-    let credential = match Credential::parse(&fields, hub) {
+    let credential = match SignInCredential::parse(&fields, hub) {
         Ok(credential) => credential,
         Err(text) => return Ok(again(Problem::argument_invalid(text))),
     };
@@ -81,12 +81,12 @@ fn with_cookie(mut response: Response, cookie: &str) -> PageResult {
 }
 
 /// The credential of a sign-in.
-struct Credential {
+struct SignInCredential {
     policy: String,
     key: SymmetricKey,
 }
 
-impl Credential {
+impl SignInCredential {
     /// Reads the form. The error is text for the person who filled it in, and contains no part of a secret.
     fn parse(fields: &FormFields, hub: &Hub) -> Result<Self, String> {
         if let Some(text) = fields.trimmed("connection-string") {
@@ -118,10 +118,10 @@ impl Credential {
 }
 
 /// Checks the credential. The person gets the same answer whatever is wrong with it.
-fn verify(hub: &Hub, credential: &Credential, origin: Origin) -> Result<VerifiedService, Problem> {
+fn verify(hub: &Hub, credential: &SignInCredential, origin: Origin) -> Result<VerifiedService, Problem> {
     let verdict = logins::authenticate_policy(hub, &credential.policy, &credential.key, origin);
     verdict.map_err(|fault| {
-        let attempt = Attempt { peer: origin.peer, face: Face::Portal, id: None, password: None };
+        let attempt = LoginAttempt { peer: origin.peer, face: Face::Portal, id: None, password: None };
         match logins::refuse_request(hub, Some(attempt), &fault) {
             Reply::Send => Problem::unauthorized(fault.reason),
             Reply::Withhold => Problem::throttled(fault.reason),

@@ -167,7 +167,7 @@ fn hub_wide() -> Vec<PageRoute> {
         PageRoute::get("/portal/jobs/{job}", READ, jobs::show),
         PageRoute::get("/portal/jobs/{job}/progress", READ, jobs::renew).in_background(),
         PageRoute::get("/portal/jobs/{job}/files/{name}", READ, jobs::file),
-        PageRoute::post("/portal/jobs/{job}/cancel", READ, jobs::cancel).asks(Operation::EndJob),
+        PageRoute::post("/portal/jobs/{job}/cancel", READ, jobs::cancel).asks(Operation::CancelJob),
         PageRoute::post("/portal/jobs/{job}/rollback", IMPORT, jobs::roll_back).asks(Operation::StartJob),
         PageRoute::get(paths::AUDIT, OWNER, audit_log::show),
         PageRoute::get(paths::AUDIT_NEWS, OWNER, audit_log::news).in_background(),

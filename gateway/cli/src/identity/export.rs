@@ -121,12 +121,12 @@ impl Target {
         if path.as_os_str() == "-" {
             return Ok(Self::StandardOutput);
         }
-        let told = |error: io::Error| Failure::error(format!("{}: {error}", path.display()));
+        let failure = |error: io::Error| Failure::error(format!("{}: {error}", path.display()));
         if path.exists() {
             return Err(Failure::new(Exit::Conflict, format!("{} exists already", path.display()))
                 .with_hint("name another --output-file, or move this file"));
         }
-        let file = DurableFile::create(path, &path.with_added_extension("part"), 0o600).map_err(told)?;
+        let file = DurableFile::create(path, &path.with_added_extension("part"), 0o600).map_err(failure)?;
         Ok(Self::File { path: path.to_owned(), file })
     }
 

@@ -64,7 +64,7 @@ impl ImportArgs {
         job::print_refused(rest, &job, results.as_mut().map(|to| to as &mut dyn Write)).await?;
         match self.results_file.as_deref().is_some_and(is_standard) {
             true => eprint!("{}", job::summary(&job)),
-            false => self.output.print_told(&job, || job::summary(&job), || job::table(&job))?,
+            false => self.output.print_report(&job, || job::summary(&job), || job::table(&job))?,
         }
         job::ended(&job, interrupted).map_err(|failure| match failure.exit() {
             Exit::Interrupted | Exit::Error if !self.dry_run => {

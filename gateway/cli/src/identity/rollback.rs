@@ -44,7 +44,7 @@ impl RollbackArgs {
         let Followed { job, interrupted } = follow(rest, job, &progress, stop).await?;
         drop(progress);
         job::print_refused(rest, &job, None).await?;
-        self.output.print_told(&job, || job::summary(&job), || job::table(&job))?;
+        self.output.print_report(&job, || job::summary(&job), || job::table(&job))?;
         job::ended(&job, interrupted)
     }
 }

@@ -28,21 +28,21 @@ pub(crate) async fn follow(
     stop: Pin<&mut impl Future>,
 ) -> Result<Followed, Failure> {
     let id = id(&job);
-    let told = |failure: Failure| {
+    let failure = |failure: Failure| {
         let hint =
             format!("the hub continues the job; `portcullis job show --job-id {id}` prints how it ends");
         failure.with_hint(hint)
     };
     tokio::select! {
         job = until_over(rest, &id, job, progress) => {
-            return Ok(Followed { job: job.map_err(told)?, interrupted: false });
+            return Ok(Followed { job: job.map_err(failure)?, interrupted: false });
         }
         _ = stop => {}
     }
     progress.print_status("cancelling the job");
-    rest.delete(&["jobs", &id], None).await.map_err(told)?;
-    let job = rest.get(&["jobs", &id], &[]).await.map_err(told)?;
-    let job = until_over(rest, &id, job, progress).await.map_err(told)?;
+    rest.delete(&["jobs", &id], None).await.map_err(failure)?;
+    let job = rest.get(&["jobs", &id], &[]).await.map_err(failure)?;
+    let job = until_over(rest, &id, job, progress).await.map_err(failure)?;
     Ok(Followed { job, interrupted: true })
 }
 
@@ -54,8 +54,8 @@ async fn until_over(rest: &Rest, id: &str, mut job: Value, progress: &Progress) 
         sleep(pause).await;
         pause = (pause * 2).min(PAUSE_MAX);
         match rest.get(&["jobs", id], &[]).await {
-            Ok(told) => {
-                job = told;
+            Ok(failure) => {
+                job = failure;
                 failed = 0;
             }
             // The hub may be restarting, and the job resumes with it.

@@ -57,14 +57,14 @@ pub(crate) async fn print_refused(
             to.write_all(&piece).map_err(|error| Failure::error(format!("the results: {error}")))?;
         }
         lines.feed(&piece, |line| {
-            if told < TOLD_MAX
+            if told < SHOWN_MAX
                 && let Some(words) = refusal(line)
             {
                 eprintln!("{words}");
                 told += 1;
             }
         });
-        let is_enough = told == TOLD_MAX || told == refused;
+        let is_enough = told == SHOWN_MAX || told == refused;
         if is_enough && to.is_none() {
             break;
         }
@@ -138,7 +138,7 @@ impl Lines {
 const COLUMNS: &[Column] =
     &[("Outcome", |row| scalar(row, "/outcome")), ("Lines", |row| scalar(row, "/lines"))];
 /// Enough to show what is wrong with a file.
-const TOLD_MAX: u64 = 10;
+const SHOWN_MAX: u64 = 10;
 const RESULTS: &str = "results.txt";
 
 #[cfg(test)]

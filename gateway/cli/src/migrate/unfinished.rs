@@ -27,13 +27,13 @@ pub(super) struct Unfinished {
     written: HashSet<u128>,
     tally: Tally,
     bytes: u64,
-    pub(super) place: Place,
+    pub(super) place: Cursor,
 }
 
 /// The position in the hub of the next lines.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Place {
+pub(super) struct Cursor {
     /// The hub. Lines of another hub must not go into the same file.
     pub(super) host: String,
     /// Whether the lines have keys.
@@ -54,9 +54,9 @@ impl Unfinished {
                 .with_hint("name another --output-file, or move this file"));
         }
         let begun =
-            Place { host: host.to_owned(), with_keys, at_modules: false, continuation: None, bytes: 0 };
+            Cursor { host: host.to_owned(), with_keys, at_modules: false, continuation: None, bytes: 0 };
         let part_path = part(path);
-        let told = |error: io::Error| io_failure(&part_path, &error);
+        let failure = |error: io::Error| io_failure(&part_path, &error);
         let file = owned_by_one(&part_path)?;
         let mut unfinished = Self {
             path: path.to_owned(),
@@ -66,12 +66,12 @@ impl Unfinished {
             bytes: 0,
             place: begun.clone(),
         };
-        if unfinished.part.metadata().map_err(told)?.len() > 0 {
-            unfinished.place = read_place(path)?;
+        if unfinished.part.metadata().map_err(failure)?.len() > 0 {
+            unfinished.place = read_cursor(path)?;
             unfinished.check_same(&begun)?;
             unfinished.read_lines()?;
         }
-        unfinished.keep_place()?;
+        unfinished.keep_cursor()?;
         Ok(unfinished)
     }
 
@@ -99,7 +99,7 @@ impl Unfinished {
     }
 
     /// Syncs all lines to storage, then saves the position after them.
-    pub(super) fn keep_place(&mut self) -> Result<(), Failure> {
+    pub(super) fn keep_cursor(&mut self) -> Result<(), Failure> {
         self.part.sync_data().map_err(|error| io_failure(&part(&self.path), &error))?;
         self.place.bytes = self.bytes;
         let path = resume(&self.path);
@@ -110,7 +110,7 @@ impl Unfinished {
 
     /// Gives the complete file its name.
     pub(super) fn finish(mut self) -> Result<Tally, Failure> {
-        self.keep_place()?;
+        self.keep_cursor()?;
         let end = || -> io::Result<()> {
             durable_file::rename(&part(&self.path), &self.path)?;
             fs::remove_file(resume(&self.path))
@@ -128,9 +128,9 @@ impl Unfinished {
         }
     }
 
-    fn check_same(&self, begun: &Place) -> Result<(), Failure> {
+    fn check_same(&self, begun: &Cursor) -> Result<(), Failure> {
         let keys = |with_keys: bool| if with_keys { "with" } else { "without" };
-        let of = |place: &Place| format!("{} {} keys", place.host, keys(place.with_keys));
+        let of = |place: &Cursor| format!("{} {} keys", place.host, keys(place.with_keys));
         if (&self.place.host, self.place.with_keys) == (&begun.host, begun.with_keys) {
             return Ok(());
         }
@@ -143,12 +143,12 @@ impl Unfinished {
     /// Reads which lines are written, and drops an incomplete line at the end.
     fn read_lines(&mut self) -> Result<(), Failure> {
         let path = part(&self.path);
-        let told = |error: io::Error| io_failure(&path, &error);
+        let failure = |error: io::Error| io_failure(&path, &error);
         let mut reader = BufReader::new(&self.part);
         let mut line = Vec::new();
         loop {
             line.clear();
-            reader.read_until(b'\n', &mut line).map_err(told)?;
+            reader.read_until(b'\n', &mut line).map_err(failure)?;
             let whole = line.strip_suffix(b"\n").and_then(|line| std::str::from_utf8(line).ok());
             let Some((id, parsed)) = whole.and_then(read) else { break };
             self.written.insert(id);
@@ -159,8 +159,8 @@ impl Unfinished {
             let message = format!("{} is damaged after {} bytes", path.display(), self.bytes);
             return Err(Failure::error(message).with_hint("delete it to start again"));
         }
-        self.part.set_len(self.bytes).map_err(told)?;
-        self.part.seek(SeekFrom::End(0)).map_err(told)?;
+        self.part.set_len(self.bytes).map_err(failure)?;
+        self.part.seek(SeekFrom::End(0)).map_err(failure)?;
         Ok(())
     }
 }
@@ -179,7 +179,7 @@ fn owned_by_one(path: &Path) -> Result<File, Failure> {
     }
 }
 
-fn read_place(path: &Path) -> Result<Place, Failure> {
+fn read_cursor(path: &Path) -> Result<Cursor, Failure> {
     let path = resume(path);
     let text = fs::read_to_string(&path).map_err(|error| {
         io_failure(&path, &error)
@@ -240,7 +240,7 @@ mod tests {
             let mut file = open(&path);
             file.write(lines[0]).unwrap();
             file.place.continuation = Some("after a".into());
-            file.keep_place().unwrap();
+            file.keep_cursor().unwrap();
             for line in &lines[1..] {
                 file.write(line).unwrap();
             }
@@ -266,7 +266,7 @@ mod tests {
         let path = directory.path().join("devices.txt");
         let mut file = open(&path);
         file.write(r#"{"id":"a"}"#).unwrap();
-        file.keep_place().unwrap();
+        file.keep_cursor().unwrap();
         drop(file);
         OpenOptions::new().append(true).open(part(&path)).unwrap().write_all(&[0; 4096]).unwrap();
         assert_eq!(open(&path).tally().lines(), 1);

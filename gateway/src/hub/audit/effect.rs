@@ -60,7 +60,7 @@ impl Effect {
     }
 
     /// Nothing changed; this is what there is to know.
-    pub fn told(details: Vec<(&'static str, Value)>) -> Self {
+    pub fn with_details(details: Vec<(&'static str, Value)>) -> Self {
         Self { details, ..Self::default() }
     }
 }

@@ -11,11 +11,11 @@ use portcullis_registry::thread;
 
 /// The thread, as the writer holds it.
 pub(super) struct Syncer {
-    shared: Arc<Shared>,
+    shared: Arc<SyncerState>,
     thread: JoinHandle<()>,
 }
 
-struct Shared {
+struct SyncerState {
     state: Mutex<Unsynced>,
     changed: Condvar,
 }
@@ -30,7 +30,7 @@ struct Unsynced {
 impl Syncer {
     pub(super) fn start(file: Arc<File>) -> io::Result<Self> {
         let state = Mutex::new(Unsynced { file, has_lines: false, is_ending: false });
-        let shared = Arc::new(Shared { state, changed: Condvar::new() });
+        let shared = Arc::new(SyncerState { state, changed: Condvar::new() });
         let own = Arc::clone(&shared);
         let thread = thread::start("audit-syncer", move || own.run())?;
         Ok(Self { shared, thread })
@@ -57,7 +57,7 @@ impl Syncer {
     }
 }
 
-impl Shared {
+impl SyncerState {
     fn run(&self) {
         let mut state = self.lock();
         while !state.is_ending {

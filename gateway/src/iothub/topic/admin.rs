@@ -33,7 +33,7 @@ pub enum EventName {
 
 /// The events that a subscriber asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct EventsWanted {
+pub struct EventsFilter {
     pub name: Option<EventName>,
     /// Only those of this device and its modules.
     pub device: Option<DeviceId>,
@@ -50,10 +50,10 @@ pub(super) fn parse_command(topic: &str) -> Option<AdminCommand<'_>> {
 }
 
 /// Parses `$admin/events/#`, `$admin/events/{name}/#`, `$admin/events/+/{deviceId}/#` or both names given.
-pub(super) fn parse_events_wanted(text: &str) -> Option<EventsWanted> {
+pub(super) fn parse_admin_events_filter(text: &str) -> Option<EventsFilter> {
     let words = text.strip_prefix("$admin/events/")?.strip_suffix('#')?;
     let Some(words) = words.strip_suffix('/') else {
-        return words.is_empty().then(EventsWanted::default);
+        return words.is_empty().then(EventsFilter::default);
     };
     let (name, device) = match words.split_once('/') {
         None => (words, None),
@@ -61,8 +61,8 @@ pub(super) fn parse_events_wanted(text: &str) -> Option<EventsWanted> {
     };
     match (name, device) {
         ("+", None) => None,
-        ("+", device) => Some(EventsWanted { name: None, device }),
-        (name, device) => Some(EventsWanted { name: Some(EventName::parse(name)?), device }),
+        ("+", device) => Some(EventsFilter { name: None, device }),
+        (name, device) => Some(EventsFilter { name: Some(EventName::parse(name)?), device }),
     }
 }
 
@@ -95,7 +95,7 @@ pub fn admin_event_topic(name: EventName, id: &IdentityId) -> String {
     }
 }
 
-impl EventsWanted {
+impl EventsFilter {
     pub fn admits(&self, name: EventName, id: &IdentityId) -> bool {
         self.name.is_none_or(|wanted| wanted == name)
             && self.device.as_ref().is_none_or(|device| *device == id.device)
@@ -176,12 +176,12 @@ mod tests {
         let device = Some(DeviceId::parse("d1").unwrap());
         let name = Some(EventName::Connected);
         for (text, wanted) in [
-            ("$admin/events/#", EventsWanted { name: None, device: None }),
-            ("$admin/events/connected/#", EventsWanted { name, device: None }),
-            ("$admin/events/+/d1/#", EventsWanted { name: None, device: device.clone() }),
-            ("$admin/events/connected/d1/#", EventsWanted { name, device }),
+            ("$admin/events/#", EventsFilter { name: None, device: None }),
+            ("$admin/events/connected/#", EventsFilter { name, device: None }),
+            ("$admin/events/+/d1/#", EventsFilter { name: None, device: device.clone() }),
+            ("$admin/events/connected/d1/#", EventsFilter { name, device }),
         ] {
-            assert_eq!(parse_events_wanted(text), Some(wanted), "{text}");
+            assert_eq!(parse_admin_events_filter(text), Some(wanted), "{text}");
         }
         for text in [
             "$admin/events",
@@ -195,13 +195,13 @@ mod tests {
             "$admin/events/connected/d1/m/#",
             "$admin/#",
         ] {
-            assert_eq!(parse_events_wanted(text), None, "{text}");
+            assert_eq!(parse_admin_events_filter(text), None, "{text}");
         }
     }
 
     #[test]
     fn a_wanted_device_is_its_modules_too_and_no_other() {
-        let wanted = parse_events_wanted("$admin/events/+/d1/#").unwrap();
+        let wanted = parse_admin_events_filter("$admin/events/+/d1/#").unwrap();
         let id = |text| IdentityId::device(DeviceId::parse(text).unwrap());
         let module = IdentityId::module(DeviceId::parse("d1").unwrap(), ModuleId::parse("m").unwrap());
         assert!(wanted.admits(EventName::Connected, &id("d1")));

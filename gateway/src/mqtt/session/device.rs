@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
 use super::core::{DeviceTask, SessionCore};
-use super::{Link, Side, expired};
+use super::{Link, PeerSide, expired};
 use crate::auth::VerifiedIdentity;
 use crate::hub::Hub;
 use crate::hub::clock::Moment;
@@ -123,7 +123,7 @@ impl<'h> DeviceSide<'h> {
     }
 }
 
-impl Side for DeviceSide<'_> {
+impl PeerSide for DeviceSide<'_> {
     type Task = DeviceTask;
     type News = MessagesWait;
 
@@ -150,8 +150,8 @@ impl Side for DeviceSide<'_> {
         self.activity().seen(now.wall);
     }
 
-    fn note_packet(&self, now: Moment) {
-        self.activity().seen(now.wall);
+    fn note_packet(&self) {
+        self.activity().seen(self.hub.clock.wall());
     }
 
     fn subscriptions_changed(&mut self, _core: &SessionCore) {}

@@ -9,11 +9,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{broadcast, watch};
 
 use super::core::{Command, ServiceTask, SessionCore};
-use super::{Link, Side, expired};
+use super::{Link, PeerSide, expired};
 use crate::auth::VerifiedService;
 use crate::hub::Hub;
 use crate::hub::bus::{Subscription, TelemetryEvent};
-use crate::hub::clock::Moment;
 use crate::hub::close_reason::CloseReason;
 use crate::hub::events;
 use crate::iothub::message_properties::bag;
@@ -117,7 +116,7 @@ impl<'h> ServiceSide<'h> {
     }
 }
 
-impl Side for ServiceSide<'_> {
+impl PeerSide for ServiceSide<'_> {
     type Task = ServiceTask;
     type News = ServiceNews;
 
@@ -154,7 +153,7 @@ impl Side for ServiceSide<'_> {
     }
 
     /// Nobody asks when a service was last heard of.
-    fn note_packet(&self, _now: Moment) {}
+    fn note_packet(&self) {}
 
     fn subscriptions_changed(&mut self, core: &SessionCore) {
         self.telemetry.set_filters(core.event_filters());

@@ -83,7 +83,7 @@ impl Running {
         let running = &ending.0;
         let now = running.hub.clock.wall();
         let entry = AuditEntry::of(&running.caller, Operation::StartJob, id.clone(), now);
-        let effect = Effect::told(details(&running.job.record()));
+        let effect = Effect::with_details(details(&running.job.record()));
         running.hub.audit.record(AuditEntry { effect, ..entry }).await;
         running.enter(JobState::Running);
         running.forget_old(now).await;
@@ -385,7 +385,7 @@ impl Ending {
         let entry =
             AuditEntry::of(&running.caller, Operation::EndJob, record.id.clone(), running.hub.clock.wall());
         let counts = record.progress.counts;
-        let effect = Effect::told([details(&record), outcomes(&record)].concat());
+        let effect = Effect::with_details([details(&record), outcomes(&record)].concat());
         running.hub.audit.record(AuditEntry { refused: failure.clone(), effect, ..entry }).await;
         tracing::info!(
             job = %record.id,

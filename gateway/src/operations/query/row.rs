@@ -15,6 +15,7 @@ use super::statement::PropertyPath;
 use super::value::Value;
 use crate::hub::Hub;
 use crate::iothub::time::time_text;
+use crate::operations::presence;
 
 /// One row.
 #[derive(Clone, Debug)]
@@ -29,7 +30,7 @@ impl Row {
     /// The current row of an identity.
     pub(super) fn of(hub: &Hub, entry: &Entry) -> Self {
         let identity = entry.identity();
-        let connected = hub.sessions.session(&identity.id).is_some();
+        let connected = presence::is_connected(hub, &identity.id);
         Self { identity, connected, queued: entry.queued(), last_seen: entry.activity().last_seen_at() }
     }
 

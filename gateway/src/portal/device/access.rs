@@ -6,7 +6,7 @@ use portcullis_registry::identity::{Identity, IdentitySpec};
 use portcullis_registry::queue_max::QueueMax;
 
 use super::details::{self, DetailsForm};
-use super::{Named, changed, version, version_field};
+use super::{NamedIdentityPage, changed, version, version_field};
 use crate::operations::identities;
 use crate::portal::answer::PageResult;
 use crate::portal::fields::FormFields;
@@ -26,7 +26,11 @@ pub(super) struct AccessForm {
 }
 
 /// `POST …/access`.
-pub(in crate::portal) async fn save(visit: Visit, Named(id): Named, fields: FormFields) -> PageResult {
+pub(in crate::portal) async fn save(
+    visit: Visit,
+    NamedIdentityPage(id): NamedIdentityPage,
+    fields: FormFields,
+) -> PageResult {
     let (hub, service) = (visit.hub(), visit.service());
     let precondition = version(&fields)?;
     let entry = identities::retrieve(hub, service, &id)?;

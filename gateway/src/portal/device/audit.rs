@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 use serde_json::Value;
 
-use super::Named;
+use super::NamedIdentityPage;
 use super::frame::{self, Tab};
 use crate::hub::audit::trail::{AuditFilter, effect_text};
 use crate::operations::audit;
@@ -12,7 +12,7 @@ use crate::portal::answer::PageResult;
 use crate::portal::visit::Visit;
 
 /// `GET …/audit`.
-pub(in crate::portal) async fn show(visit: Visit, Named(id): Named) -> PageResult {
+pub(in crate::portal) async fn show(visit: Visit, NamedIdentityPage(id): NamedIdentityPage) -> PageResult {
     let (hub, service) = (visit.hub(), visit.service());
     let entry = identities::retrieve(hub, service, &id)?;
     let wanted = AuditFilter { count: SHOWN_MAX, target: Some(id.to_string()), ..AuditFilter::default() };

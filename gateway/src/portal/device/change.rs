@@ -6,7 +6,7 @@ use maud::html;
 use portcullis_registry::identity::{Authentication, AuthenticationKind, Identity, IdentitySpec};
 
 use super::frame::crumbs_below;
-use super::{Named, changed, version, version_field};
+use super::{NamedIdentityPage, changed, version, version_field};
 use crate::operations::identities;
 use crate::portal::answer::{Html, PageResult};
 use crate::portal::credential_form::CredentialForm;
@@ -17,7 +17,7 @@ use crate::portal::visit::Visit;
 use crate::portal::{paths, text};
 
 /// `GET …/credential`.
-pub(in crate::portal) async fn show(visit: Visit, Named(id): Named) -> PageResult {
+pub(in crate::portal) async fn show(visit: Visit, NamedIdentityPage(id): NamedIdentityPage) -> PageResult {
     let entry = identities::retrieve(visit.hub(), visit.service(), &id)?;
     let identity = entry.identity();
     let form = match &identity.authentication {
@@ -30,7 +30,11 @@ pub(in crate::portal) async fn show(visit: Visit, Named(id): Named) -> PageResul
 }
 
 /// `POST …/credential`.
-pub(in crate::portal) async fn save(visit: Visit, Named(id): Named, fields: FormFields) -> PageResult {
+pub(in crate::portal) async fn save(
+    visit: Visit,
+    NamedIdentityPage(id): NamedIdentityPage,
+    fields: FormFields,
+) -> PageResult {
     let (hub, service) = (visit.hub(), visit.service());
     let precondition = version(&fields)?;
     let entry = identities::retrieve(hub, service, &id)?;

@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 use maud::{Markup, html};
 use portcullis_registry::id::IdentityId;
 
-use super::Named;
+use super::NamedIdentityPage;
 use super::frame::{self, Tab};
 use crate::hub::connection_log::{Connection, Flapping};
 use crate::hub::outcome::ConnectionOutcome;
@@ -15,7 +15,7 @@ use crate::portal::text;
 use crate::portal::visit::Visit;
 
 /// `GET …/connections`.
-pub(in crate::portal) async fn show(visit: Visit, Named(id): Named) -> PageResult {
+pub(in crate::portal) async fn show(visit: Visit, NamedIdentityPage(id): NamedIdentityPage) -> PageResult {
     let (hub, service) = (visit.hub(), visit.service());
     let entry = identities::retrieve(hub, service, &id)?;
     let ConnectionReport { connections, refused, .. } = identities::connection_report(hub, service, &id)?;

@@ -3,7 +3,7 @@
 use axum::response::IntoResponse;
 use maud::html;
 
-use super::Named;
+use super::NamedIdentityPage;
 use super::credentials::{self, SecretDisplay};
 use crate::operations::identities;
 use crate::portal::answer::{Html, PageResult};
@@ -12,7 +12,7 @@ use crate::portal::paths;
 use crate::portal::visit::Visit;
 
 /// `GET /portal/created/{device}`.
-pub(in crate::portal) async fn show(visit: Visit, Named(id): Named) -> PageResult {
+pub(in crate::portal) async fn show(visit: Visit, NamedIdentityPage(id): NamedIdentityPage) -> PageResult {
     let entry = identities::retrieve(visit.hub(), visit.service(), &id)?;
     let content = html! {
         p.crumbs { a href=(paths::DEVICES) { "Devices" } " / " a href=(paths::identity(&id)) { (id) } }

@@ -9,7 +9,7 @@ use portcullis_registry::id::IdentityId;
 use portcullis_registry::identity::{Authentication, Identity};
 use portcullis_registry::policy::Rights;
 
-use super::{Named, snippets};
+use super::{NamedIdentityPage, snippets};
 use crate::iothub::connection_string::{ConnectionString, Secret};
 use crate::operations::identities;
 use crate::portal::answer::{Html, PageResult};
@@ -29,7 +29,7 @@ pub(in crate::portal) enum SecretDisplay {
 /// `POST …/reveal`: the panel again, with everything in it.
 pub(in crate::portal) async fn reveal(
     visit: Visit,
-    Named(id): Named,
+    NamedIdentityPage(id): NamedIdentityPage,
     headers: HeaderMap,
     fields: FormFields,
 ) -> PageResult {

@@ -6,7 +6,7 @@ use portcullis_registry::error::RegistryError;
 use portcullis_registry::id::IdentityId;
 
 use super::frame::crumbs_below;
-use super::{Named, version, version_field};
+use super::{NamedIdentityPage, version, version_field};
 use crate::operations::identities::{self, IdentityError};
 use crate::portal::answer::{Html, PageResult, see_other};
 use crate::portal::fields::FormFields;
@@ -15,7 +15,7 @@ use crate::portal::visit::Visit;
 use crate::portal::{paths, text};
 
 /// `GET …/delete`.
-pub(in crate::portal) async fn ask(visit: Visit, Named(id): Named) -> PageResult {
+pub(in crate::portal) async fn ask(visit: Visit, NamedIdentityPage(id): NamedIdentityPage) -> PageResult {
     let entry = identities::retrieve(visit.hub(), visit.service(), &id)?;
     let modules = match id.module {
         None => identities::modules(visit.hub(), visit.service(), &id.device)?,
@@ -46,7 +46,11 @@ pub(in crate::portal) async fn ask(visit: Visit, Named(id): Named) -> PageResult
 }
 
 /// `POST …/delete`.
-pub(in crate::portal) async fn delete(visit: Visit, Named(id): Named, fields: FormFields) -> PageResult {
+pub(in crate::portal) async fn delete(
+    visit: Visit,
+    NamedIdentityPage(id): NamedIdentityPage,
+    fields: FormFields,
+) -> PageResult {
     let precondition = version(&fields)?;
     match identities::delete(visit.hub(), visit.service(), &id, precondition).await {
         Ok(()) => {

@@ -11,7 +11,7 @@ use super::access::AccessForm;
 use super::credentials::{self, SecretDisplay};
 use super::frame::{self, Tab};
 use super::status::StatusForm;
-use super::{Named, keys, token};
+use super::{NamedIdentityPage, keys, token};
 use crate::operations::identities;
 use crate::operations::presence;
 use crate::portal::answer::PageResult;
@@ -28,7 +28,7 @@ pub(super) struct DetailsForm {
 }
 
 /// `GET /portal/devices/{device}` and `…/modules/{module}`.
-pub(in crate::portal) async fn show(visit: Visit, Named(id): Named) -> PageResult {
+pub(in crate::portal) async fn show(visit: Visit, NamedIdentityPage(id): NamedIdentityPage) -> PageResult {
     let entry = identities::retrieve(visit.hub(), visit.service(), &id)?;
     Ok(page(&visit, &entry, DetailsForm::default()))
 }

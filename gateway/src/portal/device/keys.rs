@@ -4,7 +4,7 @@ use maud::{Markup, html};
 use portcullis_registry::credential::{KeyPair, SymmetricKey};
 use portcullis_registry::identity::{Authentication, AuthenticationSpec, Identity, IdentitySpec};
 
-use super::{Named, changed, version, version_field};
+use super::{NamedIdentityPage, changed, version, version_field};
 use crate::iothub::problem::Problem;
 use crate::operations::identities;
 use crate::portal::answer::PageResult;
@@ -13,7 +13,11 @@ use crate::portal::paths;
 use crate::portal::visit::Visit;
 
 /// `POST …/keys`.
-pub(in crate::portal) async fn renew(visit: Visit, Named(id): Named, fields: FormFields) -> PageResult {
+pub(in crate::portal) async fn renew(
+    visit: Visit,
+    NamedIdentityPage(id): NamedIdentityPage,
+    fields: FormFields,
+) -> PageResult {
     let (hub, service) = (visit.hub(), visit.service());
     let precondition = version(&fields)?;
     let entry = identities::retrieve(hub, service, &id)?;

@@ -9,7 +9,7 @@ use portcullis_registry::id::IdentityId;
 use portcullis_registry::identity::Status;
 use portcullis_registry::queue::Queued;
 
-use super::Named;
+use super::NamedIdentityPage;
 use super::frame::{self, Tab, crumbs_below};
 use super::send::MessageForm;
 use crate::iothub::problem::Problem;
@@ -22,12 +22,15 @@ use crate::portal::visit::Visit;
 use crate::portal::{paths, text};
 
 /// `GET …/messages`.
-pub(in crate::portal) async fn show(visit: Visit, Named(id): Named) -> PageResult {
+pub(in crate::portal) async fn show(visit: Visit, NamedIdentityPage(id): NamedIdentityPage) -> PageResult {
     page(&visit, &id, &MessageForm::default(), &Errors::default(), None)
 }
 
 /// `GET …/purge`: asks for confirmation.
-pub(in crate::portal) async fn ask_purge(visit: Visit, Named(id): Named) -> PageResult {
+pub(in crate::portal) async fn ask_purge(
+    visit: Visit,
+    NamedIdentityPage(id): NamedIdentityPage,
+) -> PageResult {
     let queued = c2d::peek(visit.hub(), visit.service(), &id, usize::MAX)?.len();
     let content = html! {
         (crumbs_below(&id))
@@ -47,7 +50,7 @@ pub(in crate::portal) async fn ask_purge(visit: Visit, Named(id): Named) -> Page
 }
 
 /// `POST …/purge`.
-pub(in crate::portal) async fn purge(visit: Visit, Named(id): Named) -> PageResult {
+pub(in crate::portal) async fn purge(visit: Visit, NamedIdentityPage(id): NamedIdentityPage) -> PageResult {
     let count = c2d::purge(visit.hub(), visit.service(), &id).await?;
     visit.flash(format!("{} purged.", text::count(usize::try_from(count).unwrap_or(usize::MAX), "message")));
     Ok(see_other(&paths::under(&id, PATH)))

@@ -9,7 +9,7 @@ use portcullis_registry::id::{IdentityId, ModuleId, Precondition};
 use portcullis_registry::identity::{AuthenticationKind, IdentitySpec};
 use portcullis_registry::policy::Rights;
 
-use super::Named;
+use super::NamedIdentityPage;
 use super::frame::{self, Tab, crumbs_below};
 use crate::iothub::problem::Problem;
 use crate::operations::identities::{self, IdentityError};
@@ -23,7 +23,7 @@ use crate::portal::visit::Visit;
 use crate::portal::{paths, text};
 
 /// `GET …/modules`.
-pub(in crate::portal) async fn list(visit: Visit, Named(id): Named) -> PageResult {
+pub(in crate::portal) async fn list(visit: Visit, NamedIdentityPage(id): NamedIdentityPage) -> PageResult {
     let entry = identities::retrieve(visit.hub(), visit.service(), &id)?;
     let modules = identities::modules(visit.hub(), visit.service(), &id.device)?;
     let limit = visit.hub().config.limits.modules_per_device_max;
@@ -82,7 +82,10 @@ struct NewModule {
 }
 
 /// `GET …/new-module`.
-pub(in crate::portal) async fn show_new(visit: Visit, Named(device): Named) -> PageResult {
+pub(in crate::portal) async fn show_new(
+    visit: Visit,
+    NamedIdentityPage(device): NamedIdentityPage,
+) -> PageResult {
     identities::retrieve(visit.hub(), visit.service(), &device)?;
     let credential = CredentialForm::new(AuthenticationKind::Sas, None);
     let form = NewModule { device, id: String::new(), managed_by: String::new(), credential };
@@ -90,7 +93,11 @@ pub(in crate::portal) async fn show_new(visit: Visit, Named(device): Named) -> P
 }
 
 /// `POST …/new-module`.
-pub(in crate::portal) async fn create(visit: Visit, Named(device): Named, fields: FormFields) -> PageResult {
+pub(in crate::portal) async fn create(
+    visit: Visit,
+    NamedIdentityPage(device): NamedIdentityPage,
+    fields: FormFields,
+) -> PageResult {
     let form = NewModule {
         device,
         id: fields.text("module-id").unwrap_or_default().to_owned(),

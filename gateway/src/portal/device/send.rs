@@ -8,7 +8,7 @@ use portcullis_registry::error::SendError;
 use portcullis_registry::id::IdentityId;
 use portcullis_registry::message::{Ack, NewC2d};
 
-use super::Named;
+use super::NamedIdentityPage;
 use super::messages::{self, page};
 use crate::iothub::problem::Problem;
 use crate::operations::c2d::{self, C2dError};
@@ -32,7 +32,11 @@ pub(super) struct MessageForm {
 }
 
 /// `POST …/messages`.
-pub(in crate::portal) async fn send(visit: Visit, Named(id): Named, fields: FormFields) -> PageResult {
+pub(in crate::portal) async fn send(
+    visit: Visit,
+    NamedIdentityPage(id): NamedIdentityPage,
+    fields: FormFields,
+) -> PageResult {
     let (hub, service) = (visit.hub(), visit.service());
     let form = MessageForm::read(&fields);
     let mut errors = Errors::default();

@@ -172,7 +172,7 @@ impl<'a> SnippetSubject<'a> {
             Some(module) => format!("devices/{}/modules/{module}", self.id.device),
         };
         let name = file_name(self.id);
-        let (before, proof) = match (self.by_certificate, &self.token) {
+        let (before, credential_flags) = match (self.by_certificate, &self.token) {
             (true, _) => (
                 String::new(),
                 format!(
@@ -190,7 +190,7 @@ impl<'a> SnippetSubject<'a> {
         };
         let command = |name: &str, rest: String| {
             format!(
-                "{name} -h {} -p {} --cafile {} -V mqttv311 -q 1 \\\n  -i {} -u {user} {proof} \\\n  {rest}\n",
+                "{name} -h {} -p {} --cafile {} -V mqttv311 -q 1 \\\n  -i {} -u {user} {credential_flags} \\\n  {rest}\n",
                 self.host,
                 self.mqtt_port,
                 quoted(&self.ca),

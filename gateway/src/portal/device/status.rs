@@ -4,7 +4,7 @@ use maud::{Markup, html};
 use portcullis_registry::identity::{Identity, IdentitySpec, STATUS_REASON_CHARS_MAX, Status};
 
 use super::details::{self, DetailsForm};
-use super::{Named, changed, version, version_field};
+use super::{NamedIdentityPage, changed, version, version_field};
 use crate::operations::identities;
 use crate::portal::answer::PageResult;
 use crate::portal::fields::FormFields;
@@ -22,7 +22,11 @@ pub(super) struct StatusForm {
 }
 
 /// `POST …/status`.
-pub(in crate::portal) async fn save(visit: Visit, Named(id): Named, fields: FormFields) -> PageResult {
+pub(in crate::portal) async fn save(
+    visit: Visit,
+    NamedIdentityPage(id): NamedIdentityPage,
+    fields: FormFields,
+) -> PageResult {
     let (hub, service) = (visit.hub(), visit.service());
     let precondition = version(&fields)?;
     let entry = identities::retrieve(hub, service, &id)?;

@@ -2,14 +2,14 @@
 
 use maud::html;
 
-use super::Named;
+use super::NamedIdentityPage;
 use super::frame::{self, Tab};
 use crate::operations::identities;
 use crate::portal::answer::PageResult;
 use crate::portal::visit::Visit;
 
 /// `GET /portal/devices/{device}/telemetry`. The frame names the source of the events.
-pub(in crate::portal) async fn show(visit: Visit, Named(id): Named) -> PageResult {
+pub(in crate::portal) async fn show(visit: Visit, NamedIdentityPage(id): NamedIdentityPage) -> PageResult {
     let entry = identities::retrieve(visit.hub(), visit.service(), &id)?;
     let content = html! {
         div.live-bar {

@@ -6,7 +6,7 @@ use maud::{Markup, html};
 use portcullis_registry::identity::{Authentication, Identity};
 use portcullis_registry::sas;
 
-use super::Named;
+use super::NamedIdentityPage;
 use super::frame::crumbs_below;
 use super::snippets::resource;
 use crate::iothub::problem::Problem;
@@ -22,7 +22,7 @@ use crate::portal::{paths, text};
 /// `POST …/token`.
 pub(in crate::portal) async fn make(
     visit: Visit,
-    Named(id): Named,
+    NamedIdentityPage(id): NamedIdentityPage,
     headers: HeaderMap,
     fields: FormFields,
 ) -> PageResult {

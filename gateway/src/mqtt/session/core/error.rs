@@ -9,7 +9,7 @@ use crate::iothub::topic::TopicError;
 /// What a peer did that ends its session. MQTT 3.1.1 has no answer to it but closing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SessionError {
-    #[error("{0} may not come now")]
+    #[error("{0} is not allowed now")]
     UnexpectedPacket(&'static str),
     #[error("published at quality of service 2")]
     QoS2,
@@ -17,7 +17,7 @@ pub enum SessionError {
     Topic(#[from] TopicError),
     #[error(transparent)]
     Access(#[from] AccessDenied),
-    #[error("{count} filters in one packet, allowed are {count_max}")]
+    #[error("{count} filters in one packet; at most {count_max} are allowed")]
     TooManyFilters { count: usize, count_max: usize },
     #[error("more than {} packets a second that carry no message", allowance::PER_SECOND)]
     Flood,
