@@ -80,8 +80,8 @@ async fn a_port_nobody_listens_at() {
     assert_eq!(
         told,
         format!(
-            "error: 127.0.0.1:{port}: nothing listens there; the connection is refused  hint: is the hub running, \
-             and is this its port?\n"
+            "error: 127.0.0.1:{port}: nothing listens there; the connection is refused  hint: check that the hub runs \
+             and that this is its port\n"
         )
     );
 }

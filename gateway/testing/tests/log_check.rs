@@ -32,7 +32,7 @@ async fn check(lines: &[&str], fault: impl AsyncFn(TestHub) -> TestHub) {
 
 #[tokio::test]
 async fn a_line_of_the_stores_thread_is_heard() {
-    check(&["the store failed"], async |hub| {
+    check(&["the store failed", "the store did not close in order"], async |hub| {
         let database = Connection::open(hub.data_dir().join("store/hub.db")).unwrap();
         database.execute_batch("DROP TABLE identity").unwrap();
         let spec = IdentitySpec::sas_device(IdentityId::device(DeviceId::parse("pump-7").unwrap()));
@@ -44,7 +44,7 @@ async fn a_line_of_the_stores_thread_is_heard() {
 
 #[tokio::test]
 async fn a_line_of_the_audit_writer_is_heard() {
-    let lines = ["a line of the audit record cannot be written", "the audit record cannot be synced"];
+    let lines = ["lines of the audit record cannot be written", "the audit record cannot be synced"];
     check(&lines, async |hub| {
         let record = hub.data_dir().join("audit/audit.ndjson");
         fs::remove_file(&record).unwrap();
